@@ -1,0 +1,115 @@
+//! Weight formats: one file per format, byte layouts identical to the files that carry them.
+//!
+//! `F32 F16 BF16 Q8_0 Q4_0 NF4` are computed with as they are. `Q5_0 Q5_1 IQ4_NL Q4_K Q5_K Q6_K` are read and
+//! transcoded to Q8_0 at load. Layouts: ggml `ggml-common.h` (GGUF types), bitsandbytes `functional.py` (NF4).
+
+use std::fmt;
+
+pub mod float;
+pub mod nf4;
+pub mod q4_0;
+pub mod q8_0;
+
+/// How the numbers of a matrix are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(non_camel_case_types)]
+pub enum Format {
+    F32,
+    F16,
+    BF16,
+    Q8_0,
+    Q4_0,
+    /// bitsandbytes NF4, blocks of 64; the nibbles alone, scales are a second plane of [`crate::Matrix`].
+    NF4,
+    Q5_0,
+    Q5_1,
+    IQ4_NL,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+impl Format {
+    /// Every format, in the order messages list them.
+    pub const ALL: [Format; 12] = [
+        Format::F32,
+        Format::F16,
+        Format::BF16,
+        Format::Q8_0,
+        Format::Q4_0,
+        Format::NF4,
+        Format::Q5_0,
+        Format::Q5_1,
+        Format::IQ4_NL,
+        Format::Q4_K,
+        Format::Q5_K,
+        Format::Q6_K,
+    ];
+
+    /// Values per block; a row is a whole number of blocks.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Format::F32 | Format::F16 | Format::BF16 => 1,
+            Format::Q8_0 | Format::Q4_0 | Format::Q5_0 | Format::Q5_1 | Format::IQ4_NL => 32,
+            Format::NF4 => 64,
+            Format::Q4_K | Format::Q5_K | Format::Q6_K => 256,
+        }
+    }
+
+    /// Bytes per block (for NF4 the nibbles without their scale).
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            Format::F32 => 4,
+            Format::F16 | Format::BF16 => 2,
+            Format::Q8_0 => 34,
+            Format::Q4_0 | Format::IQ4_NL => 18,
+            Format::NF4 => 32,
+            Format::Q5_0 => 22,
+            Format::Q5_1 => 24,
+            Format::Q4_K => 144,
+            Format::Q5_K => 176,
+            Format::Q6_K => 210,
+        }
+    }
+
+    /// Bytes of a row of `cols` values; `None` when the row is not whole blocks or the product overflows.
+    pub const fn row_bytes(self, cols: usize) -> Option<usize> {
+        if cols % self.block_len() != 0 {
+            return None;
+        }
+        (cols / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// True for the formats the kernels compute with directly; the others are transcoded to Q8_0 at load.
+    pub const fn is_computed(self) -> bool {
+        matches!(self, Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 | Format::Q4_0 | Format::NF4)
+    }
+
+    /// True for formats with a plain number per value.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Format::F32 | Format::F16 | Format::BF16)
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::F32 => "F32",
+            Format::F16 => "F16",
+            Format::BF16 => "BF16",
+            Format::Q8_0 => "Q8_0",
+            Format::Q4_0 => "Q4_0",
+            Format::NF4 => "NF4",
+            Format::Q5_0 => "Q5_0",
+            Format::Q5_1 => "Q5_1",
+            Format::IQ4_NL => "IQ4_NL",
+            Format::Q4_K => "Q4_K",
+            Format::Q5_K => "Q5_K",
+            Format::Q6_K => "Q6_K",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,111 @@
+//! Weight matrices: bytes identical to the file's, shared and read-only.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::formats::{float, nf4, q4_0, q8_0, Format};
+
+/// A range of bytes somebody keeps alive: a mapped file, or a buffer on the heap.
+#[derive(Clone)]
+pub struct SharedBytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl SharedBytes {
+    /// `None` when the range does not lie inside the owner's bytes.
+    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
+        (*owner).as_ref().get(range.clone())?;
+        Some(SharedBytes { owner, range })
+    }
+
+    pub fn from_vec(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        SharedBytes { owner: Arc::new(bytes), range }
+    }
+
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.range.clone()]
+    }
+}
+
+/// A weight matrix `(rows, cols)`, row-major, one row per output: `y[r] = sum over c of w[r, c] * x[c]`.
+#[derive(Clone)]
+pub struct Matrix {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    data: SharedBytes,
+    /// NF4 alone: absmax of each block of 64, `(rows, cols / 64)`.
+    absmax: Option<Arc<[f32]>>,
+}
+
+impl Matrix {
+    /// A matrix of any computed format but NF4. Panics when the bytes do not fit the shape: readers check before.
+    pub fn new(format: Format, rows: usize, cols: usize, data: SharedBytes) -> Self {
+        assert!(format.is_computed() && format != Format::NF4, "{format} is not computed with directly");
+        let row_bytes = format.row_bytes(cols).expect("whole blocks");
+        assert_eq!(data.as_slice().len(), row_bytes * rows, "{format} ({rows}, {cols})");
+        Matrix { format, rows, cols, data, absmax: None }
+    }
+
+    /// An NF4 matrix: nibbles and one f32 absmax per block of 64. `cols` must be a multiple of 64.
+    pub fn new_nf4(rows: usize, cols: usize, nibbles: SharedBytes, absmax: Arc<[f32]>) -> Self {
+        assert_eq!(cols % nf4::BLOCK, 0);
+        assert_eq!(nibbles.as_slice().len(), rows * cols / 2);
+        assert_eq!(absmax.len(), rows * cols / nf4::BLOCK);
+        Matrix { format: Format::NF4, rows, cols, data: nibbles, absmax: Some(absmax) }
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// All rows, in the file's layout.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.data.as_slice()
+    }
+
+    /// `(rows, cols / 64)`; empty for every format but NF4.
+    #[inline]
+    pub fn absmax(&self) -> &[f32] {
+        self.absmax.as_deref().unwrap_or(&[])
+    }
+
+    /// Bytes read to multiply by the whole matrix once.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes().len() + size_of_val(self.absmax())
+    }
+
+    /// Decodes rows `rows` into `out`, `(rows.len(), cols)`.
+    pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+        assert!(rows.end <= self.rows);
+        assert_eq!(out.len(), rows.len() * self.cols);
+        let row_bytes = self.format.row_bytes(self.cols).expect("checked at construction");
+        let bytes = &self.bytes()[rows.start * row_bytes..rows.end * row_bytes];
+        match self.format {
+            Format::F32 => float::decode_f32(bytes, out),
+            Format::F16 => float::decode_f16(bytes, out),
+            Format::BF16 => float::decode_bf16(bytes, out),
+            Format::Q8_0 => q8_0::decode(bytes, out),
+            Format::Q4_0 => q4_0::decode(bytes, out),
+            Format::NF4 => {
+                let blocks = self.cols / nf4::BLOCK;
+                nf4::decode(bytes, &self.absmax()[rows.start * blocks..rows.end * blocks], out)
+            }
+            Format::Q5_0 | Format::Q5_1 | Format::IQ4_NL | Format::Q4_K | Format::Q5_K | Format::Q6_K => {
+                unreachable!("refused at construction")
+            }
+        }
+    }
+}
