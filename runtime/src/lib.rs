@@ -3,6 +3,8 @@
 
 pub mod display;
 pub mod error;
+pub mod formats;
+pub mod mapped_file;
 pub mod model_config;
 pub mod tokenizer;
 
