@@ -1,11 +1,20 @@
 //! Files, models and sessions: Gemma 3 and Qwen 2.5 inference within a memory plan, on the board itself.
 #![deny(unsafe_code)]
 
+pub mod adapter;
+pub mod block;
+pub mod disk;
 pub mod display;
 pub mod error;
 pub mod formats;
+pub mod geometry;
+pub mod kv_cache;
 pub mod mapped_file;
+pub mod memory_plan;
+pub mod model;
 pub mod model_config;
+pub mod model_source;
+pub mod session;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
