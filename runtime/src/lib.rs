@@ -6,7 +6,9 @@ pub mod error;
 pub mod formats;
 pub mod mapped_file;
 pub mod model_config;
+pub mod model_source;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
 pub use model_config::{Architecture, ModelConfig};
+pub use model_source::{ModelSource, Part, TokenizerSource};
