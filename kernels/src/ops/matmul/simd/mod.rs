@@ -5,6 +5,10 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -23,6 +27,10 @@ pub fn matvec(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows,
         Isa::Avx512 => avx512::matvec(weights, rows, x, out),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::matvec(weights, rows, x, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::matvec(weights, rows, x, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => neon_dot::matvec(weights, rows, x, out),
         _ => {
             for (y, row) in out.iter_mut().zip(rows) {
                 *y = cpu::dot(weights, row, x, 0);
@@ -39,6 +47,10 @@ pub fn matmul(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows,
         Isa::Avx512 => avx512::matmul(weights, rows, x, store),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::matmul(weights, rows, x, store),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::matmul(weights, rows, x, store),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => neon_dot::matmul(weights, rows, x, store),
         _ => {
             let mut y = [0.0f32; PANEL_ROWS];
             for t in 0..x.n_rows() {
@@ -106,6 +118,9 @@ struct Panel {
     codes: Vec<i16>,
     scales: Vec<f32>,
     sums: Vec<f32>,
+    /// The tile of `x` as signed bytes, for dot product units.
+    #[cfg(target_arch = "aarch64")]
+    split: Vec<i8>,
 }
 
 thread_local! {
