@@ -339,9 +339,10 @@ fn private_characters_in_messages_are_just_text() {
 
 #[test]
 fn hostile_templates_are_refused_in_one_sentence() {
-    let nested = format!("{}{}", "{% if true %}".repeat(4000), "{% endif %}".repeat(4000));
+    // Closing them too would pass the size limit.
+    let nested = "{%if 1%}".repeat(5500);
     let cases = [
-        ("a\nb\n{{ x if %}".to_string(), "chat template, line 3: unexpected \"%}\""),
+        ("a\nb\n{{ x if %}".to_string(), "chat template, line 3: unexpected \"%\""),
         ("{% if %}".to_string(), "chat template, line 1: unexpected \"%}\""),
         ("{% for i in range(10**9) %}{% endfor %}".to_string(), "chat template: used more than 100,000 steps"),
         (
@@ -360,7 +361,7 @@ fn hostile_templates_are_refused_in_one_sentence() {
         (format!("{{{{ 1{} }}}}", "~1".repeat(9000)), "chat template: nested deeper than 64"),
         (format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(4000)), "chat template: nested deeper than 64"),
         (
-            "{% for i in range(3000) %}{{ 'abcdefghij' * 200 }}{% endfor %}".to_string(),
+            format!("{{% for i in range(2500) %}}{}{{% endfor %}}", "x".repeat(500)),
             "chat template: wrote more than 1 MiB",
         ),
         ("a\n{% include 'x' %}".to_string(), "chat template, line 2: \"include\" is not available"),
@@ -373,10 +374,15 @@ fn hostile_templates_are_refused_in_one_sentence() {
         ("x".repeat(65 * 1024), "chat template: is 65 KiB long; at most 64 KiB"),
         ("{{ raise_exception('no') }}".to_string(), "chat template, line 1: no"),
     ];
+    let mut wrong = String::new();
     for (source, want) in cases {
         let shown: String = source.chars().take(60).collect();
         let outcome = JinjaTemplate::new(&source, "", "")
             .and_then(|template| ChatTemplate::Jinja(template).render(&[Message::new(Role::User, "hi")], true));
-        assert_eq!(outcome.map_err(|e| e.message().to_string()), Err(want.to_string()), "{shown}");
+        let got = outcome.map_err(|e| e.message().to_string());
+        if got != Err(want.to_string()) {
+            wrong.push_str(&format!("{shown}\n  want {want}\n  got  {got:?}\n"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong}");
 }

@@ -122,6 +122,7 @@ fn explain(error: &minijinja::Error) -> Error {
         Some(name) => format!("{:?} is not available", name),
         None if detail.is_empty() => error.kind().to_string(),
         None => detail
+            .replace('`', "\"")
             .replace("unexpected end of block", "unexpected \"%}\"")
             .replace("unexpected end of variable block", "unexpected \"}}\""),
     };
