@@ -37,8 +37,13 @@ impl StopStrings {
             return text.to_string();
         }
         self.held.push_str(text);
-        // The one that starts first stops the stream; of two at one place it does not matter which.
-        if let Some(at) = self.strings.iter().filter_map(|string| self.held.find(string.as_str())).min() {
+        // The one that is complete first, and of two that end together the longer: so the result does not depend on
+        // how the text was cut into pieces.
+        let found = self.strings.iter().filter_map(|string| {
+            let start = self.held.find(string.as_str())?;
+            Some((start + string.len(), start))
+        });
+        if let Some((_, at)) = found.min() {
             self.stopped = true;
             self.held.truncate(at);
             return std::mem::take(&mut self.held);
