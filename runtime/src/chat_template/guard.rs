@@ -68,7 +68,8 @@ fn tag_length(body: &str, close: &str) -> Result<usize> {
         if byte.is_ascii_alphanumeric() || byte == b'_' {
             word_start.get_or_insert(at);
         } else if let Some(start) = word_start.take() {
-            if quote.is_none() && matches!(&body[start..at], "not" | "and" | "or" | "if" | "else" | "in" | "is") {
+            if quote.is_none() && matches!(&bytes[start..at], b"not" | b"and" | b"or" | b"if" | b"else" | b"in" | b"is")
+            {
                 operators += 1;
             }
         }
@@ -77,7 +78,7 @@ fn tag_length(body: &str, close: &str) -> Result<usize> {
             (Some(open), _) if byte == open => quote = None,
             (Some(_), _) => {}
             // Inside brackets "}}" can close two maps.
-            (None, _) if brackets == 0 && body[at..].as_bytes().starts_with(close.as_bytes()) => return Ok(at),
+            (None, _) if brackets == 0 && bytes[at..].starts_with(close.as_bytes()) => return Ok(at),
             (None, b'"' | b'\'') => quote = Some(byte),
             (None, b'(' | b'[' | b'{') => {
                 brackets += 1;
