@@ -1,8 +1,17 @@
 //! Numbers, shapes, weight formats and devices. This crate has never heard of text, a file, a model or a session.
 #![deny(unsafe_code)]
 
+pub mod device;
 pub mod formats;
+pub mod math;
 pub mod matrix;
+pub mod ops;
+pub mod pool;
+pub mod simd;
+pub mod view;
 
+pub use device::{Cpu, Device};
 pub use formats::Format;
 pub use matrix::{Matrix, SharedBytes};
+pub use simd::Isa;
+pub use view::{Buffer, View, ViewMut};

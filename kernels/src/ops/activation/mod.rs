@@ -1,0 +1,84 @@
+//! Gated feed-forward activations: `out[i] = act(gate[i]) * up[i]`, act = GELU (tanh) for Gemma, SiLU for Qwen.
+//! Shazeer 2020, arXiv 2002.05202.
+
+use crate::device::Device;
+use crate::math;
+use crate::pool::Disjoint;
+use crate::simd::per_isa;
+
+/// The gate's function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    GeluTanh,
+    Silu,
+}
+
+/// Elements per task: 16 k values take about 10 microseconds.
+const CHUNK: usize = 16_384;
+
+/// `gate[i] = act(gate[i]) * up[i]`, any shape.
+pub fn forward(device: &Device, activation: Activation, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len());
+    match device {
+        Device::Cpu(cpu) => {
+            let n = gate.len();
+            let gate = Disjoint::new(gate);
+            cpu.pool.run(n.div_ceil(CHUNK), &|task| {
+                let start = task * CHUNK;
+                let len = CHUNK.min(n - start);
+                // SAFETY:
+                // - Chunks are disjoint.
+                #[allow(unsafe_code)]
+                let gate = unsafe { gate.part(start, len) };
+                gated(cpu.isa, activation, gate, &up[start..start + len]);
+            });
+        }
+    }
+}
+
+per_isa! {
+    fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) = gated_body;
+}
+
+#[inline(always)]
+fn gated_body(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    match activation {
+        Activation::GeluTanh => gate.iter_mut().zip(up).for_each(|(g, u)| *g = math::gelu_tanh(*g) * u),
+        Activation::Silu => gate.iter_mut().zip(up).for_each(|(g, u)| *g = math::silu(*g) * u),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_same_on_every_isa, random};
+
+    #[test]
+    fn equals_the_f64_formula_on_every_isa_and_keeps_nan() {
+        for n in [1, 15, 16, 17, 1000, CHUNK + 1] {
+            let (gate, up) = (random(n, 6.0, 4), random(n, 1.0, 5));
+            for activation in [Activation::GeluTanh, Activation::Silu] {
+                let got = assert_same_on_every_isa(|device| {
+                    let mut y = gate.clone();
+                    forward(device, activation, &mut y, &up);
+                    y
+                });
+                for i in 0..n {
+                    let x = gate[i] as f64;
+                    let act = match activation {
+                        Activation::Silu => x / (1.0 + (-x).exp()),
+                        Activation::GeluTanh => {
+                            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+                        }
+                    };
+                    let want = act * up[i] as f64;
+                    assert!((got[i] as f64 - want).abs() <= 1e-6 * want.abs() + 1e-9, "{activation:?}({x})");
+                }
+            }
+        }
+        let device = Device::cpu(1).unwrap();
+        let mut gate = [f32::NAN];
+        forward(&device, Activation::Silu, &mut gate, &[1.0]);
+        assert!(gate[0].is_nan());
+    }
+}

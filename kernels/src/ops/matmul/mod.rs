@@ -1,0 +1,188 @@
+//! Matrix products with weights in any format: `out[t, n] = sum over k of w[n, k] * x[t, k] + bias[n]`.
+//!
+//! Shapes: `x` (T, K), `w` (N, K), `out` (T, N). T = 1 is the decode step (memory-bound: weights stream once in the
+//! file's layout), T > 1 the prefill (compute-bound: weights are widened into panels that stay in the cache).
+//!
+//! Numerical contract, equal bits for every instruction set, thread count and T:
+//! - Quantised weights (Q8_0, Q4_0, NF4): each block of a row of `x` becomes 16-bit integers and one f32 scale
+//!   ([`quantize`]). Within a block the integer sum is exact. Blocks are added in order of k:
+//!   `acc = fma(sum as f32, w_scale * x_scale, acc)`.
+//! - Float weights: [`crate::simd::dot`] in f32, whatever the storage.
+
+mod cpu;
+mod float;
+pub mod quantize;
+mod simd;
+
+use std::ops::Range;
+
+use crate::device::{Cpu, Device};
+use crate::formats::Format;
+use crate::matrix::Matrix;
+use crate::pool::Disjoint;
+use crate::view::{View, ViewMut};
+use quantize::{BlockKind, QuantizedRows};
+
+/// Rows of a weight matrix that one task multiplies in the decode step: 64 rows of 1152 Q8_0 weights are 78 kB, long
+/// enough to hide the claim and short enough that two threads finish together.
+const DECODE_ROWS_PER_TASK: usize = 64;
+/// Rows of one packed panel: two AVX-512 registers of 32-bit lanes.
+pub(crate) const PANEL_ROWS: usize = 32;
+
+/// One product of a [`forward`] call: several may share `x` (q, k, v; gate and up).
+pub struct Product<'a> {
+    /// (T, N).
+    pub out: ViewMut<'a, f32, 2>,
+    /// (N, K).
+    pub weights: &'a Matrix,
+    /// (N).
+    pub bias: Option<&'a [f32]>,
+}
+
+/// Memory for the quantised form of `x`, allocated once for the largest (T, K).
+pub struct Scratch {
+    rows: [QuantizedRows; 2],
+}
+
+impl Scratch {
+    pub fn new(max_rows: usize, max_cols: usize) -> Self {
+        Scratch { rows: BlockKind::ALL.map(|kind| QuantizedRows::new(kind, max_rows, max_cols)) }
+    }
+
+    /// Bytes [`Scratch::new`] takes.
+    pub fn size_bytes(max_rows: usize, max_cols: usize) -> usize {
+        BlockKind::ALL.iter().map(|kind| QuantizedRows::size_bytes(*kind, max_rows, max_cols)).sum()
+    }
+}
+
+/// Bytes each thread keeps for a widened panel of the widest matrix.
+pub fn worker_scratch_bytes(max_cols: usize) -> usize {
+    PANEL_ROWS * max_cols * 4
+}
+
+/// Computes every product. Panics when shapes disagree or two outputs overlap (they cannot: `&mut`).
+pub fn forward(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
+    let [n_rows, cols] = x.shape();
+    for p in products.iter() {
+        assert_eq!(p.weights.cols(), cols, "weights (N, K) against x (T, K)");
+        assert_eq!(p.out.shape(), [n_rows, p.weights.rows()]);
+        assert!(p.bias.is_none_or(|b| b.len() == p.weights.rows()));
+    }
+    if n_rows == 0 {
+        return;
+    }
+    match device {
+        Device::Cpu(cpu) => forward_cpu(cpu, products, x, scratch),
+    }
+}
+
+fn forward_cpu(cpu: &Cpu, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
+    for kind in BlockKind::ALL {
+        if products.iter().any(|p| BlockKind::of(p.weights.format()) == Some(kind)) {
+            scratch.rows[kind as usize].quantize(cpu, x);
+        }
+    }
+    let [n_rows, _] = x.shape();
+    let rows_per_task = if n_rows == 1 { DECODE_ROWS_PER_TASK } else { PANEL_ROWS };
+    let n_tasks = |p: &Product<'_>| p.weights.rows().div_ceil(rows_per_task);
+    let total = products.iter().map(n_tasks).sum();
+    let jobs = Jobs::new(products, rows_per_task);
+    cpu.pool.run(total, &|task| {
+        let (job, rows) = jobs.find(task);
+        let tile = Tile { cpu, weights: job.weights, bias: job.bias, rows, out: &job.out, x, scratch };
+        tile.compute();
+    });
+}
+
+/// The products as tasks see them: at most [`Jobs::MAX`], so that no list is allocated.
+struct Jobs<'a> {
+    jobs: [Option<Job<'a>>; Jobs::MAX],
+    rows_per_task: usize,
+}
+
+struct Job<'a> {
+    weights: &'a Matrix,
+    bias: Option<&'a [f32]>,
+    out: Disjoint<'a, f32>,
+}
+
+impl<'a> Jobs<'a> {
+    const MAX: usize = 3;
+
+    fn new(products: &'a mut [Product<'_>], rows_per_task: usize) -> Self {
+        assert!(products.len() <= Self::MAX);
+        let mut jobs = [const { None }; Self::MAX];
+        for (slot, p) in jobs.iter_mut().zip(products) {
+            *slot = Some(Job { weights: p.weights, bias: p.bias, out: Disjoint::new(p.out.host_mut()) });
+        }
+        Jobs { jobs, rows_per_task }
+    }
+
+    fn find(&self, mut task: usize) -> (&Job<'a>, Range<usize>) {
+        for job in self.jobs.iter().flatten() {
+            let n = job.weights.rows().div_ceil(self.rows_per_task);
+            if task < n {
+                let start = task * self.rows_per_task;
+                return (job, start..(start + self.rows_per_task).min(job.weights.rows()));
+            }
+            task -= n;
+        }
+        unreachable!("task beyond the last product")
+    }
+}
+
+/// What one task computes: `out[.., rows]`.
+struct Tile<'a> {
+    cpu: &'a Cpu,
+    weights: &'a Matrix,
+    bias: Option<&'a [f32]>,
+    rows: Range<usize>,
+    out: &'a Disjoint<'a, f32>,
+    x: View<'a, f32, 2>,
+    scratch: &'a Scratch,
+}
+
+impl Tile<'_> {
+    fn compute(&self) {
+        let isa = self.cpu.isa;
+        let [n_rows, _] = self.x.shape();
+        match BlockKind::of(self.weights.format()) {
+            Some(kind) => {
+                let x = &self.scratch.rows[kind as usize];
+                if n_rows == 1 {
+                    self.store(0, |out| simd::matvec(isa, self.weights, self.rows.clone(), x, out));
+                } else {
+                    simd::matmul(isa, self.weights, self.rows.clone(), x, &mut |t, y: &[f32]| {
+                        self.store(t, |out| out.copy_from_slice(y))
+                    });
+                }
+            }
+            None => float::matmul(isa, self.weights, self.rows.clone(), self.x, &mut |t, y: &[f32]| {
+                self.store(t, |out| out.copy_from_slice(y))
+            }),
+        }
+    }
+
+    /// Lets `write` fill row `t` of this tile, then adds the bias.
+    #[allow(unsafe_code)]
+    fn store(&self, t: usize, write: impl FnOnce(&mut [f32])) {
+        let n = self.weights.rows();
+        // SAFETY:
+        // - Tasks hold disjoint row ranges of one product, so their parts never overlap.
+        let out = unsafe { self.out.part(t * n + self.rows.start, self.rows.len()) };
+        write(out);
+        if let Some(bias) = self.bias {
+            for (y, b) in out.iter_mut().zip(&bias[self.rows.clone()]) {
+                *y += b;
+            }
+        }
+    }
+}
+
+/// True when [`forward`] can multiply by a matrix of this format and width.
+pub fn supports(format: Format, cols: usize) -> bool {
+    format.is_computed() && BlockKind::of(format).is_none_or(|kind| cols % kind.len() == 0)
+}
+
+#[cfg(test)]
+mod tests;

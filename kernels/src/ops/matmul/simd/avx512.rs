@@ -1,0 +1,272 @@
+//! AVX-512 with VNNI. `vpdpwssd` multiplies pairs of 16-bit integers into 32-bit lanes: 32 products an instruction.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::{by_format, by_panel, Panel, Tile, Weights, NF4, Q8_0};
+use crate::matrix::Matrix;
+use crate::ops::matmul::cpu::nf4_code;
+use crate::ops::matmul::quantize::{QuantizedRows, NF4_SCALE, TILE_ROWS};
+use crate::ops::matmul::PANEL_ROWS;
+
+/// Rows of weights in one register of 32-bit lanes.
+const GROUP: usize = 16;
+
+pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, out: &mut [f32]) {
+    let w = Weights::new(weights);
+    let (_, q, scales) = x.tile(0);
+    // SAFETY:
+    // - This instruction set is only chosen where `Isa::is_available` found it.
+    // - `rows` lies inside the matrix, `q` holds K codes and `scales` K / block: asserted by the caller.
+    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, q, scales, out)) }
+}
+
+pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut dyn FnMut(usize, &[f32])) {
+    // SAFETY:
+    // - As in `matvec`; the panel holds PANEL_ROWS widened rows and their scales.
+    let pack = |w: Weights<'_>, panel: &mut Panel| unsafe {
+        by_format!(weights.format(), F => pack::<F>(w, rows.clone(), panel))
+    };
+    // SAFETY:
+    // - As in `matvec`; `pack` filled the panel (K/2, 32, 2) and its scales (K/block, 32); sums hold (m, 32).
+    let tile = |t: Tile<'_>, panel: &mut Panel| unsafe { tile(t, panel) };
+    by_panel(weights, rows.clone(), x, store, pack, tile);
+}
+
+/// One row of `x` against rows of weights, sixteen at a time. Each block gives sixteen vectors of partial sums; a
+/// transposing tree folds them into one vector with a lane per row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
+unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
+    let lut = levels();
+    for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
+        let valid = out.len();
+        let base = w.bytes.as_ptr().add(first * w.row_bytes);
+        let row_offset = |r: usize| r.min(valid - 1) * w.row_bytes;
+        let scale_at = scale_offsets::<F>(&w, valid);
+        // The next group is read in order while this one is computed, so DRAM sees one stream and not sixteen.
+        let next = base.wrapping_add(GROUP * w.row_bytes);
+        let lines = (GROUP * w.row_bytes / 64).div_ceil(w.n_blocks);
+        let mut acc = _mm512_setzero_ps();
+        for b in 0..w.n_blocks {
+            for line in 0..lines {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((b * lines + line) * 64) as *const i8);
+            }
+            let block = base.add(b * w.block_bytes);
+            let sums = if F == NF4 {
+                let (x0, x1) = (load(q, b * 2), load(q, b * 2 + 1));
+                fold(|r| {
+                    let p = block.add(row_offset(r));
+                    let lo = _mm512_madd_epi16(expand_nf4(p, lut), x0);
+                    _mm512_add_epi32(lo, _mm512_madd_epi16(expand_nf4(p.add(16), lut), x1))
+                })
+            } else {
+                let x0 = load(q, b);
+                fold(|r| _mm512_madd_epi16(expand32::<F>(block.add(row_offset(r))), x0))
+            };
+            let w_scale = row_scales::<F>(&w, first, b, scale_at);
+            let scale = _mm512_mul_ps(w_scale, _mm512_set1_ps(*scales.get_unchecked(b)));
+            acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, acc);
+        }
+        _mm512_mask_storeu_ps(out.as_mut_ptr(), mask(valid), acc);
+    }
+}
+
+/// Widens up to 32 rows into `codes` (K/2, 32, 2) and `scales` (K/block, 32); missing rows repeat the last.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
+unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
+    let lut = levels();
+    for half in 0..PANEL_ROWS / GROUP {
+        let first = (rows.start + half * GROUP).min(rows.end - 1);
+        let valid = (rows.end - first).min(GROUP);
+        let base = w.bytes.as_ptr().add(first * w.row_bytes);
+        let scale_at = scale_offsets::<F>(&w, valid);
+        for b in 0..w.n_blocks {
+            let scale = row_scales::<F>(&w, first, b, scale_at);
+            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(b * PANEL_ROWS + half * GROUP), scale);
+            let groups_of_32 = if F == NF4 { 2 } else { 1 };
+            for g in 0..groups_of_32 {
+                let mut v = [_mm512_setzero_si512(); GROUP];
+                for (r, v) in v.iter_mut().enumerate() {
+                    let p = base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes);
+                    *v = if F == NF4 { expand_nf4(p.add(16 * g), lut) } else { expand32::<F>(p) };
+                }
+                transpose(&mut v);
+                let pair = (b * groups_of_32 + g) * GROUP;
+                for (j, v) in v.iter().enumerate() {
+                    let at = (pair + j) * PANEL_ROWS * 2 + half * GROUP * 2;
+                    _mm512_storeu_si512(panel.codes.as_mut_ptr().add(at) as *mut __m512i, *v);
+                }
+            }
+        }
+    }
+}
+
+unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
+    macro_rules! by_rows {
+        ($($n:literal)*) => {
+            match t.m {
+                $($n => tile_rows::<$n>(t, panel),)*
+                _ => unreachable!("a tile has 1 to {TILE_ROWS} rows"),
+            }
+        };
+    }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
+/// `M` rows of `x` against a panel of 32 rows of weights: 2 M integer accumulators in registers, flushed into f32 sums
+/// once a block.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel) {
+    debug_assert!(t.q.len() >= t.n_blocks * t.pairs * 2 * M && panel.sums.len() >= M * PANEL_ROWS);
+    let mut w = panel.codes.as_ptr() as *const __m512i;
+    let mut x = t.q.as_ptr() as *const i32;
+    let sums = panel.sums.as_mut_ptr();
+    for m in 0..M * 2 {
+        _mm512_storeu_ps(sums.add(m * GROUP), _mm512_setzero_ps());
+    }
+    for b in 0..t.n_blocks {
+        let mut acc = [[_mm512_setzero_si512(); 2]; M];
+        for _ in 0..t.pairs {
+            let (w0, w1) = (_mm512_loadu_si512(w), _mm512_loadu_si512(w.add(1)));
+            for (m, acc) in acc.iter_mut().enumerate() {
+                let pair = _mm512_set1_epi32(x.add(m).read_unaligned());
+                acc[0] = _mm512_dpwssd_epi32(acc[0], w0, pair);
+                acc[1] = _mm512_dpwssd_epi32(acc[1], w1, pair);
+            }
+            w = w.add(2);
+            x = x.add(M);
+        }
+        let w0 = _mm512_loadu_ps(panel.scales.as_ptr().add(b * PANEL_ROWS));
+        let w1 = _mm512_loadu_ps(panel.scales.as_ptr().add(b * PANEL_ROWS + GROUP));
+        for (m, acc) in acc.iter().enumerate() {
+            let x_scale = _mm512_set1_ps(*t.scales.as_ptr().add(b * M + m));
+            let (s0, s1) = (sums.add(m * PANEL_ROWS), sums.add(m * PANEL_ROWS + GROUP));
+            let y0 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[0]), _mm512_mul_ps(w0, x_scale), _mm512_loadu_ps(s0));
+            let y1 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[1]), _mm512_mul_ps(w1, x_scale), _mm512_loadu_ps(s1));
+            _mm512_storeu_ps(s0, y0);
+            _mm512_storeu_ps(s1, y1);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn mask(n: usize) -> u16 {
+    if n >= GROUP {
+        u16::MAX
+    } else {
+        (1 << n) - 1
+    }
+}
+
+/// Codes `32 i ..` of a row of `x`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn load(q: &[i16], i: usize) -> __m512i {
+    debug_assert!(q.len() >= (i + 1) * 32);
+    _mm512_loadu_si512(q.as_ptr().add(i * 32) as *const __m512i)
+}
+
+/// 32 values of a Q8_0 or Q4_0 block, from the block's first byte, as 16-bit integers in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn expand32<const F: u8>(block: *const u8) -> __m512i {
+    if F == Q8_0 {
+        return _mm512_cvtepi8_epi16(_mm256_loadu_si256(block.add(2) as *const __m256i));
+    }
+    let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(block.add(2) as *const __m128i));
+    let low = _mm256_and_si256(bytes, _mm256_set1_epi16(15));
+    let high = _mm256_srli_epi16::<4>(bytes);
+    let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    _mm512_sub_epi16(both, _mm512_set1_epi16(8))
+}
+
+/// 32 NF4 values from 16 bytes: each byte becomes a pair (high nibble, low nibble) of table indices. `vpermw` looks at
+/// five bits, so the table holds the sixteen levels twice and the fifth needs no masking.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn expand_nf4(p: *const u8, lut: __m512i) -> __m512i {
+    let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p as *const __m128i));
+    let pairs = _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes));
+    _mm512_permutexvar_epi16(pairs, lut)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn levels() -> __m512i {
+    let table: [i16; 32] = std::array::from_fn(|i| nf4_code(i as u8 & 15));
+    _mm512_loadu_si512(table.as_ptr() as *const __m512i)
+}
+
+/// Byte offsets of the scales of sixteen rows from the first one's.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn scale_offsets<const F: u8>(w: &Weights<'_>, valid: usize) -> __m512i {
+    let stride = if F == NF4 { 4 * w.n_blocks } else { w.row_bytes };
+    let offsets: [i32; GROUP] = std::array::from_fn(|r| (r.min(valid - 1) * stride) as i32);
+    _mm512_loadu_si512(offsets.as_ptr() as *const __m512i)
+}
+
+/// Scales of block `b` of sixteen rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+unsafe fn row_scales<const F: u8>(w: &Weights<'_>, first: usize, b: usize, offsets: __m512i) -> __m512 {
+    if F == NF4 {
+        let base = w.absmax.as_ptr().add(first * w.n_blocks + b);
+        return _mm512_mul_ps(_mm512_i32gather_ps::<1>(offsets, base), _mm512_set1_ps(1.0 / NF4_SCALE));
+    }
+    // Four bytes at the block's start: the f16 and two codes, which the narrowing drops.
+    let base = w.bytes.as_ptr().add(first * w.row_bytes + b * w.block_bytes);
+    let words = _mm512_cvtepi32_epi16(_mm512_i32gather_epi32::<1>(offsets, base as *const i32));
+    _mm512_cvtph_ps(words)
+}
+
+/// Sums each of sixteen vectors; lane r of the result is the sum of `row(r)`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn fold(row: impl Fn(usize) -> __m512i) -> __m512i {
+    // Two rows become [a b a b] in each 128-bit lane, four [a b c d]; then the four lanes are added across.
+    let two = |r: usize| {
+        let (a, b) = (row(r), row(r + 1));
+        _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
+    };
+    let four = |r: usize| {
+        let (a, b) = (two(r), two(r + 2));
+        _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+    };
+    let across = |a: __m512i, b: __m512i| {
+        _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b))
+    };
+    let low = across(four(0), four(4));
+    let high = across(four(8), four(12));
+    across(low, high)
+}
+
+/// Transposes sixteen rows of sixteen 32-bit lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose(v: &mut [__m512i; GROUP]) {
+    let mut t = [_mm512_setzero_si512(); GROUP];
+    for i in (0..GROUP).step_by(2) {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    for i in (0..GROUP).step_by(4) {
+        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    // v[4 g + c] lane l holds column 4 l + c of rows 4 g .. 4 g + 4.
+    for c in 0..4 {
+        let (a, b) = (_mm512_shuffle_i32x4::<0x88>(v[c], v[4 + c]), _mm512_shuffle_i32x4::<0xdd>(v[c], v[4 + c]));
+        let (d, e) =
+            (_mm512_shuffle_i32x4::<0x88>(v[8 + c], v[12 + c]), _mm512_shuffle_i32x4::<0xdd>(v[8 + c], v[12 + c]));
+        t[c] = _mm512_shuffle_i32x4::<0x88>(a, d);
+        t[4 + c] = _mm512_shuffle_i32x4::<0x88>(b, e);
+        t[8 + c] = _mm512_shuffle_i32x4::<0xdd>(a, d);
+        t[12 + c] = _mm512_shuffle_i32x4::<0xdd>(b, e);
+    }
+    *v = t;
+}

@@ -1,0 +1,16 @@
+//! One op, one folder: the contract in `mod.rs`, the scalar oracle in `cpu.rs`, instruction sets in `simd*`.
+//!
+//! Adding a kernel is one folder here and one line below. A launch shape never leaves its op.
+
+pub mod activation;
+pub mod attention;
+
+pub mod embedding;
+pub mod lora;
+pub mod matmul;
+pub mod residual;
+pub mod rmsnorm;
+pub mod rope;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,109 @@
+//! Rotary position embedding, halves rotated against each other (NeoX order, as Gemma and Qwen use it):
+//! `(a, b) -> (a cos - b sin, b cos + a sin)` for a = x[i], b = x[i + D/2]. Su et al. 2021, arXiv 2104.09864.
+
+use crate::device::Device;
+use crate::simd::per_isa;
+use crate::view::ViewMut;
+
+/// Cosines and sines of one RoPE base, `(positions, head_dim / 2)` each, computed in f64 once: a sine of a large f32
+/// angle would be off by its rounding.
+pub struct RopeTable {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    half: usize,
+}
+
+impl RopeTable {
+    /// Angles are `position / scale * theta^(-2 i / head_dim)`.
+    pub fn new(n_positions: usize, head_dim: usize, theta: f32, scale: f32) -> Self {
+        let half = head_dim / 2;
+        let mut table = RopeTable { cos: Vec::new(), sin: Vec::new(), half };
+        table.cos.reserve_exact(n_positions * half);
+        table.sin.reserve_exact(n_positions * half);
+        for position in 0..n_positions {
+            for i in 0..half {
+                // The inverse frequency is rounded to f32 first, as every peer does.
+                let frequency = (theta as f64).powf(-(2.0 * i as f64) / head_dim as f64) as f32;
+                let angle = position as f64 * (frequency / scale) as f64;
+                table.cos.push(angle.cos() as f32);
+                table.sin.push(angle.sin() as f32);
+            }
+        }
+        table
+    }
+
+    /// Bytes [`RopeTable::new`] takes.
+    pub fn size_bytes(n_positions: usize, head_dim: usize) -> usize {
+        n_positions * head_dim * 4
+    }
+
+    pub fn n_positions(&self) -> usize {
+        self.cos.len() / self.half
+    }
+}
+
+/// Rotates `x` (T, H, D) in place; row `t` is at position `first_position + t`.
+pub fn forward(device: &Device, mut x: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
+    let [n_rows, n_heads, head_dim] = x.shape();
+    assert_eq!(head_dim, table.half * 2);
+    assert!(first_position + n_rows <= table.n_positions(), "position beyond the RoPE table");
+    let range = first_position * table.half..(first_position + n_rows) * table.half;
+    match device {
+        Device::Cpu(cpu) => {
+            rotate(cpu.isa, x.host_mut(), n_heads, table.half, &table.cos[range.clone()], &table.sin[range])
+        }
+    }
+}
+
+per_isa! {
+    fn rotate(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) = rotate_body;
+}
+
+#[inline(always)]
+fn rotate_body(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) {
+    for ((row, cos), sin) in
+        x.chunks_exact_mut(n_heads * half * 2).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half))
+    {
+        for head in row.chunks_exact_mut(half * 2) {
+            let (a, b) = head.split_at_mut(half);
+            for i in 0..half {
+                let (u, v) = (a[i], b[i]);
+                a[i] = u * cos[i] - v * sin[i];
+                b[i] = v * cos[i] + u * sin[i];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_same_on_every_isa, random};
+
+    #[test]
+    fn equals_the_f64_formula_on_every_isa() {
+        for (t, h, d, first, theta, scale) in
+            [(1, 1, 2, 0, 1e4, 1.0), (5, 3, 6, 7, 1e6, 1.0), (2, 4, 64, 1000, 1e4, 1.0), (3, 1, 256, 500, 1e6, 8.0)]
+        {
+            let x = random(t * h * d, 1.0, 3);
+            let table = RopeTable::new(first + t, d, theta, scale);
+            let got = assert_same_on_every_isa(|device| {
+                let mut y = x.clone();
+                forward(device, ViewMut::new(&mut y, [t, h, d]), &table, first);
+                y
+            });
+            for (j, got) in got.iter().enumerate() {
+                let (row, i) = (j / d, j % d);
+                let pair = i % (d / 2);
+                let frequency = (theta as f64).powf(-2.0 * pair as f64 / d as f64);
+                let angle = (first + row / h) as f64 * frequency / scale as f64;
+                let (a, b) = (x[row * d + pair] as f64, x[row * d + pair + d / 2] as f64);
+                let want =
+                    if i < d / 2 { a * angle.cos() - b * angle.sin() } else { b * angle.cos() + a * angle.sin() };
+                // The angle is off by position * 2^-24.
+                let bound = 1e-6 + 1002.0 * 6e-8 * 2.0;
+                assert!((*got as f64 - want).abs() <= bound, "[{j}] {got} {want}");
+            }
+        }
+    }
+}
