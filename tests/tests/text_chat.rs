@@ -117,7 +117,7 @@ fn qwen_tokenizer() -> Tokenizer {
 }
 
 fn jinja(source: &str) -> ChatTemplate {
-    ChatTemplate::Jinja(JinjaTemplate::new(source, "<bos>", "<eos>").unwrap())
+    ChatTemplate::Jinja(Box::new(JinjaTemplate::new(source, "<bos>", "<eos>").unwrap()))
 }
 
 fn text(template: &ChatTemplate, messages: &[Message], prompt: bool) -> String {
@@ -377,8 +377,9 @@ fn hostile_templates_are_refused_in_one_sentence() {
     let mut wrong = String::new();
     for (source, want) in cases {
         let shown: String = source.chars().take(60).collect();
-        let outcome = JinjaTemplate::new(&source, "", "")
-            .and_then(|template| ChatTemplate::Jinja(template).render(&[Message::new(Role::User, "hi")], true));
+        let outcome = JinjaTemplate::new(&source, "", "").and_then(|template| {
+            ChatTemplate::Jinja(Box::new(template)).render(&[Message::new(Role::User, "hi")], true)
+        });
         let got = outcome.map_err(|e| e.message().to_string());
         if got != Err(want.to_string()) {
             wrong.push_str(&format!("{shown}\n  want {want}\n  got  {got:?}\n"));

@@ -105,7 +105,7 @@ pub enum ChatTemplate {
     /// Built in: ChatML with Qwen 2.5's default system text.
     ChatMl,
     /// The model's own.
-    Jinja(JinjaTemplate),
+    Jinja(Box<JinjaTemplate>),
 }
 
 impl ChatTemplate {
@@ -117,7 +117,7 @@ impl ChatTemplate {
                 None => String::new(),
             };
             let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-            return Ok(ChatTemplate::Jinja(JinjaTemplate::new(source, &bos, &eos)?));
+            return Ok(ChatTemplate::Jinja(Box::new(JinjaTemplate::new(source, &bos, &eos)?)));
         }
         if tokenizer.token_id("<|im_start|>").is_some() {
             return Ok(ChatTemplate::ChatMl);

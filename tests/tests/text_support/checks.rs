@@ -37,7 +37,7 @@ pub fn chat_template(bytes: &[u8], tokenizer: &Tokenizer) -> bool {
     let Ok(template) = JinjaTemplate::new(source, "<bos>", "<eos>") else {
         return false;
     };
-    let template = ChatTemplate::Jinja(template);
+    let template = ChatTemplate::Jinja(Box::new(template));
     let conversation =
         |text: &str| [Message::system(text), Message::user(text), Message::assistant(text), Message::user(text)];
     let n_control = |text: &str| {
