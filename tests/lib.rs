@@ -1,6 +1,7 @@
 //! Helpers shared by the integration tests: where fixtures live, how numbers are compared, files made by code.
 
 pub mod formats;
+pub mod heap;
 
 use std::path::PathBuf;
 
