@@ -3,5 +3,6 @@
 pub mod check;
 pub mod corpus;
 pub mod gguf_file;
+pub mod mutate;
 pub mod random;
 pub mod safetensors_file;
