@@ -19,3 +19,4 @@ pub mod tokenizer;
 
 pub use error::{Error, Result};
 pub use model_config::{Architecture, ModelConfig};
+pub use model_source::{ModelSource, Part, TokenizerSource};

@@ -17,11 +17,20 @@ pub const MAX_LIST_BYTES: u64 = 16 * MIB;
 /// tokenizer.json: 33 MB for Gemma.
 pub const MAX_TOKENIZER_BYTES: u64 = 64 * MIB;
 
-/// Reads a whole text file of at most `max_bytes`.
+/// Reads the text of a whole JSON file of at most `max_bytes`.
 ///
 /// # Errors
 /// Not a regular file, too large, a Git LFS pointer, an HTML page, not UTF-8. The file's name is in front.
 pub fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
+    let text = read_text_any(path, max_bytes)?;
+    if text.trim_ascii_start().starts_with('<') {
+        return Err(Error::input("is an HTML or XML page, not JSON (a failed download?)").in_file(path));
+    }
+    Ok(text)
+}
+
+/// The same for a text file that may well begin with `<`.
+pub fn read_text_any(path: &Path, max_bytes: u64) -> Result<String> {
     let (file, len) = open_regular(path)?;
     let too_large =
         |len: u64| Error::input(format!("is {} MB; at most {} MB", len.div_ceil(MIB), max_bytes / MIB)).in_file(path);
@@ -35,9 +44,6 @@ pub fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
         return Err(too_large(bytes.len() as u64));
     }
     super::refuse_git_lfs_pointer(&bytes).map_err(|e| e.in_file(path))?;
-    if bytes.trim_ascii_start().starts_with(b"<") {
-        return Err(Error::input("is an HTML or XML page, not JSON (a failed download?)").in_file(path));
-    }
     String::from_utf8(bytes)
         .map_err(|e| Error::input(format!("is not UTF-8 from byte {}", e.utf8_error().valid_up_to())).in_file(path))
 }

@@ -3,7 +3,11 @@
 
 use crate::error::{Error, Result};
 
+pub mod bitsandbytes;
 pub mod gguf;
+pub mod gguf_config;
+pub mod hf;
+pub mod hf_config;
 pub mod json_file;
 pub mod safetensors;
 

@@ -111,7 +111,7 @@ impl SafeTensors {
         let bytes: &[u8] = (*owner).as_ref();
         let header = header_text(bytes)?;
         let data_offset = 8 + header.len();
-        let (mut tensors, metadata) = header::parse(header)?;
+        let header::Header { mut tensors, metadata } = header::parse(header)?;
         tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(Error::input(format!("tensor \"{}\" is declared twice", pair[0].name)));

@@ -16,8 +16,14 @@ const MIN_ENTRY_BYTES: usize = 49;
 /// Real files have a handful; a cap keeps `{"":"","":"",..}` from costing many times its own size.
 const MAX_METADATA: usize = 4096;
 
-/// Tensors (ranges from the start of the data) and `__metadata__`, in the header's order.
-pub(super) fn parse(text: &str) -> Result<(Vec<TensorInfo>, Vec<(String, String)>)> {
+/// What the header declares, in its order.
+pub(super) struct Header {
+    /// Ranges count from the start of the data.
+    pub tensors: Vec<TensorInfo>,
+    pub metadata: Vec<(String, String)>,
+}
+
+pub(super) fn parse(text: &str) -> Result<Header> {
     let mut builder = Builder {
         tensors: Vec::with_capacity(text.len() / MIN_ENTRY_BYTES),
         metadata: Vec::new(),
@@ -30,7 +36,7 @@ pub(super) fn parse(text: &str) -> Result<(Vec<TensorInfo>, Vec<(String, String)
         return Err(error);
     }
     outcome.map_err(|e| Error::input(format!("header is not JSON: {}", describe(&e))))?;
-    Ok((builder.tensors, builder.metadata))
+    Ok(Header { tensors: builder.tensors, metadata: builder.metadata })
 }
 
 struct Builder {
