@@ -18,6 +18,7 @@ pub mod model_config;
 pub mod model_source;
 pub mod sampler;
 pub mod session;
+pub mod session_file;
 pub mod stop;
 pub mod tokenizer;
 
