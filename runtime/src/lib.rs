@@ -1,6 +1,7 @@
 //! Files, models and sessions: Gemma 3 and Qwen 2.5 inference within a memory plan, on the board itself.
 #![deny(unsafe_code)]
 
+pub mod adapter_file;
 pub mod display;
 pub mod error;
 pub mod formats;
