@@ -10,10 +10,12 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::formats::gguf::has_magic;
+use crate::formats::gguf::{has_magic, BytesOwner};
 use crate::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
 use crate::model_source::{Part, PartShape};
+
+pub use peft_config::PeftConfig;
 
 /// Largest rank taken. Ranks in the wild are 4 to 256.
 pub const MAX_RANK: usize = 1024;
@@ -64,7 +66,12 @@ impl AdapterFile {
             };
             return Err(Error::input(why).in_file(path));
         }
-        gguf::parse(file, config).map_err(|e| e.in_file(path))
+        AdapterFile::from_gguf(file, config).map_err(|e| e.in_file(path))
+    }
+
+    /// A GGUF adapter in memory. Errors are without a file's name.
+    pub fn from_gguf(bytes: BytesOwner, config: &ModelConfig) -> Result<AdapterFile> {
+        gguf::parse(bytes, config)
     }
 
     pub fn max_rank(&self) -> usize {

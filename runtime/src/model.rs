@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lichen_kernels::ops::matmul;
-use lichen_kernels::{Format, Matrix, SharedBytes};
+use lichen_kernels::{Format, Matrix};
 
 use crate::error::{Error, Result};
 use crate::model_config::ModelConfig;
@@ -62,20 +62,24 @@ pub struct Model {
     pub heap_bytes: usize,
 }
 
-/// A bf16 or f16 table beside 4-bit weights becomes Q8_0 in memory when it is at least this large: Gemma 3 1B's is
-/// 604 MB of bf16 and 321 MB of Q8_0. Smaller ones stay exact.
+/// A float table beside 4-bit weights becomes Q8_0 in memory when it is at least this large: Gemma 3 1B's is 604 MB of
+/// bf16 and 321 MB of Q8_0. Smaller ones stay exact.
 const SHRINK_TABLE_BYTES: usize = 64 << 20;
-/// Rows converted at once.
-const SHRINK_ROWS: usize = 1024;
 
 impl Model {
     /// Takes every tensor the configuration implies from `source`; shapes are checked there.
     pub fn load(source: &ModelSource) -> Result<Model> {
-        let config = source.config().clone();
+        let shrink = tables_shrink(source)?;
         let mut model = assemble(
-            config,
+            source.config().clone(),
             source.fingerprint(),
-            &mut |part, layer| source.matrix(part, layer),
+            &mut |part, layer| {
+                if shrink && is_table(part) {
+                    source.matrix_q8_0(part, layer)
+                } else {
+                    source.matrix(part, layer)
+                }
+            },
             &mut |part, layer| source.vector(part, layer),
         )?;
         for (name, m) in model.named_matrices() {
@@ -84,12 +88,24 @@ impl Model {
                 return Err(Error::input(format!("{name}: rows of {cols} {format} values are not whole blocks")));
             }
         }
-        let quantised = model.layers[0].q.format() == Format::NF4;
-        if quantised && model.embedding.format().is_float() && model.embedding.size_bytes() >= SHRINK_TABLE_BYTES {
-            model.shrink_tables();
-        }
-        model.heap_bytes += source.heap_bytes();
+        model.heap_bytes = source.heap_bytes();
         Ok(model)
+    }
+
+    /// Memory [`Model::load`] will take: (mapped, heap) bytes. No weight is read to say so.
+    pub fn planned_bytes(source: &ModelSource) -> Result<(usize, usize)> {
+        let weights = source.weight_memory()?;
+        let (mut mapped, mut heap) = (weights.mapped, weights.heap);
+        if tables_shrink(source)? {
+            let config = source.config();
+            let tables = if config.tied_head { 1 } else { 2 };
+            mapped -= source.part_memory(Part::TokenEmbedding, None)?.mapped;
+            if !config.tied_head {
+                mapped -= source.part_memory(Part::Output, None)?.mapped;
+            }
+            heap += tables * config.vocab_size * Format::Q8_0.row_bytes(config.dim).unwrap_or(4 * config.dim);
+        }
+        Ok((mapped, heap))
     }
 
     /// Bytes read to produce one token: every matrix once, but one row of an untied embedding.
@@ -119,33 +135,21 @@ impl Model {
         });
         [("embedding".to_string(), &self.embedding), ("head".to_string(), &self.head)].into_iter().chain(layers)
     }
-
-    fn shrink_tables(&mut self) {
-        let tied = self.config.tied_head;
-        self.embedding = to_q8_0(&self.embedding);
-        self.heap_bytes += self.embedding.size_bytes();
-        if tied {
-            self.head = self.embedding.clone();
-        } else {
-            self.head = to_q8_0(&self.head);
-            self.heap_bytes += self.head.size_bytes();
-        }
-        log::info!("embedding and head are kept as Q8_0 in memory");
-    }
 }
 
-/// Converts by row blocks, so that only one block is ever held twice.
-fn to_q8_0(m: &Matrix) -> Matrix {
-    let row_bytes = Format::Q8_0.row_bytes(m.cols()).expect("checked by the caller: widths are multiples of 64");
-    let mut bytes = Vec::with_capacity(row_bytes * m.rows());
-    let mut block = vec![0.0f32; SHRINK_ROWS.min(m.rows()) * m.cols()];
-    for first in (0..m.rows()).step_by(SHRINK_ROWS) {
-        let rows = first..(first + SHRINK_ROWS).min(m.rows());
-        let block = &mut block[..rows.len() * m.cols()];
-        m.decode_rows(rows, block);
-        lichen_kernels::formats::q8_0::encode(block, &mut bytes);
-    }
-    Matrix::new(Format::Q8_0, m.rows(), m.cols(), SharedBytes::from_vec(bytes))
+fn is_table(part: Part) -> bool {
+    matches!(part, Part::TokenEmbedding | Part::Output)
+}
+
+/// True when the body is NF4 and the embedding a large float table.
+fn tables_shrink(source: &ModelSource) -> Result<bool> {
+    let config = source.config();
+    let body = source.part_memory(Part::FfnDown, Some(0))?;
+    // NF4 nibbles take half a byte a weight; every other mapped format takes more.
+    let is_4_bit = body.mapped > 0 && body.mapped * 2 == config.dim * config.hidden_dim;
+    let table = source.part_memory(Part::TokenEmbedding, None)?.mapped;
+    let is_float = table >= config.vocab_size * config.dim * 2;
+    Ok(is_4_bit && is_float && table >= SHRINK_TABLE_BYTES && config.dim % Format::Q8_0.block_len() == 0)
 }
 
 /// Builds a model from whoever can give its matrices and vectors.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use lichen_runtime::adapter_file::AdapterFile;
 use lichen_runtime::{ModelConfig, ModelSource, Part};
-use lichen_tests::fixtures;
+use lichen_tests::fixture;
 use lichen_tests::formats::corpus::{check, report, Case, TempDir};
-use lichen_tests::formats::gguf_file::{self as g, tiny_gemma3, GgufFile};
+use lichen_tests::formats::gguf_file::{self as g, tiny_gemma3, tiny_gguf_adapter, GgufFile};
 use lichen_tests::formats::safetensors_file::SafetensorsFile;
 use serde_json::{json, Value};
 
@@ -87,8 +87,8 @@ fn in_weights(id: &'static str, adapter: Adapter, message: &str) -> Case<Adapter
 #[test]
 fn adapters_of_peft_open() {
     for (name, n_layers) in [("tiny-gemma3", 7), ("tiny-qwen2-tied", 3)] {
-        let model = ModelSource::open(&fixtures().join(name)).expect("model");
-        let adapter = AdapterFile::open(&fixtures().join(format!("{name}-lora")), model.config()).expect("adapter");
+        let model = ModelSource::open(&fixture(name)).expect("model");
+        let adapter = AdapterFile::open(&fixture(&format!("{name}-lora")), model.config()).expect("adapter");
         assert_eq!(adapter.targets.len(), 7 * n_layers, "{name}");
         assert_eq!(adapter.base_name.as_deref(), Some(name));
         for target in &adapter.targets {
@@ -135,11 +135,11 @@ fn spellings_of_names() {
 #[test]
 fn gguf_and_peft_hold_the_same_adapter() {
     let dir = TempDir::new();
-    let path = dir.write("a.gguf", gguf().bytes());
+    let path = dir.write("a.gguf", tiny_gguf_adapter().bytes());
     let adapter = AdapterFile::open(&path, &base()).expect("sound");
     assert_eq!(adapter.targets, peft().open().targets);
     assert_eq!(adapter.fingerprint(), peft().open().fingerprint());
-    let unscaled = gguf().set("adapter.lora.alpha", g::f32(0.0)).bytes();
+    let unscaled = tiny_gguf_adapter().set("adapter.lora.alpha", g::f32(0.0)).bytes();
     let adapter = AdapterFile::open(&dir.write("a.gguf", unscaled), &base()).expect("sound");
     assert_eq!((adapter.targets[0].part, adapter.targets[0].scale), (Part::AttnQ, 1.0));
 }
@@ -290,19 +290,6 @@ fn weights() {
     ]);
 }
 
-/// The adapter of [`peft`] as llama.cpp's converter writes it.
-fn gguf() -> GgufFile {
-    GgufFile::empty()
-        .set("general.type", g::string("adapter"))
-        .set("adapter.type", g::string("lora"))
-        .set("general.architecture", g::string("gemma3"))
-        .set("adapter.lora.alpha", g::f32(8.0))
-        .f32_tensor("blk.0.attn_q.weight.lora_a", &[4, 32])
-        .f32_tensor("blk.0.attn_q.weight.lora_b", &[32, 4])
-        .f32_tensor("blk.1.attn_v.weight.lora_a", &[4, 32])
-        .f32_tensor("blk.1.attn_v.weight.lora_b", &[16, 4])
-}
-
 #[test]
 fn gguf_adapters() {
     let model = base();
@@ -310,35 +297,43 @@ fn gguf_adapters() {
     let path = dir.path().join("a.gguf");
     let case = |id, file: GgufFile, message: &str| Case::new(id, file.bytes(), format!("DIR/a.gguf: {message}"));
     let a = "blk.0.attn_q.weight.lora_a";
-    let rename = |to: &str| gguf().tensor(a, |t| t.name = to.into());
+    let rename = |to: &str| tiny_gguf_adapter().tensor(a, |t| t.name = to.into());
     let cases = [
-        case("C53", gguf().without_tensor("blk.0.attn_q.weight.lora_b"), &format!("\"{a}\" has no lora_B")),
+        case(
+            "C53",
+            tiny_gguf_adapter().without_tensor("blk.0.attn_q.weight.lora_b"),
+            &format!("\"{a}\" has no lora_B"),
+        ),
         case(
             "C55",
-            gguf().set("general.architecture", g::string("llama")),
+            tiny_gguf_adapter().set("general.architecture", g::string("llama")),
             "made for architecture \"llama\"; this model is gemma3",
         ),
         case(
             "C55",
-            gguf().tensor(a, |t| (t.dims, t.data) = (vec![64, 4], vec![0; 1024])),
+            tiny_gguf_adapter().tensor(a, |t| (t.dims, t.data) = (vec![64, 4], vec![0; 1024])),
             "made for a model 64 wide; this one is 32 wide",
         ),
         case(
             "C51",
-            gguf().set("adapter.lora.alpha", g::f32(f32::NAN)),
+            tiny_gguf_adapter().set("adapter.lora.alpha", g::f32(f32::NAN)),
             "\"adapter.lora.alpha\" is NaN; 0 or a positive number expected",
         ),
         case(
             "C56",
-            gguf().set("adapter.type", g::string("control_vector")),
+            tiny_gguf_adapter().set("adapter.type", g::string("control_vector")),
             "adapter.type \"control_vector\" is not supported (lora)",
         ),
         case(
             "C56",
-            gguf().set("adapter.alora.invocation_tokens", g::i32s(&[1])),
+            tiny_gguf_adapter().set("adapter.alora.invocation_tokens", g::i32s(&[1])),
             "adapter.alora.invocation_tokens: activated LoRA is not supported",
         ),
-        case("C56", gguf().set("general.type", g::string("model")), "is a model, not an adapter: pass it with --model"),
+        case(
+            "C56",
+            tiny_gguf_adapter().set("general.type", g::string("model")),
+            "is a model, not an adapter: pass it with --model",
+        ),
         case("C56", rename("token_embd.weight.lora_a"), "\"token_embd.weight.lora_a\" is not a LoRA matrix of a layer"),
         case("C56", rename("blk.0.attn_q.weight"), "\"blk.0.attn_q.weight\" is not a LoRA matrix of a layer"),
         case(
