@@ -91,14 +91,13 @@ unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Pane
             let scale = row_scales::<F>(&w, first, b, valid);
             _mm256_storeu_ps(panel.scales.as_mut_ptr().add(b * PANEL_ROWS + group * GROUP), scale);
             for g in 0..groups_of_32 {
-                let mut v = [[_mm256_setzero_si256(); GROUP]; 2];
-                for r in 0..GROUP {
+                let (mut low, mut high) = ([_mm256_setzero_si256(); GROUP], [_mm256_setzero_si256(); GROUP]);
+                for (r, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
                     let p = base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes);
-                    let both = if F == NF4 { expand32_nf4(p.add(16 * g), levels) } else { expand32::<F>(p) };
-                    (v[0][r], v[1][r]) = (both[0], both[1]);
+                    [*low, *high] = if F == NF4 { expand32_nf4(p.add(16 * g), levels) } else { expand32::<F>(p) };
                 }
                 let pair = (b * groups_of_32 + g) * 16;
-                for (half, v) in v.iter_mut().enumerate() {
+                for (half, v) in [&mut low, &mut high].into_iter().enumerate() {
                     transpose(v);
                     for (j, v) in v.iter().enumerate() {
                         let at = ((strip * n_pairs + pair + half * 8 + j) * STRIP + column) * 2;
