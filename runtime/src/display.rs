@@ -26,6 +26,19 @@ pub fn escape_running(text: &str) -> String {
     out
 }
 
+/// `262144` as `262,144`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// Characters that move the cursor, start an escape sequence or reorder what is shown (CWE-150).
 fn is_hostile(c: char) -> bool {
     c.is_control()

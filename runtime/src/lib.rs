@@ -1,10 +1,25 @@
 //! Files, models and sessions: Gemma 3 and Qwen 2.5 inference within a memory plan, on the board itself.
 #![deny(unsafe_code)]
 
+pub mod adapter;
+pub mod block;
+pub mod chat_template;
+pub mod disk;
 pub mod display;
 pub mod error;
+pub mod formats;
+pub mod geometry;
+pub mod kv_cache;
+pub mod mapped_file;
+pub mod memory_plan;
+pub mod model;
 pub mod model_config;
+pub mod model_source;
+pub mod sampler;
+pub mod session;
+pub mod stop;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
 pub use model_config::{Architecture, ModelConfig};
+pub use model_source::{ModelSource, Part, TokenizerSource};

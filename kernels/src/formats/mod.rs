@@ -6,8 +6,14 @@
 use std::fmt;
 
 pub mod float;
+pub mod iq4_nl;
 pub mod nf4;
 pub mod q4_0;
+pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q5_k;
+pub mod q6_k;
 pub mod q8_0;
 
 /// How the numbers of a matrix are stored.
@@ -111,5 +117,24 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Decodes whole blocks of any format but NF4, whose scales are a plane of their own. Panics when the lengths of `bytes`
+/// and `out` do not belong to each other.
+pub fn decode(format: Format, bytes: &[u8], out: &mut [f32]) {
+    match format {
+        Format::F32 => float::decode_f32(bytes, out),
+        Format::F16 => float::decode_f16(bytes, out),
+        Format::BF16 => float::decode_bf16(bytes, out),
+        Format::Q8_0 => q8_0::decode(bytes, out),
+        Format::Q4_0 => q4_0::decode(bytes, out),
+        Format::NF4 => panic!("NF4 is decoded with its scales: nf4::decode"),
+        Format::Q5_0 => q5_0::decode(bytes, out),
+        Format::Q5_1 => q5_1::decode(bytes, out),
+        Format::IQ4_NL => iq4_nl::decode(bytes, out),
+        Format::Q4_K => q4_k::decode(bytes, out),
+        Format::Q5_K => q5_k::decode(bytes, out),
+        Format::Q6_K => q6_k::decode(bytes, out),
     }
 }

@@ -1,0 +1,66 @@
+//! LoRA adapters at inference: low-rank pairs beside the frozen matrices, swapped at run time.
+
+use lichen_kernels::ops::lora::LoraPair;
+use lichen_kernels::View;
+
+use crate::model_source::Part;
+
+/// The seven matrices of a block an adapter may touch, in the order blocks use them.
+pub const TARGETS: [Part; 7] =
+    [Part::AttnQ, Part::AttnK, Part::AttnV, Part::AttnOutput, Part::FfnGate, Part::FfnUp, Part::FfnDown];
+
+/// An adapter ready to be applied.
+pub struct Adapter {
+    layers: Vec<LayerAdapter>,
+    max_rank: usize,
+    fingerprint: [u8; 32],
+}
+
+/// One block's pairs.
+#[derive(Default)]
+pub struct LayerAdapter {
+    pairs: [Option<Pair>; 7],
+}
+
+struct Pair {
+    /// (rank, inputs).
+    a: Vec<f32>,
+    /// (outputs, rank).
+    b: Vec<f32>,
+    rank: usize,
+    scale: f32,
+}
+
+impl LayerAdapter {
+    /// The pair of [`TARGETS`]`[i]`.
+    pub fn pair(&self, i: usize) -> Option<LoraPair<'_>> {
+        let p = self.pairs[i].as_ref()?;
+        Some(LoraPair {
+            a: View::new(&p.a, [p.rank, p.a.len() / p.rank]),
+            b: View::new(&p.b, [p.b.len() / p.rank, p.rank]),
+            scale: p.scale,
+        })
+    }
+}
+
+impl Adapter {
+    pub fn layer(&self, i: usize) -> &LayerAdapter {
+        &self.layers[i]
+    }
+
+    /// The largest rank of any pair: what the session's scratch must hold.
+    pub fn max_rank(&self) -> usize {
+        self.max_rank
+    }
+
+    /// SHA-256 over its tensors and scales: part of the key of everything computed with it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// Bytes of its matrices.
+    pub fn size_bytes(&self) -> usize {
+        let pairs = self.layers.iter().flat_map(|l| l.pairs.iter().flatten());
+        pairs.map(|p| 4 * (p.a.len() + p.b.len())).sum()
+    }
+}

@@ -1,0 +1,214 @@
+//! Synthetic models of real shapes: a board can be measured before anything is downloaded to it.
+
+use std::sync::Arc;
+
+use half::f16;
+use lichen_kernels::{Format, Matrix, SharedBytes};
+
+use crate::error::{Error, Result};
+use crate::model::{assemble, Model};
+use crate::model_config::{Architecture, ModelConfig};
+use crate::model_source::Part;
+
+/// Names [`config`] knows.
+pub const NAMES: [&str; 6] =
+    ["gemma-3-270m", "gemma-3-1b", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "qwen2.5-72b"];
+
+/// The configuration of a released model, by name (config.json of its repository).
+pub fn config(name: &str) -> Result<ModelConfig> {
+    let config = match name {
+        "gemma-3-270m" => gemma3(18, 640, 2048, 4),
+        "gemma-3-1b" => gemma3(26, 1152, 6912, 4),
+        "qwen2.5-0.5b" => qwen2(24, 896, 4864, 14, 2, 151_936, true),
+        "qwen2.5-1.5b" => qwen2(28, 1536, 8960, 12, 2, 151_936, true),
+        "qwen2.5-7b" => qwen2(28, 3584, 18_944, 28, 4, 152_064, false),
+        "qwen2.5-72b" => qwen2(80, 8192, 29_568, 64, 8, 152_064, false),
+        _ => return Err(Error::usage(format!("--geometry is \"{name}\"; known: {}", NAMES.join(", ")))),
+    };
+    config.check()?;
+    Ok(config)
+}
+
+fn gemma3(n_layers: usize, dim: usize, hidden_dim: usize, n_heads: usize) -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Gemma3,
+        n_layers,
+        dim,
+        hidden_dim,
+        n_heads,
+        n_kv_heads: 1,
+        head_dim: 256,
+        vocab_size: 262_144,
+        context_length: 32_768,
+        rms_eps: 1e-6,
+        rope_theta: 1e6,
+        rope_theta_local: 1e4,
+        rope_scale: 1.0,
+        sliding_window: Some(512),
+        is_global: (0..n_layers).map(|i| i % 6 == 5).collect(),
+        query_scale: 1.0 / 16.0,
+        embedding_scale: (dim as f32).sqrt(),
+        tied_head: true,
+    }
+}
+
+fn qwen2(
+    n_layers: usize,
+    dim: usize,
+    hidden_dim: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    vocab_size: usize,
+    tied_head: bool,
+) -> ModelConfig {
+    let head_dim = dim / n_heads;
+    ModelConfig {
+        architecture: Architecture::Qwen2,
+        n_layers,
+        dim,
+        hidden_dim,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        vocab_size,
+        context_length: 32_768,
+        rms_eps: 1e-6,
+        rope_theta: 1e6,
+        rope_theta_local: 1e6,
+        rope_scale: 1.0,
+        sliding_window: None,
+        is_global: vec![true; n_layers],
+        query_scale: 1.0 / (head_dim as f32).sqrt(),
+        embedding_scale: 1.0,
+        tied_head,
+    }
+}
+
+/// Format of the embedding and the head when the body has `format`: 4-bit models keep them in Q8_0.
+pub fn table_format(format: Format) -> Format {
+    match format {
+        Format::NF4 | Format::Q4_0 => Format::Q8_0,
+        other => other,
+    }
+}
+
+/// Bytes of all weights of a model of this shape, without making them.
+pub fn weights_bytes(config: &ModelConfig, format: Format) -> Result<usize> {
+    let mut total = 0usize;
+    for (rows, cols, n) in matrix_shapes(config) {
+        let is_table = rows == config.vocab_size;
+        let format = if is_table { table_format(format) } else { format };
+        let row = format.row_bytes(cols).ok_or_else(|| whole_blocks(format, cols))?;
+        let scales = if format == Format::NF4 { cols / 64 * 4 } else { 0 };
+        total = total.saturating_add((row + scales).saturating_mul(rows).saturating_mul(n));
+    }
+    Ok(total)
+}
+
+/// (rows, cols, how many) of every matrix.
+fn matrix_shapes(c: &ModelConfig) -> Vec<(usize, usize, usize)> {
+    vec![
+        (c.vocab_size, c.dim, if c.tied_head { 1 } else { 2 }),
+        (c.q_dim(), c.dim, c.n_layers),
+        (c.kv_dim(), c.dim, 2 * c.n_layers),
+        (c.dim, c.q_dim(), c.n_layers),
+        (c.hidden_dim, c.dim, 2 * c.n_layers),
+        (c.dim, c.hidden_dim, c.n_layers),
+    ]
+}
+
+fn whole_blocks(format: Format, cols: usize) -> Error {
+    Error::usage(format!("--format {format}: rows of {cols} values are not whole blocks of {}", format.block_len()))
+}
+
+/// A model with seeded random weights, scaled so that activations stay of the order of one.
+pub fn synthetic(config: ModelConfig, format: Format) -> Result<Model> {
+    let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
+    let shape = |part: Part| match part {
+        Part::TokenEmbedding | Part::Output => (config.vocab_size, config.dim),
+        Part::AttnQ => (config.q_dim(), config.dim),
+        Part::AttnK | Part::AttnV => (config.kv_dim(), config.dim),
+        Part::AttnOutput => (config.dim, config.q_dim()),
+        Part::FfnGate | Part::FfnUp => (config.hidden_dim, config.dim),
+        Part::FfnDown => (config.dim, config.hidden_dim),
+        other => unreachable!("{other:?} is a vector"),
+    };
+    let mut model = assemble(
+        config.clone(),
+        [0; 32],
+        &mut |part, _| {
+            let (rows, cols) = shape(part);
+            let is_table = matches!(part, Part::TokenEmbedding | Part::Output);
+            random_matrix(if is_table { table_format(format) } else { format }, rows, cols, &mut random)
+        },
+        &mut |part, _| {
+            Ok(match part {
+                Part::AttnQBias => vec![0.0; config.q_dim()],
+                Part::AttnKBias | Part::AttnVBias => vec![0.0; config.kv_dim()],
+                Part::AttnQNorm | Part::AttnKNorm => vec![1.0; config.head_dim],
+                _ => vec![1.0; config.dim],
+            })
+        },
+    )?;
+    model.heap_bytes = model.weights_bytes();
+    Ok(model)
+}
+
+/// Random codes with scales that give weights of standard deviation 1 / sqrt(cols).
+fn random_matrix(format: Format, rows: usize, cols: usize, random: &mut XorShift) -> Result<Matrix> {
+    let row_bytes = format.row_bytes(cols).ok_or_else(|| whole_blocks(format, cols))?;
+    let size = row_bytes
+        .checked_mul(rows)
+        .ok_or_else(|| Error::limit(format!("a matrix of {rows} x {cols} {format} values does not fit the memory")))?;
+    let std = 1.0 / (cols as f32).sqrt();
+    let mut bytes = Vec::with_capacity(size);
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => {
+            for _ in 0..rows * cols {
+                // Uniform in -a..a has standard deviation a / sqrt(3).
+                let value = ((random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * std * 1.732;
+                match format {
+                    Format::F32 => bytes.extend(value.to_le_bytes()),
+                    Format::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
+                    _ => bytes.extend(half::bf16::from_f32(value).to_le_bytes()),
+                }
+            }
+        }
+        Format::Q8_0 | Format::Q4_0 => {
+            // Uniform bytes have a standard deviation of 74, uniform nibbles of 4.6.
+            let scale = f16::from_f32(std / if format == Format::Q8_0 { 74.0 } else { 4.6 });
+            random.fill(&mut bytes, size);
+            for block in bytes.chunks_exact_mut(format.block_bytes()) {
+                block[..2].copy_from_slice(&scale.to_le_bytes());
+            }
+        }
+        Format::NF4 => {
+            random.fill(&mut bytes, size);
+            // The sixteen levels have a standard deviation of 0.57.
+            let absmax = Arc::from(vec![std / 0.57; rows * cols / 64]);
+            return Ok(Matrix::new_nf4(rows, cols, SharedBytes::from_vec(bytes), absmax));
+        }
+        other => return Err(Error::usage(format!("--format {other} is read but never computed with"))),
+    }
+    Ok(Matrix::new(format, rows, cols, SharedBytes::from_vec(bytes)))
+}
+
+/// Marsaglia's xorshift64: fast enough to fill a gigabyte in half a second.
+struct XorShift(u64);
+
+impl XorShift {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn fill(&mut self, bytes: &mut Vec<u8>, size: usize) {
+        while bytes.len() + 8 <= size {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        let tail = self.next().to_le_bytes();
+        bytes.extend_from_slice(&tail[..size - bytes.len()]);
+    }
+}

@@ -1,0 +1,174 @@
+//! Memory is planned, not discovered: every byte is added up before the first allocation, and a job that does not fit its
+//! budget is refused with the bill.
+
+use std::fmt;
+
+use lichen_kernels::ops::attention::{self, KvFormat};
+use lichen_kernels::ops::{matmul, rope::RopeTable};
+
+use crate::error::{Error, Result};
+use crate::kv_cache::KvCache;
+use crate::model_config::ModelConfig;
+
+/// What a session may use; everything else follows from the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Positions a session can hold.
+    pub context: usize,
+    /// Rows the prefill computes at once.
+    pub chunk: usize,
+    /// Rows whose logits are kept at once: 1 to generate, more to score a text.
+    pub logit_rows: usize,
+    pub kv_format: KvFormat,
+    pub n_threads: usize,
+    /// Highest rank of an adapter that may be applied; 0 for none.
+    pub max_rank: usize,
+}
+
+/// Rows the prefill computes at once unless told otherwise: enough to amortise the widening of a weight panel (4% of the
+/// work at 128 rows), little enough that Gemma 3 1B's activations stay at 12 MB.
+pub const DEFAULT_CHUNK: usize = 128;
+/// Context unless told otherwise, shortened to the model's.
+pub const DEFAULT_CONTEXT: usize = 2048;
+
+/// Largest f32 cache [`auto_kv_format`] accepts.
+const EXACT_KV_BYTES: usize = 16 << 20;
+
+/// Keys and values stay f32 while that takes at most 16 MiB (small models, short contexts), else f16: Gemma 3 1B with
+/// 2,048 positions takes 22 MiB of f16.
+pub fn auto_kv_format(config: &ModelConfig, context: usize, chunk: usize) -> KvFormat {
+    let (local, global) = KvCache::size_bytes(config, KvFormat::F32, context, chunk);
+    if local + global <= EXACT_KV_BYTES {
+        KvFormat::F32
+    } else {
+        KvFormat::F16
+    }
+}
+
+/// One line of the bill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub name: &'static str,
+    pub bytes: usize,
+}
+
+/// The bill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    pub limits: Limits,
+    pub items: Vec<Item>,
+}
+
+/// What the model brings to the bill.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ModelBytes {
+    /// Mapped from a file: the kernel may drop and read again what does not fit, at the price of speed.
+    pub mapped: usize,
+    /// On the heap.
+    pub heap: usize,
+    pub tokenizer: usize,
+    pub adapters: usize,
+}
+
+/// The program, its libraries and stacks, measured as the resident size before a model is opened.
+const PROGRAM_BYTES: usize = 12 << 20;
+
+impl MemoryPlan {
+    /// Adds everything up. `limits.context` must already be at least 1 and at most the model's.
+    pub fn new(config: &ModelConfig, model: ModelBytes, limits: Limits) -> Self {
+        let (local, global) = KvCache::size_bytes(config, limits.kv_format, limits.context, limits.chunk);
+        let widest = widest_input(config);
+        let scratch = ActivationSizes::new(config, &limits);
+        let items = [
+            ("weights, mapped", model.mapped),
+            ("weights, heap", model.heap),
+            ("kv cache, local layers", local),
+            ("kv cache, global layers", global),
+            ("activations", 4 * scratch.total()),
+            ("quantised activations", matmul::Scratch::size_bytes(limits.chunk, widest)),
+            ("weight panels", limits.n_threads * matmul::worker_scratch_bytes(widest)),
+            ("attention scores", attention::Scratch::size_bytes(limits.n_threads, limits.context)),
+            ("rope tables", 2 * RopeTable::size_bytes(limits.context, config.head_dim)),
+            ("logits", 4 * limits.logit_rows * config.vocab_size),
+            ("sampler", 8 * config.vocab_size),
+            ("tokenizer", model.tokenizer),
+            ("adapters", model.adapters),
+            ("program", PROGRAM_BYTES),
+        ];
+        let items = items.into_iter().filter(|(_, b)| *b > 0).map(|(name, bytes)| Item { name, bytes }).collect();
+        MemoryPlan { limits, items }
+    }
+
+    pub fn total_bytes(&self) -> usize {
+        self.items.iter().map(|i| i.bytes).sum()
+    }
+
+    /// Refuses a plan that passes the budget, with the three largest items and what to do.
+    pub fn check(&self, budget_bytes: Option<usize>) -> Result<()> {
+        let Some(budget) = budget_bytes else { return Ok(()) };
+        let total = self.total_bytes();
+        if total <= budget {
+            return Ok(());
+        }
+        let mut items = self.items.clone();
+        items.sort_by_key(|i| std::cmp::Reverse(i.bytes));
+        let largest: Vec<String> = items.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
+        Err(Error::limit(format!(
+            "needs {} ({}, ..), and the budget is {}: lower --context (now {}), choose a smaller --model or raise \
+             --memory-budget",
+            mib(total),
+            largest.join(", "),
+            mib(budget),
+            self.limits.context
+        )))
+    }
+}
+
+/// The bill as a table, one item a line.
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.items {
+            writeln!(f, "{:<26}{:>12}", item.name, mib(item.bytes))?;
+        }
+        write!(f, "{:<26}{:>12}", "total", mib(self.total_bytes()))
+    }
+}
+
+/// `1126.0 MiB`.
+pub fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+/// Columns of the widest matrix.
+pub(crate) fn widest_input(config: &ModelConfig) -> usize {
+    config.dim.max(config.hidden_dim).max(config.q_dim())
+}
+
+/// Elements of each activation buffer, all f32.
+pub(crate) struct ActivationSizes {
+    pub x: usize,
+    pub h: usize,
+    pub q: usize,
+    pub kv: usize,
+    pub hidden: usize,
+    pub lora: usize,
+}
+
+impl ActivationSizes {
+    pub(crate) fn new(config: &ModelConfig, limits: &Limits) -> Self {
+        let rows = limits.chunk;
+        ActivationSizes {
+            x: rows * config.dim,
+            h: rows * config.dim,
+            q: rows * config.q_dim(),
+            kv: rows * config.kv_dim(),
+            hidden: rows * config.hidden_dim,
+            lora: rows * limits.max_rank,
+        }
+    }
+
+    /// x; h and the projection; q and the attention output; k and v; gate and up; the low-rank product.
+    fn total(&self) -> usize {
+        self.x + 2 * self.h + 2 * self.q + 2 * self.kv + 2 * self.hidden + self.lora
+    }
+}

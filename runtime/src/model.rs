@@ -1,0 +1,193 @@
+//! A model in memory: immutable, shared by sessions.
+
+use std::sync::Arc;
+
+use lichen_kernels::ops::matmul;
+use lichen_kernels::{Format, Matrix};
+
+use crate::error::{Error, Result};
+use crate::model_config::ModelConfig;
+use crate::model_source::{ModelSource, Part};
+
+/// Weights of one block. Matrices are (outputs, inputs); vectors of the length their names say.
+pub struct LayerWeights {
+    /// (dim).
+    pub attn_norm: Vec<f32>,
+    /// (n_heads * head_dim, dim).
+    pub q: Matrix,
+    /// (n_kv_heads * head_dim, dim).
+    pub k: Matrix,
+    /// (n_kv_heads * head_dim, dim).
+    pub v: Matrix,
+    /// Biases of q, k and v (Qwen 2).
+    pub qkv_bias: Option<[Vec<f32>; 3]>,
+    /// (head_dim) each, over queries and keys (Gemma 3).
+    pub qk_norm: Option<[Vec<f32>; 2]>,
+    /// (dim, n_heads * head_dim).
+    pub o: Matrix,
+    /// (dim), after attention (Gemma 3).
+    pub post_attn_norm: Option<Vec<f32>>,
+    /// (dim), before the feed-forward layer.
+    pub ffn_norm: Vec<f32>,
+    /// (hidden_dim, dim).
+    pub gate: Matrix,
+    /// (hidden_dim, dim).
+    pub up: Matrix,
+    /// (dim, hidden_dim).
+    pub down: Matrix,
+    /// (dim), after the feed-forward layer (Gemma 3).
+    pub post_ffn_norm: Option<Vec<f32>>,
+}
+
+impl LayerWeights {
+    /// The seven matrices, in the order of [`crate::adapter::TARGETS`].
+    pub fn matrices(&self) -> [&Matrix; 7] {
+        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    }
+}
+
+/// Config and weights.
+pub struct Model {
+    pub config: ModelConfig,
+    /// (vocab_size, dim).
+    pub embedding: Matrix,
+    /// (vocab_size, dim): the embedding again when tied.
+    pub head: Matrix,
+    /// (dim).
+    pub output_norm: Vec<f32>,
+    pub layers: Vec<LayerWeights>,
+    /// SHA-256 over configuration and sampled weights: what saved sessions and adapters are keyed by.
+    pub fingerprint: [u8; 32],
+    /// Bytes of weights that live on the heap; the others are mapped from the file.
+    pub heap_bytes: usize,
+}
+
+/// A float table beside 4-bit weights becomes Q8_0 in memory when it is at least this large: Gemma 3 1B's is 604 MB of
+/// bf16 and 321 MB of Q8_0. Smaller ones stay exact.
+const SHRINK_TABLE_BYTES: usize = 64 << 20;
+
+impl Model {
+    /// Takes every tensor the configuration implies from `source`; shapes are checked there.
+    pub fn load(source: &ModelSource) -> Result<Model> {
+        let shrink = tables_shrink(source)?;
+        let mut model = assemble(
+            source.config().clone(),
+            source.fingerprint(),
+            &mut |part, layer| {
+                if shrink && is_table(part) {
+                    source.matrix_q8_0(part, layer)
+                } else {
+                    source.matrix(part, layer)
+                }
+            },
+            &mut |part, layer| source.vector(part, layer),
+        )?;
+        for (name, m) in model.named_matrices() {
+            if !matmul::supports(m.format(), m.cols()) {
+                let (format, cols) = (m.format(), m.cols());
+                return Err(Error::input(format!("{name}: rows of {cols} {format} values are not whole blocks")));
+            }
+        }
+        model.heap_bytes = source.heap_bytes();
+        Ok(model)
+    }
+
+    /// Memory [`Model::load`] will take: (mapped, heap) bytes. No weight is read to say so.
+    pub fn planned_bytes(source: &ModelSource) -> Result<(usize, usize)> {
+        let weights = source.weight_memory()?;
+        let (mut mapped, mut heap) = (weights.mapped, weights.heap);
+        if tables_shrink(source)? {
+            let config = source.config();
+            let tables = if config.tied_head { 1 } else { 2 };
+            mapped -= source.part_memory(Part::TokenEmbedding, None)?.mapped;
+            if !config.tied_head {
+                mapped -= source.part_memory(Part::Output, None)?.mapped;
+            }
+            heap += tables * config.vocab_size * Format::Q8_0.row_bytes(config.dim).unwrap_or(4 * config.dim);
+        }
+        Ok((mapped, heap))
+    }
+
+    /// Bytes read to produce one token: every matrix once, but one row of an untied embedding.
+    pub fn active_bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().flat_map(|l| l.matrices()).map(|m| m.size_bytes()).sum();
+        layers + self.head.size_bytes()
+    }
+
+    /// Bytes of all weights, the tied table counted once.
+    pub fn weights_bytes(&self) -> usize {
+        let table = if self.config.tied_head { 0 } else { self.embedding.size_bytes() };
+        self.active_bytes() + table
+    }
+
+    /// Number of parameters, the tied table counted once.
+    pub fn n_parameters(&self) -> usize {
+        let matrix = |m: &Matrix| m.rows() * m.cols();
+        let layers: usize = self.layers.iter().flat_map(|l| l.matrices()).map(matrix).sum();
+        let head = if self.config.tied_head { 0 } else { matrix(&self.head) };
+        layers + matrix(&self.embedding) + head
+    }
+
+    fn named_matrices(&self) -> impl Iterator<Item = (String, &Matrix)> {
+        const NAMES: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
+        let layers = self.layers.iter().enumerate().flat_map(|(i, l)| {
+            l.matrices().into_iter().zip(NAMES).map(move |(m, name)| (format!("layer {i} {name}"), m))
+        });
+        [("embedding".to_string(), &self.embedding), ("head".to_string(), &self.head)].into_iter().chain(layers)
+    }
+}
+
+fn is_table(part: Part) -> bool {
+    matches!(part, Part::TokenEmbedding | Part::Output)
+}
+
+/// True when the body is NF4 and the embedding a large float table.
+fn tables_shrink(source: &ModelSource) -> Result<bool> {
+    let config = source.config();
+    let body = source.part_memory(Part::FfnDown, Some(0))?;
+    // NF4 nibbles take half a byte a weight; every other mapped format takes more.
+    let is_4_bit = body.mapped > 0 && body.mapped * 2 == config.dim * config.hidden_dim;
+    let table = source.part_memory(Part::TokenEmbedding, None)?.mapped;
+    let is_float = table >= config.vocab_size * config.dim * 2;
+    Ok(is_4_bit && is_float && table >= SHRINK_TABLE_BYTES && config.dim % Format::Q8_0.block_len() == 0)
+}
+
+/// Builds a model from whoever can give its matrices and vectors.
+pub(crate) fn assemble(
+    config: ModelConfig,
+    fingerprint: [u8; 32],
+    matrix: &mut dyn FnMut(Part, Option<usize>) -> Result<Matrix>,
+    vector: &mut dyn FnMut(Part, Option<usize>) -> Result<Vec<f32>>,
+) -> Result<Model> {
+    let embedding = matrix(Part::TokenEmbedding, None)?;
+    let head = if config.tied_head { embedding.clone() } else { matrix(Part::Output, None)? };
+    let output_norm = vector(Part::OutputNorm, None)?;
+    let mut layers = Vec::with_capacity(config.n_layers);
+    for i in 0..config.n_layers {
+        let at = Some(i);
+        let gemma = config.architecture == crate::Architecture::Gemma3;
+        layers.push(LayerWeights {
+            attn_norm: vector(Part::AttnNorm, at)?,
+            q: matrix(Part::AttnQ, at)?,
+            k: matrix(Part::AttnK, at)?,
+            v: matrix(Part::AttnV, at)?,
+            qkv_bias: if gemma {
+                None
+            } else {
+                Some([vector(Part::AttnQBias, at)?, vector(Part::AttnKBias, at)?, vector(Part::AttnVBias, at)?])
+            },
+            qk_norm: if gemma { Some([vector(Part::AttnQNorm, at)?, vector(Part::AttnKNorm, at)?]) } else { None },
+            o: matrix(Part::AttnOutput, at)?,
+            post_attn_norm: if gemma { Some(vector(Part::PostAttnNorm, at)?) } else { None },
+            ffn_norm: vector(Part::FfnNorm, at)?,
+            gate: matrix(Part::FfnGate, at)?,
+            up: matrix(Part::FfnUp, at)?,
+            down: matrix(Part::FfnDown, at)?,
+            post_ffn_norm: if gemma { Some(vector(Part::PostFfnNorm, at)?) } else { None },
+        });
+    }
+    Ok(Model { config, embedding, head, output_norm, layers, fingerprint, heap_bytes: 0 })
+}
+
+/// A model and where it came from, shared between sessions.
+pub type SharedModel = Arc<Model>;
