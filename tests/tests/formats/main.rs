@@ -4,6 +4,7 @@ mod corpus_adapter;
 mod corpus_folder;
 mod corpus_gguf;
 mod corpus_gguf_model;
+mod corpus_quantised;
 mod corpus_safetensors;
 mod fixtures;
 mod mutation;

@@ -67,8 +67,8 @@ fn safetensors() {
     });
 }
 
-/// What the reference takes and we do not: types no model here has, more than four dimensions, a key that appears twice,
-/// and a bare array in place of an entry.
+/// What the reference takes and we do not: types no model here has, more than four dimensions, a key that appears
+/// twice, and a bare array in place of an entry.
 fn is_stricter_on_purpose(message: &str) -> bool {
     ["is not supported", "at most 4", "twice", "expected an object with", "expected a string"]
         .iter()
