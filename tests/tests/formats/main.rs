@@ -8,6 +8,7 @@ mod corpus_quantised;
 mod corpus_safetensors;
 mod fixtures;
 mod mutation;
+mod sources;
 
 use lichen_tests::heap::CountingAllocator;
 
