@@ -8,6 +8,7 @@ pub mod disk;
 pub mod display;
 pub mod error;
 pub mod formats;
+pub mod generation;
 pub mod geometry;
 pub mod kv_cache;
 pub mod mapped_file;
@@ -17,6 +18,7 @@ pub mod model_config;
 pub mod model_source;
 pub mod sampler;
 pub mod session;
+pub mod session_file;
 pub mod stop;
 pub mod tokenizer;
 

@@ -4,6 +4,7 @@ mod fingerprint;
 mod gguf_model;
 mod hf_model;
 mod part;
+mod rows;
 mod transcode;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use gguf_model::GgufModel;
 use hf_model::HfModel;
 
 pub use part::{Part, PartShape};
+pub use rows::Origin;
 
 /// An opened model: its files are mapped, its config is known, and every weight the config implies is there in the shape
 /// it implies. No weight has been read yet.
