@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod adapter;
+pub mod adapter_file;
 pub mod block;
 pub mod chat_template;
 pub mod disk;

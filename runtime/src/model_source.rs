@@ -138,7 +138,7 @@ impl ModelSource {
     /// block by row block, the file's pages given back behind. Any other matrix as [`ModelSource::matrix`] gives it.
     pub fn matrix_q8_0(&self, part: Part, layer: Option<usize>) -> Result<Matrix> {
         let matrix = self.matrix(part, layer)?;
-        if !matrix.format().is_float() || matrix.cols() % Format::Q8_0.block_len() != 0 {
+        if !matrix.format().is_float() || !matrix.cols().is_multiple_of(Format::Q8_0.block_len()) {
             return Ok(matrix);
         }
         let stored = match &self.backing {
