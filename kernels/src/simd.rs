@@ -103,6 +103,21 @@ macro_rules! per_isa {
 }
 pub(crate) use per_isa;
 
+/// Four f16 as f32. Rust has the intrinsic since 1.94 only, so the instruction is written out.
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)]
+#[inline(always)]
+pub fn widen_halves(bits: std::arch::aarch64::uint16x4_t) -> std::arch::aarch64::float32x4_t {
+    let floats;
+    // SAFETY:
+    // - `fcvtl` from half to single belongs to the target's base; it touches two registers and nothing else.
+    unsafe {
+        std::arch::asm!("fcvtl {floats:v}.4s, {bits:v}.4h", floats = out(vreg) floats, bits = in(vreg) bits,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    floats
+}
+
 /// Lanes of every floating-point sum.
 pub const LANES: usize = 16;
 

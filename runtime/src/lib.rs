@@ -3,10 +3,12 @@
 
 pub mod adapter;
 pub mod block;
+pub mod chat_template;
 pub mod disk;
 pub mod display;
 pub mod error;
 pub mod formats;
+pub mod generation;
 pub mod geometry;
 pub mod kv_cache;
 pub mod mapped_file;
@@ -14,7 +16,10 @@ pub mod memory_plan;
 pub mod model;
 pub mod model_config;
 pub mod model_source;
+pub mod sampler;
 pub mod session;
+pub mod session_file;
+pub mod stop;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

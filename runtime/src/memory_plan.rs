@@ -31,6 +31,20 @@ pub const DEFAULT_CHUNK: usize = 128;
 /// Context unless told otherwise, shortened to the model's.
 pub const DEFAULT_CONTEXT: usize = 2048;
 
+/// Largest f32 cache [`auto_kv_format`] accepts.
+const EXACT_KV_BYTES: usize = 16 << 20;
+
+/// Keys and values stay f32 while that takes at most 16 MiB (small models, short contexts), else f16: Gemma 3 1B with
+/// 2,048 positions takes 22 MiB of f16.
+pub fn auto_kv_format(config: &ModelConfig, context: usize, chunk: usize) -> KvFormat {
+    let (local, global) = KvCache::size_bytes(config, KvFormat::F32, context, chunk);
+    if local + global <= EXACT_KV_BYTES {
+        KvFormat::F32
+    } else {
+        KvFormat::F16
+    }
+}
+
 /// One line of the bill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {

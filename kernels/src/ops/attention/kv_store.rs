@@ -1,4 +1,4 @@
-//! Keys and values of one layer: a ring of slots, position p in slot p mod n. f16, or int8 with one scale per vector.
+//! Keys and values of one layer: a ring of slots, position p in slot p mod n. f32, f16, or int8 with one scale a vector.
 
 use std::ops::Range;
 
@@ -9,6 +9,7 @@ use crate::view::View;
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvFormat {
+    F32,
     F16,
     /// Codes in -127..=127 and one f32 scale per (slot, head).
     I8,
@@ -18,6 +19,7 @@ impl KvFormat {
     /// Bytes of one vector of `head_dim` values.
     pub fn vector_bytes(self, head_dim: usize) -> usize {
         match self {
+            KvFormat::F32 => 4 * head_dim,
             KvFormat::F16 => 2 * head_dim,
             KvFormat::I8 => head_dim + 4,
         }
@@ -25,6 +27,7 @@ impl KvFormat {
 
     pub fn name(self) -> &'static str {
         match self {
+            KvFormat::F32 => "f32",
             KvFormat::F16 => "f16",
             KvFormat::I8 => "int8",
         }
@@ -44,6 +47,8 @@ pub struct KvStore {
 
 #[derive(Clone)]
 struct Plane {
+    /// One of the three holds the vectors, by format.
+    floats: Vec<f32>,
     halves: Vec<u16>,
     codes: Vec<i8>,
     scales: Vec<f32>,
@@ -53,6 +58,8 @@ struct Plane {
 #[derive(Clone, Copy)]
 pub enum KvRows<'a> {
     /// (slots, head_dim).
+    F32(&'a [f32]),
+    /// (slots, head_dim).
     F16(&'a [u16]),
     /// (slots, head_dim) and (slots).
     I8(&'a [i8], &'a [f32]),
@@ -61,9 +68,14 @@ pub enum KvRows<'a> {
 impl KvStore {
     pub fn new(format: KvFormat, n_slots: usize, n_kv_heads: usize, head_dim: usize) -> Self {
         let n = n_slots * n_kv_heads;
-        let plane = || match format {
-            KvFormat::F16 => Plane { halves: vec![0; n * head_dim], codes: Vec::new(), scales: Vec::new() },
-            KvFormat::I8 => Plane { halves: Vec::new(), codes: vec![0; n * head_dim], scales: vec![0.0; n] },
+        let plane = || {
+            let cells = |wanted: KvFormat| if format == wanted { n * head_dim } else { 0 };
+            Plane {
+                floats: vec![0.0; cells(KvFormat::F32)],
+                halves: vec![0; cells(KvFormat::F16)],
+                codes: vec![0; cells(KvFormat::I8)],
+                scales: vec![0.0; if format == KvFormat::I8 { n } else { 0 }],
+            }
         };
         KvStore { format, n_slots, n_kv_heads, head_dim, keys: plane(), values: plane() }
     }
@@ -99,8 +111,8 @@ impl KvStore {
             for h in 0..n_kv_heads {
                 let from = (t * n_kv_heads + h) * head_dim..(t * n_kv_heads + h + 1) * head_dim;
                 let vector = h * self.n_slots + slot;
-                self.keys.write(vector, &keys.host()[from.clone()]);
-                self.values.write(vector, &values.host()[from]);
+                self.keys.write(self.format, vector, &keys.host()[from.clone()]);
+                self.values.write(self.format, vector, &values.host()[from]);
             }
         }
     }
@@ -125,6 +137,7 @@ impl KvStore {
         let vectors = kv_head * self.n_slots + slots.start..kv_head * self.n_slots + slots.end;
         let cells = vectors.start * self.head_dim..vectors.end * self.head_dim;
         match self.format {
+            KvFormat::F32 => KvRows::F32(&plane.floats[cells]),
             KvFormat::F16 => KvRows::F16(&plane.halves[cells]),
             KvFormat::I8 => KvRows::I8(&plane.codes[cells], &plane.scales[vectors]),
         }
@@ -136,6 +149,7 @@ impl KvStore {
             for h in 0..self.n_kv_heads {
                 for slots in self.segments(positions) {
                     match self.rows(plane, h, slots) {
+                        KvRows::F32(rows) => out.extend(rows.iter().flat_map(|v| v.to_le_bytes())),
                         KvRows::F16(rows) => out.extend(rows.iter().flat_map(|v| v.to_le_bytes())),
                         KvRows::I8(codes, scales) => {
                             out.extend(codes.iter().map(|c| *c as u8));
@@ -171,25 +185,30 @@ impl KvStore {
 }
 
 impl Plane {
-    fn write(&mut self, vector: usize, x: &[f32]) {
+    fn write(&mut self, format: KvFormat, vector: usize, x: &[f32]) {
         let cells = vector * x.len()..(vector + 1) * x.len();
-        if !self.halves.is_empty() {
-            for (h, v) in self.halves[cells].iter_mut().zip(x) {
-                *h = f16::from_f32(*v).to_bits();
+        match format {
+            KvFormat::F32 => self.floats[cells].copy_from_slice(x),
+            KvFormat::F16 => {
+                self.halves[cells].iter_mut().zip(x).for_each(|(h, v)| *h = f16::from_f32(*v).to_bits());
             }
-            return;
-        }
-        let amax = x.iter().fold(0.0f32, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
-        let inv = if amax > 0.0 { 127.0 / amax } else { 0.0 };
-        self.scales[vector] = amax / 127.0;
-        for (c, v) in self.codes[cells].iter_mut().zip(x) {
-            *c = (v * inv).round_ties_even() as i8;
+            KvFormat::I8 => {
+                let amax = x.iter().fold(0.0f32, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
+                let inv = if amax > 0.0 { 127.0 / amax } else { 0.0 };
+                self.scales[vector] = amax / 127.0;
+                self.codes[cells].iter_mut().zip(x).for_each(|(c, v)| *c = (v * inv).round_ties_even() as i8);
+            }
         }
     }
 
     fn read(&mut self, format: KvFormat, head_dim: usize, vectors: Range<usize>, bytes: &[u8]) {
         let cells = vectors.start * head_dim..vectors.end * head_dim;
         match format {
+            KvFormat::F32 => {
+                for (v, b) in self.floats[cells].iter_mut().zip(bytes.chunks_exact(4)) {
+                    *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                }
+            }
             KvFormat::F16 => {
                 for (h, b) in self.halves[cells].iter_mut().zip(bytes.chunks_exact(2)) {
                     *h = u16::from_le_bytes([b[0], b[1]]);

@@ -15,6 +15,7 @@ pub fn scores(isa: Isa, q: &[f32], keys: KvRows<'_>, out: &mut [f32]) {
             unsafe { x86::scores(q, rows, out) }
         }
         KvRows::F16(rows) => scores_f16(isa, q, rows, out),
+        KvRows::F32(rows) => scores_f32(isa, q, rows, out),
         KvRows::I8(codes, scales) => scores_i8(isa, q, codes, scales, out),
     }
 }
@@ -30,10 +31,17 @@ pub fn accumulate(isa: Isa, p: &[f32], values: KvRows<'_>, out: &mut [f32]) {
             unsafe { x86::accumulate(p, rows, out) }
         }
         KvRows::F16(rows) => accumulate_f16(isa, p, rows, out),
+        KvRows::F32(rows) => accumulate_f32(isa, p, rows, out),
         KvRows::I8(codes, scales) => accumulate_i8(isa, p, codes, scales, out),
     }
 }
 
+per_isa! {
+    fn scores_f32(q: &[f32], rows: &[f32], out: &mut [f32]) = scores_f32_body;
+}
+per_isa! {
+    fn accumulate_f32(p: &[f32], rows: &[f32], out: &mut [f32]) = accumulate_f32_body;
+}
 per_isa! {
     fn scores_f16(q: &[f32], rows: &[u16], out: &mut [f32]) = scores_f16_body;
 }
@@ -72,6 +80,22 @@ fn dot_with<T: Copy>(q: &[f32], row: &[T], convert: impl Fn(T) -> f32) -> f32 {
         acc[i] = q.mul_add(convert(*v), acc[i]);
     }
     fold_lanes(acc)
+}
+
+#[inline(always)]
+fn scores_f32_body(q: &[f32], rows: &[f32], out: &mut [f32]) {
+    for (y, row) in out.iter_mut().zip(rows.chunks_exact(q.len())) {
+        *y = crate::simd::dot(q, row);
+    }
+}
+
+#[inline(always)]
+fn accumulate_f32_body(p: &[f32], rows: &[f32], out: &mut [f32]) {
+    for (p, row) in p.iter().zip(rows.chunks_exact(out.len())) {
+        for (y, v) in out.iter_mut().zip(row) {
+            *y = p.mul_add(*v, *y);
+        }
+    }
 }
 
 #[inline(always)]

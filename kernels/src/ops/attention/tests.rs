@@ -76,7 +76,7 @@ fn equals_naive_f64_attention_at_awkward_sizes_on_every_isa() {
         let v = random(total * case.n_kv_heads * case.head_dim, 1.0, 3);
         let want = naive(case, &q, &k, &v);
         // f16 keys move a score by 0.3 * sqrt(D) * 2^-11 or so, int8 ones by 8 times as much.
-        for (format, bound) in [(KvFormat::F16, 2e-3), (KvFormat::I8, 2e-2)] {
+        for (format, bound) in [(KvFormat::F32, 2e-6), (KvFormat::F16, 2e-3), (KvFormat::I8, 2e-2)] {
             let got = assert_same_on_every_isa(|device| run(case, format, device, &q, &k, &v));
             for (i, (g, w)) in got.iter().zip(&want).enumerate() {
                 assert!((*g as f64 - w).abs() <= bound, "case {index} {format:?} [{i}]: {g} {w}");
@@ -87,7 +87,7 @@ fn equals_naive_f64_attention_at_awkward_sizes_on_every_isa() {
 
 #[test]
 fn a_saved_store_restores_to_the_same_bits() {
-    for format in [KvFormat::F16, KvFormat::I8] {
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::I8] {
         let (n_slots, heads, dim) = (7, 2, 8);
         let mut store = KvStore::new(format, n_slots, heads, dim);
         let x = random(11 * heads * dim, 1.0, 4);

@@ -1,25 +1,21 @@
 //! The scalar oracle for quantised weights: one row of weights against one row of `x`.
 
-use crate::formats::{nf4, Format};
+use crate::formats::Format;
 use crate::matrix::Matrix;
-use crate::ops::matmul::quantize::{QuantizedRows, NF4_SCALE, TILE_ROWS};
+use crate::ops::matmul::quantize::{QuantizedRows, BLOCK, TILE_ROWS};
 use half::f16;
-
-/// Longest block of any quantised format.
-const MAX_BLOCK: usize = 64;
 
 /// `w[row] . x[t]` by the numerical contract.
 pub fn dot(weights: &Matrix, row: usize, x: &QuantizedRows, t: usize) -> f32 {
-    let block = x.kind().len();
     let (rows, q, scales) = x.tile(t / TILE_ROWS);
     let m = t % TILE_ROWS;
     let mut acc = 0.0f32;
-    for b in 0..x.cols() / block {
-        let mut codes = [0i32; MAX_BLOCK];
-        let w_scale = decode_block(weights, row, b, &mut codes[..block]);
+    for b in 0..x.cols() / BLOCK {
+        let mut codes = [0i32; BLOCK];
+        let w_scale = decode_block(weights, row, b, &mut codes);
         let mut sum = 0i32;
-        for (k, code) in codes[..block].iter().enumerate() {
-            sum += code * q[((b * block + k) / 2 * rows + m) * 2 + k % 2] as i32;
+        for (k, code) in codes.iter().enumerate() {
+            sum += code * q[((b * BLOCK + k) / 2 * rows + m) * 2 + k % 2] as i32;
         }
         acc = (sum as f32).mul_add(w_scale * scales[b * rows + m], acc);
     }
@@ -27,7 +23,7 @@ pub fn dot(weights: &Matrix, row: usize, x: &QuantizedRows, t: usize) -> f32 {
 }
 
 /// Block `b` of a row as integers and their scale.
-pub fn decode_block(weights: &Matrix, row: usize, b: usize, codes: &mut [i32]) -> f32 {
+pub fn decode_block(weights: &Matrix, row: usize, b: usize, codes: &mut [i32; BLOCK]) -> f32 {
     let format = weights.format();
     let row_bytes = format.row_bytes(weights.cols()).expect("whole blocks");
     let at = row * row_bytes + b * format.block_bytes();
@@ -44,18 +40,6 @@ pub fn decode_block(weights: &Matrix, row: usize, b: usize, codes: &mut [i32]) -
             }
             f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
         }
-        Format::NF4 => {
-            for (j, q) in bytes.iter().enumerate() {
-                codes[2 * j] = nf4_code(q >> 4) as i32;
-                codes[2 * j + 1] = nf4_code(q & 15) as i32;
-            }
-            weights.absmax()[row * (weights.cols() / nf4::BLOCK) + b] * (1.0 / NF4_SCALE)
-        }
         other => unreachable!("{other} has no integer blocks"),
     }
-}
-
-/// An NF4 level as an integer.
-pub fn nf4_code(nibble: u8) -> i16 {
-    (nf4::LEVELS[nibble as usize] * NF4_SCALE).round() as i16
 }

@@ -4,13 +4,14 @@
 //! file's layout), T > 1 the prefill (compute-bound: weights are widened into panels that stay in the cache).
 //!
 //! Numerical contract, equal bits for every instruction set, thread count and T:
-//! - Quantised weights (Q8_0, Q4_0, NF4): each block of a row of `x` becomes 16-bit integers and one f32 scale
-//!   ([`quantize`]). Within a block the integer sum is exact. Blocks are added in order of k:
-//!   `acc = fma(sum as f32, w_scale * x_scale, acc)`.
-//! - Float weights: [`crate::simd::dot`] in f32, whatever the storage.
+//! - Q8_0 and Q4_0: each block of a row of `x` becomes 16-bit integers and one f32 scale ([`quantize`]). Within a block
+//!   the integer sum is exact. Blocks are added in order of k: `acc = fma(sum as f32, w_scale * x_scale, acc)`.
+//! - Float weights and NF4: [`crate::simd::dot`] in f32, whatever the storage; an NF4 weight is `level * absmax`, rounded
+//!   once.
 
 mod cpu;
 mod float;
+mod nf4;
 pub mod quantize;
 mod simd;
 
@@ -21,7 +22,7 @@ use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::pool::Disjoint;
 use crate::view::{View, ViewMut};
-use quantize::{BlockKind, QuantizedRows};
+use quantize::QuantizedRows;
 
 /// Rows of a weight matrix that one task multiplies in the decode step: 64 rows of 1152 Q8_0 weights are 78 kB, long
 /// enough to hide the claim and short enough that two threads finish together.
@@ -41,17 +42,17 @@ pub struct Product<'a> {
 
 /// Memory for the quantised form of `x`, allocated once for the largest (T, K).
 pub struct Scratch {
-    rows: [QuantizedRows; 2],
+    rows: QuantizedRows,
 }
 
 impl Scratch {
     pub fn new(max_rows: usize, max_cols: usize) -> Self {
-        Scratch { rows: BlockKind::ALL.map(|kind| QuantizedRows::new(kind, max_rows, max_cols)) }
+        Scratch { rows: QuantizedRows::new(max_rows, max_cols) }
     }
 
     /// Bytes [`Scratch::new`] takes.
     pub fn size_bytes(max_rows: usize, max_cols: usize) -> usize {
-        BlockKind::ALL.iter().map(|kind| QuantizedRows::size_bytes(*kind, max_rows, max_cols)).sum()
+        QuantizedRows::size_bytes(max_rows, max_cols)
     }
 }
 
@@ -77,10 +78,8 @@ pub fn forward(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2
 }
 
 fn forward_cpu(cpu: &Cpu, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
-    for kind in BlockKind::ALL {
-        if products.iter().any(|p| BlockKind::of(p.weights.format()) == Some(kind)) {
-            scratch.rows[kind as usize].quantize(cpu, x);
-        }
+    if products.iter().any(|p| quantize::has_integer_blocks(p.weights.format())) {
+        scratch.rows.quantize(cpu, x);
     }
     let [n_rows, _] = x.shape();
     let rows_per_task = if n_rows == 1 { DECODE_ROWS_PER_TASK } else { PANEL_ROWS };
@@ -146,20 +145,14 @@ impl Tile<'_> {
     fn compute(&self) {
         let isa = self.cpu.isa;
         let [n_rows, _] = self.x.shape();
-        match BlockKind::of(self.weights.format()) {
-            Some(kind) => {
-                let x = &self.scratch.rows[kind as usize];
-                if n_rows == 1 {
-                    self.store(0, |out| simd::matvec(isa, self.weights, self.rows.clone(), x, out));
-                } else {
-                    simd::matmul(isa, self.weights, self.rows.clone(), x, &mut |t, y: &[f32]| {
-                        self.store(t, |out| out.copy_from_slice(y))
-                    });
-                }
-            }
-            None => float::matmul(isa, self.weights, self.rows.clone(), self.x, &mut |t, y: &[f32]| {
-                self.store(t, |out| out.copy_from_slice(y))
-            }),
+        let (weights, rows) = (self.weights, self.rows.clone());
+        let mut store = |t: usize, y: &[f32]| self.store(t, |out| out.copy_from_slice(y));
+        if !quantize::has_integer_blocks(weights.format()) {
+            float::matmul(isa, weights, rows, self.x, &mut store);
+        } else if n_rows == 1 {
+            self.store(0, |out| simd::matvec(isa, weights, rows, &self.scratch.rows, out));
+        } else {
+            simd::matmul(isa, weights, rows, &self.scratch.rows, &mut store);
         }
     }
 
@@ -181,7 +174,7 @@ impl Tile<'_> {
 
 /// True when [`forward`] can multiply by a matrix of this format and width.
 pub fn supports(format: Format, cols: usize) -> bool {
-    format.is_computed() && BlockKind::of(format).is_none_or(|kind| cols % kind.len() == 0)
+    format.is_computed() && cols % format.block_len() == 0
 }
 
 #[cfg(test)]

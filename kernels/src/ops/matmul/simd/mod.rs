@@ -5,13 +5,16 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::quantize::{QuantizedRows, TILE_ROWS};
+use super::quantize::{QuantizedRows, BLOCK, TILE_ROWS};
 use super::{cpu, PANEL_ROWS};
-use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::simd::Isa;
 
@@ -23,6 +26,10 @@ pub fn matvec(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows,
         Isa::Avx512 => avx512::matvec(weights, rows, x, out),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::matvec(weights, rows, x, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::matvec(weights, rows, x, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => neon_dot::matvec(weights, rows, x, out),
         _ => {
             for (y, row) in out.iter_mut().zip(rows) {
                 *y = cpu::dot(weights, row, x, 0);
@@ -39,6 +46,10 @@ pub fn matmul(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows,
         Isa::Avx512 => avx512::matmul(weights, rows, x, store),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::matmul(weights, rows, x, store),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::matmul(weights, rows, x, store),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => neon_dot::matmul(weights, rows, x, store),
         _ => {
             let mut y = [0.0f32; PANEL_ROWS];
             for t in 0..x.n_rows() {
@@ -54,7 +65,6 @@ pub fn matmul(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows,
 /// The formats as constants, so that each kernel is compiled once per format.
 const Q8_0: u8 = 0;
 const Q4_0: u8 = 1;
-const NF4: u8 = 2;
 
 /// Evaluates `$call` with `$F` the constant of a quantised format.
 macro_rules! by_format {
@@ -68,10 +78,6 @@ macro_rules! by_format {
                 const $F: u8 = super::Q4_0;
                 $call
             }
-            $crate::formats::Format::NF4 => {
-                const $F: u8 = super::NF4;
-                $call
-            }
             other => unreachable!("{other} has no integer blocks"),
         }
     };
@@ -82,7 +88,6 @@ use by_format;
 #[derive(Clone, Copy)]
 struct Weights<'a> {
     bytes: &'a [u8],
-    absmax: &'a [f32],
     row_bytes: usize,
     block_bytes: usize,
     n_blocks: usize,
@@ -94,8 +99,7 @@ impl<'a> Weights<'a> {
         let row_bytes = format.row_bytes(m.cols()).expect("whole blocks");
         assert!(m.bytes().len() == row_bytes * m.rows() && row_bytes < 1 << 26);
         let n_blocks = m.cols() / format.block_len();
-        assert!(format != Format::NF4 || m.absmax().len() == n_blocks * m.rows());
-        Weights { bytes: m.bytes(), absmax: m.absmax(), row_bytes, block_bytes: format.block_bytes(), n_blocks }
+        Weights { bytes: m.bytes(), row_bytes, block_bytes: format.block_bytes(), n_blocks }
     }
 }
 
@@ -106,6 +110,9 @@ struct Panel {
     codes: Vec<i16>,
     scales: Vec<f32>,
     sums: Vec<f32>,
+    /// The tile of `x` as signed bytes, for dot product units.
+    #[cfg(target_arch = "aarch64")]
+    split: Vec<i8>,
 }
 
 thread_local! {
@@ -144,7 +151,7 @@ fn by_panel(
         pack(w, panel);
         for i in 0..x.n_tiles() {
             let (m, q, scales) = x.tile(i);
-            tile(Tile { m, pairs: x.kind().len() / 2, n_blocks: w.n_blocks, q, scales }, panel);
+            tile(Tile { m, pairs: BLOCK / 2, n_blocks: w.n_blocks, q, scales }, panel);
             for (t, y) in panel.sums.chunks_exact(PANEL_ROWS).take(m).enumerate() {
                 store(i * TILE_ROWS + t, &y[..rows.len()]);
             }
