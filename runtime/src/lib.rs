@@ -3,6 +3,7 @@
 
 pub mod adapter;
 pub mod block;
+pub mod chat_template;
 pub mod disk;
 pub mod display;
 pub mod error;
@@ -14,7 +15,9 @@ pub mod memory_plan;
 pub mod model;
 pub mod model_config;
 pub mod model_source;
+pub mod sampler;
 pub mod session;
+pub mod stop;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -124,15 +124,26 @@ fn alias_tab(blueprint: &mut Blueprint) {
     }
 }
 
-/// SentencePiece merges any adjacent pair whose join is a piece, best score first. As merge rules: every split of
-/// every piece into two pieces, by score, then the longer left part, then the longer right part (Hugging Face's order,
-/// ties in vocabulary order). Pieces added by users come first: their score is 0 in SentencePiece, but converters
-/// write -1000.
+/// One way to cut a piece in two.
+#[derive(Clone, Copy)]
+struct Cut {
+    score: f32,
+    left_chars: u16,
+    right_chars: u16,
+    left_id: u32,
+    right_id: u32,
+    /// The piece, and the bytes of its left part.
+    id: u32,
+    at: u16,
+}
+
+/// SentencePiece merges any adjacent pair whose join is a piece, best score first. As merge rules: every cut of every
+/// piece into two pieces, by score, then the longer left part, then the longer right part (Hugging Face's order, ties
+/// in vocabulary order). Pieces added by users come first: their score is 0 in SentencePiece, but converters write
+/// -1000.
 fn merges_from_scores(blueprint: &Blueprint, scores: &[f32]) -> Vec<(String, String)> {
     let ids = blueprint.text_ids();
-    // (score, left characters, right characters, id, bytes of the left part)
-    let mut splits: Vec<(f32, u16, u16, u32, u16)> = Vec::with_capacity(2 * blueprint.tokens.len());
-    let mut of_one: Vec<(u32, u32, (f32, u16, u16, u32, u16))> = Vec::new();
+    let mut cuts: Vec<Cut> = Vec::with_capacity(2 * blueprint.tokens.len());
     for (id, token) in blueprint.tokens.iter().enumerate() {
         let Some(token) = token else { continue };
         let score = match token.kind {
@@ -142,21 +153,23 @@ fn merges_from_scores(blueprint: &Blueprint, scores: &[f32]) -> Vec<(String, Str
             _ => continue,
         };
         let n_chars = token.text.chars().count();
-        of_one.clear();
+        let first = cuts.len();
         for (left_chars, (at, _)) in token.text.char_indices().enumerate().skip(1) {
             let (left, right) = token.text.split_at(at);
-            if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
-                let right_chars = (n_chars - left_chars) as u16;
-                of_one.push((l, r, (score, left_chars as u16, right_chars, id as u32, at as u16)));
+            if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
+                let (left_chars, right_chars) = (left_chars as u16, (n_chars - left_chars) as u16);
+                cuts.push(Cut { score, left_chars, right_chars, left_id, right_id, id: id as u32, at: at as u16 });
             }
         }
-        of_one.sort_by_key(|&(l, r, _)| (l, r));
-        splits.extend(of_one.iter().map(|&(_, _, split)| split));
+        cuts[first..].sort_by_key(|cut| (cut.left_id, cut.right_id));
     }
     // Stable: equal keys keep the order of the vocabulary.
-    splits.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
-    let halves = splits.into_iter().filter_map(|(.., id, at)| {
-        let (left, right) = blueprint.tokens[id as usize].as_ref()?.text.split_at(at as usize);
+    cuts.sort_by(|a, b| {
+        let by_score = b.score.total_cmp(&a.score);
+        by_score.then(b.left_chars.cmp(&a.left_chars)).then(b.right_chars.cmp(&a.right_chars))
+    });
+    let halves = cuts.into_iter().filter_map(|cut| {
+        let (left, right) = blueprint.tokens[cut.id as usize].as_ref()?.text.split_at(cut.at as usize);
         Some((left.to_string(), right.to_string()))
     });
     halves.collect()

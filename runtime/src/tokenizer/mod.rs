@@ -46,6 +46,8 @@ pub struct Tokenizer {
     bpe: Bpe,
     /// Every added token: for scaffolding.
     markers: Matcher,
+    /// Those that no text may become.
+    control: Matcher,
     /// Those that are plain text.
     user_text: Matcher,
     bos_id: Option<u32>,
@@ -82,10 +84,10 @@ impl Tokenizer {
                 None => pieces.push(&[], PieceKind::Unused),
             }
         }
-        let added = |text_only: bool| {
+        let added = |wanted: fn(PieceKind) -> bool| {
             let tokens = blueprint.tokens.iter().enumerate();
             tokens.filter_map(move |(id, token)| {
-                let token = token.as_ref().filter(|token| token.added && !(text_only && token.kind.is_control()))?;
+                let token = token.as_ref().filter(|token| token.added && wanted(token.kind))?;
                 Some((token.text.as_str(), id as u32))
             })
         };
@@ -93,8 +95,9 @@ impl Tokenizer {
             kind: blueprint.kind,
             pieces,
             bpe,
-            markers: Matcher::new(added(false)),
-            user_text: Matcher::new(added(true)),
+            markers: Matcher::new(added(|_| true)),
+            control: Matcher::new(added(PieceKind::is_control)),
+            user_text: Matcher::new(added(|kind| !kind.is_control())),
             bos_id: blueprint.bos_id,
             eos_id: blueprint.eos_id,
             add_bos: blueprint.add_bos,
@@ -128,6 +131,20 @@ impl Tokenizer {
             from = end;
         }
         self.bpe.encode(&text[from..], prefix, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Ids of a rendered conversation: control tokens are found in `text` as it is, everything between them is passed
+    /// through `reveal` and encoded as ordinary text.
+    pub(crate) fn encode_around_markers(&self, text: &str, reveal: &dyn Fn(&str) -> String) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(text.len() / 3 + 4);
+        let mut from = 0;
+        while let Some((start, end, id)) = self.control.find(text, from) {
+            ids.extend(self.encode(&reveal(&text[from..start]))?);
+            ids.push(id);
+            from = end;
+        }
+        ids.extend(self.encode(&reveal(&text[from..]))?);
         Ok(ids)
     }
 

@@ -1,0 +1,137 @@
+//! A model's own template, run by minijinja within limits: no files, bounded steps, memory, depth and output.
+
+use std::io;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{context, Environment, ErrorKind, Value};
+
+use super::{guard, python, too_long, Message, OUTPUT_BYTES_MAX};
+use crate::error::{Error, Result};
+
+/// Steps, and bytes made divided by 64. A template of a released model uses a few dozen per turn.
+const STEPS_MAX: u64 = 100_000;
+/// Twins of characters take up to four bytes, and the engine counts bytes.
+const TWIN_FACTOR: u64 = 4;
+const NAME: &str = "chat template";
+/// The time of the rendering, where `strftime_now` finds it.
+pub(super) const NOW: &str = "lichen_unix_now";
+
+/// A parsed template and the texts it may print for begin and end of sequence.
+#[derive(Debug)]
+pub struct JinjaTemplate {
+    /// For the messages as they are.
+    plain: Environment<'static>,
+    /// For their twins, with room for the extra bytes.
+    twins: Environment<'static>,
+    source: String,
+    bos: String,
+    eos: String,
+}
+
+impl JinjaTemplate {
+    /// Checks and parses `source`, which may come from an untrusted file.
+    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+        guard::check(source)?;
+        let mut environment = Environment::new();
+        // Hugging Face renders with both, and templates are written for it.
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| explain(&e))?);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_recursion_limit(guard::DEPTH_MAX);
+        environment.set_fuel(Some(STEPS_MAX));
+        environment.set_unknown_method_callback(python::method);
+        environment.add_function("raise_exception", python::raise_exception);
+        environment.add_function("strftime_now", python::strftime_now);
+        environment.add_filter("tojson_html", minijinja::filters::tojson);
+        environment.add_filter("tojson", python::to_json);
+        environment.add_template_owned(NAME, source.to_string()).map_err(|e| explain(&e))?;
+        let mut twins = environment.clone();
+        twins.set_fuel(Some(TWIN_FACTOR * STEPS_MAX));
+        let (source, bos, eos) = (source.to_string(), bos.to_string(), eos.to_string());
+        Ok(JinjaTemplate { plain: environment, twins, source, bos, eos })
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub(super) fn render(&self, messages: &[Message], add_generation_prompt: bool, pass: Pass) -> Result<String> {
+        let messages: Vec<Value> =
+            messages.iter().map(|m| context! { role => m.role.name(), content => m.content.as_str() }).collect();
+        let context = context! {
+            messages => messages,
+            add_generation_prompt => add_generation_prompt,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            tools => (),
+            documents => (),
+            lichen_unix_now => pass.unix_now,
+        };
+        let environment = if pass.twins { &self.twins } else { &self.plain };
+        let template = environment.get_template(NAME).map_err(|e| explain(&e))?;
+        let mut output = Bounded(Vec::new());
+        template.render_captured_to(context, &mut output).map_err(|e| explain(&e))?;
+        String::from_utf8(output.0).map_err(|_| Error::input("chat template: the output is not UTF-8"))
+    }
+}
+
+/// One of the renderings of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass {
+    pub unix_now: u64,
+    pub twins: bool,
+}
+
+/// Refuses what passes the limit while it is written.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > TWIN_FACTOR as usize * OUTPUT_BYTES_MAX {
+            return Err(io::Error::other("too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One sentence with the line, in the words of the other readers.
+fn explain(error: &minijinja::Error) -> Error {
+    let detail = error.detail().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::OutOfFuel => return too_many_steps(),
+        ErrorKind::WriteFailure => return too_long(),
+        ErrorKind::InvalidOperation if detail == "recursion limit exceeded" => return guard::too_deep(),
+        ErrorKind::InvalidOperation if detail == "range has too many elements" => return too_many_steps(),
+        ErrorKind::SyntaxError if detail.contains("maximum recursion") => return guard::too_deep(),
+        _ => {}
+    }
+    // `"name" is not available` for filters, tests, functions, methods and statements alike.
+    let unknown = match error.kind() {
+        ErrorKind::UnknownFilter | ErrorKind::UnknownTest => detail.split(' ').nth(1),
+        ErrorKind::UnknownFunction => detail.split(' ').next(),
+        ErrorKind::UnknownMethod => detail.rsplit(' ').next(),
+        ErrorKind::SyntaxError => detail.strip_prefix("unknown statement "),
+        _ => None,
+    };
+    let message = match unknown {
+        Some(name) => format!("{:?} is not available", name),
+        None if detail.is_empty() => error.kind().to_string(),
+        None => detail
+            .replace('`', "\"")
+            .replace("unexpected end of block", "unexpected \"%}\"")
+            .replace("unexpected end of variable block", "unexpected \"}}\""),
+    };
+    match error.line() {
+        Some(line) => Error::input(format!("chat template, line {line}: {message}")),
+        None => Error::input(format!("chat template: {message}")),
+    }
+}
+
+fn too_many_steps() -> Error {
+    Error::limit("chat template: used more than 100,000 steps")
+}

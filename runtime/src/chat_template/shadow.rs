@@ -1,0 +1,120 @@
+//! Private twins of characters, so that a message's text can be followed through a template.
+
+use super::{Message, Segment};
+use crate::error::{Error, Result};
+
+/// Marks the place of one message; it has no twin.
+pub(super) const PLACE_MARK: char = '\u{10FFFD}';
+
+/// Which characters are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cover {
+    /// All but white space, which templates trim.
+    Everything,
+    /// Those without which no control token of any known vocabulary can be written.
+    Markers,
+}
+
+/// Moves characters of the basic plane to a private plane and back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cloak {
+    cover: Cover,
+    /// 0xF0000 or 0x100000: whichever nobody uses.
+    plane: u32,
+}
+
+impl Cloak {
+    /// Picks a plane that neither the messages nor the template's own text use.
+    pub fn new(cover: Cover, messages: &[Message], rendered: &str) -> Result<Self> {
+        let used = |plane: u32| {
+            let within = |text: &str| text.chars().any(|c| c != PLACE_MARK && c as u32 & !0xFFFF == plane);
+            within(rendered) || messages.iter().any(|message| within(&message.content))
+        };
+        match [0xF_0000, 0x10_0000].into_iter().find(|&plane| !used(plane)) {
+            Some(plane) => Ok(Cloak { cover, plane }),
+            None => Err(Error::input("the messages use both private planes of Unicode")),
+        }
+    }
+
+    /// The message as the template gets to see it.
+    pub fn hide(&self, text: &str) -> String {
+        text.chars().map(|c| if self.covers(c) { self.twin(c) } else { c }).collect()
+    }
+
+    fn covers(&self, c: char) -> bool {
+        match self.cover {
+            Cover::Everything => (c as u32) < 0xFFFE && !c.is_whitespace(),
+            Cover::Markers => matches!(c, '<' | '>' | '[' | ']' | '|' | '\u{FF5C}'),
+        }
+    }
+
+    fn twin(&self, c: char) -> char {
+        char::from_u32(self.plane + c as u32).unwrap_or(c)
+    }
+
+    /// The character behind a twin.
+    fn original(&self, c: char) -> Option<char> {
+        if c as u32 & !0xFFFF != self.plane || c == PLACE_MARK {
+            return None;
+        }
+        char::from_u32(c as u32 & 0xFFFF)
+    }
+}
+
+/// A rendering in which every character of a message is a twin.
+#[derive(Debug)]
+pub(super) struct Shadow {
+    cloak: Cloak,
+    text: String,
+}
+
+impl Shadow {
+    pub fn new(cloak: Cloak, text: String) -> Self {
+        Shadow { cloak, text }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Twins turned back.
+    pub fn reveal(&self, text: &str) -> String {
+        text.chars().map(|c| self.cloak.original(c).unwrap_or(c)).collect()
+    }
+
+    pub fn revealed(&self) -> String {
+        self.reveal(&self.text)
+    }
+
+    /// Runs of message text and of template text. Characters without a twin (white space, and emoji beyond the basic
+    /// plane) belong to a message when they lie between its twins.
+    pub fn segments(&self) -> Vec<Segment> {
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut push = |text: &str, is_content: bool| match segments.last_mut() {
+            _ if text.is_empty() => {}
+            Some(last) if last.is_content == is_content => last.text.push_str(text),
+            _ => segments.push(Segment { text: text.to_string(), is_content }),
+        };
+        let mut undecided = String::new();
+        let mut in_content = false;
+        for c in self.text.chars() {
+            match self.cloak.original(c) {
+                Some(original) => {
+                    push(&undecided, in_content);
+                    undecided.clear();
+                    push(original.encode_utf8(&mut [0; 4]), true);
+                    in_content = true;
+                }
+                None if c.is_whitespace() || c as u32 > 0xFFFF => undecided.push(c),
+                None => {
+                    push(&undecided, false);
+                    undecided.clear();
+                    push(c.encode_utf8(&mut [0; 4]), false);
+                    in_content = false;
+                }
+            }
+        }
+        push(&undecided, false);
+        segments
+    }
+}
