@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::sampler::Sampler;
 use crate::session::Session;
-use crate::stop::StopStrings;
+use crate::stop::{StopIds, StopStrings};
 use crate::tokenizer::{StreamDecoder, Tokenizer};
 
 /// Why an answer ended; the names are OpenAI's, `cancel` is ours.
@@ -36,7 +36,7 @@ pub struct Request<'a> {
     pub prompt: &'a [u32],
     pub max_new_tokens: usize,
     /// Tokens that end the answer.
-    pub stop_ids: &'a [u32],
+    pub stop_ids: &'a StopIds,
     /// Texts that end the answer; they are not part of it.
     pub stop: &'a [String],
 }
@@ -65,7 +65,11 @@ impl Timings {
 }
 
 fn rate(n: usize, seconds: f64) -> f64 {
-    if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
+    if seconds > 0.0 {
+        n as f64 / seconds
+    } else {
+        0.0
+    }
 }
 
 /// A finished answer.
@@ -99,7 +103,7 @@ pub fn generate(
         ..Timings::default()
     };
     let mut token_ids = Vec::with_capacity(request.max_new_tokens.min(session.room() + 1));
-    let mut text = TextStream::new(tokenizer, request.stop);
+    let mut text = TextStream::new(tokenizer, request.stop)?;
     let complete = session.tokens().len() == request.prompt.len();
     let decode_start = Instant::now();
     let finish_reason = if complete {
@@ -130,7 +134,7 @@ fn decode(
         }
         let token = sampler.sample(session.last_logits(), &recent)?;
         token_ids.push(token);
-        if request.stop_ids.contains(&token) {
+        if request.stop_ids.contains(token) {
             return Ok(FinishReason::Stop);
         }
         recent.push(token);
@@ -154,7 +158,6 @@ struct TextStream<'a> {
     decoder: Option<StreamDecoder<'a>>,
     stop: StopStrings,
     text: String,
-    stopped: bool,
 }
 
 enum Next {
@@ -164,13 +167,9 @@ enum Next {
 }
 
 impl<'a> TextStream<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, stop: &[String]) -> Self {
-        TextStream {
-            decoder: tokenizer.map(StreamDecoder::new),
-            stop: StopStrings::new(stop),
-            text: String::new(),
-            stopped: false,
-        }
+    fn new(tokenizer: Option<&'a Tokenizer>, stop: &[String]) -> Result<Self> {
+        let stop = StopStrings::new(stop.to_vec())?;
+        Ok(TextStream { decoder: tokenizer.map(StreamDecoder::new), stop, text: String::new() })
     }
 
     fn push(&mut self, token: u32, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Next {
@@ -183,19 +182,22 @@ impl<'a> TextStream<'a> {
         if piece.is_empty() {
             return Next::More;
         }
-        let (certain, stopped) = self.stop.push(piece);
+        let certain = self.stop.push(piece);
         self.text.push_str(&certain);
         let flow = if certain.is_empty() { ControlFlow::Continue(()) } else { on_text(&certain) };
-        if stopped {
-            self.stopped = true;
+        if self.stop.stopped() {
             return Next::Stop;
         }
-        if flow.is_break() { Next::Cancel } else { Next::More }
+        if flow.is_break() {
+            Next::Cancel
+        } else {
+            Next::More
+        }
     }
 
     /// Emits what was held back: half a stop string, an unfinished character.
     fn finish(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) {
-        if self.stopped {
+        if self.stop.stopped() {
             return;
         }
         let tail = self.decoder.as_mut().map(|d| d.finish()).unwrap_or_default();

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod display;
 pub mod error;
 pub mod formats;
+pub mod generation;
 pub mod geometry;
 pub mod kv_cache;
 pub mod mapped_file;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Isa;
-use lichen_tests::*;
+use lichen_tests::models::*;
 
 struct Case {
     /// Folder or file below fixtures.

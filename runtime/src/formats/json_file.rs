@@ -53,9 +53,12 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<T> 
     parse(&read_text(path, max_bytes)?).map_err(|e| e.in_file(path))
 }
 
-/// Parses JSON text. # Errors: `is not JSON: line 1 column 9: ..`, without the file's name.
+/// Parses JSON text. # Errors: `is not JSON: line 1 column 9: ..`, or where it is not what `T` is; no file name in front.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| Error::input(format!("is not JSON: {}", describe(&e))))
+    serde_json::from_str(text).map_err(|e| match e.is_data() {
+        true => Error::input(describe(&e)),
+        false => Error::input(format!("is not JSON: {}", describe(&e))),
+    })
 }
 
 /// `line 1 column 9: expected value`: the position in front.

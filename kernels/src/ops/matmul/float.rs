@@ -1,4 +1,4 @@
-//! F32, F16 and BF16 weights: f32 arithmetic by the sixteen-lane dot product of [`crate::simd::dot`].
+//! F32, F16, BF16 and NF4 weights: f32 arithmetic by the sixteen-lane dot product of [`crate::simd::dot`].
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::formats::{float, Format};
 use crate::matrix::Matrix;
+use crate::ops::matmul::nf4;
 use crate::simd::{dot, fold_lanes, per_isa, Isa, LANES};
 use crate::view::View;
 
@@ -37,6 +38,9 @@ pub fn matmul(
             buffer.resize(needed, 0.0);
         }
         let (decoded, sums) = buffer.split_at_mut(w_rows * cols);
+        if n_rows == 1 && nf4_matvec(isa, weights, rows.clone(), x.host(), &mut sums[..n]) {
+            return store(0, &sums[..n]);
+        }
         if n_rows == 1 {
             // A few rows at a time: what was decoded is still in the first-level cache when it is multiplied.
             for (first, y) in rows.clone().step_by(W_ROWS).zip(sums[..n].chunks_mut(W_ROWS)) {
@@ -58,10 +62,23 @@ pub fn matmul(
     });
 }
 
+/// Products of NF4 rows straight from their nibbles; false when this is not NF4 or the instruction set has no such kernel.
+fn nf4_matvec(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &[f32], out: &mut [f32]) -> bool {
+    weights.format() == Format::NF4 && {
+        let (row_bytes, blocks) = (weights.cols() / 2, weights.cols() / crate::formats::nf4::BLOCK);
+        let nibbles = &weights.bytes()[rows.start * row_bytes..rows.end * row_bytes];
+        nf4::matvec(isa, nibbles, &weights.absmax()[rows.start * blocks..rows.end * blocks], x, out)
+    }
+}
+
 /// Rows as f32.
 fn decode(isa: Isa, weights: &Matrix, rows: Range<usize>, out: &mut [f32]) {
     let row_bytes = weights.format().row_bytes(weights.cols()).expect("floats have whole blocks");
     let bytes = &weights.bytes()[rows.start * row_bytes..rows.end * row_bytes];
+    if weights.format() == Format::NF4 {
+        let blocks = weights.cols() / crate::formats::nf4::BLOCK;
+        return nf4::decode(isa, bytes, &weights.absmax()[rows.start * blocks..rows.end * blocks], out);
+    }
     decode_floats(isa, weights.format(), bytes, out);
 }
 

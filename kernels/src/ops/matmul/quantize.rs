@@ -127,6 +127,6 @@ fn quantize_block(x: &[f32; BLOCK], codes: &mut [i16; BLOCK]) -> f32 {
     if amax < TINY {
         0.0
     } else {
-        amax / max
+        amax / MAX_CODE
     }
 }

@@ -59,12 +59,8 @@ fn every_format_equals_its_f64_oracle_at_awkward_sizes_on_every_isa() {
             let got = assert_same_on_every_isa(|device| product(device, &w, &x, t, Some(&bias)));
             let mut dense = vec![0.0; n * k];
             w.decode_rows(0..n, &mut dense);
-            // Per block the codes of x are off by half a step of its largest value, and NF4 levels by 2^-14.
-            let step = match BlockKind::of(format) {
-                Some(BlockKind::Block32) => 0.5 / 32512.0,
-                Some(BlockKind::Block64) => 0.5 / 4095.0 + 0.5 / 8191.0,
-                None => 0.0,
-            };
+            // Per block the codes of x are off by half a step of its largest value.
+            let step = if quantize::has_integer_blocks(format) { 0.5 / 32512.0 } else { 0.0 };
             for i in 0..t * n {
                 let (row_x, row_w) = (&x[i / n * k..][..k], &dense[i % n * k..][..k]);
                 let terms = || row_x.iter().zip(row_w).map(|(a, b)| *a as f64 * *b as f64);

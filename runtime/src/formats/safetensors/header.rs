@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Dtype, TensorInfo, MAX_DIMS};
@@ -35,7 +35,10 @@ pub(super) fn parse(text: &str) -> Result<Header> {
     if let Some(error) = builder.refused {
         return Err(error);
     }
-    outcome.map_err(|e| Error::input(format!("header is not JSON: {}", describe(&e))))?;
+    outcome.map_err(|e| match e.is_data() {
+        true => Error::input(format!("header: {}", describe(&e))),
+        false => Error::input(format!("header is not JSON: {}", describe(&e))),
+    })?;
     Ok(Header { tensors: builder.tensors, metadata: builder.metadata })
 }
 
@@ -88,13 +91,52 @@ impl<'de> Visitor<'de> for &mut Builder {
     }
 }
 
-#[derive(Deserialize)]
+/// One tensor as the header has it.
 struct Entry<'a> {
-    #[serde(borrow)]
     dtype: Cow<'a, str>,
     shape: Numbers,
     data_offsets: Numbers,
 }
+
+/// Not derived: a derived reader would also take a bare array of the three.
+impl<'de> Deserialize<'de> for Entry<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = Entry<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object with dtype, shape and data_offsets")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entry<'de>, A::Error> {
+                let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
+                while let Some(key) = map.next_key::<Cow<str>>()? {
+                    let again = match &*key {
+                        "dtype" => dtype.replace(map.next_value::<Text>()?).is_some(),
+                        "shape" => shape.replace(map.next_value::<Numbers>()?).is_some(),
+                        "data_offsets" => data_offsets.replace(map.next_value::<Numbers>()?).is_some(),
+                        _ => map.next_value::<IgnoredAny>().map(|_| false)?,
+                    };
+                    if again {
+                        return Err(A::Error::custom(format_args!("{key} is there twice")));
+                    }
+                }
+                let missing = |name: &str| A::Error::custom(format_args!("{name} is missing"));
+                Ok(Entry {
+                    dtype: dtype.ok_or_else(|| missing("dtype"))?.0,
+                    shape: shape.ok_or_else(|| missing("shape"))?,
+                    data_offsets: data_offsets.ok_or_else(|| missing("data_offsets"))?,
+                })
+            }
+        }
+        deserializer.deserialize_map(EntryVisitor)
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Entry<'_> {
     fn check(self, name: String) -> std::result::Result<TensorInfo, String> {

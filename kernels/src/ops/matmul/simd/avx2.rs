@@ -4,10 +4,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, Tile, Weights, NF4, Q8_0};
+use super::{by_format, by_panel, Panel, Tile, Weights, Q8_0};
 use crate::matrix::Matrix;
-use crate::ops::matmul::cpu::nf4_code;
-use crate::ops::matmul::quantize::{QuantizedRows, NF4_SCALE};
+use crate::ops::matmul::quantize::QuantizedRows;
 use crate::ops::matmul::PANEL_ROWS;
 
 /// Rows of weights in one register of 32-bit lanes.
@@ -42,7 +41,6 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
 /// transposing tree folds them into one vector with a lane per row.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    let levels = Levels::new();
     for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
         let valid = out.len();
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
@@ -56,17 +54,12 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
                 _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((b * lines + line) * 64) as *const i8);
             }
             let block = base.add(b * w.block_bytes);
-            let sums = if F == NF4 {
-                let x = load_split(q, b);
-                fold(|r| dot_nf4(block.add(row_offset(r)), x, levels))
-            } else {
-                let x = [load(q, 2 * b), load(q, 2 * b + 1)];
-                fold(|r| {
-                    let v = expand32::<F>(block.add(row_offset(r)));
-                    _mm256_add_epi32(_mm256_madd_epi16(v[0], x[0]), _mm256_madd_epi16(v[1], x[1]))
-                })
-            };
-            let w_scale = row_scales::<F>(&w, first, b, valid);
+            let x = [load(q, 2 * b), load(q, 2 * b + 1)];
+            let sums = fold(|r| {
+                let v = expand32::<F>(block.add(row_offset(r)));
+                _mm256_add_epi32(_mm256_madd_epi16(v[0], x[0]), _mm256_madd_epi16(v[1], x[1]))
+            });
+            let w_scale = row_scales(&w, first, b, valid);
             let scale = _mm256_mul_ps(w_scale, _mm256_set1_ps(*scales.get_unchecked(b)));
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, acc);
         }
@@ -79,31 +72,25 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
 /// Widens up to 32 rows into `codes` (2, K/2, 16, 2) and `scales` (K/block, 32); missing rows repeat the last.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
-    let levels = Levels::new();
-    let groups_of_32 = if F == NF4 { 2 } else { 1 };
-    let n_pairs = w.n_blocks * groups_of_32 * 16;
+    let n_pairs = w.n_blocks * 16;
     for group in 0..PANEL_ROWS / GROUP {
         let first = (rows.start + group * GROUP).min(rows.end - 1);
         let valid = (rows.end - first).min(GROUP);
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
         let (strip, column) = (group * GROUP / STRIP, group * GROUP % STRIP);
         for b in 0..w.n_blocks {
-            let scale = row_scales::<F>(&w, first, b, valid);
+            let scale = row_scales(&w, first, b, valid);
             _mm256_storeu_ps(panel.scales.as_mut_ptr().add(b * PANEL_ROWS + group * GROUP), scale);
-            for g in 0..groups_of_32 {
-                let mut v = [[_mm256_setzero_si256(); GROUP]; 2];
-                for r in 0..GROUP {
-                    let p = base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes);
-                    let both = if F == NF4 { expand32_nf4(p.add(16 * g), levels) } else { expand32::<F>(p) };
-                    (v[0][r], v[1][r]) = (both[0], both[1]);
-                }
-                let pair = (b * groups_of_32 + g) * 16;
-                for (half, v) in v.iter_mut().enumerate() {
-                    transpose(v);
-                    for (j, v) in v.iter().enumerate() {
-                        let at = ((strip * n_pairs + pair + half * 8 + j) * STRIP + column) * 2;
-                        _mm256_storeu_si256(panel.codes.as_mut_ptr().add(at) as *mut __m256i, *v);
-                    }
+            let mut v = [[_mm256_setzero_si256(); GROUP]; 2];
+            for r in 0..GROUP {
+                let both = expand32::<F>(base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes));
+                (v[0][r], v[1][r]) = (both[0], both[1]);
+            }
+            for (half, v) in v.iter_mut().enumerate() {
+                transpose(v);
+                for (j, v) in v.iter().enumerate() {
+                    let at = ((strip * n_pairs + b * 16 + half * 8 + j) * STRIP + column) * 2;
+                    _mm256_storeu_si256(panel.codes.as_mut_ptr().add(at) as *mut __m256i, *v);
                 }
             }
         }
@@ -174,24 +161,6 @@ unsafe fn load(q: &[i16], i: usize) -> __m256i {
     _mm256_loadu_si256(q.as_ptr().add(i * 16) as *const __m256i)
 }
 
-/// Codes `64 b ..` of a row of `x` in the order of [`dot_nf4`]: with `k` counted in the block, the even ones of 0..16 and
-/// 32..48, the odd ones of the same, then both of 16..32 and 48..64.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn load_split(q: &[i16], b: usize) -> [__m256i; 4] {
-    debug_assert!(q.len() >= (b + 1) * 64);
-    let p = q.as_ptr().add(b * 64);
-    let even_odd = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-    // Eight codes from k and eight from k + 32, the even ones of each first.
-    let eight = |k: usize| {
-        let low = _mm_loadu_si128(p.add(k) as *const __m128i);
-        let high = _mm_loadu_si128(p.add(k + 32) as *const __m128i);
-        _mm256_shuffle_epi8(_mm256_set_m128i(high, low), even_odd)
-    };
-    let (a, b, c, d) = (eight(0), eight(8), eight(16), eight(24));
-    [_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b), _mm256_unpacklo_epi64(c, d), _mm256_unpackhi_epi64(c, d)]
-}
-
 /// 32 values of a Q8_0 or Q4_0 block, from the block's first byte, as 16-bit integers in order.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -208,67 +177,11 @@ unsafe fn expand32<const F: u8>(block: *const u8) -> [__m256i; 2] {
     [_mm256_sub_epi16(low, eight), _mm256_sub_epi16(high, eight)]
 }
 
-/// The NF4 levels as two byte tables: `vpshufb` looks up their low and their high halves.
-#[derive(Clone, Copy)]
-struct Levels {
-    low: __m256i,
-    high: __m256i,
-}
-
-impl Levels {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn new() -> Self {
-        let low: [u8; 16] = std::array::from_fn(|i| nf4_code(i as u8).to_le_bytes()[0]);
-        let high: [u8; 16] = std::array::from_fn(|i| nf4_code(i as u8).to_le_bytes()[1]);
-        let table = |t: &[u8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(t.as_ptr() as *const __m128i));
-        Levels { low: table(&low), high: table(&high) }
-    }
-
-    /// 32 table indices as 16-bit levels: those of bytes 0..8 and 16..24, then those of 8..16 and 24..32.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn look_up(self, indices: __m256i) -> [__m256i; 2] {
-        let (low, high) = (_mm256_shuffle_epi8(self.low, indices), _mm256_shuffle_epi8(self.high, indices));
-        [_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)]
-    }
-}
-
-/// Partial sums of one NF4 block of 64. High nibbles are even k and low ones odd; they stay apart, because `x` was put
-/// in the same order once for eight rows.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn dot_nf4(p: *const u8, x: [__m256i; 4], levels: Levels) -> __m256i {
-    let bytes = _mm256_loadu_si256(p as *const __m256i);
-    let nibble = _mm256_set1_epi8(15);
-    let even = levels.look_up(_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble));
-    let odd = levels.look_up(_mm256_and_si256(bytes, nibble));
-    let first = _mm256_add_epi32(_mm256_madd_epi16(even[0], x[0]), _mm256_madd_epi16(odd[0], x[1]));
-    let second = _mm256_add_epi32(_mm256_madd_epi16(even[1], x[2]), _mm256_madd_epi16(odd[1], x[3]));
-    _mm256_add_epi32(first, second)
-}
-
-/// 32 NF4 values from 16 bytes, in order: each byte becomes a pair (high nibble, low nibble) of table indices.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn expand32_nf4(p: *const u8, levels: Levels) -> [__m256i; 2] {
-    let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(p as *const __m128i));
-    let pairs = _mm256_or_si256(_mm256_srli_epi16::<4>(bytes), _mm256_slli_epi16::<8>(bytes));
-    let [a, b] = levels.look_up(_mm256_and_si256(pairs, _mm256_set1_epi8(15)));
-    [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
-}
-
 /// Scales of block `b` of eight rows. Eight loads and inserts, because `vgatherdps` is microcode before Zen 4 and on
 /// every core whose gathers were slowed by a security fix.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-unsafe fn row_scales<const F: u8>(w: &Weights<'_>, first: usize, b: usize, valid: usize) -> __m256 {
-    if F == NF4 {
-        let base = w.absmax.as_ptr().add(first * w.n_blocks + b);
-        let s: [f32; GROUP] = std::array::from_fn(|r| *base.add(r.min(valid - 1) * w.n_blocks));
-        let absmax = _mm256_setr_ps(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]);
-        return _mm256_mul_ps(absmax, _mm256_set1_ps(1.0 / NF4_SCALE));
-    }
+unsafe fn row_scales(w: &Weights<'_>, first: usize, b: usize, valid: usize) -> __m256 {
     let base = w.bytes.as_ptr().add(first * w.row_bytes + b * w.block_bytes);
     let s: [i16; GROUP] =
         std::array::from_fn(|r| (base.add(r.min(valid - 1) * w.row_bytes) as *const i16).read_unaligned());

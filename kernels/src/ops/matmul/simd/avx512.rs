@@ -4,10 +4,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, Tile, Weights, NF4, Q8_0};
+use super::{by_format, by_panel, Panel, Tile, Weights, Q8_0};
 use crate::matrix::Matrix;
-use crate::ops::matmul::cpu::nf4_code;
-use crate::ops::matmul::quantize::{QuantizedRows, NF4_SCALE, TILE_ROWS};
+use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
 
 /// Rows of weights in one register of 32-bit lanes.
@@ -38,12 +37,11 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
 /// transposing tree folds them into one vector with a lane per row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
 unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    let lut = levels();
     for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
         let valid = out.len();
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
         let row_offset = |r: usize| r.min(valid - 1) * w.row_bytes;
-        let scale_at = scale_offsets::<F>(&w, valid);
+        let scale_at = scale_offsets(&w, valid);
         // The next group is read in order while this one is computed, so DRAM sees one stream and not sixteen.
         let next = base.wrapping_add(GROUP * w.row_bytes);
         let lines = (GROUP * w.row_bytes / 64).div_ceil(w.n_blocks);
@@ -53,18 +51,9 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
                 _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((b * lines + line) * 64) as *const i8);
             }
             let block = base.add(b * w.block_bytes);
-            let sums = if F == NF4 {
-                let (x0, x1) = (load(q, b * 2), load(q, b * 2 + 1));
-                fold(|r| {
-                    let p = block.add(row_offset(r));
-                    let lo = _mm512_madd_epi16(expand_nf4(p, lut), x0);
-                    _mm512_add_epi32(lo, _mm512_madd_epi16(expand_nf4(p.add(16), lut), x1))
-                })
-            } else {
-                let x0 = load(q, b);
-                fold(|r| _mm512_madd_epi16(expand32::<F>(block.add(row_offset(r))), x0))
-            };
-            let w_scale = row_scales::<F>(&w, first, b, scale_at);
+            let x0 = load(q, b);
+            let sums = fold(|r| _mm512_madd_epi16(expand32::<F>(block.add(row_offset(r))), x0));
+            let w_scale = row_scales(&w, first, b, scale_at);
             let scale = _mm512_mul_ps(w_scale, _mm512_set1_ps(*scales.get_unchecked(b)));
             acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, acc);
         }
@@ -75,28 +64,22 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
 /// Widens up to 32 rows into `codes` (K/2, 32, 2) and `scales` (K/block, 32); missing rows repeat the last.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
 unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
-    let lut = levels();
     for half in 0..PANEL_ROWS / GROUP {
         let first = (rows.start + half * GROUP).min(rows.end - 1);
         let valid = (rows.end - first).min(GROUP);
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
-        let scale_at = scale_offsets::<F>(&w, valid);
+        let scale_at = scale_offsets(&w, valid);
         for b in 0..w.n_blocks {
-            let scale = row_scales::<F>(&w, first, b, scale_at);
+            let scale = row_scales(&w, first, b, scale_at);
             _mm512_storeu_ps(panel.scales.as_mut_ptr().add(b * PANEL_ROWS + half * GROUP), scale);
-            let groups_of_32 = if F == NF4 { 2 } else { 1 };
-            for g in 0..groups_of_32 {
-                let mut v = [_mm512_setzero_si512(); GROUP];
-                for (r, v) in v.iter_mut().enumerate() {
-                    let p = base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes);
-                    *v = if F == NF4 { expand_nf4(p.add(16 * g), lut) } else { expand32::<F>(p) };
-                }
-                transpose(&mut v);
-                let pair = (b * groups_of_32 + g) * GROUP;
-                for (j, v) in v.iter().enumerate() {
-                    let at = (pair + j) * PANEL_ROWS * 2 + half * GROUP * 2;
-                    _mm512_storeu_si512(panel.codes.as_mut_ptr().add(at) as *mut __m512i, *v);
-                }
+            let mut v = [_mm512_setzero_si512(); GROUP];
+            for (r, v) in v.iter_mut().enumerate() {
+                *v = expand32::<F>(base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes));
+            }
+            transpose(&mut v);
+            for (j, v) in v.iter().enumerate() {
+                let at = (b * GROUP + j) * PANEL_ROWS * 2 + half * GROUP * 2;
+                _mm512_storeu_si512(panel.codes.as_mut_ptr().add(at) as *mut __m512i, *v);
             }
         }
     }
@@ -182,40 +165,18 @@ unsafe fn expand32<const F: u8>(block: *const u8) -> __m512i {
     _mm512_sub_epi16(both, _mm512_set1_epi16(8))
 }
 
-/// 32 NF4 values from 16 bytes: each byte becomes a pair (high nibble, low nibble) of table indices. `vpermw` looks at
-/// five bits, so the table holds the sixteen levels twice and the fifth needs no masking.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn expand_nf4(p: *const u8, lut: __m512i) -> __m512i {
-    let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p as *const __m128i));
-    let pairs = _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes));
-    _mm512_permutexvar_epi16(pairs, lut)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn levels() -> __m512i {
-    let table: [i16; 32] = std::array::from_fn(|i| nf4_code(i as u8 & 15));
-    _mm512_loadu_si512(table.as_ptr() as *const __m512i)
-}
-
 /// Byte offsets of the scales of sixteen rows from the first one's.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn scale_offsets<const F: u8>(w: &Weights<'_>, valid: usize) -> __m512i {
-    let stride = if F == NF4 { 4 * w.n_blocks } else { w.row_bytes };
-    let offsets: [i32; GROUP] = std::array::from_fn(|r| (r.min(valid - 1) * stride) as i32);
+unsafe fn scale_offsets(w: &Weights<'_>, valid: usize) -> __m512i {
+    let offsets: [i32; GROUP] = std::array::from_fn(|r| (r.min(valid - 1) * w.row_bytes) as i32);
     _mm512_loadu_si512(offsets.as_ptr() as *const __m512i)
 }
 
 /// Scales of block `b` of sixteen rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
-unsafe fn row_scales<const F: u8>(w: &Weights<'_>, first: usize, b: usize, offsets: __m512i) -> __m512 {
-    if F == NF4 {
-        let base = w.absmax.as_ptr().add(first * w.n_blocks + b);
-        return _mm512_mul_ps(_mm512_i32gather_ps::<1>(offsets, base), _mm512_set1_ps(1.0 / NF4_SCALE));
-    }
+unsafe fn row_scales(w: &Weights<'_>, first: usize, b: usize, offsets: __m512i) -> __m512 {
     // Four bytes at the block's start: the f16 and two codes, which the narrowing drops.
     let base = w.bytes.as_ptr().add(first * w.row_bytes + b * w.block_bytes);
     let words = _mm512_cvtepi32_epi16(_mm512_i32gather_epi32::<1>(offsets, base as *const i32));

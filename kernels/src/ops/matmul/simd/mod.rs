@@ -13,9 +13,8 @@ mod neon_dot;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::quantize::{QuantizedRows, TILE_ROWS};
+use super::quantize::{QuantizedRows, BLOCK, TILE_ROWS};
 use super::{cpu, PANEL_ROWS};
-use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::simd::Isa;
 
@@ -66,7 +65,6 @@ pub fn matmul(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows,
 /// The formats as constants, so that each kernel is compiled once per format.
 const Q8_0: u8 = 0;
 const Q4_0: u8 = 1;
-const NF4: u8 = 2;
 
 /// Evaluates `$call` with `$F` the constant of a quantised format.
 macro_rules! by_format {
@@ -80,10 +78,6 @@ macro_rules! by_format {
                 const $F: u8 = super::Q4_0;
                 $call
             }
-            $crate::formats::Format::NF4 => {
-                const $F: u8 = super::NF4;
-                $call
-            }
             other => unreachable!("{other} has no integer blocks"),
         }
     };
@@ -94,7 +88,6 @@ use by_format;
 #[derive(Clone, Copy)]
 struct Weights<'a> {
     bytes: &'a [u8],
-    absmax: &'a [f32],
     row_bytes: usize,
     block_bytes: usize,
     n_blocks: usize,
@@ -106,8 +99,7 @@ impl<'a> Weights<'a> {
         let row_bytes = format.row_bytes(m.cols()).expect("whole blocks");
         assert!(m.bytes().len() == row_bytes * m.rows() && row_bytes < 1 << 26);
         let n_blocks = m.cols() / format.block_len();
-        assert!(format != Format::NF4 || m.absmax().len() == n_blocks * m.rows());
-        Weights { bytes: m.bytes(), absmax: m.absmax(), row_bytes, block_bytes: format.block_bytes(), n_blocks }
+        Weights { bytes: m.bytes(), row_bytes, block_bytes: format.block_bytes(), n_blocks }
     }
 }
 
@@ -159,7 +151,7 @@ fn by_panel(
         pack(w, panel);
         for i in 0..x.n_tiles() {
             let (m, q, scales) = x.tile(i);
-            tile(Tile { m, pairs: x.kind().len() / 2, n_blocks: w.n_blocks, q, scales }, panel);
+            tile(Tile { m, pairs: BLOCK / 2, n_blocks: w.n_blocks, q, scales }, panel);
             for (t, y) in panel.sums.chunks_exact(PANEL_ROWS).take(m).enumerate() {
                 store(i * TILE_ROWS + t, &y[..rows.len()]);
             }

@@ -6,10 +6,9 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, Tile, Weights, NF4, Q8_0};
+use super::{by_format, by_panel, Panel, Tile, Weights, Q8_0};
 use crate::matrix::Matrix;
-use crate::ops::matmul::cpu::nf4_code;
-use crate::ops::matmul::quantize::{QuantizedRows, NF4_SCALE, TILE_ROWS};
+use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
 
 /// Rows of weights in one register of 32-bit lanes.
@@ -41,7 +40,6 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
 
 /// One row of `x` against rows of weights, four at a time: a block of `x` stays in registers for all four.
 unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    let levels = Levels::new();
     for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
         let valid = out.len();
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
@@ -52,18 +50,11 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
             next.prefetch(b);
             let block = base.add(b * w.block_bytes);
             let mut sums = [vdupq_n_s32(0); GROUP];
-            if F == NF4 {
-                let x = load_split(q, b);
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum = dot_nf4(block.add(row_offset(r)), x, levels);
-                }
-            } else {
-                let x: [int16x8_t; 4] = std::array::from_fn(|i| vld1q_s16(q.as_ptr().add(b * 32 + i * 8)));
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum = dot32(widen(codes32::<F>(block.add(row_offset(r)))), x);
-                }
+            let x: [int16x8_t; 4] = std::array::from_fn(|i| vld1q_s16(q.as_ptr().add(b * 32 + i * 8)));
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum = dot32(widen(codes32::<F>(block.add(row_offset(r)))), x);
             }
-            let scale = vmulq_n_f32(row_scales::<F>(&w, first, b, valid), *x_scale);
+            let scale = vmulq_n_f32(row_scales(&w, first, b, valid), *x_scale);
             acc = vfmaq_f32(acc, vcvtq_f32_s32(fold(sums)), scale);
         }
         store_rows(acc, out);
@@ -72,21 +63,14 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
 
 /// Widens up to 32 rows into `codes` (4, K, 8) and `scales` (K/block, 32); missing rows repeat the last.
 unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
-    let levels = Levels::new();
-    let groups_of_32 = if F == NF4 { 2 } else { 1 };
-    let cols = w.n_blocks * groups_of_32 * 32;
-    pack_scales::<F>(&w, rows.clone(), panel);
+    let cols = w.n_blocks * 32;
+    pack_scales(&w, rows.clone(), panel);
     for strip in 0..PANEL_ROWS / STRIP {
         let row_at = |r: usize| w.bytes.as_ptr().add((rows.start + strip * STRIP + r).min(rows.end - 1) * w.row_bytes);
-        for group in 0..w.n_blocks * groups_of_32 {
+        for group in 0..w.n_blocks {
             let mut v = [[vdupq_n_s16(0); STRIP]; 4];
             for r in 0..STRIP {
-                let block = row_at(r).add(group / groups_of_32 * w.block_bytes);
-                let codes = if F == NF4 {
-                    expand32_nf4(block.add(group % groups_of_32 * 16), levels)
-                } else {
-                    widen(codes32::<F>(block))
-                };
+                let codes = widen(codes32::<F>(row_at(r).add(group * w.block_bytes)));
                 for (v, codes) in v.iter_mut().zip(codes) {
                     v[r] = codes;
                 }
@@ -104,12 +88,12 @@ unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Pane
 }
 
 /// The scales of up to 32 rows, (K/block, 32).
-pub(super) unsafe fn pack_scales<const F: u8>(w: &Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
+pub(super) unsafe fn pack_scales(w: &Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
     for group in 0..PANEL_ROWS / GROUP {
         let first = (rows.start + group * GROUP).min(rows.end - 1);
         let valid = (rows.end - first).min(GROUP);
         for b in 0..w.n_blocks {
-            let scale = row_scales::<F>(w, first, b, valid);
+            let scale = row_scales(w, first, b, valid);
             vst1q_f32(panel.scales.as_mut_ptr().add(b * PANEL_ROWS + group * GROUP), scale);
         }
     }
@@ -228,13 +212,6 @@ impl NextRows {
     }
 }
 
-/// Codes `64 b ..` of a row of `x`: of each sixteen, the even ones and then the odd ones.
-#[inline(always)]
-unsafe fn load_split(q: &[i16], b: usize) -> [int16x8x2_t; 4] {
-    debug_assert!(q.len() >= (b + 1) * 64);
-    std::array::from_fn(|i| vld2q_s16(q.as_ptr().add(b * 64 + i * 16)))
-}
-
 /// 32 values of a Q8_0 or Q4_0 block, from the block's first byte, in order.
 #[inline(always)]
 pub(super) unsafe fn codes32<const F: u8>(block: *const u8) -> [int8x16_t; 2] {
@@ -265,60 +242,9 @@ unsafe fn dot32(w: [int16x8_t; 4], x: [int16x8_t; 4]) -> int32x4_t {
     vaddq_s32(a, b)
 }
 
-/// Partial sums of one NF4 block of 64. High nibbles are even k and low ones odd; they stay apart, because `x` was put
-/// in the same order once for four rows.
-#[inline(always)]
-unsafe fn dot_nf4(p: *const u8, x: [int16x8x2_t; 4], levels: Levels) -> int32x4_t {
-    let half = |i: usize| {
-        let bytes = vld1q_u8(p.add(16 * i));
-        let even = levels.look_up(vshrq_n_u8::<4>(bytes));
-        let odd = levels.look_up(vandq_u8(bytes, vdupq_n_u8(15)));
-        let (x0, x1) = (x[2 * i], x[2 * i + 1]);
-        dot32([even[0], odd[0], even[1], odd[1]], [x0.0, x0.1, x1.0, x1.1])
-    };
-    vaddq_s32(half(0), half(1))
-}
-
-/// 32 NF4 values from 16 bytes, in order.
-#[inline(always)]
-unsafe fn expand32_nf4(p: *const u8, levels: Levels) -> [int16x8_t; 4] {
-    let bytes = vld1q_u8(p);
-    let (even, odd) = (vshrq_n_u8::<4>(bytes), vandq_u8(bytes, vdupq_n_u8(15)));
-    let [a, b] = levels.look_up(vzip1q_u8(even, odd));
-    let [c, d] = levels.look_up(vzip2q_u8(even, odd));
-    [a, b, c, d]
-}
-
-/// The NF4 levels as two byte tables, for their low and their high halves.
-#[derive(Clone, Copy)]
-struct Levels {
-    low: uint8x16_t,
-    high: uint8x16_t,
-}
-
-impl Levels {
-    #[inline(always)]
-    unsafe fn new() -> Self {
-        let bytes: [[u8; 2]; 16] = std::array::from_fn(|i| nf4_code(i as u8).to_le_bytes());
-        Levels { low: vld1q_u8(bytes.map(|b| b[0]).as_ptr()), high: vld1q_u8(bytes.map(|b| b[1]).as_ptr()) }
-    }
-
-    /// Sixteen table indices as 16-bit levels, in order.
-    #[inline(always)]
-    unsafe fn look_up(self, indices: uint8x16_t) -> [int16x8_t; 2] {
-        let (low, high) = (vqtbl1q_u8(self.low, indices), vqtbl1q_u8(self.high, indices));
-        [vreinterpretq_s16_u8(vzip1q_u8(low, high)), vreinterpretq_s16_u8(vzip2q_u8(low, high))]
-    }
-}
-
 /// Scales of block `b` of four rows.
 #[inline(always)]
-pub(super) unsafe fn row_scales<const F: u8>(w: &Weights<'_>, first: usize, b: usize, valid: usize) -> float32x4_t {
-    if F == NF4 {
-        let base = w.absmax.as_ptr().add(first * w.n_blocks + b);
-        let absmax: [f32; GROUP] = std::array::from_fn(|r| *base.add(r.min(valid - 1) * w.n_blocks));
-        return vmulq_n_f32(vld1q_f32(absmax.as_ptr()), 1.0 / NF4_SCALE);
-    }
+pub(super) unsafe fn row_scales(w: &Weights<'_>, first: usize, b: usize, valid: usize) -> float32x4_t {
     let base = w.bytes.as_ptr().add(first * w.row_bytes + b * w.block_bytes);
     let halves: [u16; GROUP] =
         std::array::from_fn(|r| (base.add(r.min(valid - 1) * w.row_bytes) as *const u16).read_unaligned());

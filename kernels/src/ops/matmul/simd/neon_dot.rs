@@ -1,6 +1,6 @@
 //! ARMv8.2 with the dot product extension. `sdot` multiplies signed bytes into 32-bit lanes: sixteen products an
 //! instruction. A 16-bit code is `high * 256 + low` with two signed bytes (32512 = 127 * 256 is the largest), so the
-//! sum of a block is exact as `sum(high) * 256 + sum(low)`; an NF4 level is split in the same way.
+//! sum of a block is exact as `sum(high) * 256 + sum(low)`.
 //!
 //! The intrinsics of this extension are not stable in Rust, so the two forms used are written in assembly.
 #![allow(unsafe_code)]
@@ -10,9 +10,8 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::neon::{codes32, flush, fold, pack_scales, row_scales, store_rows, store_strip, NextRows, GROUP, STRIP};
-use super::{by_format, by_panel, grow, Panel, Tile, Weights, NF4};
+use super::{by_format, by_panel, grow, Panel, Tile, Weights};
 use crate::matrix::Matrix;
-use crate::ops::matmul::cpu::nf4_code;
 use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
 
@@ -27,7 +26,7 @@ pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, out: &mut
 
 pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut dyn FnMut(usize, &[f32])) {
     // SAFETY:
-    // - As in `matvec`; the panel holds PANEL_ROWS rows, at most two bytes a weight, and their scales.
+    // - As in `matvec`; the panel holds PANEL_ROWS rows and their scales.
     let pack = |w: Weights<'_>, panel: &mut Panel| unsafe {
         grow(&mut panel.split, weights.cols() * TILE_ROWS * 2);
         by_format!(weights.format(), F => pack::<F>(w, rows.clone(), panel))
@@ -37,7 +36,7 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
     //   twelve rows.
     let tile = |t: Tile<'_>, panel: &mut Panel| unsafe {
         split_tile(t, &mut panel.split);
-        by_format!(weights.format(), F => tile::<F>(t, panel))
+        tile(t, panel)
     };
     by_panel(weights, rows.clone(), x, store, pack, tile);
 }
@@ -45,7 +44,6 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
 /// One row of `x` against rows of weights, four at a time: a block of `x` is split once for all four.
 #[target_feature(enable = "dotprod")]
 unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    let levels = Levels::new();
     for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
         let valid = out.len();
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
@@ -55,83 +53,40 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
         for (b, x_scale) in scales.iter().enumerate() {
             next.prefetch(b);
             let block = base.add(b * w.block_bytes);
-            // Sums of products of high, of mixed and of low bytes.
-            let (mut high, mut mixed) = ([vdupq_n_s32(0); GROUP], [vdupq_n_s32(0); GROUP]);
-            let mut low = [vdupq_n_s32(0); GROUP];
-            if F == NF4 {
-                for half in 0..2 {
-                    let (x0, x1) = even_odd(q.as_ptr().add(b * 64 + half * 32));
-                    for r in 0..GROUP {
-                        let bytes = vld1q_u8(block.add(row_offset(r) + half * 16));
-                        let nibbles = [vshrq_n_u8::<4>(bytes), vandq_u8(bytes, vdupq_n_u8(15))];
-                        for (nibble, x) in nibbles.into_iter().zip([x0, x1]) {
-                            let (w_high, w_low) = levels.look_up(nibble);
-                            high[r] = sdot(high[r], w_high, x.high);
-                            mixed[r] = sdot(sdot(mixed[r], w_high, x.low), w_low, x.high);
-                            low[r] = sdot(low[r], w_low, x.low);
-                        }
-                    }
-                }
-            } else {
-                let p = q.as_ptr().add(b * 32);
-                let x = [split(vld1q_s16(p), vld1q_s16(p.add(8))), split(vld1q_s16(p.add(16)), vld1q_s16(p.add(24)))];
-                for r in 0..GROUP {
-                    let codes = codes32::<F>(block.add(row_offset(r)));
-                    mixed[r] = sdot(sdot(mixed[r], codes[0], x[0].high), codes[1], x[1].high);
-                    low[r] = sdot(sdot(low[r], codes[0], x[0].low), codes[1], x[1].low);
-                }
+            let (mut high, mut low) = ([vdupq_n_s32(0); GROUP], [vdupq_n_s32(0); GROUP]);
+            let p = q.as_ptr().add(b * 32);
+            let x = [split(vld1q_s16(p), vld1q_s16(p.add(8))), split(vld1q_s16(p.add(16)), vld1q_s16(p.add(24)))];
+            for r in 0..GROUP {
+                let codes = codes32::<F>(block.add(row_offset(r)));
+                high[r] = sdot(sdot(high[r], codes[0], x[0].high), codes[1], x[1].high);
+                low[r] = sdot(sdot(low[r], codes[0], x[0].low), codes[1], x[1].low);
             }
-            let mut sums = fold(mixed);
-            if F == NF4 {
-                sums = vaddq_s32(vshlq_n_s32::<8>(fold(high)), sums);
-            }
-            sums = vaddq_s32(vshlq_n_s32::<8>(sums), fold(low));
-            let scale = vmulq_n_f32(row_scales::<F>(&w, first, b, valid), *x_scale);
+            let sums = vaddq_s32(vshlq_n_s32::<8>(fold(high)), fold(low));
+            let scale = vmulq_n_f32(row_scales(&w, first, b, valid), *x_scale);
             acc = vfmaq_f32(acc, vcvtq_f32_s32(sums), scale);
         }
         store_rows(acc, out);
     }
 }
 
-/// Bytes of weights a panel keeps for each strip and block: (K/4 of the block, 8, 4), and for NF4 the high bytes so,
-/// then the low bytes.
-const fn strip_block_bytes<const F: u8>() -> usize {
-    if F == NF4 {
-        2 * 64 * STRIP
-    } else {
-        32 * STRIP
-    }
-}
+/// Bytes of weights a panel keeps for each strip and block: (K/4 of the block, 8, 4).
+const STRIP_BLOCK_BYTES: usize = 32 * STRIP;
 
-/// Lays up to 32 rows out as (4, K/block, [`strip_block_bytes`]); missing rows repeat the last.
+/// Lays up to 32 rows out as (4, K/block, [`STRIP_BLOCK_BYTES`]); missing rows repeat the last.
 #[target_feature(enable = "dotprod")]
 unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
-    let levels = Levels::new();
-    pack_scales::<F>(&w, rows.clone(), panel);
+    pack_scales(&w, rows.clone(), panel);
     let codes = panel.codes.as_mut_ptr() as *mut i8;
     for strip in 0..PANEL_ROWS / STRIP {
         for b in 0..w.n_blocks {
-            let at = codes.add((strip * w.n_blocks + b) * strip_block_bytes::<F>());
+            let at = codes.add((strip * w.n_blocks + b) * STRIP_BLOCK_BYTES);
             for r in 0..STRIP {
                 let row = (rows.start + strip * STRIP + r).min(rows.end - 1);
                 let block = w.bytes.as_ptr().add(row * w.row_bytes + b * w.block_bytes);
                 let at = at.add(r * 4);
-                if F == NF4 {
-                    for half in 0..2 {
-                        let bytes = vld1q_u8(block.add(half * 16));
-                        let (even, odd) = (vshrq_n_u8::<4>(bytes), vandq_u8(bytes, vdupq_n_u8(15)));
-                        for (i, nibbles) in [vzip1q_u8(even, odd), vzip2q_u8(even, odd)].into_iter().enumerate() {
-                            let (high, low) = levels.look_up(nibbles);
-                            let at = at.add((half * 2 + i) * 16 * STRIP);
-                            store_fours(high, at);
-                            store_fours(low, at.add(64 * STRIP));
-                        }
-                    }
-                } else {
-                    let v = codes32::<F>(block);
-                    store_fours(v[0], at);
-                    store_fours(v[1], at.add(16 * STRIP));
-                }
+                let v = codes32::<F>(block);
+                store_fours(v[0], at);
+                store_fours(v[1], at.add(16 * STRIP));
             }
         }
     }
@@ -176,12 +131,12 @@ unsafe fn split_tile(t: Tile<'_>, split_x: &mut [i8]) {
     }
 }
 
-unsafe fn tile<const F: u8>(t: Tile<'_>, panel: &mut Panel) {
+unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
     for strip in 0..PANEL_ROWS / STRIP {
         match t.m.div_ceil(4) {
-            1 => tile_rows::<F, 4>(t, panel, strip),
-            2 => tile_rows::<F, 8>(t, panel, strip),
-            3 => tile_rows::<F, 12>(t, panel, strip),
+            1 => tile_rows::<4>(t, panel, strip),
+            2 => tile_rows::<8>(t, panel, strip),
+            3 => tile_rows::<12>(t, panel, strip),
             _ => unreachable!("a tile has 1 to {TILE_ROWS} rows"),
         }
     }
@@ -190,23 +145,17 @@ unsafe fn tile<const F: u8>(t: Tile<'_>, panel: &mut Panel) {
 /// `M` rows of `x`, the last of them padding, against 8 rows of weights: 2 M integer accumulators in registers. The
 /// products of bytes are summed from the most significant down, with a shift by 8 between.
 #[target_feature(enable = "dotprod")]
-unsafe fn tile_rows<const F: u8, const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize) {
-    let w_plane = t.pairs * 2 * STRIP;
+unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize) {
     let x_plane = t.pairs * 2 * M;
-    let codes = (panel.codes.as_ptr() as *const i8).add(strip * t.n_blocks * strip_block_bytes::<F>());
+    let codes = (panel.codes.as_ptr() as *const i8).add(strip * t.n_blocks * STRIP_BLOCK_BYTES);
     let mut sums = [[vdupq_n_f32(0.0); 2]; M];
     for b in 0..t.n_blocks {
-        let w = codes.add(b * strip_block_bytes::<F>());
+        let w = codes.add(b * STRIP_BLOCK_BYTES);
         let x = panel.split.as_ptr().add(b * 2 * x_plane);
         let mut acc = [[vdupq_n_s32(0); 2]; M];
         add_products(&mut acc, w, x, t.pairs / 2);
         shift(&mut acc);
         add_products(&mut acc, w, x.add(x_plane), t.pairs / 2);
-        if F == NF4 {
-            add_products(&mut acc, w.add(w_plane), x, t.pairs / 2);
-            shift(&mut acc);
-            add_products(&mut acc, w.add(w_plane), x.add(x_plane), t.pairs / 2);
-        }
         let w_scales = panel.scales.as_ptr().add(b * PANEL_ROWS + strip * STRIP);
         flush(&acc[..t.m], &mut sums, w_scales, t.scales.as_ptr().add(b * t.m));
     }
@@ -249,35 +198,6 @@ struct Split {
 unsafe fn split(a: int16x8_t, b: int16x8_t) -> Split {
     let high = vrshrn_high_n_s16::<8>(vrshrn_n_s16::<8>(a), b);
     Split { high, low: vmovn_high_s16(vmovn_s16(a), b) }
-}
-
-/// The even and the odd ones of 32 codes.
-#[inline(always)]
-unsafe fn even_odd(p: *const i16) -> (Split, Split) {
-    let (a, b) = (vld2q_s16(p), vld2q_s16(p.add(16)));
-    (split(a.0, b.0), split(a.1, b.1))
-}
-
-/// The NF4 levels as two tables of signed bytes.
-#[derive(Clone, Copy)]
-struct Levels {
-    high: int8x16_t,
-    low: int8x16_t,
-}
-
-impl Levels {
-    #[inline(always)]
-    unsafe fn new() -> Self {
-        let codes: [i16; 16] = std::array::from_fn(|i| nf4_code(i as u8));
-        let Split { high, low } = split(vld1q_s16(codes.as_ptr()), vld1q_s16(codes.as_ptr().add(8)));
-        Levels { high, low }
-    }
-
-    /// (high, low) bytes of sixteen levels.
-    #[inline(always)]
-    unsafe fn look_up(self, indices: uint8x16_t) -> (int8x16_t, int8x16_t) {
-        (vqtbl1q_s8(self.high, indices), vqtbl1q_s8(self.low, indices))
-    }
 }
 
 /// Lane i of the result: `acc[i]` plus the four products at bytes 4 i ...

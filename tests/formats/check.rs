@@ -1,0 +1,64 @@
+//! What must hold for any bytes: each function returns true when the parser took the input, and panics when it broke a
+//! promise.
+
+use std::sync::Arc;
+
+use lichen_kernels::Format;
+use lichen_runtime::formats::gguf::{Gguf, Value};
+use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::formats::{gguf_config, hf_config, json_file};
+use lichen_runtime::ModelSource;
+
+/// GGUF: the table, every value and tensor in it, and the model it may describe.
+pub fn gguf(bytes: &[u8]) -> bool {
+    let Ok(gguf) = Gguf::parse(Arc::new(bytes.to_vec())) else { return false };
+    for (key, value) in gguf.metadata().iter() {
+        assert_eq!(gguf.metadata().get(key).map(|v| v.value_type()), Some(value.value_type()));
+        if let Value::Array(array) = value {
+            assert_eq!(array.iter().count(), array.len);
+        }
+    }
+    let mut end = 0;
+    let mut tensors: Vec<_> = gguf.tensors().iter().collect();
+    tensors.sort_by_key(|t| (t.range.start, t.range.end));
+    for tensor in tensors {
+        assert_eq!(gguf.tensor(&tensor.name).map(|t| t.range.clone()), Some(tensor.range.clone()));
+        let n: usize = tensor.shape().iter().product();
+        let values_bytes = n / tensor.format.block_len() * tensor.format.block_bytes();
+        assert_eq!(gguf.tensor_bytes(tensor).as_slice().len(), values_bytes);
+        assert!(tensor.range.is_empty() || tensor.range.start >= end, "overlap");
+        end = end.max(tensor.range.end);
+    }
+    if let Ok(config) = gguf_config::model_config(&gguf) {
+        config.check().expect("a config that was given out is sound");
+    }
+    if let Ok(source) = ModelSource::from_bytes("fuzz", Arc::new(bytes.to_vec())) {
+        let _ = (source.tokenizer(), source.chat_template(), source.stop_ids(), source.fingerprint());
+        source.weight_memory().expect("every weight is there");
+    }
+    true
+}
+
+/// safetensors: the table and every tensor in it.
+pub fn safetensors(bytes: &[u8]) -> bool {
+    let Ok(file) = SafeTensors::parse(Arc::new(bytes.to_vec())) else { return false };
+    let mut n_bytes = 0;
+    for tensor in file.tensors() {
+        assert_eq!(file.tensor(&tensor.name).map(|t| t.range.clone()), Some(tensor.range.clone()));
+        let n: usize = tensor.shape().iter().product();
+        assert_eq!(file.tensor_bytes(tensor).as_slice().len(), n * tensor.dtype.size_bytes());
+        n_bytes += tensor.range.len();
+    }
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("parsed")) as usize;
+    assert_eq!(8 + header + n_bytes, bytes.len(), "every byte has one owner");
+    true
+}
+
+/// config.json of a Hugging Face folder.
+pub fn hf_config(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(value) = json_file::parse(text) else { return false };
+    let Ok(config) = hf_config::model_config(&value, Format::BF16) else { return false };
+    config.check().expect("a config that was given out is sound");
+    true
+}

@@ -1,0 +1,13 @@
+//! Model files: sound ones of the ecosystem's own writers, and every kind of broken one.
+
+mod corpus_folder;
+mod corpus_gguf;
+mod corpus_gguf_model;
+mod corpus_safetensors;
+mod fixtures;
+mod mutation;
+
+use lichen_tests::heap::CountingAllocator;
+
+#[global_allocator]
+static HEAP: CountingAllocator = CountingAllocator;
