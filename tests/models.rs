@@ -92,3 +92,17 @@ impl Golden {
         bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")) as u32).collect()
     }
 }
+
+/// Never stops a prefill.
+pub fn always() -> std::ops::ControlFlow<()> {
+    std::ops::ControlFlow::Continue(())
+}
+
+/// An empty folder of this test, below the system's temporary folder.
+pub fn temp_dir(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("lichen-{name}-{}", std::process::id()));
+    // A leftover of an earlier run with the same process id.
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("a temporary folder");
+    dir
+}

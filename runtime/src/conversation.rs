@@ -1,15 +1,19 @@
 //! A chat: turns in, answers out, and nothing computed twice.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{json, Value};
+
 use crate::adapter::Adapter;
-use crate::chat_template::{encode_chat, encode_continuation, ChatTemplate, Message};
+use crate::chat_template::{encode_chat, encode_continuation, ChatTemplate, Message, Role};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::generation::{generate, Answer, FinishReason, Request, Timings};
 use crate::sampler::{Sampler, SamplerConfig};
 use crate::session::Session;
+use crate::session_file::{self, SavedState};
 use crate::stop::StopIds;
 
 /// How a conversation is to be led.
@@ -132,12 +136,35 @@ impl<'e> Conversation<'e> {
         self.session.set_adapter(adapter);
     }
 
-    pub fn save(&self, path: &std::path::Path) -> Result<()> {
-        Err(Error::input("conversations cannot be saved by this build").in_file(path))
+    /// Writes the turns, and the keys and values computed for them, to `path`.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let turns: Vec<Value> =
+            self.messages.iter().map(|m| json!({"role": m.role.name(), "content": m.content})).collect();
+        let note = json!({"system": self.options.system, "messages": turns, "ids": self.ids}).to_string();
+        let (sampler_seed, sampler_step) = (self.sampler.config().seed, self.sampler.step());
+        let state = SavedState { sampler_seed, sampler_step, note };
+        session_file::save(&self.session, self.template.identity(), &state, path)
     }
 
-    pub fn load(&mut self, path: &std::path::Path) -> Result<()> {
-        Err(Error::input("conversations cannot be loaded by this build").in_file(path))
+    /// Goes on with a saved conversation exactly where it stopped. On an error about the file the conversation is as it
+    /// was.
+    ///
+    /// # Errors
+    /// The file is damaged, or was saved with another model, adapter, template or cache format.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        let state = session_file::load(&mut self.session, self.template.identity(), path)?;
+        let Some(turns) = Turns::parse(&state.note) else {
+            self.reset();
+            return Err(Error::input("holds a session without a conversation").in_file(path));
+        };
+        self.options.system = turns.system;
+        self.messages = turns.messages;
+        self.ids = turns.ids;
+        self.last = None;
+        let config = SamplerConfig { seed: state.sampler_seed, ..*self.sampler.config() };
+        self.sampler = Sampler::new(config, self.engine.model.config.vocab_size)?;
+        self.sampler.set_step(state.sampler_step);
+        Ok(())
     }
 
     pub fn system(&self) -> Option<&str> {
@@ -156,5 +183,26 @@ impl<'e> Conversation<'e> {
     /// Where the time of the last answer went.
     pub fn last_timings(&self) -> Option<&Timings> {
         self.last.as_ref()
+    }
+}
+
+/// What a saved session's note holds.
+struct Turns {
+    system: Option<String>,
+    messages: Vec<Message>,
+    ids: Vec<u32>,
+}
+
+impl Turns {
+    fn parse(note: &str) -> Option<Turns> {
+        let note: Value = serde_json::from_str(note).ok()?;
+        let message = |turn: &Value| {
+            Some(Message::new(Role::parse(turn["role"].as_str()?)?, turn["content"].as_str()?))
+        };
+        Some(Turns {
+            system: note["system"].as_str().map(str::to_string),
+            messages: note["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?,
+            ids: note["ids"].as_array()?.iter().map(|id| u32::try_from(id.as_u64()?).ok()).collect::<Option<_>>()?,
+        })
     }
 }

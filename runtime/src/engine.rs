@@ -11,6 +11,7 @@ use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::{Device, Format};
 
 use crate::adapter::Adapter;
+use crate::adapter_file::AdapterFile;
 use crate::available_memory::available_bytes;
 use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};
@@ -318,6 +319,5 @@ fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
 }
 
 fn load_adapter(file: &AdapterPath, config: &ModelConfig) -> Result<Adapter> {
-    let _ = config;
-    Err(Error::input("adapters cannot be loaded by this build").in_file(&file.path))
+    Ok(Adapter::new(AdapterFile::open(&file.path, config)?, config, file.scale))
 }

@@ -1,5 +1,7 @@
 //! Keys and values of all layers: rings of `window + chunk` slots for local layers, the whole context for global ones.
 
+use std::ops::Range;
+
 use lichen_kernels::ops::attention::{KvFormat, KvStore};
 
 use crate::model_config::ModelConfig;
@@ -10,7 +12,11 @@ pub struct KvCache {
     position: usize,
     /// The highest position ever written since the last reset: a ring has forgotten what lies `n_slots` before it.
     written: usize,
+    /// The first position a restored ring holds.
+    floor: usize,
     window: Option<usize>,
+    /// True for local layers.
+    rings: Vec<bool>,
 }
 
 /// Slots of each layer: a chunk of `chunk` rows is written before its first row looks `window` positions back.
@@ -26,7 +32,8 @@ impl KvCache {
         let layers = (0..config.n_layers)
             .map(|i| KvStore::new(format, slots(config, i, context, chunk), config.n_kv_heads, config.head_dim))
             .collect();
-        KvCache { layers, position: 0, written: 0, window: config.sliding_window }
+        let rings = config.is_global.iter().map(|g| !g).collect();
+        KvCache { layers, position: 0, written: 0, floor: 0, window: config.sliding_window, rings }
     }
 
     /// Bytes of (local, global) layers.
@@ -68,25 +75,48 @@ impl KvCache {
     pub fn rewind(&mut self, position: usize) -> usize {
         assert!(position <= self.position);
         let fits = self.layers.iter().all(|layer| {
-            let Some(window) = self.window.filter(|_| layer.n_slots() < self.written) else { return true };
-            // The row at `position` looks back to `position + 1 - window`; the ring starts at `written - n_slots`.
-            position + 1 >= window.min(position + 1) + (self.written - layer.n_slots())
+            let Some(window) = self.window.filter(|_| layer.n_slots() < self.written || self.floor > 0) else {
+                return true;
+            };
+            let oldest_held = self.written.saturating_sub(layer.n_slots()).max(self.floor);
+            (position + 1).saturating_sub(window) >= oldest_held
         });
         if fits {
             self.position = position;
         } else {
-            (self.position, self.written) = (0, 0);
+            (self.position, self.written, self.floor) = (0, 0, 0);
         }
         self.position
     }
 
     /// Positions of layer `i` that are still held.
-    pub fn held(&self, i: usize) -> std::ops::Range<usize> {
-        self.written.saturating_sub(self.layers[i].n_slots()).min(self.position)..self.position
+    pub fn held(&self, i: usize) -> Range<usize> {
+        let oldest = self.written.saturating_sub(self.layers[i].n_slots());
+        let floor = if self.is_ring(i) { self.floor } else { 0 };
+        oldest.max(floor).min(self.position)..self.position
     }
 
-    /// Declares `position` rows present, after every layer was restored.
-    pub fn restored(&mut self, position: usize) {
+    /// Fills every layer from a saved session: `held[i]` positions and their bytes ([`KvStore::save`]). The caller has
+    /// checked the sizes with [`KvCache::can_hold`].
+    pub fn restore(&mut self, position: usize, held: &[Range<usize>], bytes: &[&[u8]]) {
+        for (i, (positions, bytes)) in held.iter().zip(bytes).enumerate() {
+            self.layers[i].restore(positions, bytes);
+        }
+        let rings = (0..self.layers.len()).filter(|i| self.is_ring(*i));
+        self.floor = rings.map(|i| held[i].start).max().unwrap_or(0);
         (self.position, self.written) = (position, position);
+    }
+
+    /// True when layer `i` has room for these positions and they cover what the next token sees.
+    pub fn can_hold(&self, i: usize, held: &Range<usize>, position: usize) -> bool {
+        let needed = match self.window {
+            Some(window) if self.is_ring(i) => (position + 1).saturating_sub(window),
+            _ => 0,
+        };
+        held.len() <= self.layers[i].n_slots() && held.end == position && held.start <= needed
+    }
+
+    fn is_ring(&self, i: usize) -> bool {
+        self.window.is_some() && self.rings[i]
     }
 }

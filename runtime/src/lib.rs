@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod adapter;
+pub mod adapter_file;
 pub mod available_memory;
 pub mod bench;
 pub mod block;
@@ -25,6 +26,7 @@ pub mod model_source;
 pub mod perplexity;
 pub mod sampler;
 pub mod session;
+pub mod session_file;
 pub mod stop;
 pub mod tokenizer;
 

@@ -4,6 +4,7 @@ mod fingerprint;
 mod gguf_model;
 mod hf_model;
 mod part;
+mod rows;
 mod transcode;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use gguf_model::GgufModel;
 use hf_model::HfModel;
 
 pub use part::{Part, PartShape};
+pub use rows::Origin;
 
 /// An opened model: its files are mapped, its config is known, and every weight the config implies is there in the shape
 /// it implies. No weight has been read yet.
@@ -136,7 +138,7 @@ impl ModelSource {
     /// block by row block, the file's pages given back behind. Any other matrix as [`ModelSource::matrix`] gives it.
     pub fn matrix_q8_0(&self, part: Part, layer: Option<usize>) -> Result<Matrix> {
         let matrix = self.matrix(part, layer)?;
-        if !matrix.format().is_float() || matrix.cols() % Format::Q8_0.block_len() != 0 {
+        if !matrix.format().is_float() || !matrix.cols().is_multiple_of(Format::Q8_0.block_len()) {
             return Ok(matrix);
         }
         let stored = match &self.backing {

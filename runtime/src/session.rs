@@ -1,6 +1,6 @@
 //! A session owns everything that changes: the KV cache, the activations, the tokens so far.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use lichen_kernels::ops::matmul::{self, Product};
@@ -163,12 +163,11 @@ impl Session {
         &self.cache
     }
 
-    /// Replaces the contents by restored ones; the caller has filled every layer.
-    pub(crate) fn restore(&mut self, tokens: &[u32], fill: impl FnOnce(&mut KvCache)) {
+    /// Replaces the contents by restored ones, checked by the caller.
+    pub(crate) fn restore(&mut self, tokens: &[u32], held: &[Range<usize>], bytes: &[&[u8]]) {
         self.reset();
         self.tokens.extend_from_slice(tokens);
-        fill(&mut self.cache);
-        self.cache.restored(tokens.len());
+        self.cache.restore(tokens.len(), held, bytes);
     }
 
     fn check(&self, ids: &[u32]) -> Result<()> {

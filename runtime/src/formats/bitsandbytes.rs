@@ -129,7 +129,7 @@ impl<'a> Nf4Layout<'a> {
     /// Bytes that [`Nf4Layout::matrix`] takes on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self.cols % nf4::BLOCK {
-            0 if self.block % nf4::BLOCK == 0 => self.rows * self.cols / nf4::BLOCK * 4,
+            0 if self.block.is_multiple_of(nf4::BLOCK) => self.rows * self.cols / nf4::BLOCK * 4,
             _ => self.rows * self.cols * 4,
         }
     }
@@ -149,7 +149,7 @@ impl<'a> Nf4Layout<'a> {
                 thousands(absmax.len() as u64)
             )));
         }
-        if self.cols % nf4::BLOCK == 0 && self.block % nf4::BLOCK == 0 {
+        if self.cols.is_multiple_of(nf4::BLOCK) && self.block.is_multiple_of(nf4::BLOCK) {
             let n_blocks = self.rows * self.cols / nf4::BLOCK;
             let repeat = self.block / nf4::BLOCK;
             let absmax: Arc<[f32]> = match repeat {

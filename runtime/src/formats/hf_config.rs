@@ -83,7 +83,7 @@ fn qwen2(fields: Fields) -> Result<ModelConfig> {
     let n_heads = required(&fields, "num_attention_heads", 1024)?;
     let context_length = optional(&fields, "max_position_embeddings", MAX_POSITIONS, 32_768)?;
     refuse_qwen2_window(&fields, n_layers, context_length)?;
-    if dim % n_heads != 0 {
+    if !dim.is_multiple_of(n_heads) {
         return Err(Error::input(format!("hidden_size is {dim}; num_attention_heads {n_heads} does not divide it")));
     }
     let (theta, scale) = match fields.object("rope_parameters")? {

@@ -6,10 +6,12 @@ use crate::error::{Error, Result};
 pub mod bitsandbytes;
 pub mod gguf;
 pub mod gguf_config;
+pub mod gguf_write;
 pub mod hf;
 pub mod hf_config;
 pub mod json_file;
 pub mod safetensors;
+pub mod safetensors_write;
 
 /// What Git leaves in place of a large file when `git lfs pull` has not run.
 fn refuse_git_lfs_pointer(bytes: &[u8]) -> Result<()> {

@@ -7,7 +7,7 @@ use lichen_kernels::SharedBytes;
 
 use super::{Part, PartShape, Stored};
 use crate::error::{Error, Result};
-use crate::formats::gguf::{BytesOwner, Gguf, TensorInfo};
+use crate::formats::gguf::{BytesOwner, Gguf, Metadata, TensorInfo};
 use crate::formats::gguf_config::{model_config, TokenizerKeys};
 use crate::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
@@ -35,6 +35,10 @@ impl GgufModel {
 
     pub fn tokenizer_keys(&self) -> TokenizerKeys<'_> {
         TokenizerKeys::read(self.gguf.metadata()).expect("checked when the file was opened")
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        self.gguf.metadata()
     }
 
     pub fn stored(&self, part: Part, layer: Option<usize>) -> Result<Stored> {

@@ -28,6 +28,8 @@ pub(super) struct Blueprint {
     pub ignore_merges: bool,
     pub bos_id: Option<u32>,
     pub eos_id: Option<u32>,
+    pub unknown_id: Option<u32>,
+    pub padding_id: Option<u32>,
     pub add_bos: bool,
     pub add_space_prefix: bool,
 }

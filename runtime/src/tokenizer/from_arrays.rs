@@ -36,6 +36,8 @@ pub(super) fn blueprint(arrays: TokenizerArrays, embedding_rows: usize) -> Resul
         ignore_merges: false,
         bos_id: arrays.bos_id,
         eos_id: arrays.eos_id,
+        unknown_id: arrays.unknown_id,
+        padding_id: arrays.padding_id,
         add_bos: arrays.add_bos,
         add_space_prefix: arrays.add_space_prefix && arrays.kind == TokenizerKind::SentencePiece,
     };

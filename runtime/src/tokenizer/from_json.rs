@@ -65,15 +65,17 @@ pub(super) fn blueprint(bytes: &[u8], embedding_rows: usize) -> Result<Blueprint
         ignore_merges: components.model.ignore_merges.unwrap_or(false),
         bos_id: None,
         eos_id: None,
+        unknown_id: None,
+        padding_id: None,
         add_bos: false,
         add_space_prefix: false,
     };
     place_vocab(&mut blueprint, body.model.vocab, embedding_rows)?;
     place_added(&mut blueprint, body.added_tokens, embedding_rows)?;
-    let unknown_id = components.model.unk_token.as_deref().and_then(|text| id_of(&blueprint, text));
+    blueprint.unknown_id = components.model.unk_token.as_deref().and_then(|text| id_of(&blueprint, text));
     blueprint.bos_id = components.leading_special().and_then(|text| id_of(&blueprint, text));
     blueprint.add_bos = blueprint.bos_id.is_some();
-    blueprint.make_control([blueprint.bos_id, unknown_id, None, None]);
+    blueprint.make_control([blueprint.bos_id, blueprint.unknown_id, None, None]);
     blueprint.check()?;
     let merges = body.model.merges.into_iter().enumerate().map(|(index, merge)| match merge {
         Merge::Pair(left, right) => Ok((left, right)),
@@ -242,6 +244,7 @@ fn apply_config(blueprint: &mut Blueprint, bytes: &[u8]) -> Result<()> {
     let (bos_id, eos_id, padding_id) = (id("bos_token")?, id("eos_token")?, id("pad_token")?);
     blueprint.bos_id = bos_id.or(blueprint.bos_id);
     blueprint.eos_id = eos_id;
+    blueprint.padding_id = padding_id;
     if let Some(add_bos) = config.get("add_bos_token").and_then(Value::as_bool) {
         blueprint.add_bos = add_bos;
     }

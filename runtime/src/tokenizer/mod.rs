@@ -19,12 +19,14 @@ mod matcher;
 mod pieces;
 mod quiet;
 mod stream;
+mod to_arrays;
 
 use std::path::Path;
 
 pub use arrays::{TokenizerArrays, TokenizerKind};
 pub use pieces::PieceKind;
 pub use stream::StreamDecoder;
+pub use to_arrays::arrays_from_json;
 
 use crate::error::{Error, Result};
 use blueprint::{grouped, Blueprint};

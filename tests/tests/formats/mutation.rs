@@ -79,3 +79,13 @@ fn is_stricter_on_purpose(message: &str) -> bool {
 fn hf_config() {
     run("config.json", 20_000, mutate::hf_config, check::hf_config);
 }
+
+#[test]
+fn adapter_config() {
+    run("adapter_config.json", 20_000, mutate::adapter_config, check::adapter_config);
+}
+
+#[test]
+fn gguf_adapter() {
+    run("gguf adapter", 10_000, mutate::gguf_adapter, check::gguf_adapter);
+}

@@ -18,7 +18,7 @@ use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
 use crate::args::{MachineArgs, ModelArgs, SamplingArgs};
-use crate::generate::{open_with, sampling};
+use crate::generate::{adapter_note, open_with, sampling};
 use crate::output::{self, Failure, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -235,7 +235,9 @@ impl Chat<'_> {
             ("adapter", path) => {
                 let file =
                     crate::args::adapter(path).map_err(|range| Error::usage(format!("/adapter {path}: {range}")))?;
-                self.conversation.set_adapter(Some(self.engine.load_adapter(&file)?));
+                let adapter = self.engine.load_adapter(&file)?;
+                output::note(&adapter_note(&adapter, self.engine));
+                self.conversation.set_adapter(Some(adapter));
                 Ok(())
             }
             _ => Err(Error::usage(format!("unknown command /{name}; /help lists them")).into()),

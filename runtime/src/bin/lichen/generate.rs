@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use clap::Args;
+use lichen_runtime::adapter::{Adapter, TARGETS};
 use lichen_runtime::chat_template::{encode_chat, Message};
 use lichen_runtime::engine::{Engine, EngineOptions};
 use lichen_runtime::fault::CatchInterrupts;
@@ -99,12 +100,24 @@ pub fn open_with(options: &EngineOptions) -> Outcome<Engine> {
     if options.model.is_none() {
         output::note(&format!("note: this is {}", lichen_runtime::demo::DESCRIPTION));
     }
+    if let Some(adapter) = &engine.adapter {
+        output::note(&adapter_note(adapter, &engine));
+    }
     let transcoded = engine.source.as_ref().map(|s| s.transcoded()).unwrap_or_default();
     if !transcoded.is_empty() {
         let list: Vec<String> = transcoded.iter().map(|(format, n)| format!("{n} {format}")).collect();
         output::note(&format!("note: {} matrices were converted to Q8_0 in memory", list.join(", ")));
     }
     Ok(engine)
+}
+
+/// An adapter that touches less than somebody thinks must not pass in silence.
+pub fn adapter_note(adapter: &Adapter, engine: &Engine) -> String {
+    let n_layers = engine.model.config.n_layers;
+    let pairs = (0..n_layers).flat_map(|layer| (0..TARGETS.len()).map(move |i| (layer, i)));
+    let n = pairs.filter(|(layer, i)| adapter.layer(*layer).pair(*i).is_some()).count();
+    let rank = adapter.max_rank();
+    format!("note: the adapter applies to {n} of {} matrices, rank {rank}", n_layers * TARGETS.len())
 }
 
 /// The flags, over what the model's makers use, over a seed from the clock.

@@ -44,6 +44,11 @@ impl ValueType {
         Self::BY_ID.get(id as usize).copied()
     }
 
+    /// The number in the file.
+    pub fn id(self) -> u32 {
+        Self::BY_ID.iter().position(|t| *t == self).expect("every type is listed") as u32
+    }
+
     /// Bytes of one value; `None` for strings and arrays.
     fn fixed_bytes(self) -> Option<u64> {
         match self {
