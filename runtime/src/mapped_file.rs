@@ -41,7 +41,9 @@ impl MappedFile {
             //   use, and hold no reference whose validity depends on the contents (all views are bytes, not types).
             _ => Some(unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, &e))?),
         };
-        Ok(Arc::new(MappedFile { path: path.to_path_buf(), file, map }))
+        let mapped = MappedFile { path: path.to_path_buf(), file, map };
+        crate::fault::name_map(path, mapped.as_ref());
+        Ok(Arc::new(mapped))
     }
 
     pub fn path(&self) -> &Path {
