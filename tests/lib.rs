@@ -2,11 +2,6 @@
 
 pub mod formats;
 pub mod heap;
-
-use std::path::PathBuf;
-
-/// `tests/fixtures`.
-pub fn fixtures() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
-}
 pub mod models;
+
+pub use models::fixture;

@@ -151,3 +151,20 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     fold_lanes(acc)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Isa;
+
+    /// `LICHEN_EXPECT_ISA` names what `detect` must find: an emulator that lacks an extension would otherwise pass its
+    /// tests without having run them.
+    #[test]
+    fn the_best_instruction_set_here_is_found_and_is_the_expected_one() {
+        let found = Isa::detect();
+        assert!(found.is_available());
+        println!("best instruction set here: {}", found.name());
+        if let Ok(expected) = std::env::var("LICHEN_EXPECT_ISA") {
+            assert_eq!(found.name(), expected);
+        }
+    }
+}

@@ -2,7 +2,10 @@
 
 use lichen_kernels::ops::lora::LoraPair;
 use lichen_kernels::View;
+use sha2::{Digest, Sha256};
 
+use crate::adapter_file::AdapterFile;
+use crate::model_config::ModelConfig;
 use crate::model_source::Part;
 
 /// The seven matrices of a block an adapter may touch, in the order blocks use them.
@@ -44,6 +47,20 @@ impl LayerAdapter {
 }
 
 impl Adapter {
+    /// Takes the pairs of a file that was checked against this configuration; `strength` multiplies every scale.
+    pub fn new(file: AdapterFile, config: &ModelConfig, strength: f32) -> Adapter {
+        let (max_rank, mut hash) = (file.max_rank(), Sha256::new());
+        hash.update(file.fingerprint());
+        hash.update(strength.to_le_bytes());
+        let mut layers: Vec<LayerAdapter> = (0..config.n_layers).map(|_| LayerAdapter::default()).collect();
+        for target in file.targets {
+            let i = TARGETS.iter().position(|part| *part == target.part).expect("the reader knows these seven alone");
+            let (rank, scale) = (target.rank, target.scale * strength);
+            layers[target.layer].pairs[i] = Some(Pair { a: target.a, b: target.b, rank, scale });
+        }
+        Adapter { layers, max_rank, fingerprint: hash.finalize().into() }
+    }
+
     pub fn layer(&self, i: usize) -> &LayerAdapter {
         &self.layers[i]
     }

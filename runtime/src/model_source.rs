@@ -24,8 +24,8 @@ use hf_model::HfModel;
 pub use part::{Part, PartShape};
 pub use rows::Origin;
 
-/// An opened model: its files are mapped, its config is known, and every weight the config implies is there in the shape
-/// it implies. No weight has been read yet.
+/// An opened model: its files are mapped, its config is known, and every weight the config implies is there in the
+/// shape it implies. No weight has been read yet.
 pub struct ModelSource {
     backing: Backing,
     /// Formats that [`ModelSource::matrix`] turned into Q8_0, with the number of matrices.
@@ -138,7 +138,7 @@ impl ModelSource {
     /// block by row block, the file's pages given back behind. Any other matrix as [`ModelSource::matrix`] gives it.
     pub fn matrix_q8_0(&self, part: Part, layer: Option<usize>) -> Result<Matrix> {
         let matrix = self.matrix(part, layer)?;
-        if !matrix.format().is_float() || matrix.cols() % Format::Q8_0.block_len() != 0 {
+        if !matrix.format().is_float() || !matrix.cols().is_multiple_of(Format::Q8_0.block_len()) {
             return Ok(matrix);
         }
         let stored = match &self.backing {
@@ -153,8 +153,8 @@ impl ModelSource {
         }))
     }
 
-    /// A norm or bias, `[n]` of [`Part::shape`], ready to use: norms are factors of the normalised value (where the files
-    /// of Gemma store `w` for a factor `1 + w`, the 1 is added, in f32). Panics when the model has no such part.
+    /// A norm or bias, `[n]` of [`Part::shape`], ready to use: norms are factors of the normalised value (where the
+    /// files of Gemma store `w` for a factor `1 + w`, the 1 is added, in f32). Panics when the model has no such part.
     pub fn vector(&self, part: Part, layer: Option<usize>) -> Result<Vec<f32>> {
         let PartShape::Vector(n) = part.shape(self.config()) else { panic!("{part:?} is a matrix") };
         let stored = match &self.backing {
@@ -234,6 +234,15 @@ impl ModelSource {
             total.heap += one.heap;
         }
         Ok(total)
+    }
+
+    /// The format a weight is stored in; of the int8 schemes, the one they are read as.
+    pub fn stored_format(&self, part: Part, layer: Option<usize>) -> Result<Format> {
+        match &self.backing {
+            Backing::Gguf(model) => Ok(model.stored(part, layer)?.format),
+            Backing::HuggingFace(model) if model.is_plain(part, layer) => Ok(model.stored(part, layer)?.format),
+            Backing::HuggingFace(_) => Ok(Format::NF4),
+        }
     }
 
     /// Memory one weight will take.

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use lichen_kernels::Format;
+use lichen_runtime::adapter_file::{AdapterFile, PeftConfig};
 use lichen_runtime::formats::gguf::{Gguf, Value};
 use lichen_runtime::formats::safetensors::SafeTensors;
 use lichen_runtime::formats::{gguf_config, hf_config, json_file};
-use lichen_runtime::ModelSource;
+use lichen_runtime::{Architecture, ModelConfig, ModelSource};
 
 /// GGUF: the table, every value and tensor in it, and the model it may describe.
 pub fn gguf(bytes: &[u8]) -> bool {
@@ -61,4 +62,51 @@ pub fn hf_config(bytes: &[u8]) -> bool {
     let Ok(config) = hf_config::model_config(&value, Format::BF16) else { return false };
     config.check().expect("a config that was given out is sound");
     true
+}
+
+/// adapter_config.json of a PEFT folder.
+pub fn adapter_config(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(value) = json_file::parse(text) else { return false };
+    let Ok(peft) = PeftConfig::read(&value) else { return false };
+    let _ = peft.check_targets(&base(), &["model.layers.0.self_attn.q_proj".into()]);
+    let scale = peft.scale_of("model.layers.0.self_attn.q_proj", 4);
+    assert!(scale >= 0.0 && scale.is_finite(), "scale {scale}");
+    assert!((1..=1024).contains(&peft.rank_of("model.layers.1.mlp.up_proj")));
+    true
+}
+
+/// A GGUF adapter for a small Gemma 3.
+pub fn gguf_adapter(bytes: &[u8]) -> bool {
+    let Ok(adapter) = AdapterFile::from_gguf(Arc::new(bytes.to_vec()), &base()) else { return false };
+    assert!(adapter.max_rank() > 0 && adapter.size_bytes() > 0);
+    for target in &adapter.targets {
+        assert!(target.layer < 2 && target.scale.is_finite());
+        assert!(target.a.iter().chain(&target.b).all(|v| v.is_finite()));
+    }
+    true
+}
+
+/// Two layers, dim 32, two heads of 16 over one.
+fn base() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Gemma3,
+        n_layers: 2,
+        dim: 32,
+        hidden_dim: 64,
+        n_heads: 2,
+        n_kv_heads: 1,
+        head_dim: 16,
+        vocab_size: 5,
+        context_length: 64,
+        rms_eps: 1e-6,
+        rope_theta: 1e6,
+        rope_theta_local: 1e4,
+        rope_scale: 1.0,
+        sliding_window: Some(8),
+        is_global: vec![false, false],
+        query_scale: 0.25,
+        embedding_scale: 5.656_854,
+        tied_head: true,
+    }
 }

@@ -214,3 +214,16 @@ pub fn tiny_gemma3() -> GgufFile {
     }
     file
 }
+
+/// A LoRA adapter of rank 4 for [`tiny_gemma3`], on q of block 0 and v of block 1, as llama.cpp's converter writes it.
+pub fn tiny_gguf_adapter() -> GgufFile {
+    GgufFile::empty()
+        .set("general.type", string("adapter"))
+        .set("adapter.type", string("lora"))
+        .set("general.architecture", string("gemma3"))
+        .set("adapter.lora.alpha", f32(8.0))
+        .f32_tensor("blk.0.attn_q.weight.lora_a", &[4, 32])
+        .f32_tensor("blk.0.attn_q.weight.lora_b", &[32, 4])
+        .f32_tensor("blk.1.attn_v.weight.lora_a", &[4, 32])
+        .f32_tensor("blk.1.attn_v.weight.lora_b", &[16, 4])
+}

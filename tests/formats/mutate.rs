@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use super::gguf_file::{self as g, tiny_gemma3, GgufFile};
+use super::gguf_file::{self as g, tiny_gemma3, tiny_gguf_adapter, GgufFile};
 use super::random::Random;
 use super::safetensors_file::{with_header, SafetensorsFile};
 
@@ -246,4 +246,35 @@ fn random_json(random: &mut Random) -> Value {
         7 => json!({}),
         _ => json!([[1, 2], {"a": "b"}]),
     }
+}
+
+/// adapter_config.json with a few faults; sometimes none.
+pub fn adapter_config(random: &mut Random) -> Vec<u8> {
+    let mut config = json!({
+        "peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj", "v_proj"],
+        "use_rslora": false, "use_dora": false, "rank_pattern": {"layers.0.self_attn.q_proj": 2},
+        "alpha_pattern": {"^model\\.layers\\.1\\.mlp\\.up_proj$": 2.5}, "modules_to_save": null,
+        "init_lora_weights": true
+    });
+    for _ in 0..random.below(4) {
+        damage_json(&mut config, random);
+    }
+    let mut bytes = config.to_string().into_bytes();
+    if random.below(4) == 0 {
+        damage_bytes(&mut bytes, random, usize::MAX);
+    }
+    bytes
+}
+
+/// A GGUF adapter for the model of [`tiny_gemma3`] with a few faults; sometimes none.
+pub fn gguf_adapter(random: &mut Random) -> Vec<u8> {
+    let mut file = tiny_gguf_adapter();
+    for _ in 0..random.below(4) {
+        damage_gguf(&mut file, random);
+    }
+    let mut bytes = file.bytes();
+    if random.below(3) == 0 {
+        damage_bytes(&mut bytes, random, usize::MAX);
+    }
+    bytes
 }

@@ -1,5 +1,9 @@
 //! The forward pass against transformers (float32, eager attention) on tiny seeded models, longer than the window.
 
+use std::sync::Arc;
+
+use lichen_runtime::adapter::Adapter;
+use lichen_runtime::adapter_file::AdapterFile;
 use lichen_tests::models::*;
 
 struct Case {
@@ -45,6 +49,27 @@ fn logits_equal_transformers() {
         let difference = max_difference(&logits(&mut session, &golden.ids("tokens")), &golden.f32("logits"));
         println!("{}: largest logit difference {difference:.1e}", case.model);
         assert!(difference <= case.bound, "{}: {difference} > {}", case.model, case.bound);
+    }
+}
+
+#[test]
+fn logits_with_an_adapter_equal_peft() {
+    for (base, folder) in [("tiny-gemma3", "tiny-gemma3-lora"), ("tiny-qwen2-tied", "tiny-qwen2-tied-lora")] {
+        let model = load(&fixture(base));
+        let golden = Golden::open(&fixture(&format!("{folder}/golden.safetensors")));
+        let (tokens, want) = (golden.ids("tokens"), golden.f32("logits"));
+        let file = AdapterFile::open(&fixture(folder), &model.config).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(file.targets.len(), 7 * model.config.n_layers);
+        let mut session = session(&model, limits(2));
+        let plain = logits(&mut session, &tokens);
+        session.set_adapter(Some(Arc::new(Adapter::new(file, &model.config, 1.0))));
+        let adapted = logits(&mut session, &tokens);
+        let difference = max_difference(&adapted, &want);
+        println!("{folder}: largest logit difference {difference:.1e}");
+        assert!(difference <= 1e-4, "{folder}: {difference}");
+        assert!(max_difference(&plain, &adapted) > 0.1, "the adapter changes nothing");
+        session.set_adapter(None);
+        assert_eq!(logits(&mut session, &tokens), plain, "taking it off leaves no trace");
     }
 }
 

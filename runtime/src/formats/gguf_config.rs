@@ -125,7 +125,7 @@ impl Keys<'_> {
     fn head_dim(&self, dim: usize, n_heads: usize) -> Result<usize> {
         let head_dim = match self.optional("attention.key_length", 1024)? {
             Some(n) => n,
-            None if dim % n_heads == 0 => dim / n_heads,
+            None if dim.is_multiple_of(n_heads) => dim / n_heads,
             None => {
                 let key = self.key("attention.head_count");
                 return Err(Error::input(format!("\"{key}\" is {n_heads}; it does not divide the width {dim}")));

@@ -13,8 +13,8 @@ use crate::model_config::{Architecture, ModelConfig};
 const MAX_POSITIONS: u64 = 1 << 24;
 
 /// What `config.json` describes. `embedding` is the format of the embedding's weights: transformers rounds Gemma's
-/// embedding scale sqrt(dim) to it (`embed_scale.to(self.weight.dtype)`), so that a bf16 checkpoint of width 1152 scales
-/// by 34, and the same checkpoint in f32 by 33.941124.
+/// embedding scale sqrt(dim) to it (`embed_scale.to(self.weight.dtype)`), so that a bf16 checkpoint of width 1152
+/// scales by 34, and the same checkpoint in f32 by 33.941124.
 ///
 /// # Errors
 /// The first field that is wrong, missing or not supported, by name, without the file's name.
@@ -83,7 +83,7 @@ fn qwen2(fields: Fields) -> Result<ModelConfig> {
     let n_heads = required(&fields, "num_attention_heads", 1024)?;
     let context_length = optional(&fields, "max_position_embeddings", MAX_POSITIONS, 32_768)?;
     refuse_qwen2_window(&fields, n_layers, context_length)?;
-    if dim % n_heads != 0 {
+    if !dim.is_multiple_of(n_heads) {
         return Err(Error::input(format!("hidden_size is {dim}; num_attention_heads {n_heads} does not divide it")));
     }
     let (theta, scale) = match fields.object("rope_parameters")? {

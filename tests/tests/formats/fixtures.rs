@@ -1,5 +1,5 @@
-//! Files made by the ecosystem's own writers: decoders against the PyPI `gguf` package, and the same model from GGUF and
-//! from a Hugging Face folder.
+//! Files made by the ecosystem's own writers: decoders against the PyPI `gguf` package, and the same model from GGUF
+//! and from a Hugging Face folder.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use lichen_runtime::formats::hf_config;
 use lichen_runtime::formats::safetensors::SafeTensors;
 use lichen_runtime::model_source::PartShape;
 use lichen_runtime::{ModelSource, Part, TokenizerSource};
-use lichen_tests::fixtures;
+use lichen_tests::fixture;
 
 fn blocks() -> SafeTensors {
-    let bytes = std::fs::read(fixtures().join("blocks.safetensors")).expect("fixture");
+    let bytes = std::fs::read(fixture("blocks.safetensors")).expect("fixture");
     SafeTensors::parse(Arc::new(bytes)).expect("sound")
 }
 
@@ -60,7 +60,7 @@ fn encoders_give_the_reference_bytes() {
 #[test]
 fn gguf_and_folder_hold_the_same_model() {
     for name in ["tiny-gemma3", "tiny-qwen2-tied"] {
-        let dir = fixtures().join(name);
+        let dir = fixture(name);
         let folder = ModelSource::open(&dir).expect("folder");
         let gguf = ModelSource::open(&dir.join(format!("{name}-f32.gguf"))).expect("gguf");
         assert_eq!(folder.config(), gguf.config(), "{name}");
@@ -90,7 +90,7 @@ fn gguf_and_folder_hold_the_same_model() {
 fn both_styles_of_config_say_the_same() {
     for name in ["tiny-gemma3", "tiny-qwen2-tied", "tiny-qwen2-untied"] {
         let read = |file: &str| {
-            let text = std::fs::read_to_string(fixtures().join(name).join(file)).expect("fixture");
+            let text = std::fs::read_to_string(fixture(name).join(file)).expect("fixture");
             hf_config::model_config(&serde_json::from_str(&text).expect("JSON"), Format::F32).expect("sound")
         };
         assert_eq!(read("config.json"), read("config-transformers5.json"), "{name}");
@@ -100,7 +100,7 @@ fn both_styles_of_config_say_the_same() {
 #[test]
 fn q8_0_files_are_used_as_they_are() {
     for name in ["tiny-gemma3", "tiny-qwen2-tied", "tiny-qwen2-untied"] {
-        let dir = fixtures().join(name);
+        let dir = fixture(name);
         let folder = ModelSource::open(&dir).expect("folder");
         let quantised = ModelSource::open(&dir.join(format!("{name}-q8_0.gguf"))).expect("gguf");
         assert_eq!(folder.config(), quantised.config(), "{name}");
@@ -126,8 +126,8 @@ fn mapped_matrix_bytes(source: &ModelSource) -> usize {
 
 #[test]
 fn nf4_folders_of_bitsandbytes_open() {
-    let source = ModelSource::open(&fixtures().join("tiny-gemma3-nf4")).expect("folder");
-    let full = ModelSource::open(&fixtures().join("tiny-gemma3")).expect("folder");
+    let source = ModelSource::open(&fixture("tiny-gemma3-nf4")).expect("folder");
+    let full = ModelSource::open(&fixture("tiny-gemma3")).expect("folder");
     assert_eq!(source.config(), full.config());
     let mut worst = 0.0f64;
     for (part, layer) in Part::of_model(source.config()) {

@@ -7,14 +7,23 @@ use crate::simd::{fold_lanes, per_isa, Isa, LANES};
 /// `out[j] = q . key[j]`, sixteen lanes.
 pub fn scores(isa: Isa, q: &[f32], keys: KvRows<'_>, out: &mut [f32]) {
     match keys {
-        #[cfg(target_arch = "x86_64")]
-        KvRows::F16(rows) if isa == Isa::Avx512 && q.len() % LANES == 0 => {
-            assert!(rows.len() == q.len() * out.len());
+        KvRows::F16(rows) => {
+            assert_eq!(rows.len(), q.len() * out.len());
             // SAFETY:
-            // - This instruction set is only chosen where `Isa::is_available` found it; sizes asserted above.
-            unsafe { x86::scores(q, rows, out) }
+            // - An instruction set is only chosen where `Isa::is_available` found it.
+            // - `rows` holds a row as long as `q` for each of `out`: asserted above; q is whole registers: in the guard.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 if q.len().is_multiple_of(LANES) => avx512::scores(q, rows, out),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 if q.len().is_multiple_of(LANES) => avx2::scores(q, rows, out),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon | Isa::NeonDot if q.len().is_multiple_of(LANES) => neon::scores(q, rows, out),
+                    _ => scores_f16(isa, q, rows, out),
+                }
+            }
         }
-        KvRows::F16(rows) => scores_f16(isa, q, rows, out),
         KvRows::F32(rows) => scores_f32(isa, q, rows, out),
         KvRows::I8(codes, scales) => scores_i8(isa, q, codes, scales, out),
     }
@@ -23,14 +32,22 @@ pub fn scores(isa: Isa, q: &[f32], keys: KvRows<'_>, out: &mut [f32]) {
 /// `out += sum over j of p[j] * value[j]`, key by key.
 pub fn accumulate(isa: Isa, p: &[f32], values: KvRows<'_>, out: &mut [f32]) {
     match values {
-        #[cfg(target_arch = "x86_64")]
-        KvRows::F16(rows) if isa == Isa::Avx512 && out.len() % LANES == 0 => {
-            assert!(rows.len() == p.len() * out.len());
+        KvRows::F16(rows) => {
+            assert_eq!(rows.len(), p.len() * out.len());
             // SAFETY:
-            // - As in `scores`.
-            unsafe { x86::accumulate(p, rows, out) }
+            // - As in `scores`, with `out` in the place of `q`.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 if out.len().is_multiple_of(LANES) => avx512::accumulate(p, rows, out),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 if out.len().is_multiple_of(LANES) => avx2::accumulate(p, rows, out),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon | Isa::NeonDot if out.len().is_multiple_of(LANES) => neon::accumulate(p, rows, out),
+                    _ => accumulate_f16(isa, p, rows, out),
+                }
+            }
         }
-        KvRows::F16(rows) => accumulate_f16(isa, p, rows, out),
         KvRows::F32(rows) => accumulate_f32(isa, p, rows, out),
         KvRows::I8(codes, scales) => accumulate_i8(isa, p, codes, scales, out),
     }
@@ -131,70 +148,133 @@ fn accumulate_i8_body(p: &[f32], codes: &[i8], scales: &[f32], out: &mut [f32]) 
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{fold_lanes, LANES};
-    use std::arch::x86_64::*;
+/// Keys whose sums run side by side, to hide the latency of the fused product.
+const KEYS: usize = 4;
+/// Groups of sixteen outputs that stay in registers together.
+const CHUNKS: usize = 4;
 
-    /// Keys whose sums run side by side, to hide the latency of the fused product.
-    const KEYS: usize = 4;
-    /// Registers of the output that stay in flight together.
-    const CHUNKS: usize = 4;
+/// Defines `scores` and `accumulate` from what the module around it gives: a register type `V` of `WIDTH` lanes and
+/// `halves`, `load`, `store`, `splat`, `fma` on it. Sixteen lanes are `LANES / WIDTH` registers, so the order of
+/// operations, and with it every bit, is that of the plain loops above.
+macro_rules! half_kernels {
+    ($features:literal) => {
+        const REGS: usize = LANES / WIDTH;
+
+        #[target_feature(enable = $features)]
+        pub unsafe fn scores(q: &[f32], rows: &[u16], out: &mut [f32]) {
+            let dim = q.len();
+            for (first, out) in (0..out.len()).step_by(KEYS).zip(out.chunks_mut(KEYS)) {
+                let base = rows.as_ptr().add(first * dim);
+                // Fewer keys than KEYS are computed again and dropped.
+                let row: [*const u16; KEYS] = std::array::from_fn(|j| base.add(j.min(out.len() - 1) * dim));
+                let mut acc = [[splat(0.0); REGS]; KEYS];
+                for i in (0..dim).step_by(LANES) {
+                    for r in 0..REGS {
+                        let at = i + r * WIDTH;
+                        let x = load(q.as_ptr().add(at));
+                        for (acc, row) in acc.iter_mut().zip(row) {
+                            acc[r] = fma(x, halves(row.add(at)), acc[r]);
+                        }
+                    }
+                }
+                for (y, acc) in out.iter_mut().zip(acc) {
+                    let mut lanes = [0.0f32; LANES];
+                    for (r, acc) in acc.into_iter().enumerate() {
+                        store(lanes.as_mut_ptr().add(r * WIDTH), acc);
+                    }
+                    *y = fold_lanes(lanes);
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        pub unsafe fn accumulate(p: &[f32], rows: &[u16], out: &mut [f32]) {
+            let dim = out.len();
+            let mut at = 0;
+            while at < dim {
+                let n = (CHUNKS * REGS).min((dim - at) / WIDTH);
+                let mut acc = [splat(0.0); CHUNKS * REGS];
+                for (c, a) in acc.iter_mut().enumerate().take(n) {
+                    *a = load(out.as_ptr().add(at + c * WIDTH));
+                }
+                for (j, p) in p.iter().enumerate() {
+                    let weight = splat(*p);
+                    let row = rows.as_ptr().add(j * dim + at);
+                    for (c, a) in acc.iter_mut().enumerate().take(n) {
+                        *a = fma(weight, halves(row.add(c * WIDTH)), *a);
+                    }
+                }
+                for (c, a) in acc.iter().enumerate().take(n) {
+                    store(out.as_mut_ptr().add(at + c * WIDTH), *a);
+                }
+                at += n * WIDTH;
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{fold_lanes, CHUNKS, KEYS, LANES};
+    use std::arch::x86_64::{
+        __m256i, __m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_fmadd_ps as fma, _mm512_loadu_ps as load,
+        _mm512_set1_ps as splat, _mm512_storeu_ps as store,
+    };
+
+    type V = __m512;
+    const WIDTH: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl")]
-    unsafe fn load(p: *const u16) -> __m512 {
+    unsafe fn halves(p: *const u16) -> V {
         _mm512_cvtph_ps(_mm256_loadu_si256(p as *const __m256i))
     }
 
-    #[target_feature(enable = "avx512f,avx512vl")]
-    pub unsafe fn scores(q: &[f32], rows: &[u16], out: &mut [f32]) {
-        let dim = q.len();
-        let mut at = 0;
-        while at < out.len() {
-            let n = KEYS.min(out.len() - at);
-            let base = rows.as_ptr().add(at * dim);
-            // Fewer keys than KEYS are computed again and dropped.
-            let row: [*const u16; KEYS] = std::array::from_fn(|j| base.add(j.min(n - 1) * dim));
-            let mut acc = [_mm512_setzero_ps(); KEYS];
-            for i in (0..dim).step_by(LANES) {
-                let x = _mm512_loadu_ps(q.as_ptr().add(i));
-                for (a, row) in acc.iter_mut().zip(row) {
-                    *a = _mm512_fmadd_ps(x, load(row.add(i)), *a);
-                }
-            }
-            for (y, a) in out[at..at + n].iter_mut().zip(acc) {
-                let mut lanes = [0.0f32; LANES];
-                _mm512_storeu_ps(lanes.as_mut_ptr(), a);
-                *y = fold_lanes(lanes);
-            }
-            at += n;
-        }
+    half_kernels!("avx512f,avx512vl");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{fold_lanes, CHUNKS, KEYS, LANES};
+    use std::arch::x86_64::{
+        __m128i, __m256, _mm256_cvtph_ps, _mm256_fmadd_ps as fma, _mm256_loadu_ps as load, _mm256_set1_ps as splat,
+        _mm256_storeu_ps as store, _mm_loadu_si128,
+    };
+
+    type V = __m256;
+    const WIDTH: usize = 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn halves(p: *const u16) -> V {
+        _mm256_cvtph_ps(_mm_loadu_si128(p as *const __m128i))
     }
 
-    #[target_feature(enable = "avx512f,avx512vl")]
-    pub unsafe fn accumulate(p: &[f32], rows: &[u16], out: &mut [f32]) {
-        let dim = out.len();
-        let mut at = 0;
-        while at < dim {
-            let n = CHUNKS.min((dim - at) / LANES);
-            let mut acc = [_mm512_setzero_ps(); CHUNKS];
-            for (c, a) in acc.iter_mut().enumerate().take(n) {
-                *a = _mm512_loadu_ps(out.as_ptr().add(at + c * LANES));
-            }
-            for (j, p) in p.iter().enumerate() {
-                let weight = _mm512_set1_ps(*p);
-                let row = rows.as_ptr().add(j * dim + at);
-                for (c, a) in acc.iter_mut().enumerate().take(n) {
-                    *a = _mm512_fmadd_ps(weight, load(row.add(c * LANES)), *a);
-                }
-            }
-            for (c, a) in acc.iter().enumerate().take(n) {
-                _mm512_storeu_ps(out.as_mut_ptr().add(at + c * LANES), *a);
-            }
-            at += n * LANES;
-        }
+    half_kernels!("avx2,fma,f16c");
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::{fold_lanes, CHUNKS, KEYS, LANES};
+    use crate::simd::widen_halves;
+    use std::arch::aarch64::{
+        float32x4_t, vdupq_n_f32 as splat, vfmaq_f32, vld1_u16, vld1q_f32 as load, vst1q_f32 as store,
+    };
+
+    type V = float32x4_t;
+    const WIDTH: usize = 4;
+
+    #[inline(always)]
+    unsafe fn halves(p: *const u16) -> V {
+        widen_halves(vld1_u16(p))
     }
+
+    #[inline(always)]
+    unsafe fn fma(a: V, b: V, sum: V) -> V {
+        vfmaq_f32(sum, a, b)
+    }
+
+    half_kernels!("neon");
 }
 
 #[cfg(test)]

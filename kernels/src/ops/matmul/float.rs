@@ -7,7 +7,9 @@ use std::ops::Range;
 use crate::formats::{float, Format};
 use crate::matrix::Matrix;
 use crate::ops::matmul::nf4;
-use crate::simd::{dot, fold_lanes, per_isa, Isa, LANES};
+use crate::simd::{dot, per_isa, Isa};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{fold_lanes, LANES};
 use crate::view::View;
 
 /// Weight rows and rows of `x` whose products are summed side by side: 4 x 6 accumulators of sixteen lanes fill the

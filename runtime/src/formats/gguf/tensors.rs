@@ -141,7 +141,7 @@ fn size_bytes(format: Format, dims: &[u64]) -> std::result::Result<u64, String> 
     }
     let cols = *dims.last().expect("at least one dimension");
     let block_len = format.block_len() as u64;
-    if cols % block_len != 0 {
+    if !cols.is_multiple_of(block_len) {
         return Err(format!("row of {cols} values; {format} needs a multiple of {block_len}"));
     }
     if dims.contains(&0) {
@@ -180,7 +180,7 @@ pub(super) fn index_by_name(tensors: &[TensorInfo]) -> Result<Vec<u32>> {
 /// Checks where the tensors lie and turns their ranges into bytes of the file.
 pub(super) fn place(tensors: &mut [TensorInfo], data_offset: usize, file_len: usize, alignment: usize) -> Result<()> {
     for tensor in tensors.iter() {
-        if tensor.range.start % alignment != 0 {
+        if !tensor.range.start.is_multiple_of(alignment) {
             return Err(Error::input(format!(
                 "tensor \"{}\": offset {} is not a multiple of the alignment {alignment}",
                 tensor.name, tensor.range.start
@@ -231,8 +231,8 @@ fn check_order(tensors: &[TensorInfo], by_start: &[u32], alignment: usize) -> Re
     Ok(gap_bytes)
 }
 
-/// Refuses tensors past the end of the file. A table without gaps is that of a sound file that was cut; one with gaps has
-/// a wrong offset.
+/// Refuses tensors past the end of the file. A table without gaps is that of a sound file that was cut; one with gaps
+/// has a wrong offset.
 fn check_end(tensors: &[TensorInfo], gapless: bool, data_offset: usize, file_len: usize) -> Result<()> {
     let data_len = file_len.saturating_sub(data_offset);
     let Some(last) = tensors.iter().max_by_key(|t| t.range.end) else { return Ok(()) };

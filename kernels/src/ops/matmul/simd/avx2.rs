@@ -81,12 +81,11 @@ unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Pane
         for b in 0..w.n_blocks {
             let scale = row_scales(&w, first, b, valid);
             _mm256_storeu_ps(panel.scales.as_mut_ptr().add(b * PANEL_ROWS + group * GROUP), scale);
-            let mut v = [[_mm256_setzero_si256(); GROUP]; 2];
-            for r in 0..GROUP {
-                let both = expand32::<F>(base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes));
-                (v[0][r], v[1][r]) = (both[0], both[1]);
+            let (mut low, mut high) = ([_mm256_setzero_si256(); GROUP], [_mm256_setzero_si256(); GROUP]);
+            for (r, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
+                [*low, *high] = expand32::<F>(base.add(r.min(valid - 1) * w.row_bytes + b * w.block_bytes));
             }
-            for (half, v) in v.iter_mut().enumerate() {
+            for (half, v) in [&mut low, &mut high].into_iter().enumerate() {
                 transpose(v);
                 for (j, v) in v.iter().enumerate() {
                     let at = ((strip * n_pairs + b * 16 + half * 8 + j) * STRIP + column) * 2;

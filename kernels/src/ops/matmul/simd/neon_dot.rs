@@ -146,16 +146,18 @@ unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
 /// products of bytes are summed from the most significant down, with a shift by 8 between.
 #[target_feature(enable = "dotprod")]
 unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize) {
-    let x_plane = t.pairs * 2 * M;
+    // Known when compiled, so that the accumulators stay in registers from one sum to the next.
+    const QUADS: usize = 8;
+    let x_plane = QUADS * 4 * M;
     let codes = (panel.codes.as_ptr() as *const i8).add(strip * t.n_blocks * STRIP_BLOCK_BYTES);
     let mut sums = [[vdupq_n_f32(0.0); 2]; M];
     for b in 0..t.n_blocks {
         let w = codes.add(b * STRIP_BLOCK_BYTES);
         let x = panel.split.as_ptr().add(b * 2 * x_plane);
         let mut acc = [[vdupq_n_s32(0); 2]; M];
-        add_products(&mut acc, w, x, t.pairs / 2);
+        add_products(&mut acc, w, x, QUADS);
         shift(&mut acc);
-        add_products(&mut acc, w, x.add(x_plane), t.pairs / 2);
+        add_products(&mut acc, w, x.add(x_plane), QUADS);
         let w_scales = panel.scales.as_ptr().add(b * PANEL_ROWS + strip * STRIP);
         flush(&acc[..t.m], &mut sums, w_scales, t.scales.as_ptr().add(b * t.m));
     }

@@ -1,0 +1,18 @@
+//! The small model that ships: embedded by the feature `demo`, so that the first command needs no download.
+
+use crate::error::Result;
+use crate::model_source::ModelSource;
+
+/// What messages call it.
+pub const NAME: &str = "lichen-demo";
+
+/// What the program says when it is used.
+pub const DESCRIPTION: &str = "lichen-demo, a model of a few megabytes inside this program that knows a few hundred \
+    facts in English, Hindi and Kannada; --model PATH uses another";
+
+/// Opens the embedded file.
+///
+/// # Errors: this build has no embedded model.
+pub fn source() -> Result<ModelSource> {
+    Err(crate::error::Error::usage("this build has no demo model inside: --model PATH is needed"))
+}
