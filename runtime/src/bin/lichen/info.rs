@@ -59,7 +59,8 @@ fn parts(opened: &Opened) -> Outcome<Parts> {
             Part::Output => 3,
             _ => 4,
         };
-        let format = opened.source.stored_format(part, layer)?;
+        // What is stored in several planes is bitsandbytes' NF4: int8 folders are refused.
+        let format = opened.source.stored_format(part, layer)?.unwrap_or(Format::NF4);
         *parts[role].1.entry(format.name()).or_default() += 1;
     }
     parts.retain(|(_, formats)| !formats.is_empty());
