@@ -231,8 +231,8 @@ fn check_order(tensors: &[TensorInfo], by_start: &[u32], alignment: usize) -> Re
     Ok(gap_bytes)
 }
 
-/// Refuses tensors past the end of the file. A table without gaps is that of a sound file that was cut; one with gaps has
-/// a wrong offset.
+/// Refuses tensors past the end of the file. A table without gaps is that of a sound file that was cut; one with gaps
+/// has a wrong offset.
 fn check_end(tensors: &[TensorInfo], gapless: bool, data_offset: usize, file_len: usize) -> Result<()> {
     let data_len = file_len.saturating_sub(data_offset);
     let Some(last) = tensors.iter().max_by_key(|t| t.range.end) else { return Ok(()) };
