@@ -41,7 +41,7 @@ pub fn run(args: &InfoArgs) -> Outcome<()> {
     if args.json {
         output::json(&facts)
     } else {
-        as_text(&opened, &parts, &facts)
+        as_text(&opened, &parts, &facts, &options)
     }
 }
 
