@@ -10,29 +10,23 @@ pub const NAME: &str = "lichen-demo";
 pub const DESCRIPTION: &str = "lichen-demo, a model of a few megabytes inside this program that knows a few hundred \
     facts in English, Hindi and Kannada; --model PATH uses another";
 
+/// Q8_0, made from a folder trained by host-tools/demo with `lichen-host quantize`.
 #[cfg(feature = "demo")]
-static BYTES: &[u8] = include_bytes!("../demo/lichen-demo-q8_0.gguf");
-
-/// Length of the embedded file.
-#[cfg(feature = "demo")]
-pub fn size_bytes() -> usize {
-    BYTES.len()
-}
-
-/// Length of the embedded file: there is none.
+static FILE: &[u8] = include_bytes!("../demo/lichen-demo-q8_0.gguf");
 #[cfg(not(feature = "demo"))]
+static FILE: &[u8] = &[];
+
+/// Length of the embedded file; 0 without one.
 pub fn size_bytes() -> usize {
-    0
+    FILE.len()
 }
 
 /// Opens the embedded file.
-#[cfg(feature = "demo")]
-pub fn source() -> Result<ModelSource> {
-    ModelSource::from_bytes(NAME, std::sync::Arc::new(BYTES))
-}
-
+///
 /// # Errors: this build has no embedded model.
-#[cfg(not(feature = "demo"))]
 pub fn source() -> Result<ModelSource> {
-    Err(crate::error::Error::usage("this build has no demo model inside: --model PATH is needed"))
+    if FILE.is_empty() {
+        return Err(crate::error::Error::usage("this build has no demo model inside: --model PATH is needed"));
+    }
+    ModelSource::from_bytes(NAME, std::sync::Arc::new(FILE))
 }
