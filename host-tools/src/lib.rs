@@ -1,2 +1,4 @@
-//! The workstation half: what needs other machines, big files or time.
+//! The workstation half of Lichen.
 #![deny(unsafe_code)]
+
+pub mod quantize;

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// Polls before a worker sleeps. A decode step leaves gaps of a few microseconds between parallel regions; waking a
-/// sleeping thread costs about 50.
-const SPINS_BEFORE_PARK: u32 = 20_000;
-/// Polls before the caller gives its core away while it waits for the last task.
-const SPINS_BEFORE_YIELD: u32 = 10_000;
+/// Polls before a worker sleeps, and before the caller gives its core away. A decode step leaves gaps of a few
+/// microseconds between parallel regions; waking a sleeping thread costs about 50.
+const SPINS: u32 = 20_000;
+/// The same when there are more threads than cores: who polls then keeps somebody from working.
+const SPINS_OVERSUBSCRIBED: u32 = 50;
 
 type Task = dyn Fn(usize) + Sync;
 
@@ -25,6 +25,7 @@ struct Job {
     epoch: AtomicU64,
     panicked: AtomicBool,
     stop: AtomicBool,
+    spins: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -45,6 +46,7 @@ pub struct ThreadPool {
 impl ThreadPool {
     /// Starts the workers. `n_threads` counts the caller; at least 1.
     pub fn new(n_threads: usize) -> std::io::Result<Self> {
+        let n_cores = thread::available_parallelism().map_or(1, |n| n.get());
         let job = Arc::new(Job {
             task: Mutex::new(None),
             n_tasks: AtomicUsize::new(0),
@@ -53,6 +55,7 @@ impl ThreadPool {
             epoch: AtomicU64::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            spins: if n_threads <= n_cores { SPINS } else { SPINS_OVERSUBSCRIBED },
         });
         let mut pool = ThreadPool { job, workers: Vec::new(), turn: Mutex::new(()) };
         for i in 1..n_threads.max(1) {
@@ -126,7 +129,7 @@ fn wait_for_workers(job: &Job) {
     let mut spins = 0;
     while job.running.load(Ordering::Acquire) != 0 {
         spins += 1;
-        if spins < SPINS_BEFORE_YIELD {
+        if spins < job.spins {
             std::hint::spin_loop();
         } else {
             thread::yield_now();
@@ -140,7 +143,7 @@ fn work(job: &Job) {
         let mut spins = 0;
         while job.epoch.load(Ordering::Acquire) == seen {
             spins += 1;
-            if spins < SPINS_BEFORE_PARK {
+            if spins < job.spins {
                 std::hint::spin_loop();
             } else {
                 thread::park();

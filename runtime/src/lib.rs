@@ -3,11 +3,17 @@
 
 pub mod adapter;
 pub mod adapter_file;
+pub mod available_memory;
+pub mod bench;
 pub mod block;
 pub mod chat_template;
+pub mod conversation;
+pub mod demo;
 pub mod disk;
 pub mod display;
+pub mod engine;
 pub mod error;
+pub mod fault;
 pub mod formats;
 pub mod generation;
 pub mod geometry;
@@ -17,6 +23,7 @@ pub mod memory_plan;
 pub mod model;
 pub mod model_config;
 pub mod model_source;
+pub mod perplexity;
 pub mod sampler;
 pub mod session;
 pub mod session_file;

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// A regular file, mapped read-only from its first byte to its last. An `Arc` of it owns a
 /// [`lichen_kernels::SharedBytes`].
 ///
-/// Holding one proves that the length was right when the file was opened. It does not prove that the file stays as long:
-/// when another process truncates it (or a USB stick is pulled), touching the lost pages raises SIGBUS.
+/// Holding one proves that the length was right when the file was opened. It does not prove that the file stays as
+/// long: when another process truncates it (or a USB stick is pulled), touching the lost pages raises SIGBUS.
 /// [`MappedFile::check_length`] tells before.
 pub struct MappedFile {
     path: PathBuf,
@@ -26,7 +26,8 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps `path`. Symbolic links are followed (model caches are made of them); what they lead to must be a regular file.
+    /// Maps `path`. Symbolic links are followed (model caches are made of them); what they lead to must be a regular
+    /// file.
     ///
     /// # Errors
     /// The file cannot be opened or mapped, or it is a folder, pipe, socket or device.
@@ -40,7 +41,9 @@ impl MappedFile {
             //   use, and hold no reference whose validity depends on the contents (all views are bytes, not types).
             _ => Some(unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, &e))?),
         };
-        Ok(Arc::new(MappedFile { path: path.to_path_buf(), file, map }))
+        let mapped = MappedFile { path: path.to_path_buf(), file, map };
+        crate::fault::name_map(path, mapped.as_ref());
+        Ok(Arc::new(mapped))
     }
 
     pub fn path(&self) -> &Path {
@@ -110,8 +113,8 @@ impl AsRef<[u8]> for MappedFile {
     }
 }
 
-/// Opens a regular file for reading and returns its length in bytes. Non-blocking, because opening a pipe with no writer
-/// would wait for ever.
+/// Opens a regular file for reading and returns its length in bytes. Non-blocking, because opening a pipe with no
+/// writer would wait for ever.
 ///
 /// # Errors
 /// The file cannot be opened, or it is a folder, pipe, socket or device.

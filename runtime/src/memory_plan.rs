@@ -80,7 +80,7 @@ impl MemoryPlan {
         let widest = widest_input(config);
         let scratch = ActivationSizes::new(config, &limits);
         let items = [
-            ("weights, mapped", model.mapped),
+            (MAPPED, model.mapped),
             ("weights, heap", model.heap),
             ("kv cache, local layers", local),
             ("kv cache, global layers", global),
@@ -110,19 +110,37 @@ impl MemoryPlan {
         if total <= budget {
             return Ok(());
         }
-        let mut items = self.items.clone();
-        items.sort_by_key(|i| std::cmp::Reverse(i.bytes));
-        let largest: Vec<String> = items.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
         Err(Error::limit(format!(
             "needs {} ({}, ..), and the budget is {}: lower --context (now {}), choose a smaller --model or raise \
              --memory-budget",
             mib(total),
-            largest.join(", "),
+            largest(self.items.iter()),
             mib(budget),
             self.limits.context
         )))
     }
+
+    /// Refuses a plan that passes what the system has left. Mapped weights do not count: the system drops and reads
+    /// again what does not fit.
+    pub fn check_available(&self, available_bytes: usize) -> Result<()> {
+        let held = self.items.iter().filter(|i| i.name != MAPPED);
+        let total: usize = held.clone().map(|i| i.bytes).sum();
+        if total <= available_bytes {
+            return Ok(());
+        }
+        Err(Error::limit(format!(
+            "needs {} beside mapped files ({}, ..), and the system has {} left: lower --context (now {}), choose a smaller \
+             --model, or set --memory-budget to override",
+            mib(total),
+            largest(held),
+            mib(available_bytes),
+            self.limits.context
+        )))
+    }
 }
+
+/// What the weights that are mapped from files are called on the bill.
+const MAPPED: &str = "weights, mapped";
 
 /// The bill as a table, one item a line.
 impl fmt::Display for MemoryPlan {
@@ -132,6 +150,14 @@ impl fmt::Display for MemoryPlan {
         }
         write!(f, "{:<26}{:>12}", "total", mib(self.total_bytes()))
     }
+}
+
+/// The three largest.
+fn largest<'a>(items: impl Iterator<Item = &'a Item>) -> String {
+    let mut items: Vec<&Item> = items.collect();
+    items.sort_by_key(|i| std::cmp::Reverse(i.bytes));
+    let names: Vec<String> = items.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
+    names.join(", ")
 }
 
 /// `1126.0 MiB`.

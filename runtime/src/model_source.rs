@@ -24,8 +24,8 @@ use hf_model::HfModel;
 pub use part::{Part, PartShape};
 pub use rows::Origin;
 
-/// An opened model: its files are mapped, its config is known, and every weight the config implies is there in the shape
-/// it implies. No weight has been read yet.
+/// An opened model: its files are mapped, its config is known, and every weight the config implies is there in the
+/// shape it implies. No weight has been read yet.
 pub struct ModelSource {
     backing: Backing,
     /// Formats that [`ModelSource::matrix`] turned into Q8_0, with the number of matrices.
@@ -153,8 +153,8 @@ impl ModelSource {
         }))
     }
 
-    /// A norm or bias, `[n]` of [`Part::shape`], ready to use: norms are factors of the normalised value (where the files
-    /// of Gemma store `w` for a factor `1 + w`, the 1 is added, in f32). Panics when the model has no such part.
+    /// A norm or bias, `[n]` of [`Part::shape`], ready to use: norms are factors of the normalised value (where the
+    /// files of Gemma store `w` for a factor `1 + w`, the 1 is added, in f32). Panics when the model has no such part.
     pub fn vector(&self, part: Part, layer: Option<usize>) -> Result<Vec<f32>> {
         let PartShape::Vector(n) = part.shape(self.config()) else { panic!("{part:?} is a matrix") };
         let stored = match &self.backing {

@@ -327,7 +327,7 @@ fn templates_that_look_inside_messages_work_and_stay_safe() {
 
 #[test]
 fn private_characters_in_messages_are_just_text() {
-    for content in ["\u{F0041}", "\u{100041}", "\u{E000}\u{F8FF}", "\u{10FFFD}"] {
+    for content in ["\u{F0041}", "\u{100041}", "\u{E000}\u{F8FF}", "\u{10FFFD}", "\u{F0041}\u{FFFD}\u{FFFF}"] {
         let template = ChatTemplate::Gemma;
         assert!(text(&template, &[Message::user(content)], false).contains(content));
         let ids = encode_chat(&gemma_tokenizer(), &template, &[Message::user(content)], false).unwrap();

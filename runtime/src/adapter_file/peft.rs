@@ -73,8 +73,8 @@ fn half_matrix(tensors: &SafeTensors, tensor: &TensorInfo) -> Result<HalfMatrix>
     Ok(HalfMatrix { name, shape: tensor.shape().to_vec(), values })
 }
 
-/// `base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight` -> (AttnQ, 7, A). The adapter's name may stand before
-/// `.weight`, as in files that were not written by PEFT itself.
+/// `base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight` -> (AttnQ, 7, A). The adapter's name may stand
+/// before `.weight`, as in files that were not written by PEFT itself.
 fn target_of(name: &str, config: &ModelConfig) -> std::result::Result<(Part, usize, Half), String> {
     for (marker, what) in [
         ("lora_magnitude_vector", "DoRA"),

@@ -43,7 +43,8 @@ impl Cloak {
 
     fn covers(&self, c: char) -> bool {
         match self.cover {
-            Cover::Everything => (c as u32) < 0xFFFE && !c.is_whitespace(),
+            // U+FFFD has none: in the last plane its twin would be the place mark.
+            Cover::Everything => (c as u32) < 0xFFFD && !c.is_whitespace(),
             Cover::Markers => matches!(c, '<' | '>' | '[' | ']' | '|' | '\u{FF5C}'),
         }
     }

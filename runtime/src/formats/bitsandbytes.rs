@@ -1,5 +1,5 @@
-//! Quantised linear layers of Hugging Face folders: bitsandbytes NF4 (computed with), and two int8 schemes that are only
-//! read to be converted: bitsandbytes LLM.int8 and quanto qint8.
+//! Quantised linear layers of Hugging Face folders: bitsandbytes NF4 (computed with), and two int8 schemes that are
+//! only read to be converted: bitsandbytes LLM.int8 and quanto qint8.
 //!
 //! NF4, per linear `P.weight` `[rows, cols]`: nibbles U8 `[rows * cols / 2, 1]`, the even element in the high half, one
 //! scale per block of 64 along the flattened matrix: F32 `.absmax`, or U8 codes with a second level of scales
@@ -88,7 +88,8 @@ impl<'a> Nf4Layout<'a> {
     /// Checks the parts of `name` against each other and against `(rows, cols)`; reads no scales yet.
     ///
     /// # Errors
-    /// A part is missing, unknown, or of the wrong type or length; another quantisation than nf4. No file name in front.
+    /// A part is missing, unknown, or of the wrong type or length; another quantisation than nf4. No file name in
+    /// front.
     pub fn read(weights: &'a HfWeights, name: &str, rows: usize, cols: usize) -> Result<Self> {
         let fail = |message: String| Error::input(format!("\"{name}\": {message}"));
         let part = |part: &str| weights.tensor(&format!("{name}.{part}"));
@@ -134,8 +135,8 @@ impl<'a> Nf4Layout<'a> {
         }
     }
 
-    /// The matrix: NF4 over the file's own nibbles with expanded f32 scales, or F32 on the heap where a row is not whole
-    /// blocks of 64.
+    /// The matrix: NF4 over the file's own nibbles with expanded f32 scales, or F32 on the heap where a row is not
+    /// whole blocks of 64.
     ///
     /// # Errors
     /// A scale is not finite.

@@ -13,8 +13,8 @@ use crate::model_config::{Architecture, ModelConfig};
 const MAX_POSITIONS: u64 = 1 << 24;
 
 /// What `config.json` describes. `embedding` is the format of the embedding's weights: transformers rounds Gemma's
-/// embedding scale sqrt(dim) to it (`embed_scale.to(self.weight.dtype)`), so that a bf16 checkpoint of width 1152 scales
-/// by 34, and the same checkpoint in f32 by 33.941124.
+/// embedding scale sqrt(dim) to it (`embed_scale.to(self.weight.dtype)`), so that a bf16 checkpoint of width 1152
+/// scales by 34, and the same checkpoint in f32 by 33.941124.
 ///
 /// # Errors
 /// The first field that is wrong, missing or not supported, by name, without the file's name.

@@ -12,8 +12,8 @@ use crate::mapped_file::open_regular;
 const MIB: u64 = 1 << 20;
 /// config.json, generation_config.json, adapter_config.json: a few kilobytes in the wild.
 pub const MAX_CONFIG_BYTES: u64 = MIB;
-/// tokenizer_config.json lists every added token (1.2 MB for Gemma); an index lists every tensor.
-pub const MAX_LIST_BYTES: u64 = 16 * MIB;
+/// tokenizer_config.json lists every added token (1.2 MB for Gemma); an index lists every tensor (0.1 MB for 72B).
+pub const MAX_LIST_BYTES: u64 = 4 * MIB;
 /// tokenizer.json: 33 MB for Gemma.
 pub const MAX_TOKENIZER_BYTES: u64 = 64 * MIB;
 
@@ -53,7 +53,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<T> 
     parse(&read_text(path, max_bytes)?).map_err(|e| e.in_file(path))
 }
 
-/// Parses JSON text. # Errors: `is not JSON: line 1 column 9: ..`, or where it is not what `T` is; no file name in front.
+/// Parses JSON text. # Errors: `is not JSON: line 1 column 9: ..`, or where it is not what `T` is; no file name in
+/// front.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| match e.is_data() {
         true => Error::input(describe(&e)),

@@ -1,8 +1,8 @@
 //! safetensors: our own bounded reader, with the rules of the reference implementation and no more leniency.
 //!
 //! Layout: `u64` little-endian header length, a JSON object `{name: {dtype, shape, data_offsets: [begin, end]}}` padded
-//! with spaces, then the data; ranges count from the start of the data, follow each other without holes and end with the
-//! file.
+//! with spaces, then the data; ranges count from the start of the data, follow each other without holes and end with
+//! the file.
 
 mod header;
 

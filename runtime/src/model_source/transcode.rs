@@ -8,8 +8,8 @@ use lichen_kernels::{Format, Matrix, SharedBytes};
 /// Bytes of the source after which its pages are given back.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Converts `(rows, cols)` of `bytes` in `format`; `cols` must be a multiple of 32. `done` is told each range of `bytes`
-/// that will not be read again.
+/// Converts `(rows, cols)` of `bytes` in `format`; `cols` must be a multiple of 32. `done` is told each range of
+/// `bytes` that will not be read again.
 pub(super) fn to_q8_0(format: Format, rows: usize, cols: usize, bytes: &[u8], done: impl Fn(Range<usize>)) -> Matrix {
     let row_bytes = format.row_bytes(cols).expect("whole blocks");
     let out_row_bytes = Format::Q8_0.row_bytes(cols).expect("whole blocks");

@@ -42,7 +42,7 @@ impl Bpe {
         merges: Vec<(String, String)>,
         ignore_merges: bool,
     ) -> Result<Self> {
-        let vocab: Vocab = text_ids.iter().map(|(text, &id)| (text.to_string(), id)).collect();
+        let vocab: Vocab = text_ids.iter().map(|(text, &id)| (String::from(*text), id)).collect();
         let sentence_piece = kind == TokenizerKind::SentencePiece;
         let built = guarded("the vocabulary cannot be built from these merges", || {
             // No cache: it would keep every prompt's words for the life of the thread.

@@ -1,6 +1,10 @@
 //! Tokens to text while they are generated, never half a character.
 
+use super::pieces::PIECE_BYTES_MAX;
 use super::Tokenizer;
+
+/// The longest piece, behind the start of a character.
+const HELD_BYTES: usize = PIECE_BYTES_MAX + 4;
 
 /// Holds back the bytes of a character whose rest has not come yet. The pieces it returns, put together, are exactly
 /// [`Tokenizer::decode`] of all ids.
@@ -15,13 +19,20 @@ pub struct StreamDecoder<'a> {
 
 impl<'a> StreamDecoder<'a> {
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        StreamDecoder { tokenizer, held: Vec::with_capacity(64), drop_space: tokenizer.add_space_prefix }
+        StreamDecoder { tokenizer, held: Vec::with_capacity(HELD_BYTES), drop_space: tokenizer.add_space_prefix }
     }
 
     /// The text that is complete now; control tokens add nothing.
     pub fn push(&mut self, id: u32) -> String {
+        let mut text = String::new();
+        self.push_into(id, &mut text);
+        text
+    }
+
+    /// The same, appended to `text`: allocates nothing while `text` has room.
+    pub fn push_into(&mut self, id: u32, text: &mut String) {
         if self.tokenizer.is_hidden(id) {
-            return String::new();
+            return;
         }
         let mut bytes = self.tokenizer.token_bytes(id);
         if self.drop_space && !bytes.is_empty() {
@@ -29,7 +40,7 @@ impl<'a> StreamDecoder<'a> {
             bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
         }
         self.held.extend_from_slice(bytes);
-        self.take_complete()
+        self.take_complete(text);
     }
 
     /// What is left when no more tokens come: the bytes of an unfinished character become one U+FFFD.
@@ -40,8 +51,7 @@ impl<'a> StreamDecoder<'a> {
     }
 
     /// Everything but an unfinished character at the end. Bytes that no continuation can make valid are replaced now.
-    fn take_complete(&mut self) -> String {
-        let mut text = String::new();
+    fn take_complete(&mut self, text: &mut String) {
         let mut used = 0;
         loop {
             match std::str::from_utf8(&self.held[used..]) {
@@ -61,6 +71,5 @@ impl<'a> StreamDecoder<'a> {
             }
         }
         self.held.drain(..used);
-        text
     }
 }

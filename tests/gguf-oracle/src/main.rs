@@ -1,5 +1,5 @@
-//! `cargo run --manifest-path tests/gguf-oracle/Cargo.toml -- FILES..`: reads each GGUF with our reader and with gguf-rs,
-//! and exits with 1 when they differ. Without arguments: every GGUF under tests/fixtures and runtime/demo.
+//! `cargo run --manifest-path tests/gguf-oracle/Cargo.toml -- FILES..`: reads each GGUF with our reader and with
+//! gguf-rs, and exits with 1 when they differ. Without arguments: every GGUF under tests/fixtures and runtime/demo.
 
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use gguf_rs::{ByteOrder, GGUFContainer, GGUFModel};
 use lichen_runtime::formats::gguf::{format_of_type_id, Gguf, Value};
 use lichen_runtime::mapped_file::MappedFile;
+use serde_json::Value as Json;
 
 fn main() -> ExitCode {
     let mut files: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -70,7 +71,7 @@ fn compare(path: &Path) -> Result<(usize, usize), String> {
     same("number of metadata entries", ours.metadata().len(), theirs.metadata().len())?;
     for (key, value) in ours.metadata().iter() {
         let other = theirs.metadata().get(key).ok_or_else(|| format!("metadata \"{key}\" is missing in gguf-rs"))?;
-        compare_value(key, value, &other.to_string())?;
+        compare_value(&format!("metadata \"{key}\""), value, other)?;
     }
     Ok((ours.tensors().len(), ours.metadata().len()))
 }
@@ -82,58 +83,20 @@ fn read_theirs(path: &Path) -> Result<GGUFModel, String> {
     GGUFContainer::new(ByteOrder::LE, Box::new(reader), u64::MAX).decode().map_err(|e| format!("gguf-rs: {e}"))
 }
 
-/// `other` is gguf-rs' value as JSON text.
-fn compare_value(key: &str, value: Value, other: &str) -> Result<(), String> {
-    let what = format!("metadata \"{key}\"");
+/// `other` is gguf-rs' value; it keeps numbers as the text they were printed as.
+fn compare_value(what: &str, value: Value, other: &Json) -> Result<(), String> {
     match value {
-        Value::F32(v) => same(&what, Ok(v), other.parse::<f32>().map_err(|e| e.to_string())),
-        Value::F64(v) => same(&what, Ok(v), other.parse::<f64>().map_err(|e| e.to_string())),
-        Value::Bool(v) => same(&what, v.to_string().as_str(), other),
-        Value::String(v) => same(&what, json_string(v).as_str(), other),
+        Value::F32(v) => same(what, Ok(v), other.to_string().parse::<f32>().map_err(|e| e.to_string())),
+        Value::F64(v) => same(what, Ok(v), other.to_string().parse::<f64>().map_err(|e| e.to_string())),
+        Value::Bool(v) => same(what, Some(v), other.as_bool()),
+        Value::String(v) => same(what, Some(&*String::from_utf8_lossy(v)), other.as_str()),
         Value::Array(array) => {
-            let items: Vec<String> = array.iter().map(item_text).collect();
-            same(&what, &format!("[{}]", items.join(",")), &other.to_string())
+            let others = other.as_array().ok_or_else(|| format!("{what}: not an array in gguf-rs"))?;
+            same(&format!("length of {what}"), array.len, others.len())?;
+            array.iter().zip(others).try_for_each(|(item, other)| compare_value(what, item, other))
         }
-        integer => same(&what, integer.as_integer().map(|n| n.to_string()), Some(other.to_string())),
+        integer => same(what, integer.as_integer().map(|n| n.to_string()), Some(other.to_string())),
     }
-}
-
-/// An item as gguf-rs prints it.
-fn item_text(value: Value) -> String {
-    match value {
-        Value::String(v) => json_string(v),
-        Value::Bool(v) => v.to_string(),
-        Value::F32(v) => float_text(v as f64, v.to_string()),
-        Value::F64(v) => float_text(v, v.to_string()),
-        other => other.as_integer().expect("every other type is an integer").to_string(),
-    }
-}
-
-/// serde_json prints a whole float with `.0`.
-fn float_text(v: f64, text: String) -> String {
-    match v.fract() == 0.0 && !text.contains(['.', 'e']) {
-        true => format!("{text}.0"),
-        false => text,
-    }
-}
-
-fn json_string(bytes: &[u8]) -> String {
-    let mut out = String::from("\"");
-    for c in String::from_utf8_lossy(bytes).chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, theirs: T) -> Result<(), String> {

@@ -183,10 +183,8 @@ fn as_many_keys_as_are_allowed() {
     }
     let dir = TempDir::new();
     let path = dir.write("m.gguf", file.bytes());
-    let start = std::time::Instant::now();
     let (source, heap) = lichen_tests::heap::measure(|| ModelSource::open(&path));
     source.expect("sound");
-    assert!(start.elapsed().as_secs_f64() < 1.0, "{:?}", start.elapsed());
     assert!(heap.peak_bytes <= 4 * file.bytes().len() + (1 << 20), "{heap:?}");
 }
 

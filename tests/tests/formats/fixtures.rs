@@ -1,5 +1,5 @@
-//! Files made by the ecosystem's own writers: decoders against the PyPI `gguf` package, and the same model from GGUF and
-//! from a Hugging Face folder.
+//! Files made by the ecosystem's own writers: decoders against the PyPI `gguf` package, and the same model from GGUF
+//! and from a Hugging Face folder.
 
 use std::sync::Arc;
 

@@ -4,9 +4,11 @@ mod corpus_adapter;
 mod corpus_folder;
 mod corpus_gguf;
 mod corpus_gguf_model;
+mod corpus_quantised;
 mod corpus_safetensors;
 mod fixtures;
 mod mutation;
+mod sources;
 
 use lichen_tests::heap::CountingAllocator;
 

@@ -2,13 +2,16 @@
 //! reference implementation.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lichen_runtime::formats::gguf::Gguf;
 use lichen_runtime::formats::safetensors::SafeTensors;
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::formats::{check, mutate};
 use lichen_tests::heap;
+
+/// Longest any input may take.
+const MAX_TIME: Duration = Duration::from_secs(1);
 
 /// Feeds `n` inputs to `check`; both verdicts must be common, or the damage says nothing.
 fn run(name: &str, n: usize, make: impl Fn(&mut Random) -> Vec<u8>, check: impl Fn(&[u8]) -> bool) {
@@ -18,11 +21,20 @@ fn run(name: &str, n: usize, make: impl Fn(&mut Random) -> Vec<u8>, check: impl 
     for i in 0..n {
         // Each input has a seed of its own: a failure replays with LICHEN_SEED and its index.
         let input = make(&mut Random::new(seed.wrapping_add(i as u64)));
-        let start = Instant::now();
-        let accepted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&input)));
-        let accepted =
-            accepted.unwrap_or_else(|_| panic!("{name}: LICHEN_SEED={seed}, input {i} of {} bytes", input.len()));
-        assert!(start.elapsed().as_secs_f64() < 1.0, "{name}: LICHEN_SEED={seed}, input {i}: {:?}", start.elapsed());
+        let replay = format!("{name}: LICHEN_SEED={seed}, input {i} of {} bytes", input.len());
+        let mut fastest = Duration::MAX;
+        let mut accepted = false;
+        // A busy machine may stall any one attempt.
+        for _ in 0..3 {
+            let start = Instant::now();
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&input)));
+            accepted = outcome.unwrap_or_else(|_| panic!("{replay}"));
+            fastest = fastest.min(start.elapsed());
+            if fastest < MAX_TIME {
+                break;
+            }
+        }
+        assert!(fastest < MAX_TIME, "{replay}: {fastest:?}");
         n_accepted += accepted as usize;
     }
     println!("{name}: {n} inputs, {n_accepted} accepted");
@@ -67,8 +79,8 @@ fn safetensors() {
     });
 }
 
-/// What the reference takes and we do not: types no model here has, more than four dimensions, a key that appears twice,
-/// and a bare array in place of an entry.
+/// What the reference takes and we do not: types no model here has, more than four dimensions, a key that appears
+/// twice, and a bare array in place of an entry.
 fn is_stricter_on_purpose(message: &str) -> bool {
     ["is not supported", "at most 4", "twice", "expected an object with", "expected a string"]
         .iter()

@@ -49,6 +49,36 @@ impl Random {
     }
 }
 
+/// Pieces that merging makes, best first.
+const WORDS: [&str; 26] = [
+    "he",
+    "\u{2581}t",
+    "th",
+    "the",
+    "\u{2581}the",
+    "in",
+    "me",
+    "ll",
+    "llo",
+    "hello",
+    "\u{2581}h",
+    "li",
+    "ne",
+    "line",
+    "us",
+    "er",
+    "user",
+    "start",
+    "turn",
+    "_of",
+    "of",
+    "ನ",
+    "ನ್",
+    "ನ್ನ",
+    "ह",
+    "हि",
+];
+
 /// Gemma's kinds of pieces at small size.
 pub fn spm_arrays() -> TokenizerArrays {
     let mut arrays = TokenizerArrays {
@@ -84,42 +114,14 @@ pub fn spm_arrays() -> TokenizerArrays {
     for byte in 0..=255u8 {
         push(&format!("<0x{byte:02X}>"), 0.0, 6);
     }
-    let words = [
-        "he",
-        "\u{2581}t",
-        "th",
-        "the",
-        "\u{2581}the",
-        "in",
-        "me",
-        "ll",
-        "llo",
-        "hello",
-        "\u{2581}h",
-        "li",
-        "ne",
-        "line",
-        "us",
-        "er",
-        "user",
-        "start",
-        "turn",
-        "_of",
-        "of",
-        "ನ",
-        "ನ್",
-        "ನ್ನ",
-        "ह",
-        "हि",
-    ];
-    for (rank, text) in words.iter().enumerate() {
+    for (rank, text) in WORDS.iter().enumerate() {
         push(text, -(rank as f32), 1);
     }
-    let mut chars: Vec<char> = words.concat().chars().chain("<>_|/0123abcdefg\u{2581}".chars()).collect();
+    let mut chars: Vec<char> = WORDS.concat().chars().chain("<>_|/0123abcdefg\u{2581}".chars()).collect();
     chars.sort_unstable();
     chars.dedup();
     for c in chars {
-        if !words.contains(&c.to_string().as_str()) {
+        if !WORDS.contains(&c.to_string().as_str()) {
             push(&c.to_string(), -100.0, 1);
         }
     }

@@ -1,8 +1,8 @@
 //! GGUF, versions 2 and 3, little endian: our own bounded reader over a byte slice.
 //!
-//! Layout (ggml `docs/gguf.md`): `"GGUF" u32 version u64 n_tensors u64 n_metadata`, the metadata, the tensor table, padding
-//! to `general.alignment`, the data. Strings and arrays stay where they are in the file; the table of contents takes less
-//! memory than the bytes it describes.
+//! Layout (ggml `docs/gguf.md`): `"GGUF" u32 version u64 n_tensors u64 n_metadata`, the metadata, the tensor table,
+//! padding to `general.alignment`, the data. Strings and arrays stay where they are in the file; the table of contents
+//! takes less memory than the bytes it describes.
 
 mod cursor;
 mod metadata;

@@ -81,7 +81,9 @@ fn name_of_type_id(id: u32) -> Option<&'static str> {
 
 /// Reads `n` descriptions; ranges still count from the start of the data.
 pub(super) fn read_table(cursor: &mut Cursor, n: usize) -> Result<Vec<TensorInfo>> {
-    let mut tensors = Vec::with_capacity(n);
+    // The header's check of the count did not know how many bytes the metadata takes.
+    let most = cursor.remaining() / super::MIN_TENSOR_BYTES;
+    let mut tensors = Vec::with_capacity(n.min(most as usize));
     for index in 0..n {
         tensors.push(read_one(cursor, index)?);
     }
@@ -231,8 +233,8 @@ fn check_order(tensors: &[TensorInfo], by_start: &[u32], alignment: usize) -> Re
     Ok(gap_bytes)
 }
 
-/// Refuses tensors past the end of the file. A table without gaps is that of a sound file that was cut; one with gaps has
-/// a wrong offset.
+/// Refuses tensors past the end of the file. A table without gaps is that of a sound file that was cut; one with gaps
+/// has a wrong offset.
 fn check_end(tensors: &[TensorInfo], gapless: bool, data_offset: usize, file_len: usize) -> Result<()> {
     let data_len = file_len.saturating_sub(data_offset);
     let Some(last) = tensors.iter().max_by_key(|t| t.range.end) else { return Ok(()) };

@@ -1,0 +1,220 @@
+//! Measuring a model on a machine: prefill, decode, the first token, and the memory bandwidth that bounds decode.
+
+use std::hint::black_box;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use lichen_kernels::ops::attention::KvStore;
+use lichen_kernels::Device;
+
+use crate::available_memory::available_bytes;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::session::Session;
+
+/// What to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BenchOptions {
+    pub prompt_tokens: usize,
+    pub new_tokens: usize,
+    /// Measured runs, after one that warms up.
+    pub repeat: usize,
+}
+
+/// Median, least and greatest of the measured runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BenchReport {
+    pub prefill_tokens_per_s: Spread,
+    pub decode_tokens_per_s: Spread,
+    /// Weights and the keys and values that one token reads, half way through the new tokens.
+    pub decode_bytes_per_token: usize,
+    /// Pure reads of a buffer larger than the caches, by the same threads, between the runs.
+    pub memory_bandwidth_gb_per_s: Spread,
+    /// Seconds from the start of loading to the first token of the first prompt.
+    pub time_to_first_token_s: f64,
+    /// Highest resident size up to the end of the warm-up; the buffer of the bandwidth measurement comes later.
+    pub peak_rss_bytes: Option<usize>,
+}
+
+impl BenchReport {
+    /// Share of the memory bandwidth that decode uses.
+    pub fn memory_bandwidth_fraction(&self) -> f64 {
+        let used = self.decode_tokens_per_s.median * self.decode_bytes_per_token as f64;
+        used / (self.memory_bandwidth_gb_per_s.median * 1e9)
+    }
+}
+
+/// Runs the benchmark on a fresh engine.
+///
+/// # Errors
+/// The tokens do not fit the context.
+pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
+    let start = Instant::now();
+    let mut session = engine.session();
+    let needed = options.prompt_tokens + options.new_tokens;
+    let context = session.limits().context;
+    if needed > context {
+        return Err(Error::usage(format!(
+            "--prompt-tokens and --new-tokens are {needed} together; --context is {context}"
+        )));
+    }
+    let prompt = some_tokens(options.prompt_tokens, engine.model.config.vocab_size);
+    // The first run reads the weights from the disk; a few tokens are enough to touch all of the memory.
+    let mut next = prefill(&mut session, &prompt)?;
+    let time_to_first_token_s = engine.load_s + start.elapsed().as_secs_f64();
+    next = decode(&mut session, next, options.new_tokens.min(4))?;
+    black_box(next);
+    let peak_rss_bytes = peak_rss_bytes();
+
+    let buffer = bandwidth_buffer();
+    let (mut prefills, mut decodes, mut bandwidths) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..options.repeat {
+        session.reset();
+        let start = Instant::now();
+        let next = prefill(&mut session, &prompt)?;
+        prefills.push(options.prompt_tokens as f64 / start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        decode(&mut session, next, options.new_tokens)?;
+        decodes.push(options.new_tokens as f64 / start.elapsed().as_secs_f64());
+        bandwidths.push(bandwidth_gb_per_s(&engine.device, &buffer));
+    }
+    let position = options.prompt_tokens + options.new_tokens / 2;
+    Ok(BenchReport {
+        prefill_tokens_per_s: spread(prefills),
+        decode_tokens_per_s: spread(decodes),
+        decode_bytes_per_token: engine.model.active_bytes() + kv_bytes(&session, position),
+        memory_bandwidth_gb_per_s: spread(bandwidths),
+        time_to_first_token_s,
+        peak_rss_bytes,
+    })
+}
+
+fn prefill(session: &mut Session, prompt: &[u32]) -> Result<u32> {
+    session.prompt(prompt, &mut || ControlFlow::Continue(()))?;
+    Ok(most_probable(session.last_logits()))
+}
+
+fn decode(session: &mut Session, mut token: u32, n: usize) -> Result<u32> {
+    for _ in 0..n {
+        token = most_probable(session.decode(token)?);
+    }
+    Ok(token)
+}
+
+fn most_probable(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// The same for every run: a multiplicative walk over the vocabulary.
+fn some_tokens(n: usize, vocab_size: usize) -> Vec<u32> {
+    (1..=n as u64)
+        .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) % vocab_size as u64)
+        .map(|id| id as u32)
+        .collect()
+}
+
+/// Keys and values that the token at `position` reads.
+fn kv_bytes(session: &Session, position: usize) -> usize {
+    let config = &session.model().config;
+    let per_layer = config.is_global.iter().map(|is_global| {
+        let window = if *is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) };
+        KvStore::size_bytes(session.limits().kv_format, position.min(window), config.n_kv_heads, config.head_dim)
+    });
+    per_layer.sum()
+}
+
+/// Four times the largest cache and at least 64 MiB, as far as the memory allows.
+fn bandwidth_buffer() -> Vec<u64> {
+    const LEAST: usize = 64 << 20;
+    let size = (4 * largest_cache_bytes()).clamp(LEAST, 1 << 30);
+    let size = size.min(available_bytes().unwrap_or(LEAST) / 4).max(1 << 20);
+    // Not zeros: pages that were never written are one shared page of zeros.
+    (0..size as u64 / 8).collect()
+}
+
+fn largest_cache_bytes() -> usize {
+    let caches = (0..8).filter_map(|i| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{i}/size");
+        let text = std::fs::read_to_string(path).ok()?;
+        text.trim().strip_suffix('K')?.parse::<usize>().ok()
+    });
+    caches.max().unwrap_or(0) * 1024
+}
+
+/// The best of three passes over the buffer.
+fn bandwidth_gb_per_s(device: &Device, buffer: &[u64]) -> f64 {
+    const CHUNK: usize = 1 << 17;
+    let chunks: Vec<&[u64]> = buffer.chunks(CHUNK).collect();
+    let Device::Cpu(cpu) = device;
+    let sum = AtomicU64::new(0);
+    let mut best = 0.0f64;
+    for _ in 0..3 {
+        let start = Instant::now();
+        cpu.pool.run(chunks.len(), &|i| {
+            sum.fetch_add(sum_of(chunks[i]), Ordering::Relaxed);
+        });
+        best = best.max(buffer.len() as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    black_box(sum.into_inner());
+    best
+}
+
+/// Sixteen independent sums, so that additions never wait for each other.
+fn sum_of(values: &[u64]) -> u64 {
+    let mut sums = [0u64; 16];
+    for chunk in values.chunks_exact(16) {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum = sum.wrapping_add(*value);
+        }
+    }
+    sums.iter().fold(0, |a, b| a.wrapping_add(*b))
+}
+
+/// The highest resident size of this process so far, mapped weights included.
+pub fn peak_rss_bytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib * 1024)
+}
+
+fn spread(mut values: Vec<f64>) -> Spread {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    match n {
+        0 => Spread::default(),
+        _ => Spread { median: (values[(n - 1) / 2] + values[n / 2]) / 2.0, min: values[0], max: values[n - 1] },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        for (values, want) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0], 2.5), (vec![7.0], 7.0)] {
+            assert_eq!(spread(values).median, want);
+        }
+    }
+
+    #[test]
+    fn tokens_lie_in_the_vocabulary() {
+        assert!(some_tokens(1000, 7).iter().all(|id| *id < 7));
+        assert_eq!(sum_of(&(0..1024).collect::<Vec<u64>>()), 1023 * 512);
+    }
+}

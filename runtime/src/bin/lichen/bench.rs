@@ -1,0 +1,120 @@
+//! `lichen bench`: tokens per second, the first token, memory, and how close decode comes to the memory bandwidth.
+
+use clap::Args;
+use lichen_kernels::{Device, Format};
+use lichen_runtime::bench::{self, BenchOptions, BenchReport, Spread};
+use lichen_runtime::engine::Engine;
+use lichen_runtime::memory_plan::mib;
+use serde_json::{json, Value};
+
+use crate::args::{kv_name, number, weight_format, MachineArgs, ModelArgs};
+use crate::output::{self, Outcome};
+
+const EXAMPLES: &str = "Examples:
+  lichen bench --geometry gemma-3-1b --format q8_0 --prompt-tokens 128 --new-tokens 32 --threads 4
+  lichen bench --model gemma-3-1b-it-Q8_0.gguf --json
+
+With --geometry the weights are random and made in memory: a board can be measured before anything is downloaded to it. \
+Each figure is the median of --repeat runs, after one that warms up.";
+
+/// Measure prefill, decode, the first token, memory and its bandwidth
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Shape of a released model: gemma-3-270m, gemma-3-1b, qwen2.5-0.5b, -1.5b, -7b, -72b
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "adapter"])]
+    geometry: Option<String>,
+    /// Weight format of --geometry: f32, f16, bf16, q8_0, q4_0 or nf4
+    #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
+    format: Format,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value = "128", allow_negative_numbers = true,
+          value_parser = number(1usize, 1 << 20))]
+    prompt_tokens: usize,
+    /// Tokens decoded after it
+    #[arg(long, value_name = "N", default_value = "32", allow_negative_numbers = true,
+          value_parser = number(1usize, 1 << 20))]
+    new_tokens: usize,
+    /// Measured runs
+    #[arg(long, value_name = "N", default_value = "3", allow_negative_numbers = true,
+          value_parser = number(1usize, 1000))]
+    repeat: usize,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &BenchArgs) -> Outcome<()> {
+    let options = args.machine.options(&args.model);
+    let engine = match &args.geometry {
+        Some(name) => Engine::synthetic(name, args.format, &options)?,
+        None => Engine::open(&options)?,
+    };
+    let (prompt_tokens, new_tokens, repeat) = (args.prompt_tokens, args.new_tokens, args.repeat);
+    let report = bench::run(&engine, &BenchOptions { prompt_tokens, new_tokens, repeat })?;
+    if args.json {
+        output::json(&as_json(args, &engine, &report))
+    } else {
+        output::line(&as_text(args, &engine, &report))
+    }
+}
+
+fn isa(device: &Device) -> &'static str {
+    let Device::Cpu(cpu) = device;
+    cpu.isa.name()
+}
+
+fn as_json(args: &BenchArgs, engine: &Engine, report: &BenchReport) -> Value {
+    let limits = &engine.plan.limits;
+    let spread = |s: Spread| json!({"min": s.min, "max": s.max});
+    json!({
+        "model": if args.geometry.is_some() { Value::Null } else { json!(engine.name) },
+        "geometry": args.geometry,
+        "format": engine.model.layers[0].q.format().name(),
+        "prompt_tokens": args.prompt_tokens,
+        "new_tokens": args.new_tokens,
+        "repeat": args.repeat,
+        "context": limits.context,
+        "kv_cache": kv_name(limits.kv_format),
+        "threads": limits.n_threads,
+        "isa": isa(&engine.device),
+        "device": engine.device.describe(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "prefill_tokens_per_s": report.prefill_tokens_per_s.median,
+        "decode_tokens_per_s": report.decode_tokens_per_s.median,
+        "decode_bytes_per_token": report.decode_bytes_per_token,
+        "memory_bandwidth_gb_per_s": report.memory_bandwidth_gb_per_s.median,
+        "memory_bandwidth_fraction": report.memory_bandwidth_fraction(),
+        "load_s": engine.load_s,
+        "time_to_first_token_s": report.time_to_first_token_s,
+        "peak_rss_bytes": report.peak_rss_bytes,
+        "planned_bytes": engine.plan.total_bytes(),
+        "spread": {
+            "prefill_tokens_per_s": spread(report.prefill_tokens_per_s),
+            "decode_tokens_per_s": spread(report.decode_tokens_per_s),
+            "memory_bandwidth_gb_per_s": spread(report.memory_bandwidth_gb_per_s),
+        },
+    })
+}
+
+fn as_text(args: &BenchArgs, engine: &Engine, report: &BenchReport) -> String {
+    let range = |s: Spread, unit: &str| format!("{:>9.1} {unit:<9} {:.1} to {:.1}", s.median, s.min, s.max);
+    let peak = report.peak_rss_bytes.map_or("not known here".to_string(), mib);
+    let rows = [
+        ("model", format!("{} {}, {}", engine.name, engine.model.layers[0].q.format(), engine.device.describe())),
+        ("prefill", format!("{}  ({} tokens)", range(report.prefill_tokens_per_s, "tokens/s"), args.prompt_tokens)),
+        ("decode", format!("{}  ({} tokens)", range(report.decode_tokens_per_s, "tokens/s"), args.new_tokens)),
+        ("bytes per token", format!("{:>9.1} MB", report.decode_bytes_per_token as f64 / 1e6)),
+        ("memory bandwidth", range(report.memory_bandwidth_gb_per_s, "GB/s")),
+        ("used by decode", format!("{:>9.1} %", 100.0 * report.memory_bandwidth_fraction())),
+        ("load", format!("{:>9.3} s", engine.load_s)),
+        ("first token", format!("{:>9.3} s         from the start of loading", report.time_to_first_token_s)),
+        ("peak memory", format!("{peak:>13}     planned {}", mib(engine.plan.total_bytes()))),
+    ];
+    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<18}{value}")).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,323 @@
+//! From a path to a model that can answer, in one call: files, tokenizer, memory plan, weights, threads.
+//!
+//! [`Opened`] knows everything but holds no weights: what `plan` prints. [`Engine`] has loaded them.
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use lichen_kernels::ops::attention::KvFormat;
+use lichen_kernels::{Device, Format};
+
+use crate::adapter::Adapter;
+use crate::adapter_file::AdapterFile;
+use crate::available_memory::available_bytes;
+use crate::chat_template::ChatTemplate;
+use crate::error::{Error, Result};
+use crate::memory_plan::{auto_kv_format, Limits, MemoryPlan, ModelBytes, DEFAULT_CHUNK, DEFAULT_CONTEXT};
+use crate::model::Model;
+use crate::model_config::{Architecture, ModelConfig};
+use crate::model_source::{ModelSource, TokenizerSource};
+use crate::sampler::SamplerConfig;
+use crate::session::Session;
+use crate::stop::StopIds;
+use crate::tokenizer::Tokenizer;
+use crate::{demo, geometry};
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best one this build can use.
+    #[default]
+    Auto,
+    Cpu,
+    /// The GPU of this index.
+    Cuda(usize),
+}
+
+/// An adapter on disk, and a factor for its strength.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterPath {
+    pub path: PathBuf,
+    pub scale: f32,
+}
+
+/// What to open, and within which limits. The default is the demo model on every core.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// A GGUF file or a Hugging Face folder; `None` for the demo model.
+    pub model: Option<PathBuf>,
+    pub adapter: Option<AdapterPath>,
+    pub device: DeviceChoice,
+    /// `None` for every core this process may use.
+    pub threads: Option<usize>,
+    /// `None` for what the system has left, where that is known.
+    pub memory_budget: Option<usize>,
+    /// `None` for 2048, or what the model has.
+    pub context: Option<usize>,
+    /// Rows the prefill computes at once; `None` for 128.
+    pub chunk: Option<usize>,
+    /// `None` for f32 where that is small, else f16.
+    pub kv_format: Option<KvFormat>,
+    /// Rows whose logits are kept at once: 1 to generate, more to score a text.
+    pub logit_rows: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            model: None,
+            adapter: None,
+            device: DeviceChoice::Auto,
+            threads: None,
+            memory_budget: None,
+            context: None,
+            chunk: None,
+            kv_format: None,
+            logit_rows: 1,
+        }
+    }
+}
+
+impl EngineOptions {
+    /// What a session of a model of this shape may use. Refuses a context longer than the model's.
+    pub fn limits(&self, config: &ModelConfig) -> Result<Limits> {
+        let longest = config.context_length;
+        let context = self.context.unwrap_or(longest.min(DEFAULT_CONTEXT));
+        if context == 0 || context > longest {
+            return Err(Error::usage(format!("--context is {context}; 1 to {longest} for this model")));
+        }
+        let chunk = self.chunk.unwrap_or(DEFAULT_CHUNK).min(context);
+        Ok(Limits {
+            context,
+            chunk,
+            logit_rows: self.logit_rows,
+            kv_format: self.kv_format.unwrap_or_else(|| auto_kv_format(config, context, chunk)),
+            n_threads: self.n_threads(),
+            max_rank: 0,
+        })
+    }
+
+    pub fn n_threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// Refuses a device this build cannot use.
+    pub fn check_device(&self) -> Result<()> {
+        match self.device {
+            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(()),
+            DeviceChoice::Cuda(_) => {
+                Err(Error::input("--device cuda: this build has no CUDA backend; use --device cpu"))
+            }
+        }
+    }
+
+    /// Starts the threads.
+    pub fn start_device(&self) -> Result<Arc<Device>> {
+        self.check_device()?;
+        let n = self.n_threads();
+        let device = Device::cpu(n).map_err(|e| Error::limit(format!("{n} threads could not be started: {e}")))?;
+        Ok(Arc::new(device))
+    }
+
+    /// Refuses a plan that passes the budget, or without one, what the system has left.
+    fn check(&self, plan: &MemoryPlan) -> Result<()> {
+        match (self.memory_budget, available_bytes()) {
+            (None, Some(available)) => plan.check_available(available),
+            (budget, _) => plan.check(budget),
+        }
+    }
+}
+
+/// A model whose files are open and checked, and whose bill is known. No weight has been read.
+pub struct Opened {
+    /// The path, or the demo model's name.
+    pub name: String,
+    pub source: ModelSource,
+    /// `None` for a folder without `tokenizer.json`.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    pub adapter: Option<Arc<Adapter>>,
+    pub plan: MemoryPlan,
+}
+
+impl Opened {
+    /// # Errors
+    /// What is missing, malformed or not supported, in one sentence that names the file.
+    pub fn new(options: &EngineOptions) -> Result<Opened> {
+        options.check_device()?;
+        let source = match &options.model {
+            Some(path) => ModelSource::open(path)?,
+            None => demo::source()?,
+        };
+        let config = source.config();
+        let mut limits = options.limits(config)?;
+        let adapter = match &options.adapter {
+            Some(file) => Some(Arc::new(load_adapter(file, config)?)),
+            None => None,
+        };
+        let tokenizer = open_tokenizer(&source)?.map(Arc::new);
+        limits.max_rank = adapter.as_ref().map_or(0, |a| a.max_rank());
+        let (mapped, heap) = Model::planned_bytes(&source)?;
+        let bytes = ModelBytes {
+            mapped,
+            heap,
+            tokenizer: tokenizer.as_ref().map_or(0, |t| t.memory_bytes()),
+            adapters: adapter.as_ref().map_or(0, |a| a.size_bytes()),
+        };
+        let plan = MemoryPlan::new(config, bytes, limits);
+        let name = options.model.as_deref().map_or(demo::NAME.to_string(), |p| p.display().to_string());
+        Ok(Opened { name, source, tokenizer, adapter, plan })
+    }
+}
+
+/// A model ready to answer; sessions of it share its weights and threads.
+pub struct Engine {
+    /// The path, or the demo model's or geometry's name.
+    pub name: String,
+    /// `None` for a synthetic model.
+    pub source: Option<ModelSource>,
+    pub model: Arc<Model>,
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    pub adapter: Option<Arc<Adapter>>,
+    pub device: Arc<Device>,
+    pub plan: MemoryPlan,
+    /// Seconds it took to open.
+    pub load_s: f64,
+    is_demo: bool,
+}
+
+impl Engine {
+    /// Opens a model within its memory plan.
+    ///
+    /// # Errors
+    /// What is missing, malformed or not supported, in one sentence that names the file; or the bill, when it passes
+    /// the budget.
+    pub fn open(options: &EngineOptions) -> Result<Engine> {
+        let start = Instant::now();
+        let opened = Opened::new(options)?;
+        options.check(&opened.plan)?;
+        for file in opened.source.mapped_files() {
+            file.advise_will_need(0..usize::MAX);
+        }
+        let model = Arc::new(Model::load(&opened.source)?);
+        Ok(Engine {
+            name: opened.name,
+            source: Some(opened.source),
+            model,
+            tokenizer: opened.tokenizer,
+            adapter: opened.adapter,
+            device: options.start_device()?,
+            plan: opened.plan,
+            load_s: start.elapsed().as_secs_f64(),
+            is_demo: options.model.is_none(),
+        })
+    }
+
+    /// A model of a released one's shape with random weights, made in memory.
+    pub fn synthetic(name: &str, format: Format, options: &EngineOptions) -> Result<Engine> {
+        let start = Instant::now();
+        let plan = plan_synthetic(name, format, options)?;
+        options.check(&plan)?;
+        let device = options.start_device()?;
+        let model = Arc::new(geometry::synthetic(geometry::config(name)?, format)?);
+        Ok(Engine {
+            name: name.to_string(),
+            source: None,
+            model,
+            tokenizer: None,
+            adapter: None,
+            device,
+            plan,
+            load_s: start.elapsed().as_secs_f64(),
+            is_demo: false,
+        })
+    }
+
+    /// An empty conversation, with the adapter applied.
+    pub fn session(&self) -> Session {
+        let mut session = Session::new(self.model.clone(), self.device.clone(), &self.plan);
+        session.set_adapter(self.adapter.clone());
+        session
+    }
+
+    /// # Errors: the model has no tokenizer.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_deref().ok_or_else(|| {
+            Error::input("no tokenizer.json in this folder: text needs one, --tokens works without")
+                .in_file(Path::new(&self.name))
+        })
+    }
+
+    /// The model's chat template, or the built-in one that fits it.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let own = self.source.as_ref().and_then(|s| s.chat_template());
+        let template = ChatTemplate::new(own.as_deref(), self.model.config.architecture, self.tokenizer()?);
+        template.map_err(|e| e.in_file(Path::new(&self.name)))
+    }
+
+    /// Every token that ends an answer.
+    pub fn stop_ids(&self) -> StopIds {
+        stop_ids(self.source.as_ref(), self.tokenizer.as_deref())
+    }
+
+    /// How the model's makers sample from it: Gemma 3's and Qwen 2.5's generation_config.json. The demo model is too small
+    /// to be sampled from.
+    pub fn default_sampling(&self) -> SamplerConfig {
+        let plain = SamplerConfig::default();
+        if self.is_demo {
+            return SamplerConfig::greedy();
+        }
+        match self.model.config.architecture {
+            Architecture::Gemma3 => SamplerConfig { temperature: 1.0, top_k: 64, top_p: 0.95, ..plain },
+            Architecture::Qwen2 => {
+                SamplerConfig { temperature: 0.7, top_k: 20, top_p: 0.8, repeat_penalty: 1.05, ..plain }
+            }
+        }
+    }
+
+    /// Loads another adapter for this model.
+    pub fn load_adapter(&self, file: &AdapterPath) -> Result<Arc<Adapter>> {
+        load_adapter(file, &self.model.config).map(Arc::new)
+    }
+}
+
+/// Every token that ends an answer: those the files name, and the turn ends the tokenizer has.
+pub fn stop_ids(source: Option<&ModelSource>, tokenizer: Option<&Tokenizer>) -> StopIds {
+    let named = source.map(|s| s.stop_ids()).unwrap_or_default();
+    match tokenizer {
+        Some(tokenizer) => StopIds::from_tokenizer(tokenizer, &named),
+        None => StopIds::new(named),
+    }
+}
+
+/// The bill of a synthetic model; nothing is allocated to say so.
+pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions) -> Result<MemoryPlan> {
+    let config = geometry::config(name)?;
+    let limits = options.limits(&config)?;
+    let bytes = ModelBytes { heap: geometry::weights_bytes(&config, format)?, ..ModelBytes::default() };
+    Ok(MemoryPlan::new(&config, bytes, limits))
+}
+
+fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
+    let embedding_rows = source.config().vocab_size;
+    match source.tokenizer()? {
+        TokenizerSource::Arrays(arrays) => {
+            let tokenizer = Tokenizer::from_arrays(arrays, embedding_rows);
+            let file = source.files().into_iter().next().unwrap_or_default();
+            tokenizer.map(Some).map_err(|e| e.in_file(&file))
+        }
+        TokenizerSource::Json(folder) => {
+            let path = folder.join("tokenizer.json");
+            // Token ids can be used without it.
+            if !path.exists() {
+                return Ok(None);
+            }
+            Tokenizer::from_json(&path, embedding_rows).map(Some)
+        }
+    }
+}
+
+fn load_adapter(file: &AdapterPath, config: &ModelConfig) -> Result<Adapter> {
+    Ok(Adapter::new(AdapterFile::open(&file.path, config)?, config, file.scale))
+}
