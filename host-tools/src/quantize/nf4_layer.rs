@@ -43,7 +43,7 @@ impl Nf4Layer {
             progress.advance(values.len() as u64)
         })?;
         let scales = nf4::encode_nested(&absmax);
-        let dtype = match source.stored_format(weight.part, weight.layer)? {
+        let dtype = match source.plain_format(weight.part, weight.layer)? {
             Some(Format::BF16) => "bfloat16",
             Some(Format::F16) => "float16",
             _ => "float32",
