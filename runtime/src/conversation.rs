@@ -196,9 +196,8 @@ struct Turns {
 impl Turns {
     fn parse(note: &str) -> Option<Turns> {
         let note: Value = serde_json::from_str(note).ok()?;
-        let message = |turn: &Value| {
-            Some(Message::new(Role::parse(turn["role"].as_str()?)?, turn["content"].as_str()?))
-        };
+        let message =
+            |turn: &Value| Some(Message::new(Role::parse(turn["role"].as_str()?)?, turn["content"].as_str()?));
         Some(Turns {
             system: note["system"].as_str().map(str::to_string),
             messages: note["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?,

@@ -10,9 +10,22 @@ pub const NAME: &str = "lichen-demo";
 pub const DESCRIPTION: &str = "lichen-demo, a model of a few megabytes inside this program that knows a few hundred \
     facts in English, Hindi and Kannada; --model PATH uses another";
 
+/// Q8_0, made from a folder trained by host-tools/demo with `lichen-host quantize`.
+#[cfg(feature = "demo")]
+static FILE: &[u8] = include_bytes!("../demo/lichen-demo-q8_0.gguf");
+
 /// Opens the embedded file.
 ///
 /// # Errors: this build has no embedded model.
+#[cfg(feature = "demo")]
+pub fn source() -> Result<ModelSource> {
+    ModelSource::from_bytes(NAME, std::sync::Arc::new(FILE))
+}
+
+/// Opens the embedded file.
+///
+/// # Errors: this build has no embedded model.
+#[cfg(not(feature = "demo"))]
 pub fn source() -> Result<ModelSource> {
     Err(crate::error::Error::usage("this build has no demo model inside: --model PATH is needed"))
 }

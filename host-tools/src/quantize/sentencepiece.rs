@@ -146,8 +146,7 @@ mod tests {
         bytes.extend((-2.0f32).to_le_bytes());
         bytes.extend([0x0a, 7, 0x0a, 3, b'<', b's', b'>', 0x18, 3, 0x12, 2, 0x08, 1]);
         let found = pieces(&bytes).unwrap();
-        let expected =
-            [Piece { text: "ab", score: -2.0, kind: 1 }, Piece { text: "<s>", score: 0.0, kind: 3 }];
+        let expected = [Piece { text: "ab", score: -2.0, kind: 1 }, Piece { text: "<s>", score: 0.0, kind: 3 }];
         assert_eq!(found, expected);
     }
 

@@ -110,7 +110,8 @@ impl Progress for Meter {
     fn start(&mut self, total: u64) {
         self.total = total;
         if !self.lines {
-            let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {human_pos} of {human_len} weights, {eta}");
+            let style =
+                ProgressStyle::with_template("{bar:40} {percent:>3}%  {human_pos} of {human_len} weights, {eta}");
             self.bar = ProgressBar::new(total).with_style(style.expect("a fixed template"));
         }
     }

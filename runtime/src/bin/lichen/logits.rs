@@ -1,5 +1,7 @@
 //! `lichen logits`: the logits of every position, as a tensor other programs can read.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use lichen_runtime::disk::write_atomically;
 use lichen_runtime::engine::Engine;
