@@ -13,19 +13,20 @@ pub const DESCRIPTION: &str = "lichen-demo, a model of a few megabytes inside th
 /// Q8_0, made from a folder trained by host-tools/demo with `lichen-host quantize`.
 #[cfg(feature = "demo")]
 static FILE: &[u8] = include_bytes!("../demo/lichen-demo-q8_0.gguf");
+#[cfg(not(feature = "demo"))]
+static FILE: &[u8] = &[];
 
-/// Opens the embedded file.
-///
-/// # Errors: this build has no embedded model.
-#[cfg(feature = "demo")]
-pub fn source() -> Result<ModelSource> {
-    ModelSource::from_bytes(NAME, std::sync::Arc::new(FILE))
+/// Length of the embedded file; 0 without one.
+pub fn size_bytes() -> usize {
+    FILE.len()
 }
 
 /// Opens the embedded file.
 ///
 /// # Errors: this build has no embedded model.
-#[cfg(not(feature = "demo"))]
 pub fn source() -> Result<ModelSource> {
-    Err(crate::error::Error::usage("this build has no demo model inside: --model PATH is needed"))
+    if FILE.is_empty() {
+        return Err(crate::error::Error::usage("this build has no demo model inside: --model PATH is needed"));
+    }
+    ModelSource::from_bytes(NAME, std::sync::Arc::new(FILE))
 }

@@ -236,15 +236,6 @@ impl ModelSource {
         Ok(total)
     }
 
-    /// The format a weight is stored in; of the int8 schemes, the one they are read as.
-    pub fn stored_format(&self, part: Part, layer: Option<usize>) -> Result<Format> {
-        match &self.backing {
-            Backing::Gguf(model) => Ok(model.stored(part, layer)?.format),
-            Backing::HuggingFace(model) if model.is_plain(part, layer) => Ok(model.stored(part, layer)?.format),
-            Backing::HuggingFace(_) => Ok(Format::NF4),
-        }
-    }
-
     /// Memory one weight will take.
     pub fn part_memory(&self, part: Part, layer: Option<usize>) -> Result<WeightBytes> {
         let (rows, cols) = match part.shape(self.config()) {

@@ -225,7 +225,7 @@ impl Chat<'_> {
             ("save", file) => Ok(self.conversation.save(Path::new(file))?),
             ("load", file) => {
                 self.conversation.load(Path::new(file))?;
-                output::note(&format!("{} turns, {} tokens", self.conversation.messages().len(), self.used()));
+                output::note(&format!("{} turns, {} tokens", self.turns(), self.used()));
                 Ok(())
             }
             ("adapter", "off") => {
@@ -244,13 +244,17 @@ impl Chat<'_> {
         }
     }
 
+    fn turns(&self) -> usize {
+        self.conversation.messages().len() / 2
+    }
+
     fn used(&self) -> usize {
         self.conversation.session().tokens().len()
     }
 
     fn stats(&self) -> Outcome<()> {
         let limits = self.conversation.session().limits();
-        let turns = self.conversation.messages().len() / 2;
+        let turns = self.turns();
         output::line(&format!("context   {} of {} tokens in {turns} turns", self.used(), limits.context))?;
         if let Some(t) = self.conversation.last_timings() {
             output::line(&format!(

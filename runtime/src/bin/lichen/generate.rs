@@ -30,7 +30,7 @@ pub struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// The prompt, put into the model's chat template; - reads it from standard input
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, required_unless_present = "tokens")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Take the prompt as it is, without the chat template
     #[arg(long, requires = "prompt", conflicts_with = "system")]
@@ -49,6 +49,9 @@ pub struct GenerateArgs {
 }
 
 pub fn run(args: &GenerateArgs) -> Outcome<()> {
+    if args.prompt.is_none() && args.tokens.is_none() {
+        return Err(Error::usage("--prompt TEXT or --tokens IDS is needed").into());
+    }
     let text = match args.prompt.as_deref() {
         Some("-") => Some(read_stdin()?),
         other => other.map(str::to_string),
@@ -122,7 +125,9 @@ pub fn adapter_note(adapter: &Adapter, engine: &Engine) -> String {
 
 /// The flags, over what the model's makers use, over a seed from the clock.
 pub fn sampling(args: &SamplingArgs, engine: &Engine) -> SamplerConfig {
-    let base = engine.default_sampling();
+    // Greedy means greedy: no family's repetition penalty either, unless it is asked for.
+    let greedy = args.temperature == Some(0.0);
+    let base = if greedy { SamplerConfig::greedy() } else { engine.default_sampling() };
     SamplerConfig {
         temperature: args.temperature.unwrap_or(base.temperature),
         top_k: args.top_k.unwrap_or(base.top_k),

@@ -1,7 +1,7 @@
 //! `lichen info`: what a model file holds and what this machine would do with it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use clap::Args;
 use lichen_kernels::Format;
@@ -10,7 +10,7 @@ use lichen_runtime::engine::{stop_ids, EngineOptions, Opened};
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::model_source::PartShape;
 use lichen_runtime::tokenizer::TokenizerKind;
-use lichen_runtime::{Architecture, ModelConfig, Part};
+use lichen_runtime::{demo, Architecture, ModelConfig, Part};
 use serde_json::{json, Value};
 
 use crate::args::{MachineArgs, ModelArgs};
@@ -41,7 +41,7 @@ pub fn run(args: &InfoArgs) -> Outcome<()> {
     if args.json {
         output::json(&facts)
     } else {
-        as_text(&opened, &parts, &facts)
+        as_text(&opened, &parts, &facts, &options)
     }
 }
 
@@ -59,7 +59,8 @@ fn parts(opened: &Opened) -> Outcome<Parts> {
             Part::Output => 3,
             _ => 4,
         };
-        let format = opened.source.stored_format(part, layer)?;
+        // What is stored in several planes is bitsandbytes' NF4: int8 folders are refused.
+        let format = opened.source.plain_format(part, layer)?.unwrap_or(Format::NF4);
         *parts[role].1.entry(format.name()).or_default() += 1;
     }
     parts.retain(|(_, formats)| !formats.is_empty());
@@ -82,7 +83,8 @@ fn as_json(opened: &Opened, parts: &Parts, options: &EngineOptions) -> Outcome<V
         let text = tokenizer.map(|t| String::from_utf8_lossy(t.token_bytes(id)).into_owned());
         json!({"id": id, "text": text})
     };
-    let files: Vec<Value> = opened.source.files().iter().map(|path| file_json(path)).collect();
+    let files: Vec<Value> =
+        files(opened, options).into_iter().map(|(path, bytes)| json!({"path": path, "bytes": bytes})).collect();
     let formats: Value = parts.iter().map(|(name, formats)| (name.to_string(), json!(formats))).collect();
     let device = options.start_device()?;
     let (mapped, heap) = lichen_runtime::model::Model::planned_bytes(&opened.source)?;
@@ -127,9 +129,13 @@ fn converted(parts: &Parts) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-fn file_json(path: &Path) -> Value {
-    let bytes = std::fs::metadata(path).map(|m| m.len()).ok();
-    json!({"path": path.display().to_string(), "bytes": bytes})
+/// Name and length of each file the model consists of.
+fn files(opened: &Opened, options: &EngineOptions) -> Vec<(String, Option<u64>)> {
+    if options.model.is_none() {
+        return vec![("inside this program".to_string(), Some(demo::size_bytes() as u64))];
+    }
+    let length = |path: &PathBuf| std::fs::metadata(path).map(|m| m.len()).ok();
+    opened.source.files().iter().map(|path| (path.display().to_string(), length(path))).collect()
 }
 
 fn kind_name(kind: TokenizerKind) -> &'static str {
@@ -147,7 +153,7 @@ fn template_name(opened: &Opened) -> &'static str {
     }
 }
 
-fn as_text(opened: &Opened, parts: &Parts, facts: &Value) -> Outcome<()> {
+fn as_text(opened: &Opened, parts: &Parts, facts: &Value, options: &EngineOptions) -> Outcome<()> {
     let config = opened.source.config();
     let row = |name: &str, value: String| output::line(&format!("{name:<18}{value}"));
     row("model", opened.name.clone())?;
@@ -179,9 +185,8 @@ fn as_text(opened: &Opened, parts: &Parts, facts: &Value) -> Outcome<()> {
     let stops: Vec<String> =
         stops.iter().map(|s| format!("{} {}", s["id"], s["text"].as_str().unwrap_or(""))).collect();
     row("stop tokens", stops.join(", "))?;
-    for path in opened.source.files() {
-        let size = std::fs::metadata(&path).map_or("?".to_string(), |m| mib(m.len() as usize));
-        row("file", format!("{} {size}", path.display()))?;
+    for (path, bytes) in files(opened, options) {
+        row("file", format!("{path}, {}", bytes.map_or("unknown size".to_string(), |n| mib(n as usize))))?;
     }
     row("device", facts["device"].as_str().unwrap_or_default().to_string())?;
     row("cuda kernels", "not in this build".to_string())

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use lichen_runtime::disk::write_atomically;
 use lichen_runtime::engine::Engine;
+use lichen_runtime::formats::safetensors::Dtype;
+use lichen_runtime::formats::safetensors_write::{Layout, NewTensor};
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;
-use serde_json::json;
 
 use crate::args::{token_ids, MachineArgs, ModelArgs, TokenIds};
 use crate::output::{self, Outcome};
@@ -45,15 +46,15 @@ pub fn run(args: &LogitsArgs) -> Outcome<()> {
     let engine = Engine::open(&options)?;
     let mut session = engine.session();
     let vocab_size = engine.model.config.vocab_size;
-    let header = header(tokens.len(), vocab_size);
+    let layout = Layout::new(vec![NewTensor::new("logits", Dtype::F32, &[tokens.len(), vocab_size])], &[])?;
     // The writer speaks of the disk alone; what the model refuses is carried past it.
     let mut refused: Option<Error> = None;
     let written = write_atomically(&args.out, |out| {
-        out.write_all(&header)?;
+        let mut data = layout.start(out)?;
         let mut failed = None;
         let evaluated = session.evaluate(tokens, &mut |logits| {
             let bytes: &[u8] = bytemuck::cast_slice(logits);
-            out.write_all(bytes).map_err(|e| {
+            data.write(bytes).map_err(|e| {
                 failed = Some(e);
                 Error::input("the disk refused")
             })
@@ -64,24 +65,17 @@ pub fn run(args: &LogitsArgs) -> Outcome<()> {
                 refused = Some(error);
                 Err(std::io::Error::other("refused"))
             }
-            (None, Ok(())) => Ok(()),
+            (None, Ok(())) => {
+                data.finish();
+                Ok(())
+            }
         }
     });
     if let Some(error) = refused {
         return Err(error.into());
     }
     written?;
-    let size = mib(header.len() + 4 * tokens.len() * vocab_size);
+    let size = mib(layout.file_bytes() as usize);
     output::note(&format!("{}: logits [{}, {vocab_size}] F32, {size}", args.out.display(), tokens.len()));
     Ok(())
-}
-
-/// Length, then JSON padded with spaces to a multiple of eight bytes.
-fn header(rows: usize, cols: usize) -> Vec<u8> {
-    let tensor = json!({"dtype": "F32", "shape": [rows, cols], "data_offsets": [0, 4 * rows * cols]});
-    let mut text = json!({"__metadata__": {"format": "pt"}, "logits": tensor}).to_string().into_bytes();
-    text.resize(text.len().next_multiple_of(8), b' ');
-    let mut header = (text.len() as u64).to_le_bytes().to_vec();
-    header.extend_from_slice(&text);
-    header
 }
