@@ -59,7 +59,8 @@ impl Nf4Layer {
             let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             (NewTensor::new(name, Dtype::F32, &[values.len()]), Some(bytes))
         };
-        let bytes = |name: String, bytes: &[u8]| (NewTensor::new(name, Dtype::U8, &[bytes.len()]), Some(bytes.to_vec()));
+        let bytes =
+            |name: String, bytes: &[u8]| (NewTensor::new(name, Dtype::U8, &[bytes.len()]), Some(bytes.to_vec()));
         let n_bytes = (self.rows * self.cols).div_ceil(2);
         vec![
             f32s(part("nested_absmax"), &self.scales.nested_absmax),
