@@ -43,7 +43,7 @@ pub fn rows_per_block(cols: usize) -> usize {
     (BLOCK_VALUES / cols).max(1)
 }
 
-/// Streams a matrix as `format` into `write`. Bytes are passed on as they are where the source has that format.
+/// Streams a weight, as its file holds it, as `format` into `write`. Bytes are passed on as they are where the source has that format.
 ///
 /// # Errors
 /// A value is not finite or too large for the format; what `write` and `progress` return.
@@ -55,7 +55,7 @@ pub fn convert(
     mut write: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<Sums> {
     let Weight { part, layer, .. } = weight;
-    let PartShape::Matrix(_, cols) = part.shape(source.config()) else { panic!("{part:?} is a vector") };
+    let (PartShape::Matrix(_, cols) | PartShape::Vector(cols)) = part.shape(source.config());
     let mut sums = Sums::default();
     let mut decoded = Vec::new();
     if source.plain_format(part, layer)? == Some(format) {

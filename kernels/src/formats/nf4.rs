@@ -119,17 +119,23 @@ fn nearest_code(map: &[f32; 256], v: f32) -> u8 {
 }
 
 /// bitsandbytes' signed dynamic map: for i in 0..7, the 2^i midpoints of linspace(0.1, 1, 2^i + 1) times 10^(i - 6), both
-/// signs, plus 0 and 1, sorted.
+/// signs, plus 0 and 1, sorted. Every step is rounded to f32 where torch rounds it, so the 256 values are bitsandbytes'
+/// own: linspace counts up from the start in its first half and down from the end in its second.
 pub fn dynamic_map() -> &'static [f32; 256] {
     static MAP: OnceLock<[f32; 256]> = OnceLock::new();
     MAP.get_or_init(|| {
         let mut values = vec![0.0f32, 1.0];
         for i in 0..7i32 {
             let n = 1usize << i;
-            let edge = |j: usize| 0.1 + 0.9 * j as f64 / n as f64;
-            let decade = 10f64.powi(i - 6);
+            let step = (1.0f32 - 0.1f32) / n as f32;
+            let edge = |j: usize| match j < n.div_ceil(2) {
+                // One rounding, as a fused multiply-add has; the products are exact in f64.
+                true => (0.1f32 as f64 + step as f64 * j as f64) as f32,
+                false => (1.0 - step as f64 * (n - j) as f64) as f32,
+            };
+            let decade = 10f64.powi(i - 6) as f32;
             for j in 0..n {
-                let mid = (0.5 * (edge(j) as f32 as f64 + edge(j + 1) as f32 as f64) * decade) as f32;
+                let mid = (edge(j) + edge(j + 1)) / 2.0 * decade;
                 values.extend([mid, -mid]);
             }
         }

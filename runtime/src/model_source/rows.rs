@@ -29,13 +29,13 @@ impl ModelSource {
         }
     }
 
-    /// Format in which a matrix lies in the file; `None` when it is spread over several tensors (NF4, int8).
-    pub fn plain_format(&self, part: Part, layer: Option<usize>) -> Result<Option<Format>> {
+    /// Format in which a weight lies in the file; `None` when it is spread over several tensors (NF4, int8).
+    pub fn stored_format(&self, part: Part, layer: Option<usize>) -> Result<Option<Format>> {
         Ok(self.plain(part, layer)?.map(|stored| stored.format))
     }
 
-    /// Calls `visit` with the rows of a matrix as the file holds them, at most `rows_max` at a time, front to back. The
-    /// file's pages are given back behind. Panics where [`ModelSource::plain_format`] is `None`.
+    /// Calls `visit` with the rows of a weight as the file holds them, at most `rows_max` at a time, front to back; a
+    /// vector is one row. The file's pages are given back behind. Panics where [`ModelSource::stored_format`] is `None`.
     ///
     /// # Errors
     /// What `visit` returns.
@@ -46,7 +46,7 @@ impl ModelSource {
         rows_max: usize,
         mut visit: impl FnMut(Range<usize>, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let PartShape::Matrix(rows, cols) = part.shape(self.config()) else { panic!("{part:?} is a vector") };
+        let (rows, cols) = self.rows_and_cols(part);
         let stored = self.plain(part, layer)?.expect("one tensor");
         let row_bytes = stored.format.row_bytes(cols).expect("checked when the file was opened");
         let mut dropped = 0;
@@ -71,9 +71,9 @@ impl ModelSource {
         rows_max: usize,
         mut visit: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let PartShape::Matrix(rows, cols) = part.shape(self.config()) else { panic!("{part:?} is a vector") };
+        let (rows, cols) = self.rows_and_cols(part);
         let mut values = vec![0.0; rows_max.min(rows) * cols];
-        if let Some(format) = self.plain_format(part, layer)? {
+        if let Some(format) = self.stored_format(part, layer)? {
             return self.visit_bytes(part, layer, rows_max, |block, bytes| {
                 let values = &mut values[..block.len() * cols];
                 decode(format, bytes, values);
@@ -89,6 +89,13 @@ impl ModelSource {
         }
         self.drop_planes(part, layer);
         Ok(())
+    }
+
+    fn rows_and_cols(&self, part: Part) -> (usize, usize) {
+        match part.shape(self.config()) {
+            PartShape::Vector(n) => (1, n),
+            PartShape::Matrix(rows, cols) => (rows, cols),
+        }
     }
 
     fn plain(&self, part: Part, layer: Option<usize>) -> Result<Option<Stored>> {

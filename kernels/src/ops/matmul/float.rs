@@ -106,7 +106,9 @@ pub fn products(isa: Isa, cols: usize, w: &[f32], x: &[f32], sums: &mut [f32]) {
         // - This instruction set is only chosen where `Isa::is_available` found it.
         return unsafe { products_avx512(cols, w, x, sums) };
     }
-    products_plain(isa, cols, w, x, sums);
+    if !super::simd::float::products(isa, cols, w, x, sums) {
+        products_plain(isa, cols, w, x, sums);
+    }
 }
 
 per_isa! {

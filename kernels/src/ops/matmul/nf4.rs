@@ -14,8 +14,9 @@ pub fn decode(isa: Isa, nibbles: &[u8], absmax: &[f32], out: &mut [f32]) {
         // - This instruction set is only chosen where `Isa::is_available` found it; sizes asserted above.
         return unsafe { avx512::decode(nibbles, absmax, out) };
     }
-    let _ = isa;
-    nf4::decode(nibbles, absmax, out);
+    if !super::simd::float::decode_nf4(isa, nibbles, absmax, out) {
+        nf4::decode(nibbles, absmax, out);
+    }
 }
 
 /// `out[i] = w[i] . x` without the detour through memory, where an instruction set has it; false when it has not.

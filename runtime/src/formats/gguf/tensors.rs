@@ -81,7 +81,9 @@ fn name_of_type_id(id: u32) -> Option<&'static str> {
 
 /// Reads `n` descriptions; ranges still count from the start of the data.
 pub(super) fn read_table(cursor: &mut Cursor, n: usize) -> Result<Vec<TensorInfo>> {
-    let mut tensors = Vec::with_capacity(n);
+    // The header's check of the count did not know how many bytes the metadata takes.
+    let most = cursor.remaining() / super::MIN_TENSOR_BYTES;
+    let mut tensors = Vec::with_capacity(n.min(most as usize));
     for index in 0..n {
         tensors.push(read_one(cursor, index)?);
     }
