@@ -139,7 +139,7 @@ pub fn bytes(text: &str) -> Result<usize, String> {
         return Err(wrong());
     }
     let size = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    if size >= 1.0 && size <= 1024.0 * 1_073_741_824.0 {
+    if (1.0..=1024.0 * 1_073_741_824.0).contains(&size) {
         Ok(size as usize)
     } else {
         Err(wrong())
