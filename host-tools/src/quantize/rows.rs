@@ -58,7 +58,7 @@ pub fn convert(
     let (PartShape::Matrix(_, cols) | PartShape::Vector(cols)) = part.shape(source.config());
     let mut sums = Sums::default();
     let mut decoded = Vec::new();
-    if source.stored_format(part, layer)? == Some(format) {
+    if source.plain_format(part, layer)? == Some(format) {
         source.visit_bytes(part, layer, rows_per_block(cols), |rows, bytes| {
             decoded.resize(rows.len() * cols, 0.0);
             decode(format, bytes, &mut decoded);

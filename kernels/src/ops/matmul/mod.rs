@@ -175,7 +175,7 @@ impl Tile<'_> {
 
 /// True when [`forward`] can multiply by a matrix of this format and width.
 pub fn supports(format: Format, cols: usize) -> bool {
-    format.is_computed() && cols % format.block_len() == 0
+    format.is_computed() && cols.is_multiple_of(format.block_len())
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn parts(opened: &Opened) -> Outcome<Parts> {
             _ => 4,
         };
         // What is stored in several planes is bitsandbytes' NF4: int8 folders are refused.
-        let format = opened.source.stored_format(part, layer)?.unwrap_or(Format::NF4);
+        let format = opened.source.plain_format(part, layer)?.unwrap_or(Format::NF4);
         *parts[role].1.entry(format.name()).or_default() += 1;
     }
     parts.retain(|(_, formats)| !formats.is_empty());
