@@ -3,5 +3,6 @@
 pub mod formats;
 pub mod heap;
 pub mod models;
+pub mod programs;
 
 pub use models::fixture;

@@ -119,7 +119,7 @@ fn refuse_unsuitable<'a>(source: &'a ModelSource, options: &Options) -> Result<&
             );
         }
     };
-    let nf4_already = source.stored_format(Part::AttnQ, Some(0))?.is_none()
+    let nf4_already = source.plain_format(Part::AttnQ, Some(0))?.is_none()
         && source.matrix(Part::AttnQ, Some(0))?.format() == Format::NF4;
     match nf4_already {
         true => refuse("is NF4 already: copy the folder"),

@@ -43,7 +43,7 @@ impl Nf4Layer {
             progress.advance(values.len() as u64)
         })?;
         let scales = nf4::encode_nested(&absmax);
-        let dtype = match source.stored_format(weight.part, weight.layer)? {
+        let dtype = match source.plain_format(weight.part, weight.layer)? {
             Some(Format::BF16) => "bfloat16",
             Some(Format::F16) => "float16",
             _ => "float32",
@@ -59,7 +59,8 @@ impl Nf4Layer {
             let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             (NewTensor::new(name, Dtype::F32, &[values.len()]), Some(bytes))
         };
-        let bytes = |name: String, bytes: &[u8]| (NewTensor::new(name, Dtype::U8, &[bytes.len()]), Some(bytes.to_vec()));
+        let bytes =
+            |name: String, bytes: &[u8]| (NewTensor::new(name, Dtype::U8, &[bytes.len()]), Some(bytes.to_vec()));
         let n_bytes = (self.rows * self.cols).div_ceil(2);
         vec![
             f32s(part("nested_absmax"), &self.scales.nested_absmax),

@@ -30,12 +30,12 @@ impl ModelSource {
     }
 
     /// Format in which a weight lies in the file; `None` when it is spread over several tensors (NF4, int8).
-    pub fn stored_format(&self, part: Part, layer: Option<usize>) -> Result<Option<Format>> {
+    pub fn plain_format(&self, part: Part, layer: Option<usize>) -> Result<Option<Format>> {
         Ok(self.plain(part, layer)?.map(|stored| stored.format))
     }
 
     /// Calls `visit` with the rows of a weight as the file holds them, at most `rows_max` at a time, front to back; a
-    /// vector is one row. The file's pages are given back behind. Panics where [`ModelSource::stored_format`] is `None`.
+    /// vector is one row. The file's pages are given back behind. Panics where [`ModelSource::plain_format`] is `None`.
     ///
     /// # Errors
     /// What `visit` returns.
@@ -73,7 +73,7 @@ impl ModelSource {
     ) -> Result<()> {
         let (rows, cols) = self.rows_and_cols(part);
         let mut values = vec![0.0; rows_max.min(rows) * cols];
-        if let Some(format) = self.stored_format(part, layer)? {
+        if let Some(format) = self.plain_format(part, layer)? {
             return self.visit_bytes(part, layer, rows_max, |block, bytes| {
                 let values = &mut values[..block.len() * cols];
                 decode(format, bytes, values);
