@@ -38,7 +38,11 @@ FUZZ_TARGETS ?=
 fuzz:
 	tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-# What we write opens in llama.cpp, transformers with bitsandbytes, and peft, and the other way round. Needs PyPI.
+# What we write opens in llama.cpp and in transformers with bitsandbytes. Needs PyPI packages: tests/peers/README.md.
+PYTHON ?= python3
 peers:
 	cargo build --release
-	tests/peers/run.sh
+	$(PYTHON) tests/peers/check_llama_cpp.py --model runtime/demo/lichen-demo-q8_0.gguf --lichen target/release/lichen
+	rm -rf target/peers && mkdir -p target/peers
+	target/release/lichen-host quantize --model tests/fixtures/tiny-gemma3 --format nf4 --out target/peers/nf4
+	$(PYTHON) tests/peers/check_transformers.py --model target/peers/nf4 --lichen target/release/lichen

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tests/fuzz/run.sh SECONDS [TARGET..]: fuzzes each target that long, beginning with the fixtures, and says how many inputs
-# it tried. What it finds lies in tests/fuzz/artifacts/TARGET and replays with `cargo fuzz run TARGET FILE`.
+# tests/fuzz/run.sh SECONDS [TARGET..]: fuzzes each target that long, beginning with small made and found files, and says how many
+# inputs it tried. What it finds lies in tests/fuzz/artifacts/TARGET and replays with `cargo fuzz run TARGET FILE`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,19 +9,20 @@ shift
 # cargo-fuzz asks for the nightly toolchain's flags; the stable one knows them too.
 export RUSTC_BOOTSTRAP=1
 # Every input that makes a parser slower than this, or larger, is a finding.
-readonly TIMEOUT_S=5 RSS_LIMIT_MIB=1024
+readonly TIMEOUT_S=5 RSS_LIMIT_MIB=1024 INPUT_MAX_KIB=128
 
 main() {
     local target failed=()
     local targets=("$@")
     ((${#targets[@]})) || mapfile -t targets < <(cargo fuzz list)
+    cargo run --quiet -p lichen-tests --example fuzz_seeds -- fuzz/corpus
     for target in "${targets[@]}"; do
         seeds "$target"
         cargo fuzz build "$target" 2>&1 | grep -E '^(error|warning)' || true
         local log=fuzz/artifacts/$target.log
         mkdir -p fuzz/artifacts
         if cargo fuzz run "$target" "fuzz/corpus/$target" "fuzz/corpus/$target.seeds" -- \
-            -max_total_time="$seconds" -timeout="$TIMEOUT_S" -rss_limit_mb="$RSS_LIMIT_MIB" -max_len=65536 \
+            -max_total_time="$seconds" -timeout="$TIMEOUT_S" -rss_limit_mb="$RSS_LIMIT_MIB" -max_len=$((INPUT_MAX_KIB * 1024)) \
             -print_final_stats=1 >"$log" 2>&1; then
             printf '%-16s %12d inputs, no finding\n' "$target" "$(executed "$log")"
         else
@@ -32,24 +33,20 @@ main() {
     ((${#failed[@]} == 0))
 }
 
-# Sound files of the ecosystem's own writers, as far as there are small ones.
+# What the mutation tests feed the readers, and sound files of the ecosystem's own writers, as far as they are small.
 seeds() {
-    local into=fuzz/corpus/$1.seeds n=0 file pattern=none
+    local into=fuzz/corpus/$1.seeds file pattern=
     mkdir -p "$into" "fuzz/corpus/$1"
     case $1 in
-        gguf) pattern='*.gguf' ;;
-        gguf_adapter) pattern='*lora*.gguf' ;;
-        safetensors) pattern='*.safetensors' ;;
         hf_config) pattern='config*.json' ;;
         adapter_config) pattern='adapter_config.json' ;;
-        tokenizer_json) pattern='*.json' ;;
+        tokenizer_json) pattern='tokenizer.json' ;;
         chat_template) pattern='*.jinja' ;;
+        *) return 0 ;;
     esac
     while IFS= read -r file; do
-        n=$((n + 1))
-        # The tables are at the front, and they are what is parsed.
-        head -c 65536 "$file" >"$into/$n"
-    done < <(find fixtures -name "$pattern" -type f | sort)
+        cp "$file" "$into/${file//\//-}"
+    done < <(find fixtures -name "$pattern" -type f -size "-${INPUT_MAX_KIB}k" | sort)
 }
 
 executed() { sed -nE 's/^stat::number_of_executed_units: *([0-9]+).*/\1/p' "$1" | tail -n 1 | grep . || echo 0; }
