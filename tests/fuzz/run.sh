@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tests/fuzz/run.sh SECONDS [TARGET..]: fuzzes each target that long, beginning with small made and found files, and says how many
-# inputs it tried. What it finds lies in tests/fuzz/artifacts/TARGET and replays with `cargo fuzz run TARGET FILE`.
+# tests/fuzz/run.sh SECONDS [TARGET..]: fuzzes each target that long, from small files that are made and found, and says how
+# many inputs it tried. What it finds lies in tests/fuzz/artifacts/TARGET: `cargo fuzz run TARGET FILE` replays it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
