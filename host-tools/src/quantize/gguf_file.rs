@@ -81,7 +81,7 @@ fn entries(source: &ModelSource, target: Target) -> Vec<Entry> {
 
 /// Embedding and head stay Q8_0 in a 4-bit file: their error reaches every logit, and the head is read once per token.
 fn matrix_format(target: Target, part: Part, cols: usize) -> Format {
-    if cols % Format::Q8_0.block_len() != 0 {
+    if !cols.is_multiple_of(Format::Q8_0.block_len()) {
         return Format::F16;
     }
     match (target, part) {
