@@ -10,13 +10,7 @@ pub fn exp(x: f32) -> f32 {
     // Cody and Waite: x = n ln 2 + r with |r| <= ln 2 / 2; ln 2 in two parts, the first exact in 9 bits.
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
-    let clamped = if x > 88.8 {
-        88.8
-    } else if x < -87.4 {
-        -87.4
-    } else {
-        x
-    };
+    let clamped = x.clamp(-87.4, 88.8);
     let n = clamped.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
     let r = n.mul_add(-LN2_LO, n.mul_add(-LN2_HI, clamped));
     // Taylor to r^7: the first term left out is below 2^-24 for |r| <= 0.3466.

@@ -13,6 +13,10 @@ const SPINS: u32 = 20_000;
 /// The same when there are more threads than cores: who polls then keeps somebody from working.
 const SPINS_OVERSUBSCRIBED: u32 = 50;
 
+/// Multiply-adds below which a region runs on the caller alone: about 15 microseconds, what waking and waiting costs on a
+/// machine that has other things to do.
+pub const WORTH_SHARING: usize = 256 << 10;
+
 type Task = dyn Fn(usize) + Sync;
 
 /// The job of one [`ThreadPool::run`]; the pointer is only followed between its publication and the last arrival.
@@ -68,6 +72,15 @@ impl ThreadPool {
 
     pub fn n_threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// [`ThreadPool::run`] when the work is worth waking others for, else a plain loop.
+    pub fn run_if(&self, worth_it: bool, n_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        if worth_it {
+            self.run(n_tasks, task);
+        } else {
+            (0..n_tasks).for_each(task);
+        }
     }
 
     /// Calls `task(i)` once for each `i < n_tasks`, on all threads, and returns when all have returned.

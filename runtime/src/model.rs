@@ -149,7 +149,7 @@ fn tables_shrink(source: &ModelSource) -> Result<bool> {
     let is_4_bit = body.mapped > 0 && body.mapped * 2 == config.dim * config.hidden_dim;
     let table = source.part_memory(Part::TokenEmbedding, None)?.mapped;
     let is_float = table >= config.vocab_size * config.dim * 2;
-    Ok(is_4_bit && is_float && table >= SHRINK_TABLE_BYTES && config.dim % Format::Q8_0.block_len() == 0)
+    Ok(is_4_bit && is_float && table >= SHRINK_TABLE_BYTES && config.dim.is_multiple_of(Format::Q8_0.block_len()))
 }
 
 /// Builds a model from whoever can give its matrices and vectors.

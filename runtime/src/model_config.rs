@@ -86,10 +86,10 @@ impl ModelConfig {
         if let Some(window) = self.sliding_window {
             range("sliding_window", window, 1, 1 << 24)?;
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(Error::input(format!("head_dim is {}; RoPE needs an even number", self.head_dim)));
         }
-        if self.n_heads % self.n_kv_heads != 0 {
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(Error::input(format!(
                 "{} query heads do not divide over {} key/value heads",
                 self.n_heads, self.n_kv_heads

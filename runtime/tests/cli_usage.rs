@@ -55,7 +55,7 @@ const CASES: [Case; 33] = [
     Case { flags: &["--temprature", "1"], message: "unknown flag --temprature (did you mean --temperature?)" },
     Case { flags: &["--seed", "1", "--seed", "2"], message: "the argument '--seed <N>' cannot be used multiple times" },
     Case { flags: &["--stop", ""], message: "--stop is 0 bytes long; 1 to 1024" },
-    Case { flags: &["--raw"], message: "the following required arguments were not provided: --prompt <TEXT>" },
+    Case { flags: &["--raw"], message: "the argument '--tokens <IDS>' cannot be used with '--raw'" },
     Case { flags: &["--system", "x"], message: "the argument '--tokens <IDS>' cannot be used with '--system <TEXT>'" },
     Case { flags: &["--prompt", "x"], message: "the argument '--tokens <IDS>' cannot be used with '--prompt <TEXT>'" },
     Case { flags: &["--top-p", "\u{1b}]0;x\u{7}"], message: "--top-p is \"\\u{1b}]0;x\\u{7}\"; 0 to 1" },

@@ -34,7 +34,7 @@ const EDGES: [u64; 22] = [
 
 fn edge(random: &mut Random) -> u64 {
     match random.below(4) {
-        0 => random.next(),
+        0 => random.number(),
         1 => random.below(4096) as u64,
         _ => *random.pick(&EDGES),
     }
@@ -115,20 +115,20 @@ pub fn damage_bytes(bytes: &mut Vec<u8>, random: &mut Random, within: usize) {
     for _ in 0..=random.below(3) {
         let len = bytes.len().min(within);
         if len == 0 {
-            bytes.push(random.next() as u8);
+            bytes.push(random.number() as u8);
             continue;
         }
         let at = random.below(len);
         match random.below(7) {
             0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = random.next() as u8,
+            1 => bytes[at] = random.number() as u8,
             2 => {
                 let value = edge(random).to_le_bytes();
                 let n = if random.below(2) == 0 { 4 } else { 8 };
                 bytes.iter_mut().skip(at).zip(&value[..n]).for_each(|(b, v)| *b = *v);
             }
             3 => bytes.truncate(at),
-            4 => bytes.insert(at, random.next() as u8),
+            4 => bytes.insert(at, random.number() as u8),
             5 => drop(bytes.remove(at)),
             _ => {
                 let end = (at + random.below(64)).min(bytes.len());

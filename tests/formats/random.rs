@@ -8,7 +8,7 @@ impl Random {
         Random(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -20,7 +20,7 @@ impl Random {
     pub fn below(&mut self, n: usize) -> usize {
         match n {
             0 => 0,
-            _ => (self.next() % n as u64) as usize,
+            _ => (self.number() % n as u64) as usize,
         }
     }
 

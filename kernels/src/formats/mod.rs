@@ -80,7 +80,7 @@ impl Format {
 
     /// Bytes of a row of `cols` values; `None` when the row is not whole blocks or the product overflows.
     pub const fn row_bytes(self, cols: usize) -> Option<usize> {
-        if cols % self.block_len() != 0 {
+        if !cols.is_multiple_of(self.block_len()) {
             return None;
         }
         (cols / self.block_len()).checked_mul(self.block_bytes())

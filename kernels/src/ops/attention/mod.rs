@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use crate::device::Device;
 use crate::math;
-use crate::pool::Disjoint;
+use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::simd::{fold_lanes, per_isa, LANES};
 use crate::view::{View, ViewMut};
 
@@ -75,7 +75,9 @@ pub fn forward(
         Device::Cpu(cpu) => {
             // Each task takes its own part of the scores, and rows from a shared list of (t, h).
             let n_items = n_rows * n_heads;
-            let n_tasks = scratch.n_tasks().min(n_items).min(cpu.pool.n_threads());
+            // Scores and sums: two products for every head, visible position and value.
+            let worth_it = 2 * n_items * widest * head_dim >= WORTH_SHARING;
+            let n_tasks = if worth_it { scratch.n_tasks().min(n_items).min(cpu.pool.n_threads()) } else { 1 };
             let longest = scratch.longest;
             let next = std::sync::atomic::AtomicUsize::new(0);
             let (scores, out) = (Disjoint::new(&mut scratch.scores), Disjoint::new(out.host_mut()));

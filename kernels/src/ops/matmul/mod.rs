@@ -20,7 +20,7 @@ use std::ops::Range;
 use crate::device::{Cpu, Device};
 use crate::formats::Format;
 use crate::matrix::Matrix;
-use crate::pool::Disjoint;
+use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::view::{View, ViewMut};
 use quantize::QuantizedRows;
 
@@ -85,8 +85,9 @@ fn forward_cpu(cpu: &Cpu, products: &mut [Product<'_>], x: View<'_, f32, 2>, scr
     let rows_per_task = if n_rows == 1 { DECODE_ROWS_PER_TASK } else { PANEL_ROWS };
     let n_tasks = |p: &Product<'_>| p.weights.rows().div_ceil(rows_per_task);
     let total = products.iter().map(n_tasks).sum();
+    let work: usize = products.iter().map(|p| p.weights.rows() * p.weights.cols() * n_rows).sum();
     let jobs = Jobs::new(products, rows_per_task);
-    cpu.pool.run(total, &|task| {
+    cpu.pool.run_if(work >= WORTH_SHARING, total, &|task| {
         let (job, rows) = jobs.find(task);
         let tile = Tile { cpu, weights: job.weights, bias: job.bias, rows, out: &job.out, x, scratch };
         tile.compute();
@@ -174,7 +175,7 @@ impl Tile<'_> {
 
 /// True when [`forward`] can multiply by a matrix of this format and width.
 pub fn supports(format: Format, cols: usize) -> bool {
-    format.is_computed() && cols % format.block_len() == 0
+    format.is_computed() && cols.is_multiple_of(format.block_len())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub fn decode(isa: Isa, nibbles: &[u8], absmax: &[f32], out: &mut [f32]) {
 /// `out[i] = w[i] . x` without the detour through memory, where an instruction set has it; false when it has not.
 /// `nibbles` (N, K / 2), `absmax` (N, K / 64), `x` (K).
 pub fn matvec(isa: Isa, nibbles: &[u8], absmax: &[f32], x: &[f32], out: &mut [f32]) -> bool {
-    assert!(x.len() % nf4::BLOCK == 0 && nibbles.len() == out.len() * x.len() / 2);
+    assert!(x.len().is_multiple_of(nf4::BLOCK) && nibbles.len() == out.len() * x.len() / 2);
     assert!(absmax.len() == out.len() * x.len() / nf4::BLOCK);
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {

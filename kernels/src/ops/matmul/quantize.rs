@@ -3,7 +3,7 @@
 
 use crate::device::Cpu;
 use crate::formats::Format;
-use crate::pool::Disjoint;
+use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::simd::per_isa;
 use crate::view::View;
 
@@ -71,7 +71,7 @@ impl QuantizedRows {
         (self.n_rows, self.cols) = (n_rows, cols);
         let q = Disjoint::new(&mut self.q[..n_rows * cols]);
         let scales = Disjoint::new(&mut self.scales[..n_rows * n_blocks]);
-        cpu.pool.run(n_rows.div_ceil(TILE_ROWS), &|tile| {
+        cpu.pool.run_if(n_rows * cols >= WORTH_SHARING, n_rows.div_ceil(TILE_ROWS), &|tile| {
             let start = tile * TILE_ROWS;
             let rows = TILE_ROWS.min(n_rows - start);
             // SAFETY:

@@ -30,19 +30,19 @@ pub struct MachineArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: DeviceChoice,
     /// CPU threads [default: all cores this process may use]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number(1usize, 1024))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, 1024))]
     pub threads: Option<usize>,
     /// Refuse to start when the memory bill is larger: bytes, or a number with KiB, MiB, GiB, KB, MB, GB
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = bytes)]
     pub memory_budget: Option<usize>,
     /// Positions a conversation can hold [default: 2048, or what the model has]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, value_parser = number(1, COUNT_MAX))]
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true, value_parser = number(1, COUNT_MAX))]
     pub context: Option<usize>,
     /// How keys and values are kept: auto, f32, f16 or int8 [default: auto, which is f32 where that is small, else f16]
     #[arg(long, value_name = "FORMAT", default_value = "auto", hide_default_value = true, value_parser = kv_format)]
     pub kv_cache: KvChoice,
     /// Prompt tokens computed at once [default: 128]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, value_parser = number(1usize, 4096))]
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true, value_parser = number(1usize, 4096))]
     pub prefill_chunk: Option<usize>,
 }
 
@@ -71,25 +71,25 @@ pub struct KvChoice(Option<KvFormat>);
 #[derive(Args, Clone, Debug)]
 pub struct SamplingArgs {
     /// Random seed [default: another one every time]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number(0u64, u64::MAX))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(0u64, u64::MAX))]
     pub seed: Option<u64>,
     /// 0 takes the most probable token every time [default: the model family's]
-    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = number(0.0f32, 5.0))]
+    #[arg(long, value_name = "T", allow_hyphen_values = true, value_parser = number(0.0f32, 5.0))]
     pub temperature: Option<f32>,
     /// Choose among the K most probable tokens; 0 for all
-    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = number(0, COUNT_MAX))]
+    #[arg(long, value_name = "K", allow_hyphen_values = true, value_parser = number(0, COUNT_MAX))]
     pub top_k: Option<usize>,
     /// Choose among the most probable tokens that together have this probability; 1 for all
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number(0.0f32, 1.0))]
+    #[arg(long, value_name = "P", allow_hyphen_values = true, value_parser = number(0.0f32, 1.0))]
     pub top_p: Option<f32>,
     /// Drop tokens less probable than this fraction of the most probable; 0 for none
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = number(0.0f32, 1.0))]
+    #[arg(long, value_name = "P", allow_hyphen_values = true, value_parser = number(0.0f32, 1.0))]
     pub min_p: Option<f32>,
     /// Make recent tokens less probable; 1 does nothing
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = number(0.1f32, 10.0))]
+    #[arg(long, value_name = "X", allow_hyphen_values = true, value_parser = number(0.1f32, 10.0))]
     pub repeat_penalty: Option<f32>,
     /// Longest answer
-    #[arg(long, value_name = "N", default_value = "512", allow_negative_numbers = true,
+    #[arg(long, value_name = "N", default_value = "512", allow_hyphen_values = true,
           value_parser = number(0, COUNT_MAX))]
     pub max_new_tokens: usize,
     /// Instructions in front of the conversation
@@ -139,7 +139,7 @@ pub fn bytes(text: &str) -> Result<usize, String> {
         return Err(wrong());
     }
     let size = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    if size >= 1.0 && size <= 1024.0 * 1_073_741_824.0 {
+    if (1.0..=1024.0 * 1_073_741_824.0).contains(&size) {
         Ok(size as usize)
     } else {
         Err(wrong())

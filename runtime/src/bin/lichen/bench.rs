@@ -30,15 +30,15 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
     format: Format,
     /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "128", allow_negative_numbers = true,
+    #[arg(long, value_name = "N", default_value = "128", allow_hyphen_values = true,
           value_parser = number(1usize, 1 << 20))]
     prompt_tokens: usize,
     /// Tokens decoded after it
-    #[arg(long, value_name = "N", default_value = "32", allow_negative_numbers = true,
+    #[arg(long, value_name = "N", default_value = "32", allow_hyphen_values = true,
           value_parser = number(1usize, 1 << 20))]
     new_tokens: usize,
     /// Measured runs
-    #[arg(long, value_name = "N", default_value = "3", allow_negative_numbers = true,
+    #[arg(long, value_name = "N", default_value = "3", allow_hyphen_values = true,
           value_parser = number(1usize, 1000))]
     repeat: usize,
     #[command(flatten)]

@@ -67,9 +67,9 @@ pub fn run(args: &ChatArgs) -> Outcome<()> {
     let conversation = Conversation::new(&engine, options)?;
     let mut chat = Chat { engine: &engine, conversation, failed: false };
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-        chat.from_terminal(args.no_history)
+        chat.read_terminal(args.no_history)
     } else {
-        chat.from_pipe()
+        chat.read_pipe()
     }
 }
 
@@ -87,7 +87,7 @@ enum Next {
 }
 
 impl Chat<'_> {
-    fn from_terminal(&mut self, no_history: bool) -> Outcome<()> {
+    fn read_terminal(&mut self, no_history: bool) -> Outcome<()> {
         let limits = self.conversation.session().limits();
         output::note(&format!(
             "{}, {}, context {}, {} planned. /help lists the commands.",
@@ -123,7 +123,7 @@ impl Chat<'_> {
         }
     }
 
-    fn from_pipe(&mut self) -> Outcome<()> {
+    fn read_pipe(&mut self) -> Outcome<()> {
         let mut input = std::io::stdin().lock();
         let mut number = 0;
         loop {

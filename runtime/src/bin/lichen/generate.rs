@@ -33,7 +33,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Take the prompt as it is, without the chat template
-    #[arg(long, requires = "prompt", conflicts_with = "system")]
+    #[arg(long, conflicts_with_all = ["system", "tokens"])]
     raw: bool,
     /// The prompt as token ids, as they are: 3,1,4
     #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with_all = ["prompt", "system"],

@@ -59,32 +59,33 @@ macro_rules! products {
             for first in (0..n).step_by(N) {
                 // Rows past the last are the last again, and their sums dropped.
                 let w: [*const f32; N] = std::array::from_fn(|i| w.as_ptr().add((first + i).min(n - 1) * cols));
-                let mut keep = |row: usize, i: usize, sum: f32| {
-                    if row < t && first + i < n {
-                        sums[row * n + first + i] = sum;
-                    }
-                };
+                let width = N.min(n - first);
                 if t == 1 {
                     // One row of `x` leaves room for all sixteen lanes of four rows of weights.
-                    tile::<1, { LANES / WIDTH }>(cols, w, [x.as_ptr()], |_, i, sum| keep(0, i, sum));
+                    let tile = tile::<1, { LANES / WIDTH }>(cols, &w, &[x.as_ptr()]);
+                    sums[first..first + width].copy_from_slice(&tile[0][..width]);
                     continue;
                 }
                 for row in (0..t).step_by(T) {
                     let x: [*const f32; T] = std::array::from_fn(|j| x.as_ptr().add((row + j).min(t - 1) * cols));
-                    tile::<T, 1>(cols, w, x, |j, i, sum| keep(row + j, i, sum));
+                    let tile = tile::<T, 1>(cols, &w, &x);
+                    for (j, tile) in tile.iter().enumerate().take(t - row) {
+                        sums[(row + j) * n + first..][..width].copy_from_slice(&tile[..width]);
+                    }
                 }
             }
         }
 
-        /// `N` rows of weights by `ROWS` of `x`, `REGS` registers of lanes at a time.
-        #[inline]
+        /// `N` rows of weights by `ROWS` of `x`, `REGS` registers of lanes at a time. Kept a function of its own: inlined,
+        /// the row addresses were computed again for every load.
+        #[inline(never)]
         #[target_feature(enable = $features)]
         unsafe fn tile<const ROWS: usize, const REGS: usize>(
             cols: usize,
-            w: [*const f32; N],
-            x: [*const f32; ROWS],
-            mut keep: impl FnMut(usize, usize, f32),
-        ) {
+            w: &[*const f32; N],
+            x: &[*const f32; ROWS],
+        ) -> [[f32; N]; ROWS] {
+            let (w, x) = (*w, *x);
             let mut lanes = [[[0.0f32; LANES]; ROWS]; N];
             for first in (0..LANES).step_by(REGS * WIDTH) {
                 let mut acc = [[[splat(0.0); REGS]; ROWS]; N];
@@ -108,11 +109,7 @@ macro_rules! products {
                     }
                 }
             }
-            for (i, lanes) in lanes.into_iter().enumerate() {
-                for (j, lanes) in lanes.into_iter().enumerate() {
-                    keep(j, i, fold_lanes(lanes));
-                }
-            }
+            std::array::from_fn(|j| std::array::from_fn(|i| fold_lanes(lanes[i][j])))
         }
     };
 }
@@ -129,8 +126,8 @@ mod avx2 {
     };
 
     const WIDTH: usize = 8;
-    /// 4 x 3 accumulators, three registers of `x` and one of weights.
-    const T: usize = 3;
+    /// 4 x 2 accumulators, two registers of `x` and four of weights: with three rows the compiler spills.
+    const T: usize = 2;
 
     products!("avx2,fma");
 
@@ -170,8 +167,8 @@ mod neon {
     };
 
     const WIDTH: usize = 4;
-    /// 4 x 6 accumulators, six registers of `x` and one of weights.
-    const T: usize = 6;
+    /// 4 x 3 accumulators, three registers of `x` and four of weights: twelve `fmla` for seven loads.
+    const T: usize = 3;
 
     #[inline(always)]
     unsafe fn fma(a: V, b: V, sum: V) -> V {
