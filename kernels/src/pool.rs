@@ -19,29 +19,38 @@ pub const WORTH_SHARING: usize = 256 << 10;
 
 type Task = dyn Fn(usize) + Sync;
 
-/// The job of one [`ThreadPool::run`]; the pointer is only followed between its publication and the last arrival.
-struct Job {
-    task: Mutex<Option<TaskPointer>>,
-    n_tasks: AtomicUsize,
-    next: AtomicUsize,
-    /// Workers that have not yet finished this epoch.
-    running: AtomicUsize,
-    epoch: AtomicU64,
+/// What caller and workers share. A worker may only follow a task's pointer between a claim and the end of what it
+/// claimed: `run` returns when every task is done, and does not wait for workers that never claimed one. So a worker that
+/// was put aside by the system delays nobody.
+struct Shared {
+    /// The latest job; its number is the epoch.
+    job: Mutex<Job>,
+    /// The epoch in the upper half, the next unclaimed task in the lower.
+    tickets: AtomicU64,
+    /// Tasks of the latest job that have returned.
+    done: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
     spins: u32,
 }
 
 #[derive(Clone, Copy)]
+struct Job {
+    epoch: u32,
+    n_tasks: u32,
+    task: Option<TaskPointer>,
+}
+
+#[derive(Clone, Copy)]
 struct TaskPointer(*const Task);
 
 // SAFETY:
-// - The pointee is `Sync`, and `run` keeps it alive until every worker has arrived.
+// - The pointee is `Sync`, and `run` keeps it alive while anybody may follow the pointer.
 unsafe impl Send for TaskPointer {}
 
 /// `n_threads - 1` workers and the caller.
 pub struct ThreadPool {
-    job: Arc<Job>,
+    shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// One `run` at a time: sessions that share the pool queue here.
     turn: Mutex<()>,
@@ -51,20 +60,18 @@ impl ThreadPool {
     /// Starts the workers. `n_threads` counts the caller; at least 1.
     pub fn new(n_threads: usize) -> std::io::Result<Self> {
         let n_cores = thread::available_parallelism().map_or(1, |n| n.get());
-        let job = Arc::new(Job {
-            task: Mutex::new(None),
-            n_tasks: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
-            epoch: AtomicU64::new(0),
+        let shared = Arc::new(Shared {
+            job: Mutex::new(Job { epoch: 0, n_tasks: 0, task: None }),
+            tickets: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             spins: if n_threads <= n_cores { SPINS } else { SPINS_OVERSUBSCRIBED },
         });
-        let mut pool = ThreadPool { job, workers: Vec::new(), turn: Mutex::new(()) };
+        let mut pool = ThreadPool { shared, workers: Vec::new(), turn: Mutex::new(()) };
         for i in 1..n_threads.max(1) {
-            let job = pool.job.clone();
-            let worker = thread::Builder::new().name(format!("lichen-{i}")).spawn(move || work(&job))?;
+            let shared = pool.shared.clone();
+            let worker = thread::Builder::new().name(format!("lichen-{i}")).spawn(move || work(&shared))?;
             pool.workers.push(worker);
         }
         Ok(pool)
@@ -90,25 +97,33 @@ impl ThreadPool {
             (0..n_tasks).for_each(task);
             return;
         }
+        let n_tasks = u32::try_from(n_tasks).expect("fewer than 2^32 tasks");
         let turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
-        let job = &*self.job;
+        let shared = &*self.shared;
         // SAFETY:
-        // - The lifetime is erased for the time of this call only: below, `run` waits until `running` is 0, and a
-        //   worker does not touch the pointer after it has lowered `running`.
+        // - The lifetime is erased for the time of this call only: `run` returns when `done` has reached `n_tasks`, and
+        //   nobody follows the pointer without a claim on one of them.
         let erased: *const Task = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const Task>(task) };
-        *job.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(TaskPointer(erased));
-        job.n_tasks.store(n_tasks, Ordering::Relaxed);
-        job.next.store(0, Ordering::Relaxed);
-        job.running.store(self.workers.len(), Ordering::Relaxed);
-        job.epoch.fetch_add(1, Ordering::Release);
+        let job = {
+            let mut latest = shared.job.lock().unwrap_or_else(|e| e.into_inner());
+            *latest = Job { epoch: latest.epoch.wrapping_add(1), n_tasks, task: Some(TaskPointer(erased)) };
+            *latest
+        };
+        shared.done.store(0, Ordering::Relaxed);
+        shared.tickets.store((job.epoch as u64) << 32, Ordering::Release);
         for worker in &self.workers {
             worker.thread().unpark();
         }
-        let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| claim_tasks(job, task)));
-        wait_for_workers(job);
-        let panicked = job.panicked.swap(false, Ordering::Relaxed);
+        let mut own_panic = None;
+        while let Some(i) = shared.claim(&job) {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task(i)));
+            own_panic = own_panic.or(result.err());
+            shared.done.fetch_add(1, Ordering::Release);
+        }
+        shared.wait_until_done(n_tasks as usize);
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         drop(turn);
-        if let Err(payload) = own {
+        if let Some(payload) = own_panic {
             std::panic::resume_unwind(payload);
         }
         assert!(!panicked, "a task of the thread pool panicked");
@@ -117,67 +132,76 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        self.job.stop.store(true, Ordering::Relaxed);
-        self.job.epoch.fetch_add(1, Ordering::Release);
+        self.shared.stop.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker that panicked has already been reported by `run`.
+            // Workers catch what their tasks raise; `run` has reported it.
             let _ = worker.join();
         }
     }
 }
 
-fn claim_tasks(job: &Job, task: &(dyn Fn(usize) + Sync)) {
-    let n_tasks = job.n_tasks.load(Ordering::Relaxed);
-    loop {
-        let i = job.next.fetch_add(1, Ordering::Relaxed);
-        if i >= n_tasks {
-            return;
+impl Shared {
+    /// The next task of `job`; `None` when all are claimed or another job has begun.
+    fn claim(&self, job: &Job) -> Option<usize> {
+        let mut ticket = self.tickets.load(Ordering::Acquire);
+        loop {
+            let (epoch, next) = ((ticket >> 32) as u32, ticket as u32);
+            if epoch != job.epoch || next >= job.n_tasks {
+                return None;
+            }
+            match self.tickets.compare_exchange_weak(ticket, ticket + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(next as usize),
+                Err(current) => ticket = current,
+            }
         }
-        task(i);
+    }
+
+    fn wait_until_done(&self, n_tasks: usize) {
+        let mut spins = 0;
+        while self.done.load(Ordering::Acquire) != n_tasks {
+            spins += 1;
+            if spins < self.spins {
+                std::hint::spin_loop();
+            } else {
+                thread::yield_now();
+            }
+        }
     }
 }
 
-fn wait_for_workers(job: &Job) {
-    let mut spins = 0;
-    while job.running.load(Ordering::Acquire) != 0 {
-        spins += 1;
-        if spins < job.spins {
-            std::hint::spin_loop();
-        } else {
-            thread::yield_now();
-        }
-    }
-}
-
-fn work(job: &Job) {
+fn work(shared: &Shared) {
     let mut seen = 0;
     loop {
         let mut spins = 0;
-        while job.epoch.load(Ordering::Acquire) == seen {
+        let epoch = loop {
+            let epoch = (shared.tickets.load(Ordering::Acquire) >> 32) as u32;
+            if epoch != seen {
+                break epoch;
+            }
+            if shared.stop.load(Ordering::Acquire) {
+                return;
+            }
             spins += 1;
-            if spins < job.spins {
+            if spins < shared.spins {
                 std::hint::spin_loop();
             } else {
                 thread::park();
             }
-        }
-        // `run` waits for every worker before it starts the next epoch, so none is missed.
-        seen = job.epoch.load(Ordering::Acquire);
-        if job.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let task = *job.task.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(TaskPointer(task)) = task {
+        };
+        seen = epoch;
+        let job = *shared.job.lock().unwrap_or_else(|e| e.into_inner());
+        // A later job than the one announced will be announced too.
+        let Some(TaskPointer(task)) = job.task.filter(|_| job.epoch == epoch) else { continue };
+        while let Some(i) = shared.claim(&job) {
             // SAFETY:
-            // - `run` published the pointer before it raised the epoch and waits for `running` to reach 0.
+            // - The claim holds `run` back until this task is counted as done, so the pointee is alive.
             let task = unsafe { &*task };
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| claim_tasks(job, task)));
-            if result.is_err() {
-                job.panicked.store(true, Ordering::Relaxed);
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task(i))).is_err() {
+                shared.panicked.store(true, Ordering::Relaxed);
             }
+            shared.done.fetch_add(1, Ordering::Release);
         }
-        job.running.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -28,6 +28,8 @@ PROMPTS = [
     "Say hello 👋 to <start_of_turn> and {braces}.",
     "  two  spaces\n\nand\ttabs ",
 ]
+TURN_MARKERS = ["<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>"]
+MARK = "\ue000"  # stands for the prompt while the scaffolding around it is looked at
 
 
 def raise_exception(message):
@@ -46,37 +48,29 @@ def rendered(llama, prompt):
 
 def tokens_of(llama, prompt):
     """Template text may become control tokens, the prompt itself may not: the same rule as Lichen's."""
-    mark = "\ue000"
-    scaffold = rendered(llama, mark)
-    if mark not in scaffold:
-        raise ValueError("the template drops the prompt")
-    before, after = scaffold.split(mark)
-    text = rendered(llama, prompt)[len(before):len(rendered(llama, prompt)) - len(after)]
-    cut = lambda piece, special: llama.tokenize(piece.encode(), add_bos=False, special=special)
-    control = [t for t in ["<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>"] if t in text]
-    if not control:
-        return cut(before + text + after, True)
+    cut = lambda text, special: llama.tokenize(text.encode(), add_bos=False, special=special)
+    whole = rendered(llama, prompt)
+    before, after = rendered(llama, MARK).split(MARK)
+    text = whole[len(before):len(whole) - len(after)]
+    if not any(marker in text for marker in TURN_MARKERS):
+        return cut(whole, True)
     return cut(before, True) + cut(text, False) + cut(after, True)
 
 
-def greedy(llama, tokens, n_max):
+def greedy(llama, tokens, ends, n_max):
     """Greedy continuation, end token included, and the smallest distance between the two best logits."""
     llama.reset()
     answer, margin, fed = [], float("inf"), tokens
-    for _ in range(n_max):
+    while len(answer) < n_max:
         llama.eval(fed)
-        logits = numpy.array(llama.scores[llama.n_tokens - 1 if llama._logits_all else 0])
+        logits = numpy.array(llama.scores[llama.n_tokens - 1])
         best = numpy.partition(logits, -2)[-2:]
         margin = min(margin, float(best[1] - best[0]))
-        token = int(logits.argmax())
-        answer.append(token)
-        if llama._model.token_is_eog(token) if hasattr(llama._model, "token_is_eog") else token in END:
+        answer.append(int(logits.argmax()))
+        if answer[-1] in ends:
             break
-        fed = [token]
+        fed = answer[-1:]
     return answer, margin
-
-
-END = set()
 
 
 def lichen(program, model, arguments, n_max):
@@ -97,16 +91,15 @@ def main():
     prompts = open(arguments.prompts, encoding="utf-8").read().splitlines() if arguments.prompts else PROMPTS
 
     llama = Llama(arguments.model, n_ctx=1024, n_threads=2, logits_all=True, verbose=False)
-    for name in ["eos", "eot"]:
-        if f"tokenizer.ggml.{name}_token_id" in llama.metadata:
-            END.add(int(llama.metadata[f"tokenizer.ggml.{name}_token_id"]))
+    named = [llama.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ["eos", "eot"]]
+    ends = {int(token) for token in named if token is not None}
     n_wrong = 0
     for prompt in prompts:
         tokens = tokens_of(llama, prompt)
         ours_from_ids = lichen(arguments.lichen, arguments.model, ["--tokens", ",".join(map(str, tokens))],
                                arguments.max_new_tokens)
         ours = lichen(arguments.lichen, arguments.model, ["--prompt", prompt], arguments.max_new_tokens)
-        theirs, margin = greedy(llama, tokens, arguments.max_new_tokens)
+        theirs, margin = greedy(llama, tokens, ends, arguments.max_new_tokens)
         problems = []
         if ours_from_ids["token_ids"] != theirs:
             problems.append(f"ids: lichen {ours_from_ids['token_ids']}, llama.cpp {theirs}, margin {margin:.4f}")

@@ -47,14 +47,16 @@ fn scores_order_pieces_as_the_gguf_package_does() {
     let order = |gguf: &Gguf| {
         let scores = numbers(gguf, "tokenizer.ggml.scores");
         let kinds = numbers(gguf, "tokenizer.ggml.token_type");
-        // Of the normal pieces, those that merging makes: single characters are never compared.
-        let mut ids: Vec<usize> = (0..scores.len()).filter(|id| kinds[*id] == 1.0 && (263..288).contains(id)).collect();
+        // Of the normal pieces, those that merging makes: single characters are never compared, and no two pieces make
+        // "ello" (273).
+        let is_made = |id: &usize| kinds[*id] == 1.0 && (263..288).contains(id) && *id != 273;
+        let mut ids: Vec<usize> = (0..scores.len()).filter(is_made).collect();
         ids.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
         ids
     };
     let (ours, theirs) = (open_gguf(&out), open_gguf(&fixture("tiny-gemma3/tiny-gemma3-q8_0.gguf")));
     let (got, want) = (order(&ours), order(&theirs));
-    assert_eq!(want.len(), 25);
+    assert_eq!(want.len(), 24);
     assert_eq!(got, want);
     let types = |gguf: &Gguf| numbers(gguf, "tokenizer.ggml.token_type");
     assert_eq!(types(&ours), types(&theirs));

@@ -71,7 +71,7 @@ fn a_disk_that_is_too_small_is_refused_with_numbers() {
     assert!(error.message().contains("are free on the disk"), "{error}");
 }
 
-/// A Gemma folder of about 150 MB in bf16, in two layers.
+/// A Gemma folder of 116 MB in bf16, in two layers.
 fn large_model(dir: &Path) -> u64 {
     const DIM: usize = 1536;
     const HIDDEN: usize = 6144;

@@ -173,7 +173,7 @@ fn damaged_sources_are_refused() {
     std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     refused("download incomplete");
     let mut damaged = bytes.clone();
-    let at = damaged.len() - 6;
+    let at = damaged.len() - 8;
     damaged[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&file, &damaged).unwrap();
     refused("the model is damaged");

@@ -42,7 +42,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     /// Rows whose sums run side by side, to hide the latency of the fused product.
-    const ROWS: usize = 4;
+    const ROWS: usize = 8;
     /// How far ahead of its use a cache line of nibbles is asked for.
     const PREFETCH_BYTES: usize = 1024;
 
