@@ -7,13 +7,14 @@ use std::sync::OnceLock;
 /// `lichen-host`, built with this test's profile.
 pub fn lichen_host() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("lichen-host-tools", "lichen-host")).clone()
+    BUILT.get_or_init(|| build("lichen-host")).clone()
 }
 
 /// Cargo builds the programs of a test's own package only, so this asks it for another's: no work when it is there.
-fn build(package: &str, program: &str) -> PathBuf {
+fn build(program: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--package", package, "--bin", program]);
+    // The whole workspace's features, as `cargo test --workspace` has them: a package's own would build everything anew.
+    cargo.args(["build", "--quiet", "--workspace", "--bin", program]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }

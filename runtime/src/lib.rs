@@ -9,6 +9,7 @@ pub mod block;
 pub mod chat_template;
 pub mod conversation;
 pub mod demo;
+pub mod device_config;
 pub mod disk;
 pub mod display;
 pub mod engine;
@@ -27,6 +28,7 @@ pub mod perplexity;
 pub mod sampler;
 pub mod session;
 pub mod session_file;
+pub mod spelling;
 pub mod stop;
 pub mod tokenizer;
 

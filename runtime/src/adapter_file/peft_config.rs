@@ -7,6 +7,7 @@ use super::{MAX_RANK, TARGETS};
 use crate::error::{Error, Result};
 use crate::formats::json_file::{show, Fields};
 use crate::model_config::ModelConfig;
+use crate::spelling;
 
 /// The fields that matter to plain LoRA.
 pub struct PeftConfig {
@@ -185,24 +186,5 @@ fn closest(config: &ModelConfig, target: &str) -> Option<String> {
         let path = module_path(config, part, 0);
         path.rsplit('.').next().expect("split gives one item at least").to_string()
     });
-    let nearest = names.into_iter().map(|name| (edit_distance(&name, last), name)).min()?;
-    (nearest.0 <= 2).then_some(nearest.1)
-}
-
-/// Insertions, deletions and substitutions; names longer than any target are not compared.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    if b.len() > 32 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + (ca != cb) as usize;
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    spelling::closest(names.iter().map(String::as_str), last).map(str::to_string)
 }

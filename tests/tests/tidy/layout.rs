@@ -98,7 +98,7 @@ fn imports_run_one_way_catches() {
     assert_eq!(lines_of(sources_look_down, "runtime/src/a.rs", text), [3]);
     assert_eq!(lines_of(sources_look_down, "kernels/src/a.rs", "let x = lichen_runtime::f();"), [1]);
     assert_eq!(lines_of(sources_look_down, "trainer/src/a.rs", "use lichen_host_tools as h;"), [1]);
-    assert_eq!(lines_of(sources_look_down, "tests/tests/a.rs", text), []);
+    assert!(lines_of(sources_look_down, "tests/tests/a.rs", text).is_empty());
 }
 
 #[test]
@@ -110,5 +110,5 @@ fn kernels_know_numbers_only() {
 fn kernels_know_numbers_only_catches() {
     let text = "use std::fs::File;\nuse crate::session::Session;\nlet model = 1;\n\nuse std::ops::Range;\n";
     assert_eq!(lines_of(kernels_know_no_files, "kernels/src/a.rs", text), [1, 2]);
-    assert_eq!(lines_of(kernels_know_no_files, "runtime/src/a.rs", text), []);
+    assert!(lines_of(kernels_know_no_files, "runtime/src/a.rs", text).is_empty());
 }

@@ -84,7 +84,7 @@ fn nothing_is_left_to_do_catches() {
     let word = UNFINISHED[0].concat();
     assert_eq!(lines_of(finished, "runtime/src/a.rs", &format!("// Done.\n// {word}: later\n")), [2]);
     assert_eq!(lines_of(finished, "README.md", &format!("{word}\n")), [1]);
-    assert_eq!(lines_of(finished, "runtime/src/a.rs", &format!("METHOD{word} MAS{word}N\n")), []);
+    assert!(lines_of(finished, "runtime/src/a.rs", &format!("METHOD{word} MAS{word}N\n")).is_empty());
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn no_path_of_one_machine() {
 fn no_path_of_one_machine_catches() {
     for path in MACHINE_PATHS.map(|halves| halves.concat()) {
         assert_eq!(lines_of(no_machine_paths, "Makefile", &format!("a:\n\tcp {path}x y\n")), [2]);
-        assert_eq!(lines_of(no_machine_paths, "Makefile", &format!("\tcp $(A){path}x frame{path}y\n")), []);
+        assert!(lines_of(no_machine_paths, "Makefile", &format!("\tcp $(A){path}x frame{path}y\n")).is_empty());
     }
 }
 
@@ -109,7 +109,7 @@ fn the_product_speaks_of_itself() {
 fn the_product_speaks_of_itself_catches() {
     let name = MAKING[0].concat();
     assert_eq!(lines_of(product_alone, "README.md", &format!("Fast.\nMade by {}.\n", name.to_uppercase())), [2]);
-    assert_eq!(lines_of(product_alone, "README.md", &format!("{name}tte\n")), []);
+    assert!(lines_of(product_alone, "README.md", &format!("{name}tte\n")).is_empty());
 }
 
 #[test]

@@ -1,0 +1,48 @@
+# Every target is one or a few commands that also work by hand.
+.PHONY: check test fmt lint docs deny oracle soak fuzz peers
+
+# What a change must pass before it is sent; .ci/run adds the aarch64 build.
+check: fmt lint test docs oracle deny
+
+test:
+	cargo test --workspace
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Reads every GGUF file of the repository with our reader and with gguf-rs.
+oracle:
+	cargo run --manifest-path tests/gguf-oracle/Cargo.toml
+
+# Licences, doubles, origins, advisories. Needs `cargo install cargo-deny --locked`, and the network for advisories.
+deny:
+	@if command -v cargo-deny >/dev/null; then cargo deny check; \
+	else echo "deny: skipped, cargo-deny is not installed (cargo install cargo-deny --locked)"; fi
+
+# The mutation tests, SCALE times as long and from another seed: about an hour on two cores. LICHEN_SEED replays a failure.
+SCALE ?= 50
+SEED ?= $(shell date +%s)
+soak:
+	LICHEN_FUZZ_SCALE=$(SCALE) LICHEN_SEED=$(SEED) cargo test --release -p lichen-tests -- --nocapture mutation mutated
+
+# Coverage-guided, SECONDS for each parser. Needs `cargo install cargo-fuzz --locked` and a C++ compiler; the stable
+# toolchain will do.
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS ?=
+fuzz:
+	tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+# What we write opens in llama.cpp and in transformers with bitsandbytes. Needs PyPI packages: tests/peers/README.md.
+PYTHON ?= python3
+peers:
+	cargo build --release
+	$(PYTHON) tests/peers/check_llama_cpp.py --model runtime/demo/lichen-demo-q8_0.gguf --lichen target/release/lichen
+	rm -rf target/peers && mkdir -p target/peers
+	target/release/lichen-host quantize --model tests/fixtures/tiny-gemma3 --format nf4 --out target/peers/nf4
+	$(PYTHON) tests/peers/check_transformers.py --model target/peers/nf4 --lichen target/release/lichen

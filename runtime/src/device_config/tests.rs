@@ -1,0 +1,128 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+use crate::memory_plan::{DEFAULT_CHUNK, DEFAULT_CONTEXT};
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../device-configs").join(name)
+}
+
+/// A folder of its own for each test, empty.
+fn folder(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("lichen-device-config-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).expect("a temporary folder");
+    dir
+}
+
+#[test]
+fn the_base_says_what_the_program_does() {
+    let base = DeviceConfig::read(&shipped("base.toml")).expect("sound");
+    let expected = DeviceConfig {
+        memory_budget_mib: None,
+        context_tokens: Some(DEFAULT_CONTEXT),
+        prefill_chunk_tokens: Some(DEFAULT_CHUNK),
+        threads: None,
+        kv_cache: Some(KvCacheChoice::Auto),
+    };
+    assert_eq!(base, expected);
+}
+
+#[test]
+fn a_board_differs_from_the_base() {
+    let nano = DeviceConfig::read(&shipped("jetson-nano-4gb.toml")).expect("sound");
+    assert_eq!(nano.memory_budget_bytes(), Some(2048 << 20));
+    assert_eq!(nano.kv_cache, Some(KvCacheChoice::Format(KvFormat::F16)));
+    assert_eq!(nano.context_tokens, Some(DEFAULT_CONTEXT), "inherited");
+}
+
+#[test]
+fn every_shipped_file_is_sound_and_holds_differences_only() {
+    let base = parse(&fs::read_to_string(shipped("base.toml")).expect("there")).expect("sound").0;
+    let mut n_boards = 0;
+    for entry in fs::read_dir(shipped("")).expect("there").map(|e| e.expect("readable").path()) {
+        if entry.extension().is_none_or(|e| e != "toml") || entry.ends_with("base.toml") {
+            continue;
+        }
+        DeviceConfig::read(&entry).unwrap_or_else(|e| panic!("{e}"));
+        let (own, parent) = parse(&fs::read_to_string(&entry).expect("there")).expect("sound");
+        assert_eq!(parent.as_deref(), Some("base.toml"), "{}", entry.display());
+        assert!(own.context_tokens.is_none() || own.context_tokens != base.context_tokens, "{}", entry.display());
+        assert!(own.kv_cache.is_none() || own.kv_cache != base.kv_cache, "{}", entry.display());
+        n_boards += 1;
+    }
+    assert!(n_boards >= 1);
+}
+
+#[test]
+fn mistakes_are_named_with_their_line() {
+    let huge = "9".repeat(80);
+    for (text, message) in [
+        ("\n\n\nthread = 4", "config line 4: unknown key \"thread\" (did you mean \"threads\"?)"),
+        ("temprature = 1", "config line 1: unknown key \"temprature\""),
+        ("threads = 0", "config line 1: threads is 0; 1 to 1024"),
+        ("threads = -1", "config line 1: threads is -1; 1 to 1024"),
+        ("threads = 9223372036854775808", "config line 1: threads is 9223372036854775808; 1 to 1024"),
+        ("threads = nan", "config line 1: threads is nan; 1 to 1024"),
+        ("threads = 4.0", "config line 1: threads is 4.0; 1 to 1024"),
+        ("threads = \"4\"", "config line 1: threads is \"4\"; 1 to 1024"),
+        ("threads = []", "config line 1: threads is an array; 1 to 1024"),
+        ("# a\nkv_cache = \"f64\"", "config line 2: kv_cache is \"f64\"; \"auto\", \"f32\", \"f16\" or \"int8\""),
+        ("[kv_cache]\n", "config line 1: kv_cache is a table; \"auto\", \"f32\", \"f16\" or \"int8\""),
+        (
+            "inherit = \"../base.toml\"",
+            "config line 1: inherit is \"../base.toml\"; the name of a .toml file in the same folder",
+        ),
+        // The first mistake of the file, not of the alphabet.
+        ("threads = 0\ncontext_tokens = 0", "config line 1: threads is 0; 1 to 1024"),
+        (&format!("threads = {huge}"), &format!("config line 1: threads is {huge}; 1 to 1024")),
+    ] {
+        let error = parse(text).expect_err(text);
+        assert_eq!(error.message(), message, "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_refused_with_its_line() {
+    for (text, line) in [("threads = 1\nthreads = 2\n", 2), ("threads 4", 1), ("\nthreads = ", 2), ("a = 'b", 1)] {
+        let error = parse(text).expect_err(text);
+        assert!(error.message().starts_with(&format!("config line {line}: ")), "{text:?}: {error}");
+        assert!(!error.message().contains('\n'), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn other_notations_of_a_number_are_read() {
+    assert_eq!(parse("context_tokens = 4_096").expect("sound").0.context_tokens, Some(4096));
+    assert_eq!(parse("context_tokens = 0x1000").expect("sound").0.context_tokens, Some(4096));
+    assert_eq!(parse("\u{feff}threads = 2\r\n").expect("sound").0.threads, Some(2));
+}
+
+#[test]
+fn the_nearest_file_wins_and_a_circle_ends() {
+    let dir = folder("chain");
+    let write = |name: &str, text: &str| fs::write(dir.join(name), text).expect("written");
+    write("base.toml", "threads = 1\ncontext_tokens = 64\n");
+    write("board.toml", "inherit = \"base.toml\"\nthreads = 2\n");
+    let board = DeviceConfig::read(&dir.join("board.toml")).expect("sound");
+    assert_eq!((board.threads, board.context_tokens), (Some(2), Some(64)));
+
+    write("base.toml", "inherit = \"board.toml\"\n");
+    let error = DeviceConfig::read(&dir.join("board.toml")).expect_err("a circle");
+    assert!(error.message().ends_with("inherits through more than 8 files (a circle?)"), "{error}");
+
+    write("base.toml", "treads = 1\n");
+    let error = DeviceConfig::read(&dir.join("board.toml")).expect_err("the parent is wrong");
+    let parent = dir.join("base.toml");
+    let expected = format!("{}: config line 1: unknown key \"treads\" (did you mean \"threads\"?)", parent.display());
+    assert_eq!(error.message(), expected);
+    fs::remove_dir_all(&dir).expect("ours");
+}
+
+#[test]
+fn deep_nesting_does_not_fell_the_reader() {
+    for text in [format!("threads = {}", "[".repeat(100_000)), format!("a{} = 1", ".b".repeat(100_000))] {
+        assert!(parse(&text).is_err());
+    }
+}
