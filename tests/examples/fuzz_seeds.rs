@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use lichen_tests::formats::mutate;
 use lichen_tests::formats::random::Random;
 
+/// One input from a random source.
+type Maker = fn(&mut Random) -> Vec<u8>;
+
 const N_SEEDS: usize = 200;
 
 fn main() -> ExitCode {
@@ -14,7 +17,7 @@ fn main() -> ExitCode {
         eprintln!("usage: fuzz_seeds FOLDER");
         return ExitCode::from(2);
     };
-    let makers: [(&str, fn(&mut Random) -> Vec<u8>); 5] = [
+    let makers: [(&str, Maker); 5] = [
         ("gguf", mutate::gguf),
         ("gguf_adapter", mutate::gguf_adapter),
         ("safetensors", mutate::safetensors),

@@ -3,7 +3,7 @@
 //! A model's own Jinja template is rendered when it has one; Gemma's and ChatML are built in for models without.
 //!
 //! **What is typed in a message can never become a control token.** Before rendering, every character of every message
-//! is replaced by a private twin ([`shadow`]), so the template's own text and the messages' stay distinguishable
+//! is replaced by a private twin (`shadow.rs`), so the template's own text and the messages' stay distinguishable
 //! through whatever the template does: trimming, joining, reordering. Control tokens are looked for in that rendering,
 //! where no character of a message can be part of one; the text between them is turned back and encoded with control
 //! tokens off. Token boundaries therefore fall exactly where encoding the whole rendering would put them, and for

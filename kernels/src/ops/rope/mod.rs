@@ -1,5 +1,5 @@
 //! Rotary position embedding, halves rotated against each other (NeoX order, as Gemma and Qwen use it):
-//! `(a, b) -> (a cos - b sin, b cos + a sin)` for a = x[i], b = x[i + D/2]. Su et al. 2021, arXiv 2104.09864.
+//! `(a, b) -> (a cos - b sin, b cos + a sin)` for `a = x[i]`, `b = x[i + D/2]`. Su et al. 2021, arXiv 2104.09864.
 
 use crate::device::Device;
 use crate::simd::per_isa;
