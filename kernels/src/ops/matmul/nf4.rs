@@ -43,8 +43,6 @@ mod avx512 {
 
     /// Rows whose sums run side by side, to hide the latency of the fused product.
     const ROWS: usize = 8;
-    /// How far ahead of its use a cache line of nibbles is asked for.
-    const PREFETCH_BYTES: usize = 1024;
 
     /// The table, and what turns eight bytes into sixteen indices: which half of them a lane looks at, and the shift that
     /// brings its nibble down. `vpermps` looks at four bits, so the ones above need no masking.
@@ -102,13 +100,19 @@ mod avx512 {
         for first in (0..n).step_by(ROWS) {
             // Fewer rows than ROWS are computed again and dropped.
             let row: [usize; ROWS] = std::array::from_fn(|r| (first + r).min(n - 1) * n_blocks);
+            // The rows after these are read in order while these are computed, so DRAM sees one stream.
+            let next = nibbles.as_ptr().wrapping_add((first + ROWS) * n_blocks * nf4::BLOCK_BYTES);
+            let rows_left = n.saturating_sub(first + ROWS).min(ROWS);
+            let lines = (rows_left * nf4::BLOCK_BYTES).div_ceil(64);
             let mut acc = [_mm512_setzero_ps(); ROWS];
             for b in 0..n_blocks {
+                for line in 0..lines {
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((b * lines + line) * 64) as *const i8);
+                }
                 let xs: [__m512; 4] =
                     std::array::from_fn(|i| _mm512_loadu_ps(x.as_ptr().add(b * nf4::BLOCK + i * LANES)));
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let p = nibbles.as_ptr().add((row[r] + b) * nf4::BLOCK_BYTES);
-                    _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(PREFETCH_BYTES) as *const i8);
                     let block = load_block(p);
                     let scale = _mm512_set1_ps(*absmax.as_ptr().add(row[r] + b));
                     for (i, x) in xs.iter().enumerate() {

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use clap::Args;
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Format;
+use lichen_runtime::device_config::{DeviceConfig, KvCacheChoice};
 use lichen_runtime::engine::{AdapterPath, DeviceChoice, EngineOptions};
+use lichen_runtime::Error;
 
 /// Largest value of a flag that counts tokens or rows.
 const COUNT_MAX: usize = 1 << 24;
@@ -39,27 +41,42 @@ pub struct MachineArgs {
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true, value_parser = number(1, COUNT_MAX))]
     pub context: Option<usize>,
     /// How keys and values are kept: auto, f32, f16 or int8 [default: auto, which is f32 where that is small, else f16]
-    #[arg(long, value_name = "FORMAT", default_value = "auto", hide_default_value = true, value_parser = kv_format)]
-    pub kv_cache: KvChoice,
+    #[arg(long, value_name = "FORMAT", value_parser = kv_format)]
+    pub kv_cache: Option<KvChoice>,
     /// Prompt tokens computed at once [default: 128]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true, value_parser = number(1usize, 4096))]
     pub prefill_chunk: Option<usize>,
+    /// A board's defaults for the five flags above, such as device-configs/jetson-nano-4gb.toml; flags win
+    #[arg(long, value_name = "FILE")]
+    pub device_config: Option<PathBuf>,
 }
 
 impl MachineArgs {
-    /// What the engine is opened with.
-    pub fn options(&self, model: &ModelArgs) -> EngineOptions {
-        EngineOptions {
+    /// What the engine is opened with: flags first, then the board's file.
+    ///
+    /// # Errors
+    /// The board's file cannot be read or says something it may not.
+    pub fn options(&self, model: &ModelArgs) -> Result<EngineOptions, Error> {
+        let board = match &self.device_config {
+            Some(path) => DeviceConfig::read(path)?,
+            None => DeviceConfig::default(),
+        };
+        let kv_cache = self.kv_cache.map_or(board.kv_cache, |choice| choice.0.map(KvCacheChoice::Format));
+        Ok(EngineOptions {
             model: model.model.clone(),
             adapter: model.adapter.clone(),
             device: self.device,
-            threads: self.threads,
-            memory_budget: self.memory_budget,
+            threads: self.threads.or(board.threads),
+            memory_budget: self.memory_budget.or(board.memory_budget_bytes()),
             context: self.context,
-            chunk: self.prefill_chunk,
-            kv_format: self.kv_cache.0,
+            usual_context: board.context_tokens,
+            chunk: self.prefill_chunk.or(board.prefill_chunk_tokens),
+            kv_format: match kv_cache {
+                Some(KvCacheChoice::Format(format)) => Some(format),
+                Some(KvCacheChoice::Auto) | None => None,
+            },
             logit_rows: 1,
-        }
+        })
     }
 }
 

@@ -49,7 +49,7 @@ pub struct BenchArgs {
 }
 
 pub fn run(args: &BenchArgs) -> Outcome<()> {
-    let options = args.machine.options(&args.model);
+    let options = args.machine.options(&args.model)?;
     let engine = match &args.geometry {
         Some(name) => Engine::synthetic(name, args.format, &options)?,
         None => Engine::open(&options)?,

@@ -57,7 +57,7 @@ pub struct ChatArgs {
 }
 
 pub fn run(args: &ChatArgs) -> Outcome<()> {
-    let engine = open_with(&args.machine.options(&args.model))?;
+    let engine = open_with(&args.machine.options(&args.model)?)?;
     let options = ChatOptions {
         system: args.sampling.system.clone(),
         sampling: sampling(&args.sampling, &engine),

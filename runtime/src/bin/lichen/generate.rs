@@ -56,7 +56,7 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
         Some("-") => Some(read_stdin()?),
         other => other.map(str::to_string),
     };
-    let engine = open_with(&args.machine.options(&args.model))?;
+    let engine = open_with(&args.machine.options(&args.model)?)?;
     let prompt = encode(args, &engine, text.as_deref())?;
     let config = sampling(&args.sampling, &engine);
     let mut sampler = Sampler::new(config, engine.model.config.vocab_size)?;

@@ -34,7 +34,7 @@ pub struct InfoArgs {
 }
 
 pub fn run(args: &InfoArgs) -> Outcome<()> {
-    let options = args.machine.options(&args.model);
+    let options = args.machine.options(&args.model)?;
     let opened = Opened::new(&options)?;
     let parts = parts(&opened)?;
     let facts = as_json(&opened, &parts, &options)?;

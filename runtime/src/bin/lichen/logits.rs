@@ -39,7 +39,7 @@ pub struct LogitsArgs {
 
 pub fn run(args: &LogitsArgs) -> Outcome<()> {
     let TokenIds(tokens) = &args.tokens;
-    let mut options = args.machine.options(&args.model);
+    let mut options = args.machine.options(&args.model)?;
     // Exactly as many positions as are needed, unless somebody asks for another context.
     options.context = options.context.or(Some(tokens.len()));
     options.logit_rows = LOGIT_ROWS.min(tokens.len());

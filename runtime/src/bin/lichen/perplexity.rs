@@ -41,7 +41,7 @@ pub struct PerplexityArgs {
 
 pub fn run(args: &PerplexityArgs) -> Outcome<()> {
     let text = read_text(&args.text)?;
-    let mut options = args.machine.options(&args.model);
+    let mut options = args.machine.options(&args.model)?;
     options.logit_rows = LOGIT_ROWS;
     let engine = open_with(&options)?;
     let mut session = engine.session();

@@ -34,7 +34,7 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs) -> Outcome<()> {
-    let options = args.machine.options(&args.model);
+    let options = args.machine.options(&args.model)?;
     let (name, plan) = match &args.geometry {
         Some(name) => (format!("{name} {}", args.format), plan_synthetic(name, args.format, &options)?),
         None => {

@@ -44,11 +44,12 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
         let scale_at = scale_offsets(&w, valid);
         // The next group is read in order while this one is computed, so DRAM sees one stream and not sixteen.
         let next = base.wrapping_add(GROUP * w.row_bytes);
-        let lines = (GROUP * w.row_bytes / 64).div_ceil(w.n_blocks);
+        let rows_left = rows.end.saturating_sub(first + GROUP).min(GROUP);
+        let lines = (rows_left * w.row_bytes / 64).div_ceil(w.n_blocks);
         let mut acc = _mm512_setzero_ps();
         for b in 0..w.n_blocks {
             for line in 0..lines {
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((b * lines + line) * 64) as *const i8);
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add((b * lines + line) * 64) as *const i8);
             }
             let block = base.add(b * w.block_bytes);
             let x0 = load(q, b);
