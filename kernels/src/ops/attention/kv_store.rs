@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::view::View;
 
@@ -190,7 +191,7 @@ impl Plane {
         match format {
             KvFormat::F32 => self.floats[cells].copy_from_slice(x),
             KvFormat::F16 => {
-                self.halves[cells].iter_mut().zip(x).for_each(|(h, v)| *h = f16::from_f32(*v).to_bits());
+                self.halves[cells].reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
             }
             KvFormat::I8 => {
                 let amax = x.iter().fold(0.0f32, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });

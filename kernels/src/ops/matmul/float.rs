@@ -40,7 +40,7 @@ pub fn matmul(
             buffer.resize(needed, 0.0);
         }
         let (decoded, sums) = buffer.split_at_mut(w_rows * cols);
-        if n_rows == 1 && nf4_matvec(isa, weights, rows.clone(), x.host(), &mut sums[..n]) {
+        if n_rows == 1 && nf4_matvec(isa, weights, rows.clone(), x.host(), &mut decoded[..cols], &mut sums[..n]) {
             return store(0, &sums[..n]);
         }
         if n_rows == 1 {
@@ -65,11 +65,11 @@ pub fn matmul(
 }
 
 /// Products of NF4 rows straight from their nibbles; false when this is not NF4 or the instruction set has no such kernel.
-fn nf4_matvec(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &[f32], out: &mut [f32]) -> bool {
+fn nf4_matvec(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &[f32], scratch: &mut [f32], out: &mut [f32]) -> bool {
     weights.format() == Format::NF4 && {
         let (row_bytes, blocks) = (weights.cols() / 2, weights.cols() / crate::formats::nf4::BLOCK);
         let nibbles = &weights.bytes()[rows.start * row_bytes..rows.end * row_bytes];
-        nf4::matvec(isa, nibbles, &weights.absmax()[rows.start * blocks..rows.end * blocks], x, out)
+        nf4::matvec(isa, nibbles, &weights.absmax()[rows.start * blocks..rows.end * blocks], x, scratch, out)
     }
 }
 
