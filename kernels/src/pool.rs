@@ -90,6 +90,17 @@ impl ThreadPool {
         }
     }
 
+    /// Cuts `data` into chunks of `chunk_len` (the last may be shorter) and calls `task(i, chunk)` for each, on all threads.
+    pub fn for_chunks<T: Send>(&self, data: &mut [T], chunk_len: usize, task: &(dyn Fn(usize, &mut [T]) + Sync)) {
+        let (n, parts) = (data.len(), Disjoint::new(data));
+        self.run(n.div_ceil(chunk_len), &|i| {
+            let start = i * chunk_len;
+            // SAFETY:
+            // - Each task number is used once, and chunks are disjoint.
+            task(i, unsafe { parts.part(start, chunk_len.min(n - start)) });
+        });
+    }
+
     /// Calls `task(i)` once for each `i < n_tasks`, on all threads, and returns when all have returned.
     /// A panic in a task is raised again here.
     pub fn run(&self, n_tasks: usize, task: &(dyn Fn(usize) + Sync)) {

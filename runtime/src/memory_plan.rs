@@ -9,6 +9,7 @@ use lichen_kernels::ops::{matmul, rope::RopeTable};
 use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
 use crate::model_config::ModelConfig;
+use crate::sampler::{Sampler, SamplerConfig};
 
 /// What a session may use; everything else follows from the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl MemoryPlan {
             ("attention scores", attention::Scratch::size_bytes(limits.n_threads, limits.context)),
             ("rope tables", 2 * RopeTable::size_bytes(limits.context, config.head_dim)),
             ("logits", 4 * limits.logit_rows * config.vocab_size),
-            ("sampler", 8 * config.vocab_size),
+            ("sampler", Sampler::memory_bytes(&SamplerConfig::default(), config.vocab_size)),
             ("tokenizer", model.tokenizer),
             ("adapters", model.adapters),
             ("program", PROGRAM_BYTES),

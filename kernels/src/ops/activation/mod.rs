@@ -3,7 +3,6 @@
 
 use crate::device::Device;
 use crate::math;
-use crate::pool::Disjoint;
 use crate::simd::per_isa;
 
 /// The gate's function.
@@ -21,16 +20,9 @@ pub fn forward(device: &Device, activation: Activation, gate: &mut [f32], up: &[
     assert_eq!(gate.len(), up.len());
     match device {
         Device::Cpu(cpu) => {
-            let n = gate.len();
-            let gate = Disjoint::new(gate);
-            cpu.pool.run(n.div_ceil(CHUNK), &|task| {
-                let start = task * CHUNK;
-                let len = CHUNK.min(n - start);
-                // SAFETY:
-                // - Chunks are disjoint.
-                #[allow(unsafe_code)]
-                let gate = unsafe { gate.part(start, len) };
-                gated(cpu.isa, activation, gate, &up[start..start + len]);
+            cpu.pool.for_chunks(gate, CHUNK, &|i, gate| {
+                let start = i * CHUNK;
+                gated(cpu.isa, activation, gate, &up[start..start + gate.len()]);
             });
         }
     }

@@ -3,27 +3,21 @@
 //! `weight` is the factor itself: Gemma's files store w for a factor of 1 + w, and the reader adds the one.
 //! Zhang and Sennrich 2019, arXiv 1910.07467.
 
-use std::ops::Range;
-
-use crate::device::{Cpu, Device};
-use crate::pool::Disjoint;
+use crate::device::Device;
 use crate::simd::{fold_lanes, per_isa, LANES};
 use crate::view::{View, ViewMut};
 
 /// Shapes: `out`, `x` (T, D), `weight` (D). Also the QK-norm, with T = tokens * heads and D = head_dim.
 pub fn forward(device: &Device, mut out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, weight: &[f32], eps: f32) {
-    let [n_rows, dim] = x.shape();
+    let [_, dim] = x.shape();
     assert_eq!(out.shape(), x.shape());
     assert_eq!(weight.len(), dim);
     match device {
         Device::Cpu(cpu) => {
-            let out = Disjoint::new(out.host_mut());
-            by_rows(cpu, n_rows, dim, &|rows| {
-                // SAFETY:
-                // - Tasks hold disjoint rows.
-                #[allow(unsafe_code)]
-                let out = unsafe { out.part(rows.start * dim, rows.len() * dim) };
-                norm_rows(cpu.isa, out, &x.host()[rows.start * dim..rows.end * dim], weight, eps);
+            let chunk = chunk_len(dim);
+            cpu.pool.for_chunks(out.host_mut(), chunk, &|i, out| {
+                let start = i * chunk;
+                norm_rows(cpu.isa, out, &x.host()[start..start + out.len()], weight, eps);
             });
         }
     }
@@ -31,28 +25,18 @@ pub fn forward(device: &Device, mut out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2
 
 /// The same with `x` replaced by the result.
 pub fn forward_in_place(device: &Device, mut x: ViewMut<'_, f32, 2>, weight: &[f32], eps: f32) {
-    let [n_rows, dim] = x.shape();
+    let [_, dim] = x.shape();
     assert_eq!(weight.len(), dim);
     match device {
         Device::Cpu(cpu) => {
-            let x = Disjoint::new(x.host_mut());
-            by_rows(cpu, n_rows, dim, &|rows| {
-                // SAFETY:
-                // - Tasks hold disjoint rows.
-                #[allow(unsafe_code)]
-                let x = unsafe { x.part(rows.start * dim, rows.len() * dim) };
-                norm_rows_in_place(cpu.isa, x, weight, eps);
-            });
+            cpu.pool.for_chunks(x.host_mut(), chunk_len(dim), &|_, x| norm_rows_in_place(cpu.isa, x, weight, eps));
         }
     }
 }
 
-/// Rows of one task: 16 k values take about 5 microseconds.
-const VALUES_PER_TASK: usize = 16 << 10;
-
-fn by_rows(cpu: &Cpu, n_rows: usize, dim: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
-    let rows = (VALUES_PER_TASK / dim).max(1);
-    cpu.pool.run(n_rows.div_ceil(rows), &|i| task(i * rows..((i + 1) * rows).min(n_rows)));
+/// Values of one task, whole rows: 16 k take about 5 microseconds.
+fn chunk_len(dim: usize) -> usize {
+    ((16 << 10) / dim).max(1) * dim
 }
 
 per_isa! {
