@@ -1,6 +1,7 @@
 //! Numbers, shapes, weight formats and devices. This crate has never heard of text, a file, a model or a session.
 #![deny(unsafe_code)]
 
+pub mod cuda;
 pub mod device;
 pub mod formats;
 pub mod math;
