@@ -7,6 +7,7 @@ mod error;
 mod graph;
 mod launch;
 mod memory;
+mod pack;
 mod packed;
 
 use std::path::PathBuf;
