@@ -7,13 +7,11 @@ use crate::cuda::{Allocation, DeviceError, DevicePtr};
 use crate::device::Device;
 
 /// Owns memory of a device that lives as long as a session or a model: allocated once, never grown.
-#[derive(Debug)]
 pub struct Buffer<T> {
     storage: Storage<T>,
     len: usize,
 }
 
-#[derive(Debug)]
 enum Storage<T> {
     Host(Vec<T>),
     Cuda(Allocation),
@@ -39,7 +37,7 @@ impl<T: Pod> Buffer<T> {
         match device {
             Device::Cpu(_) => Ok(Buffer { storage: Storage::Host(values.to_vec()), len: values.len() }),
             Device::Cuda(cuda) => {
-                let allocation = cuda.alloc(size_of_val(values))?;
+                let mut allocation = cuda.alloc(size_of_val(values))?;
                 allocation.write(0, bytemuck::cast_slice(values))?;
                 Ok(Buffer { storage: Storage::Cuda(allocation), len: values.len() })
             }
@@ -57,8 +55,8 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
-    fn on(allocation: Allocation, len: usize) -> Result<Self, DeviceError> {
-        allocation.clear()?;
+    fn on(mut allocation: Allocation, len: usize) -> Result<Self, DeviceError> {
+        allocation.fill_zero()?;
         Ok(Buffer { storage: Storage::Cuda(allocation), len })
     }
 

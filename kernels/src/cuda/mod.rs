@@ -7,6 +7,7 @@ mod error;
 mod graph;
 mod launch;
 mod memory;
+mod packed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use error::DeviceError;
 pub use graph::Graph;
 pub use launch::{Arg, DevicePtr, LaunchShape};
 pub use memory::{Allocation, Arena, PinnedBytes};
+pub use packed::PackedMatrix;
 
 /// Why no kernels are there; `None` when they are.
 pub const NOT_COMPILED: Option<&str> = None;
@@ -96,6 +98,20 @@ impl Cuda {
         unimplemented!()
     }
     pub fn arena(&self, _bytes: usize) -> Result<Arena, DeviceError> {
+        unimplemented!()
+    }
+
+    /// Starts the copy of `bytes` of `from` to byte `at` of `to`, in order with the launches; may be captured. A failure is
+    /// recorded as a launch's is.
+    pub fn copy_from_pinned(&self, _to: &Allocation, _at: usize, _from: &PinnedBytes, _bytes: std::ops::Range<usize>) {
+        unimplemented!()
+    }
+    /// Starts the copy of `bytes` of `from` to byte `at` of `to`, in order with the launches; may be captured.
+    pub fn copy_to_pinned(&self, _to: &PinnedBytes, _at: usize, _from: &Allocation, _bytes: std::ops::Range<usize>) {
+        unimplemented!()
+    }
+    /// Starts the copy of `len` bytes between addresses on the device.
+    pub fn copy_on_device(&self, _to: DevicePtr, _from: DevicePtr, _len: usize) {
         unimplemented!()
     }
 }

@@ -1,6 +1,8 @@
 //! Gated feed-forward activations: `out[i] = act(gate[i]) * up[i]`, act = GELU (tanh) for Gemma, SiLU for Qwen.
 //! Shazeer 2020, arXiv 2002.05202.
 
+mod cuda;
+
 use crate::device::Device;
 use crate::math;
 use crate::simd::per_isa;
@@ -78,7 +80,7 @@ mod tests {
         }
         let device = Device::cpu(1).unwrap();
         let mut gate = [f32::NAN];
-        forward(&device, Activation::Silu, &mut gate, &[1.0]);
+        forward(&device, Activation::Silu, ViewMut::new(&mut gate, [1]), View::new(&[1.0], [1]));
         assert!(gate[0].is_nan());
     }
 }

@@ -1,5 +1,7 @@
 //! Embedding lookup: `out[t] = table[token[t]] * scale` (Gemma scales by the square root of the width).
 
+mod cuda;
+
 use crate::device::Device;
 use crate::matrix::Matrix;
 use crate::step::Step;

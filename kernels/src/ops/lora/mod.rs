@@ -1,5 +1,7 @@
 //! Low-rank adaptation beside a frozen matrix: `y += scale * B (A x)`. Hu et al. 2021, arXiv 2106.09685.
 
+mod cuda;
+
 use crate::device::Device;
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
