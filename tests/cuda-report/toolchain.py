@@ -1,0 +1,118 @@
+"""Finds clang, ptxas and nvdisasm, and runs them: .cu to PTX to cubin to SASS.
+
+LICHEN_CLANG, LICHEN_PTXAS and LICHEN_NVDISASM name the programs; without them the search path does.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# Architecture: version of the PTX language, as in kernels/build.rs.
+ARCHS = {53: "6.3", 72: "6.3", 80: "7.0", 87: "7.4", 90: "7.8"}
+
+
+def fail(sentence):
+    sys.exit(f"cuda-report: {sentence}")
+
+
+def find(variable, names, what):
+    """The program that `variable` names, or the first of `names` on the search path."""
+    named = os.environ.get(variable)
+    if named:
+        path = shutil.which(named)
+        return path or fail(f"{variable}={named} is not a program")
+    for name in names:
+        path = shutil.which(name)
+        if path:
+            return path
+    return fail(f"no {what}: set {variable} to one (.ci/run downloads it)")
+
+
+def run(command):
+    """Standard output and standard error together; anything but success ends the report."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        fail(f"{' '.join(map(str, command))} failed:\n{done.stderr}{done.stdout}")
+    return done.stdout + done.stderr
+
+
+class Tools:
+    """The three programs and their versions."""
+
+    def __init__(self):
+        self.clang = find("LICHEN_CLANG", ["clang-19", "clang++-19", "clang"], "clang")
+        self.ptxas = find("LICHEN_PTXAS", ["ptxas"], "ptxas")
+        self.nvdisasm = find("LICHEN_NVDISASM", ["nvdisasm"], "nvdisasm")
+        # Debian's own revision stands behind the version: it does not change what is generated.
+        self.clang_version = self.version(self.clang, r"clang version ([0-9.]+)")
+        self.ptxas_version = self.version(self.ptxas, r"release [0-9.]+, V([0-9.]+)")
+        self.nvdisasm_version = self.version(self.nvdisasm, r"release [0-9.]+, V([0-9.]+)")
+
+    def version(self, program, pattern):
+        found = re.search(pattern, run([program, "--version"]))
+        return found.group(1) if found else fail(f"{program} does not say its version")
+
+
+@dataclass
+class Module:
+    """One .cu file for one architecture."""
+
+    name: str
+    arch: int
+    ptx: pathlib.Path
+    cubin: pathlib.Path = None
+    # What ptxas -v said.
+    log: str = ""
+    ptxas_s: float = 0.0
+
+
+def sources():
+    found = sorted((ROOT / "kernels/src/ops").glob("**/*.cu"))
+    return found or fail("no .cu file under kernels/src/ops")
+
+
+def compile_all(tools, out):
+    """Every source for every architecture, as kernels/build.rs does it."""
+    jobs = [(source, arch) for source in sources() for arch in ARCHS]
+
+    def compile_one(job):
+        source, arch = job
+        ptx = out / f"{source.stem}.sm_{arch}.ptx"
+        flag = "+ptx" + ARCHS[arch].replace(".", "")
+        run([tools.clang, "-x", "cuda", "-std=c++17", "--cuda-device-only", f"--cuda-gpu-arch=sm_{arch}",
+             "-nocudainc", "-nocudalib", "-Xclang", "-target-feature", "-Xclang", flag, "-O3", "-ffp-contract=off",
+             f"-DLICHEN_ARCH={arch}", f"-I{ROOT}/kernels/cuda", f"-I{ROOT}/kernels/src/formats", "-S", source,
+             "-o", ptx])
+        return Module(source.stem, arch, ptx)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, jobs))
+
+
+def collect(folder):
+    """The PTX a build left behind: <name>.sm_<arch>.ptx."""
+    found = []
+    for ptx in sorted(pathlib.Path(folder).glob("*.sm_*.ptx")):
+        name, arch = re.fullmatch(r"(.+)\.sm_(\d+)\.ptx", ptx.name).groups()
+        found.append(Module(name, int(arch), ptx))
+    return found or fail(f"no <name>.sm_<arch>.ptx in {folder}")
+
+
+def assemble(tools, module, out):
+    """One after the other, so that the times mean something."""
+    module.cubin = out / f"{module.ptx.stem}.cubin"
+    began = time.monotonic()
+    module.log = run([tools.ptxas, "-v", f"-arch=sm_{module.arch}", module.ptx, "-o", module.cubin])
+    module.ptxas_s = time.monotonic() - began
+
+
+def disassemble(tools, module):
+    return run([tools.nvdisasm, "--print-code", module.cubin])
