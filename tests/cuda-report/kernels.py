@@ -72,7 +72,7 @@ def read_log(module, kernels):
     current = None
     for line in module.log.splitlines():
         if found := re.search(r"Compiling entry function '(\w+)'", line):
-            current = kernels[found.group(1)]
+            current = kernels.get(found.group(1))
         elif current is None:
             continue
         elif found := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
