@@ -1,17 +1,23 @@
 //! Numbers, shapes, weight formats and devices. This crate has never heard of text, a file, a model or a session.
 #![deny(unsafe_code)]
 
+pub mod cuda;
 pub mod device;
 pub mod formats;
 pub mod math;
 pub mod matrix;
 pub mod ops;
 pub mod pool;
+pub mod readback;
 pub mod simd;
+pub mod step;
 pub mod view;
 
+pub use cuda::DeviceError;
 pub use device::{Cpu, Device};
 pub use formats::Format;
 pub use matrix::{Matrix, SharedBytes};
+pub use readback::Readback;
 pub use simd::Isa;
+pub use step::Step;
 pub use view::{Buffer, View, ViewMut};
