@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The static evidence of the CUDA kernels: registers, shared memory, spills, slots per weight, sizes.
 
-Compiles every kernels/src/ops/**/*.cu (or takes the PTX of a build with --ptx), assembles it with ptxas, disassembles the
-matrix-vector kernels of sm_53, and writes the table beside this file. With --check nothing is written: it fails on a
-spill, on a lost budget, and on a table that is not what these sources give.
+Compiles every kernels/src/ops/**/*.cu as kernels/build.rs does, assembles it with ptxas, disassembles the matrix-vector
+kernels of sm_53, and writes the table beside this file. With --check nothing is written: it fails on a spill, on a lost
+budget, and on a table that is not what these sources give.
 
-    python3 tests/cuda-report/report.py [--check] [--ptx FOLDER] [--keep FOLDER]
+    python3 tests/cuda-report/report.py [--check] [--built target/debug] [--keep FOLDER]
 """
 
 import argparse
@@ -28,15 +28,16 @@ TIMES_HEADING = "## Time of ptxas"
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the committed table instead of writing it")
-    parser.add_argument("--ptx", help="a folder of <name>.sm_<arch>.ptx to read instead of compiling")
+    parser.add_argument("--built", help="a build's folder: fails where the PTX embedded there is another")
     parser.add_argument("--keep", help="a folder for the PTX and the cubins")
     args = parser.parse_args()
     tools = toolchain.Tools()
     with tempfile.TemporaryDirectory() as scratch:
         out = pathlib.Path(args.keep or scratch)
         out.mkdir(parents=True, exist_ok=True)
-        modules = toolchain.collect(args.ptx) if args.ptx else toolchain.compile_all(tools, out)
+        modules = toolchain.compile_all(tools, out)
         table, offences = measure(tools, modules, out)
+        offences += toolchain.differences(modules, pathlib.Path(args.built)) if args.built else []
     for offence in offences:
         print(f"cuda-report: {offence}", file=sys.stderr)
     if args.check:

@@ -61,7 +61,7 @@ SASS = """.text.matvec:
 class Ptx(unittest.TestCase):
     def read(self, ptx=PTX, stack=0, spill=0, registers=39):
         with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "a.sm_53.ptx"
+            path = pathlib.Path(folder) / "53-a.ptx"
             path.write_text(ptx)
             module = Module("a", 53, path, log=LOG.format(stack=stack, spill=spill, registers=registers))
             found, offences = kernels.from_ptx(module)

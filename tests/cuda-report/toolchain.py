@@ -65,6 +65,7 @@ class Tools:
 class Module:
     """One .cu file for one architecture."""
 
+    # Below kernels/src/ops, without the ending: matmul/decode.
     name: str
     arch: int
     ptx: pathlib.Path
@@ -80,30 +81,37 @@ def sources():
 
 
 def compile_all(tools, out):
-    """Every source for every architecture, as kernels/build.rs does it."""
+    """Every source for every architecture, with the flags of kernels/build.rs and its names for what comes out."""
     jobs = [(source, arch) for source in sources() for arch in ARCHS]
 
     def compile_one(job):
         source, arch = job
-        ptx = out / f"{source.stem}.sm_{arch}.ptx"
+        name = str(source.relative_to(ROOT / "kernels/src/ops").with_suffix(""))
+        ptx = out / f"{arch}-{name.replace('/', '-')}.ptx"
         flag = "+ptx" + ARCHS[arch].replace(".", "")
-        run([tools.clang, "-x", "cuda", "-std=c++17", "--cuda-device-only", f"--cuda-gpu-arch=sm_{arch}",
-             "-nocudainc", "-nocudalib", "-Xclang", "-target-feature", "-Xclang", flag, "-O3", "-ffp-contract=off",
-             f"-DLICHEN_ARCH={arch}", f"-I{ROOT}/kernels/cuda", f"-I{ROOT}/kernels/src/formats", "-S", source,
-             "-o", ptx])
-        return Module(source.stem, arch, ptx)
+        run([tools.clang, "-x", "cuda", "-std=c++17", "--cuda-device-only", "-nocudainc", "-nocudalib",
+             f"--cuda-gpu-arch=sm_{arch}", "-Xclang", "-target-feature", "-Xclang", flag, "-O3", "-ffp-contract=off",
+             f"-I{ROOT}/kernels/cuda", f"-DLICHEN_ARCH={arch}", "-S", source, "-o", ptx])
+        return Module(name, arch, ptx)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(compile_one, jobs))
+        modules = list(pool.map(compile_one, jobs))
+    # A file may have nothing for an architecture.
+    return [m for m in modules if ".entry" in m.ptx.read_text()]
 
 
-def collect(folder):
-    """The PTX a build left behind: <name>.sm_<arch>.ptx."""
+def differences(modules, target):
+    """What is measured must be what a build in `target` embeds: the PTX of both, compared."""
+    tables = sorted(target.glob("build/lichen-kernels-*/out/ptx_table.rs"), key=lambda path: path.stat().st_mtime)
+    if not tables:
+        return [f"no build of lichen-kernels in {target}"]
+    built = tables[-1].parent
     found = []
-    for ptx in sorted(pathlib.Path(folder).glob("*.sm_*.ptx")):
-        name, arch = re.fullmatch(r"(.+)\.sm_(\d+)\.ptx", ptx.name).groups()
-        found.append(Module(name, int(arch), ptx))
-    return found or fail(f"no <name>.sm_<arch>.ptx in {folder}")
+    for module in modules:
+        other = built / module.ptx.name
+        if not other.exists() or other.read_bytes() != module.ptx.read_bytes():
+            found.append(f"{module.ptx.name} is not what the build embeds ({other})")
+    return found
 
 
 def assemble(tools, module, out):
