@@ -53,3 +53,11 @@ CUDA_TOOLS ?= target/cuda-tools
 cuda-report:
 	tests/cuda-report/fetch_tools.sh $(CUDA_TOOLS)
 	LICHEN_PTXAS=$(CUDA_TOOLS)/ptxas LICHEN_NVDISASM=$(CUDA_TOOLS)/nvdisasm $(PYTHON) tests/cuda-report/report.py
+
+# The CUDA kernels on a real GPU: parity tests, benchmarks, one JSON under tests/benchmarks/results (or in OUT). The package
+# runs by itself on a machine without cargo: copy target/gpu-check.tar.gz there, unpack it, start run.sh.
+gpu-package:
+	tests/gpu-check/package.sh target/gpu-check
+
+gpu-check: gpu-package
+	OUT=$(or $(OUT),tests/benchmarks/results) target/gpu-check/run.sh
