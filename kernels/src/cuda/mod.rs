@@ -21,6 +21,9 @@ pub use packed::PackedMatrix;
 /// Why no kernels are there; `None` when they are.
 pub const NOT_COMPILED: Option<&str> = None;
 
+/// The oldest architecture with kernels: Maxwell, as on the Jetson Nano.
+pub const LEAST_CAPABILITY: u32 = 53;
+
 /// An open device. Clones share it; any thread may use it.
 #[derive(Clone)]
 pub struct Cuda(#[allow(dead_code)] Arc<()>);
@@ -51,6 +54,18 @@ pub struct DeviceInfo {
     pub n_sms: u32,
     /// Shared memory a block may ask for.
     pub max_shared_bytes: u32,
+}
+
+/// Architectures whose kernels are in this program.
+pub fn embedded_archs() -> Vec<u32> {
+    unimplemented!()
+}
+
+impl DeviceInfo {
+    /// True for the emulator of the tests.
+    pub fn is_emulated(&self) -> bool {
+        self.name.starts_with("Lichen emulated")
+    }
 }
 
 impl Cuda {

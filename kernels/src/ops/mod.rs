@@ -4,6 +4,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod bandwidth;
 
 pub mod embedding;
 pub mod lora;
@@ -11,6 +12,7 @@ pub mod matmul;
 pub mod residual;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sampling;
 
 #[cfg(test)]
 pub(crate) mod testing;
