@@ -1,11 +1,13 @@
 //! Where an op runs: a closed set, so an enum.
 
+use crate::cuda::{Cuda, DeviceError};
 use crate::pool::ThreadPool;
 use crate::simd::Isa;
 
 /// A device and everything an op needs to run there.
 pub enum Device {
     Cpu(Cpu),
+    Cuda(Cuda),
 }
 
 /// The CPU backend: threads, and the instruction set they use.
@@ -35,6 +37,16 @@ impl Device {
                 let n = cpu.pool.n_threads();
                 format!("cpu ({}, {n} thread{})", cpu.isa.name(), if n == 1 { "" } else { "s" })
             }
+            Device::Cuda(cuda) => format!("cuda ({}, sm_{} kernels)", cuda.info().name, cuda.arch()),
+        }
+    }
+
+    /// Waits for everything that was started, and reports the first thing that went wrong since the device was opened. The
+    /// CPU has always finished.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda(cuda) => cuda.synchronize(),
         }
     }
 }

@@ -8,11 +8,16 @@ pub mod math;
 pub mod matrix;
 pub mod ops;
 pub mod pool;
+pub mod readback;
 pub mod simd;
+pub mod step;
 pub mod view;
 
+pub use cuda::DeviceError;
 pub use device::{Cpu, Device};
 pub use formats::Format;
 pub use matrix::{Matrix, SharedBytes};
+pub use readback::Readback;
 pub use simd::Isa;
+pub use step::Step;
 pub use view::{Buffer, View, ViewMut};

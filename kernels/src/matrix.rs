@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::cuda::PackedMatrix;
 use crate::formats::{float, nf4, q4_0, q8_0, Format};
 
 /// A range of bytes somebody keeps alive: a mapped file, or a buffer on the heap.
@@ -36,9 +37,18 @@ pub struct Matrix {
     format: Format,
     rows: usize,
     cols: usize,
-    data: SharedBytes,
-    /// NF4 alone: absmax of each block of 64, `(rows, cols / 64)`.
-    absmax: Option<Arc<[f32]>>,
+    storage: Storage,
+}
+
+#[derive(Clone)]
+enum Storage {
+    Host {
+        data: SharedBytes,
+        /// NF4 alone: absmax of each block of 64, `(rows, cols / 64)`.
+        absmax: Option<Arc<[f32]>>,
+    },
+    /// On a GPU, in its own layout.
+    Cuda(Arc<PackedMatrix>),
 }
 
 impl Matrix {
@@ -47,7 +57,7 @@ impl Matrix {
         assert!(format.is_computed() && format != Format::NF4, "{format} is not computed with directly");
         let row_bytes = format.row_bytes(cols).expect("whole blocks");
         assert_eq!(data.as_slice().len(), row_bytes * rows, "{format} ({rows}, {cols})");
-        Matrix { format, rows, cols, data, absmax: None }
+        Matrix { format, rows, cols, storage: Storage::Host { data, absmax: None } }
     }
 
     /// An NF4 matrix: nibbles and one f32 absmax per block of 64. `cols` must be a multiple of 64.
@@ -55,7 +65,13 @@ impl Matrix {
         assert_eq!(cols % nf4::BLOCK, 0);
         assert_eq!(nibbles.as_slice().len(), rows * cols / 2);
         assert_eq!(absmax.len(), rows * cols / nf4::BLOCK);
-        Matrix { format: Format::NF4, rows, cols, data: nibbles, absmax: Some(absmax) }
+        Matrix { format: Format::NF4, rows, cols, storage: Storage::Host { data: nibbles, absmax: Some(absmax) } }
+    }
+
+    /// A matrix on a GPU.
+    pub fn on_gpu(packed: PackedMatrix) -> Self {
+        let (format, rows, cols) = (packed.format, packed.rows, packed.cols);
+        Matrix { format, rows, cols, storage: Storage::Cuda(Arc::new(packed)) }
     }
 
     pub fn format(&self) -> Format {
@@ -70,24 +86,41 @@ impl Matrix {
         self.cols
     }
 
-    /// All rows, in the file's layout.
+    /// All rows, in the file's layout. Panics when they are on a GPU.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.data.as_slice()
+        match &self.storage {
+            Storage::Host { data, .. } => data.as_slice(),
+            Storage::Cuda(_) => panic!("a matrix on a GPU has no host side"),
+        }
     }
 
-    /// `(rows, cols / 64)`; empty for every format but NF4.
+    /// `(rows, cols / 64)`; empty for every format but NF4, and on a GPU.
     #[inline]
     pub fn absmax(&self) -> &[f32] {
-        self.absmax.as_deref().unwrap_or(&[])
+        match &self.storage {
+            Storage::Host { absmax, .. } => absmax.as_deref().unwrap_or(&[]),
+            Storage::Cuda(_) => &[],
+        }
+    }
+
+    /// The planes on the GPU. Panics when the matrix is on the host.
+    pub fn packed(&self) -> &PackedMatrix {
+        match &self.storage {
+            Storage::Host { .. } => panic!("a matrix on the host has no device layout"),
+            Storage::Cuda(packed) => packed,
+        }
     }
 
     /// Bytes read to multiply by the whole matrix once.
     pub fn size_bytes(&self) -> usize {
-        self.bytes().len() + size_of_val(self.absmax())
+        match &self.storage {
+            Storage::Host { data, .. } => data.as_slice().len() + size_of_val(self.absmax()),
+            Storage::Cuda(packed) => packed.size_bytes(),
+        }
     }
 
-    /// Decodes rows `rows` into `out`, `(rows.len(), cols)`.
+    /// Decodes rows `rows` into `out`, `(rows.len(), cols)`, on the host.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         assert!(rows.end <= self.rows);
         assert_eq!(out.len(), rows.len() * self.cols);

@@ -14,6 +14,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod packed;
 mod ptx;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use error::DeviceError;
 pub use graph::Graph;
 pub use launch::{Arg, DevicePtr, LaunchShape};
 pub use memory::{Allocation, Arena, PinnedBytes, ALIGNMENT};
+pub use packed::PackedMatrix;
 pub use ptx::NOT_COMPILED;
 
 use calls::Attribute;

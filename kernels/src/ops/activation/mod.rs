@@ -1,9 +1,12 @@
 //! Gated feed-forward activations: `out[i] = act(gate[i]) * up[i]`, act = GELU (tanh) for Gemma, SiLU for Qwen.
 //! Shazeer 2020, arXiv 2002.05202.
 
+mod cuda;
+
 use crate::device::Device;
 use crate::math;
 use crate::simd::per_isa;
+use crate::view::{View, ViewMut};
 
 /// The gate's function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +19,22 @@ pub enum Activation {
 const CHUNK: usize = 16_384;
 
 /// `gate[i] = act(gate[i]) * up[i]`, any shape.
-pub fn forward(device: &Device, activation: Activation, gate: &mut [f32], up: &[f32]) {
-    assert_eq!(gate.len(), up.len());
+pub fn forward<const R: usize>(
+    device: &Device,
+    activation: Activation,
+    mut gate: ViewMut<'_, f32, R>,
+    up: View<'_, f32, R>,
+) {
+    assert_eq!(gate.shape(), up.shape());
     match device {
         Device::Cpu(cpu) => {
-            cpu.pool.for_chunks(gate, CHUNK, &|i, gate| {
+            let up = up.host();
+            cpu.pool.for_chunks(gate.host_mut(), CHUNK, &|i, gate| {
                 let start = i * CHUNK;
                 gated(cpu.isa, activation, gate, &up[start..start + gate.len()]);
             });
         }
+        Device::Cuda(cuda) => cuda::forward(cuda, activation, gate.ptr(), up.ptr(), up.len()),
     }
 }
 
@@ -52,7 +62,7 @@ mod tests {
             for activation in [Activation::GeluTanh, Activation::Silu] {
                 let got = assert_same_on_every_isa(|device| {
                     let mut y = gate.clone();
-                    forward(device, activation, &mut y, &up);
+                    forward(device, activation, ViewMut::new(&mut y, [n]), View::new(&up, [n]));
                     y
                 });
                 for i in 0..n {
@@ -70,7 +80,7 @@ mod tests {
         }
         let device = Device::cpu(1).unwrap();
         let mut gate = [f32::NAN];
-        forward(&device, Activation::Silu, &mut gate, &[1.0]);
+        forward(&device, Activation::Silu, ViewMut::new(&mut gate, [1]), View::new(&[1.0], [1]));
         assert!(gate[0].is_nan());
     }
 }

@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use bytemuck::Pod;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-use crate::view::View;
+use crate::cuda::DeviceError;
+use crate::device::Device;
+use crate::view::{Buffer, View};
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,23 +39,20 @@ impl KvFormat {
 }
 
 /// One layer's ring: (n_kv_heads, n_slots, head_dim) twice.
-#[derive(Clone)]
 pub struct KvStore {
     format: KvFormat,
     n_slots: usize,
     n_kv_heads: usize,
     head_dim: usize,
-    keys: Plane,
-    values: Plane,
+    pub(super) keys: Plane,
+    pub(super) values: Plane,
 }
 
-#[derive(Clone)]
-struct Plane {
-    /// One of the three holds the vectors, by format.
-    floats: Vec<f32>,
-    halves: Vec<u16>,
-    codes: Vec<i8>,
-    scales: Vec<f32>,
+/// (n_kv_heads, n_slots, head_dim), and for int8 one scale per vector.
+pub(super) enum Plane {
+    F32(Buffer<f32>),
+    F16(Buffer<u16>),
+    I8(Buffer<i8>, Buffer<f32>),
 }
 
 /// Neighbouring slots of one head.
@@ -67,18 +67,18 @@ pub enum KvRows<'a> {
 }
 
 impl KvStore {
-    pub fn new(format: KvFormat, n_slots: usize, n_kv_heads: usize, head_dim: usize) -> Self {
+    /// # Errors: the device has no room.
+    pub fn new(
+        device: &Device,
+        format: KvFormat,
+        n_slots: usize,
+        n_kv_heads: usize,
+        head_dim: usize,
+    ) -> Result<Self, DeviceError> {
         let n = n_slots * n_kv_heads;
-        let plane = || {
-            let cells = |wanted: KvFormat| if format == wanted { n * head_dim } else { 0 };
-            Plane {
-                floats: vec![0.0; cells(KvFormat::F32)],
-                halves: vec![0; cells(KvFormat::F16)],
-                codes: vec![0; cells(KvFormat::I8)],
-                scales: vec![0.0; if format == KvFormat::I8 { n } else { 0 }],
-            }
-        };
-        KvStore { format, n_slots, n_kv_heads, head_dim, keys: plane(), values: plane() }
+        let keys = Plane::new(device, format, n, head_dim)?;
+        let values = Plane::new(device, format, n, head_dim)?;
+        Ok(KvStore { format, n_slots, n_kv_heads, head_dim, keys, values })
     }
 
     /// Bytes [`KvStore::new`] takes.
@@ -102,8 +102,8 @@ impl KvStore {
         self.format
     }
 
-    /// Stores rows (T, n_kv_heads, head_dim) at positions `first_position..`.
-    pub fn write(&mut self, keys: View<'_, f32, 3>, values: View<'_, f32, 3>, first_position: usize) {
+    /// Stores rows (T, n_kv_heads, head_dim) at positions `first_position..`, on the CPU.
+    pub(super) fn write(&mut self, keys: View<'_, f32, 3>, values: View<'_, f32, 3>, first_position: usize) {
         let [n_rows, n_kv_heads, head_dim] = keys.shape();
         assert_eq!(keys.shape(), values.shape());
         assert_eq!([n_kv_heads, head_dim], [self.n_kv_heads, self.head_dim]);
@@ -112,8 +112,8 @@ impl KvStore {
             for h in 0..n_kv_heads {
                 let from = (t * n_kv_heads + h) * head_dim..(t * n_kv_heads + h + 1) * head_dim;
                 let vector = h * self.n_slots + slot;
-                self.keys.write(self.format, vector, &keys.host()[from.clone()]);
-                self.values.write(self.format, vector, &values.host()[from]);
+                self.keys.write(vector, &keys.host()[from.clone()]);
+                self.values.write(vector, &values.host()[from]);
             }
         }
     }
@@ -127,39 +127,30 @@ impl KvStore {
     }
 
     pub fn keys(&self, kv_head: usize, slots: Range<usize>) -> KvRows<'_> {
-        self.rows(&self.keys, kv_head, slots)
+        self.keys.rows(self.vectors(kv_head, &slots), self.head_dim)
     }
 
     pub fn values(&self, kv_head: usize, slots: Range<usize>) -> KvRows<'_> {
-        self.rows(&self.values, kv_head, slots)
+        self.values.rows(self.vectors(kv_head, &slots), self.head_dim)
     }
 
-    fn rows<'a>(&self, plane: &'a Plane, kv_head: usize, slots: Range<usize>) -> KvRows<'a> {
-        let vectors = kv_head * self.n_slots + slots.start..kv_head * self.n_slots + slots.end;
-        let cells = vectors.start * self.head_dim..vectors.end * self.head_dim;
-        match self.format {
-            KvFormat::F32 => KvRows::F32(&plane.floats[cells]),
-            KvFormat::F16 => KvRows::F16(&plane.halves[cells]),
-            KvFormat::I8 => KvRows::I8(&plane.codes[cells], &plane.scales[vectors]),
-        }
+    fn vectors(&self, kv_head: usize, slots: &Range<usize>) -> Range<usize> {
+        kv_head * self.n_slots + slots.start..kv_head * self.n_slots + slots.end
     }
 
     /// Appends everything that is stored for `positions`, for a session file.
-    pub fn save(&self, positions: &Range<usize>, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn save(&self, positions: &Range<usize>, out: &mut Vec<u8>) -> Result<(), DeviceError> {
         for plane in [&self.keys, &self.values] {
             for h in 0..self.n_kv_heads {
                 for slots in self.segments(positions) {
-                    match self.rows(plane, h, slots) {
-                        KvRows::F32(rows) => out.extend(rows.iter().flat_map(|v| v.to_le_bytes())),
-                        KvRows::F16(rows) => out.extend(rows.iter().flat_map(|v| v.to_le_bytes())),
-                        KvRows::I8(codes, scales) => {
-                            out.extend(codes.iter().map(|c| *c as u8));
-                            out.extend(scales.iter().flat_map(|s| s.to_le_bytes()));
-                        }
-                    }
+                    plane.save(self.vectors(h, &slots), self.head_dim, out)?;
                 }
             }
         }
+        Ok(())
     }
 
     /// Bytes [`KvStore::save`] appends for `n_positions`.
@@ -168,7 +159,10 @@ impl KvStore {
     }
 
     /// Undoes [`KvStore::save`] from exactly the bytes it appended.
-    pub fn restore(&mut self, positions: &Range<usize>, mut bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn restore(&mut self, positions: &Range<usize>, mut bytes: &[u8]) -> Result<(), DeviceError> {
         assert_eq!(bytes.len(), self.saved_bytes(positions.len()));
         let segments: Vec<Range<usize>> = self.segments(positions).collect();
         let (n_slots, head_dim, format) = (self.n_slots, self.head_dim, self.format);
@@ -178,50 +172,87 @@ impl KvStore {
                     let vectors = h * n_slots + slots.start..h * n_slots + slots.end;
                     let (part, rest) = bytes.split_at(vectors.len() * format.vector_bytes(head_dim));
                     bytes = rest;
-                    plane.read(format, head_dim, vectors, part);
+                    plane.restore(vectors, head_dim, part)?;
                 }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plane {
+    fn new(device: &Device, format: KvFormat, n: usize, head_dim: usize) -> Result<Plane, DeviceError> {
+        Ok(match format {
+            KvFormat::F32 => Plane::F32(Buffer::new(device, n * head_dim)?),
+            KvFormat::F16 => Plane::F16(Buffer::new(device, n * head_dim)?),
+            KvFormat::I8 => Plane::I8(Buffer::new(device, n * head_dim)?, Buffer::new(device, n)?),
+        })
+    }
+
+    fn write(&mut self, vector: usize, x: &[f32]) {
+        let cells = vector * x.len()..(vector + 1) * x.len();
+        match self {
+            Plane::F32(floats) => floats.host_mut()[cells].copy_from_slice(x),
+            Plane::F16(halves) => {
+                halves.host_mut()[cells].reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
+            }
+            Plane::I8(codes, scales) => {
+                let amax = x.iter().fold(0.0f32, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
+                let inv = if amax > 0.0 { 127.0 / amax } else { 0.0 };
+                scales.host_mut()[vector] = amax / 127.0;
+                let codes = &mut codes.host_mut()[cells];
+                codes.iter_mut().zip(x).for_each(|(c, v)| *c = (v * inv).round_ties_even() as i8);
+            }
+        }
+    }
+
+    fn rows(&self, vectors: Range<usize>, head_dim: usize) -> KvRows<'_> {
+        let cells = vectors.start * head_dim..vectors.end * head_dim;
+        match self {
+            Plane::F32(floats) => KvRows::F32(&floats.host()[cells]),
+            Plane::F16(halves) => KvRows::F16(&halves.host()[cells]),
+            Plane::I8(codes, scales) => KvRows::I8(&codes.host()[cells], &scales.host()[vectors]),
+        }
+    }
+
+    fn save(&self, vectors: Range<usize>, head_dim: usize, out: &mut Vec<u8>) -> Result<(), DeviceError> {
+        let (first, n) = (vectors.start * head_dim, vectors.len() * head_dim);
+        match self {
+            Plane::F32(floats) => append(floats, first, n, out),
+            Plane::F16(halves) => append(halves, first, n, out),
+            Plane::I8(codes, scales) => {
+                append(codes, first, n, out)?;
+                append(scales, vectors.start, vectors.len(), out)
+            }
+        }
+    }
+
+    fn restore(&mut self, vectors: Range<usize>, head_dim: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        let (first, n) = (vectors.start * head_dim, vectors.len() * head_dim);
+        match self {
+            Plane::F32(floats) => fill(floats, first, bytes),
+            Plane::F16(halves) => fill(halves, first, bytes),
+            Plane::I8(codes, scales) => {
+                let (code_bytes, scale_bytes) = bytes.split_at(n);
+                fill(codes, first, code_bytes)?;
+                fill(scales, vectors.start, scale_bytes)
             }
         }
     }
 }
 
-impl Plane {
-    fn write(&mut self, format: KvFormat, vector: usize, x: &[f32]) {
-        let cells = vector * x.len()..(vector + 1) * x.len();
-        match format {
-            KvFormat::F32 => self.floats[cells].copy_from_slice(x),
-            KvFormat::F16 => {
-                self.halves[cells].reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
-            }
-            KvFormat::I8 => {
-                let amax = x.iter().fold(0.0f32, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
-                let inv = if amax > 0.0 { 127.0 / amax } else { 0.0 };
-                self.scales[vector] = amax / 127.0;
-                self.codes[cells].iter_mut().zip(x).for_each(|(c, v)| *c = (v * inv).round_ties_even() as i8);
-            }
-        }
-    }
+/// Appends the bytes of elements `first..first + n`.
+fn append<T: Pod>(from: &Buffer<T>, first: usize, n: usize, out: &mut Vec<u8>) -> Result<(), DeviceError> {
+    let mut values = vec![T::zeroed(); n];
+    from.read(first, &mut values)?;
+    out.extend_from_slice(bytemuck::cast_slice(&values));
+    Ok(())
+}
 
-    fn read(&mut self, format: KvFormat, head_dim: usize, vectors: Range<usize>, bytes: &[u8]) {
-        let cells = vectors.start * head_dim..vectors.end * head_dim;
-        match format {
-            KvFormat::F32 => {
-                for (v, b) in self.floats[cells].iter_mut().zip(bytes.chunks_exact(4)) {
-                    *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                }
-            }
-            KvFormat::F16 => {
-                for (h, b) in self.halves[cells].iter_mut().zip(bytes.chunks_exact(2)) {
-                    *h = u16::from_le_bytes([b[0], b[1]]);
-                }
-            }
-            KvFormat::I8 => {
-                let (codes, scales) = bytes.split_at(cells.len());
-                self.codes[cells].iter_mut().zip(codes).for_each(|(c, b)| *c = *b as i8);
-                for (s, b) in self.scales[vectors].iter_mut().zip(scales.chunks_exact(4)) {
-                    *s = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                }
-            }
-        }
-    }
+/// Undoes [`append`].
+fn fill<T: Pod>(to: &mut Buffer<T>, first: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+    // A copy: the bytes of a file need not be aligned.
+    let mut values = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+    bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
+    to.write(first, &values)
 }

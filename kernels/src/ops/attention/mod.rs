@@ -4,6 +4,7 @@
 //! Each (t, h) is computed alone and in order of position, so a token's result does not depend on what it was batched
 //! with. Scores are 16-lane dot products, the sum of exponentials too; values are added key by key.
 
+mod cuda;
 mod kv_store;
 mod simd;
 
@@ -11,18 +12,44 @@ pub use kv_store::{KvFormat, KvStore};
 
 use std::ops::Range;
 
-use crate::device::Device;
+use crate::cuda::DeviceError;
+use crate::device::{Cpu, Device};
 use crate::math;
+use crate::ops::rmsnorm;
+use crate::ops::rope::{self, RopeTable};
 use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::simd::{fold_lanes, per_isa, LANES};
-use crate::view::{View, ViewMut};
+use crate::step::Step;
+use crate::view::{Buffer, View, ViewMut};
 
-/// What the queries see.
-pub struct Span {
-    /// Position of the first query row.
-    pub first_position: usize,
+/// One call: T rows of queries, keys and values as the projections gave them.
+pub struct Attention<'a> {
+    /// (T, H, D).
+    pub out: ViewMut<'a, f32, 3>,
+    /// (T, H, D); changed: normed and rotated.
+    pub q: ViewMut<'a, f32, 3>,
+    /// (T, Hkv, D); changed likewise.
+    pub k: ViewMut<'a, f32, 3>,
+    /// (T, Hkv, D).
+    pub v: View<'a, f32, 3>,
+    /// Holds the keys and values of every visible position before; those of the rows are added.
+    pub cache: &'a mut KvStore,
+    /// The position of the first row.
+    pub step: &'a Step,
+    pub rope: &'a RopeTable,
+    /// (D) each, over queries and keys (Gemma 3), and epsilon.
+    pub qk_norm: Option<([View<'a, f32, 1>; 2], f32)>,
     /// Positions a query sees, its own included; `usize::MAX` for all.
     pub window: usize,
+    /// What scores are multiplied by.
+    pub scale: f32,
+}
+
+/// What the queries see.
+#[derive(Clone, Copy)]
+struct Span {
+    first_position: usize,
+    window: usize,
 }
 
 impl Span {
@@ -31,21 +58,41 @@ impl Span {
         let end = self.first_position + t + 1;
         end.saturating_sub(self.window)..end
     }
+
+    /// Most positions any of the rows sees.
+    fn widest(&self, n_rows: usize) -> usize {
+        (0..n_rows).map(|t| self.visible(t).len()).max().unwrap_or(0)
+    }
 }
 
-/// Scores of one (t, h), one buffer per thread at most: allocated once for the longest span.
+/// Scores of one (t, h) per thread on the CPU; on a GPU the partial results of a decode step's splits. Allocated once for
+/// the longest span.
 pub struct Scratch {
-    scores: Vec<f32>,
+    scores: Buffer<f32>,
     longest: usize,
 }
 
 impl Scratch {
-    /// Room for `rows` rows of `n_heads` heads that see at most `longest` positions.
-    pub fn new(n_tasks: usize, longest: usize) -> Self {
-        Scratch { scores: vec![0.0; n_tasks * longest], longest }
+    /// Room for `n_tasks` threads on the CPU, or for `n_heads` heads of `head_dim` on a GPU, with at most `longest` visible
+    /// positions.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(
+        device: &Device,
+        n_tasks: usize,
+        longest: usize,
+        n_heads: usize,
+        head_dim: usize,
+    ) -> Result<Self, DeviceError> {
+        let len = match device {
+            Device::Cpu(_) => n_tasks * longest,
+            Device::Cuda(cuda) => cuda::scratch_len(cuda, n_heads, head_dim),
+        };
+        Ok(Scratch { scores: Buffer::new(device, len)?, longest })
     }
 
-    /// Bytes [`Scratch::new`] takes.
+    /// Bytes [`Scratch::new`] takes on the CPU.
     pub fn size_bytes(n_tasks: usize, longest: usize) -> usize {
         4 * n_tasks * longest
     }
@@ -55,10 +102,41 @@ impl Scratch {
     }
 }
 
-/// Shapes: `out`, `q` (T, H, D); `cache` holds the keys and values of every visible position, those of the rows
-/// themselves included ([`KvStore::write`] comes first).
-pub fn forward(
-    device: &Device,
+/// Norms and rotates queries and keys, stores keys and values, and attends.
+pub fn forward(device: &Device, a: Attention<'_>, scratch: &mut Scratch) {
+    let ([n_rows, n_heads, head_dim], [_, n_kv_heads, _]) = (a.q.shape(), a.k.shape());
+    assert!(a.out.shape() == a.q.shape() && n_rows == a.step.n_rows());
+    assert!(a.k.shape() == [n_rows, n_kv_heads, head_dim] && a.v.shape() == a.k.shape());
+    assert!(head_dim == a.cache.head_dim() && n_kv_heads == a.cache.n_kv_heads() && n_heads % n_kv_heads == 0);
+    assert!(a.rope.head_dim() == head_dim && a.step.first_position() + n_rows <= a.rope.n_positions());
+    let span = Span { first_position: a.step.first_position(), window: a.window };
+    let widest = span.widest(n_rows);
+    assert!(widest <= scratch.longest && widest <= a.cache.n_slots(), "{widest} visible positions");
+    match device {
+        Device::Cpu(cpu) => {
+            let mut a = a;
+            prepare_cpu(cpu, &mut a);
+            attend_cpu(cpu, a.out, a.q.as_view(), a.cache, span, a.scale, scratch);
+        }
+        Device::Cuda(cuda) => cuda::forward(cuda, a, scratch),
+    }
+}
+
+/// QK-norm, RoPE, and the rows' keys and values into the cache.
+fn prepare_cpu(cpu: &Cpu, a: &mut Attention<'_>) {
+    if let Some(([q_norm, k_norm], eps)) = a.qk_norm {
+        rmsnorm::in_place_cpu(cpu, a.q.host_mut(), q_norm.host(), eps);
+        rmsnorm::in_place_cpu(cpu, a.k.host_mut(), k_norm.host(), eps);
+    }
+    let ([_, n_heads, _], [_, n_kv_heads, _]) = (a.q.shape(), a.k.shape());
+    let first_position = a.step.first_position();
+    rope::forward_cpu(cpu, a.q.host_mut(), n_heads, a.rope, first_position);
+    rope::forward_cpu(cpu, a.k.host_mut(), n_kv_heads, a.rope, first_position);
+    a.cache.write(a.k.as_view(), a.v, first_position);
+}
+
+fn attend_cpu(
+    cpu: &Cpu,
     mut out: ViewMut<'_, f32, 3>,
     q: View<'_, f32, 3>,
     cache: &KvStore,
@@ -67,43 +145,35 @@ pub fn forward(
     scratch: &mut Scratch,
 ) {
     let [n_rows, n_heads, head_dim] = q.shape();
-    assert_eq!(out.shape(), q.shape());
-    assert!(head_dim == cache.head_dim() && n_heads % cache.n_kv_heads() == 0);
-    let widest = (0..n_rows).map(|t| span.visible(t).len()).max().unwrap_or(0);
-    assert!(widest <= scratch.longest && widest <= cache.n_slots(), "{widest} visible positions");
-    match device {
-        Device::Cpu(cpu) => {
-            // Each task takes its own part of the scores, and rows from a shared list of (t, h).
-            let n_items = n_rows * n_heads;
-            // Scores and sums: two products for every head, visible position and value.
-            let worth_it = 2 * n_items * widest * head_dim >= WORTH_SHARING;
-            let n_tasks = if worth_it { scratch.n_tasks().min(n_items).min(cpu.pool.n_threads()) } else { 1 };
-            let longest = scratch.longest;
-            let next = std::sync::atomic::AtomicUsize::new(0);
-            let (scores, out) = (Disjoint::new(&mut scratch.scores), Disjoint::new(out.host_mut()));
-            cpu.pool.run(n_tasks, &|task| loop {
-                let item = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if item >= n_items {
-                    return;
-                }
-                let (t, h) = (item / n_heads, item % n_heads);
-                // SAFETY:
-                // - Task numbers differ, so do their parts of the scores.
-                // - An item is claimed by one task, and items are disjoint rows of `out`.
-                #[allow(unsafe_code)]
-                let (scores, out) =
-                    unsafe { (scores.part(task * longest, longest), out.part(item * head_dim, head_dim)) };
-                let head = Head {
-                    q: &q.host()[item * head_dim..(item + 1) * head_dim],
-                    cache,
-                    kv_head: h / (n_heads / cache.n_kv_heads()),
-                    visible: span.visible(t),
-                    scale,
-                };
-                head.attend(cpu.isa, scores, out);
-            });
+    // Each task takes its own part of the scores, and rows from a shared list of (t, h).
+    let n_items = n_rows * n_heads;
+    // Scores and sums: two products for every head, visible position and value.
+    let worth_it = 2 * n_items * span.widest(n_rows) * head_dim >= WORTH_SHARING;
+    let n_tasks = if worth_it { scratch.n_tasks().min(n_items).min(cpu.pool.n_threads()) } else { 1 };
+    let longest = scratch.longest;
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let q = q.host();
+    let (scores, out) = (Disjoint::new(scratch.scores.host_mut()), Disjoint::new(out.host_mut()));
+    cpu.pool.run(n_tasks, &|task| loop {
+        let item = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if item >= n_items {
+            return;
         }
-    }
+        let (t, h) = (item / n_heads, item % n_heads);
+        // SAFETY:
+        // - Task numbers differ, so do their parts of the scores.
+        // - An item is claimed by one task, and items are disjoint rows of `out`.
+        #[allow(unsafe_code)]
+        let (scores, out) = unsafe { (scores.part(task * longest, longest), out.part(item * head_dim, head_dim)) };
+        let head = Head {
+            q: &q[item * head_dim..(item + 1) * head_dim],
+            cache,
+            kv_head: h / (n_heads / cache.n_kv_heads()),
+            visible: span.visible(t),
+            scale,
+        };
+        head.attend(cpu.isa, scores, out);
+    });
 }
 
 /// One query head at one position.

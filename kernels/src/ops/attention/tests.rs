@@ -15,7 +15,7 @@ struct Case {
 
 fn run(case: &Case, format: KvFormat, device: &Device, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let Case { n_rows, n_heads, n_kv_heads, head_dim, first, window, n_slots } = *case;
-    let mut cache = KvStore::new(format, n_slots, n_kv_heads, head_dim);
+    let mut cache = KvStore::new(device, format, n_slots, n_kv_heads, head_dim).unwrap();
     let kv = n_kv_heads * head_dim;
     for p in 0..first + n_rows {
         let row = |x: &'static str, data: &[f32]| -> Vec<f32> {
@@ -27,9 +27,10 @@ fn run(case: &Case, format: KvFormat, device: &Device, q: &[f32], k: &[f32], v: 
     }
     let mut out = vec![f32::NAN; q.len()];
     let shape = [n_rows, n_heads, head_dim];
-    let mut scratch = Scratch::new(3, n_slots);
+    let mut scratch = Scratch::new(device, 3, n_slots, n_heads, head_dim).unwrap();
     let span = Span { first_position: first, window };
-    forward(device, ViewMut::new(&mut out, shape), View::new(q, shape), &cache, span, 0.3, &mut scratch);
+    let Device::Cpu(cpu) = device else { unreachable!("instruction sets are the CPU's") };
+    attend_cpu(cpu, ViewMut::new(&mut out, shape), View::new(q, shape), &cache, span, 0.3, &mut scratch);
     out
 }
 
@@ -87,19 +88,20 @@ fn equals_naive_f64_attention_at_awkward_sizes_on_every_isa() {
 
 #[test]
 fn a_saved_store_restores_to_the_same_bits() {
+    let device = Device::cpu(1).unwrap();
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::I8] {
         let (n_slots, heads, dim) = (7, 2, 8);
-        let mut store = KvStore::new(format, n_slots, heads, dim);
+        let mut store = KvStore::new(&device, format, n_slots, heads, dim).unwrap();
         let x = random(11 * heads * dim, 1.0, 4);
         store.write(View::new(&x, [11, heads, dim]), View::new(&x, [11, heads, dim]), 0);
         for positions in [4..11, 6..11, 11..11] {
             let mut bytes = Vec::new();
-            store.save(&positions, &mut bytes);
+            store.save(&positions, &mut bytes).unwrap();
             assert_eq!(bytes.len(), store.saved_bytes(positions.len()));
-            let mut other = KvStore::new(format, n_slots, heads, dim);
-            other.restore(&positions, &bytes);
+            let mut other = KvStore::new(&device, format, n_slots, heads, dim).unwrap();
+            other.restore(&positions, &bytes).unwrap();
             let mut again = Vec::new();
-            other.save(&positions, &mut again);
+            other.save(&positions, &mut again).unwrap();
             assert_eq!(bytes, again);
         }
     }

@@ -1,5 +1,7 @@
 //! Low-rank adaptation beside a frozen matrix: `y += scale * B (A x)`. Hu et al. 2021, arXiv 2106.09685.
 
+mod cuda;
+
 use crate::device::Device;
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
@@ -16,12 +18,19 @@ pub struct LoraPair<'a> {
 }
 
 /// Shapes: `y` (T, N), `x` (T, K). `u` holds at least T * r values of scratch.
-pub fn forward(device: &Device, mut y: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, pair: LoraPair<'_>, u: &mut [f32]) {
+pub fn forward(
+    device: &Device,
+    mut y: ViewMut<'_, f32, 2>,
+    x: View<'_, f32, 2>,
+    pair: LoraPair<'_>,
+    mut u: ViewMut<'_, f32, 1>,
+) {
     let ([t, k], [rank, a_cols], [n, b_cols]) = (x.shape(), pair.a.shape(), pair.b.shape());
     assert!(a_cols == k && b_cols == rank && y.shape() == [t, n]);
-    let u = &mut u[..t * rank];
+    assert!(u.len() >= t * rank);
     match device {
-        Device::Cpu(cpu) => apply(cpu.isa, y.host_mut(), x.host(), pair, u),
+        Device::Cpu(cpu) => apply(cpu.isa, y.host_mut(), x.host(), pair, &mut u.host_mut()[..t * rank]),
+        Device::Cuda(cuda) => cuda::forward(cuda, y, x, pair, u),
     }
 }
 
@@ -57,7 +66,7 @@ mod tests {
             let pair = LoraPair { a: View::new(&a, [r, k]), b: View::new(&b, [n, r]), scale: 2.0 };
             let got = assert_same_on_every_isa(|device| {
                 let (mut out, mut u) = (y.clone(), vec![0.0; t * r]);
-                forward(device, ViewMut::new(&mut out, [t, n]), View::new(&x, [t, k]), pair, &mut u);
+                forward(device, ViewMut::new(&mut out, [t, n]), View::new(&x, [t, k]), pair, ViewMut::new(&mut u, [t * r]));
                 out
             });
             for i in 0..t {

@@ -10,6 +10,7 @@
 //!   once.
 
 mod cpu;
+mod cuda;
 mod float;
 mod nf4;
 pub mod quantize;
@@ -17,11 +18,14 @@ mod simd;
 
 use std::ops::Range;
 
+use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
 use crate::formats::Format;
 use crate::matrix::Matrix;
+use crate::ops::activation::{self, Activation};
+use crate::ops::rmsnorm::{self, Normed};
 use crate::pool::{Disjoint, WORTH_SHARING};
-use crate::view::{View, ViewMut};
+use crate::view::{Buffer, View, ViewMut};
 use quantize::QuantizedRows;
 
 /// Tasks per thread of a decode step. Long runs of rows: a kernel prefetches the rows after the ones it computes, so every
@@ -39,22 +43,57 @@ pub struct Product<'a> {
     /// (N, K).
     pub weights: &'a Matrix,
     /// (N).
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<View<'a, f32, 1>>,
 }
 
-/// Memory for the quantised form of `x`, allocated once for the largest (T, K).
+/// What is multiplied: (T, K).
+pub enum Input<'a> {
+    /// As it is.
+    Rows(View<'a, f32, 2>),
+    /// The norm of the residual stream. A GPU's decode step computes it inside the product's kernel.
+    Normed(Normed<'a>),
+}
+
+impl Input<'_> {
+    /// (T, K).
+    pub fn shape(&self) -> [usize; 2] {
+        match self {
+            Input::Rows(x) => x.shape(),
+            Input::Normed(n) => n.h.shape(),
+        }
+    }
+}
+
+/// Memory beside inputs and outputs, allocated once for the largest (T, K): on the CPU the quantised form of `x`, on a GPU
+/// the workspace of the prefill.
 pub struct Scratch {
     rows: QuantizedRows,
+    workspace: Option<Buffer<u8>>,
 }
 
 impl Scratch {
-    pub fn new(max_rows: usize, max_cols: usize) -> Self {
-        Scratch { rows: QuantizedRows::new(max_rows, max_cols) }
+    /// Room for `max_rows` rows of at most `max_cols` inputs and `max_outputs` outputs.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(device: &Device, max_rows: usize, max_cols: usize, max_outputs: usize) -> Result<Self, DeviceError> {
+        Ok(match device {
+            Device::Cpu(_) => Scratch { rows: QuantizedRows::new(max_rows, max_cols), workspace: None },
+            Device::Cuda(_) => {
+                let bytes = cuda::workspace_bytes(max_rows, max_cols, max_outputs);
+                Scratch { rows: QuantizedRows::new(0, 0), workspace: Some(Buffer::new(device, bytes)?) }
+            }
+        })
     }
 
-    /// Bytes [`Scratch::new`] takes.
+    /// Bytes [`Scratch::new`] takes on the CPU.
     pub fn size_bytes(max_rows: usize, max_cols: usize) -> usize {
         QuantizedRows::size_bytes(max_rows, max_cols)
+    }
+
+    /// Bytes [`Scratch::new`] takes on a GPU.
+    pub fn device_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
+        cuda::workspace_bytes(max_rows, max_cols, max_outputs)
     }
 }
 
@@ -64,8 +103,8 @@ pub fn worker_scratch_bytes(max_cols: usize) -> usize {
 }
 
 /// Computes every product. Panics when shapes disagree or two outputs overlap (they cannot: `&mut`).
-pub fn forward(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
-    let [n_rows, cols] = x.shape();
+pub fn forward(device: &Device, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
+    let [n_rows, cols] = input.shape();
     for p in products.iter() {
         assert_eq!(p.weights.cols(), cols, "weights (N, K) against x (T, K)");
         assert_eq!(p.out.shape(), [n_rows, p.weights.rows()]);
@@ -75,7 +114,51 @@ pub fn forward(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2
         return;
     }
     match device {
-        Device::Cpu(cpu) => forward_cpu(cpu, products, x, scratch),
+        Device::Cpu(cpu) => with_rows(device, input, |x| forward_cpu(cpu, products, x, scratch)),
+        Device::Cuda(cuda) => cuda::forward(cuda, products, input, scratch),
+    }
+}
+
+/// A gated feed-forward layer's first half: `out = act(x gate) * (x up)`.
+pub struct Gated<'a> {
+    /// (T, N).
+    pub out: ViewMut<'a, f32, 2>,
+    /// (N, K) each.
+    pub gate: &'a Matrix,
+    pub up: &'a Matrix,
+    pub activation: Activation,
+    /// At least (T, N): for the second product where it is not kept in registers.
+    pub spare: ViewMut<'a, f32, 2>,
+}
+
+/// Computes both products and the activation.
+pub fn forward_gated(device: &Device, mut g: Gated<'_>, input: Input<'_>, scratch: &mut Scratch) {
+    let [n_rows, cols] = input.shape();
+    assert!(g.gate.cols() == cols && g.up.cols() == cols && g.gate.rows() == g.up.rows());
+    assert!(g.out.shape() == [n_rows, g.gate.rows()] && g.spare.shape() == g.out.shape());
+    if n_rows == 0 {
+        return;
+    }
+    if let Device::Cuda(cuda) = device {
+        return cuda::forward_gated(cuda, g, input, scratch);
+    }
+    let products = &mut [
+        Product { out: g.out.reborrow(), weights: g.gate, bias: None },
+        Product { out: g.spare.reborrow(), weights: g.up, bias: None },
+    ];
+    forward(device, products, input, scratch);
+    activation::forward(device, g.activation, g.out, g.spare.as_view());
+}
+
+/// Calls `then` with the input's rows, the norm computed first where there is one.
+fn with_rows(device: &Device, input: Input<'_>, then: impl FnOnce(View<'_, f32, 2>)) {
+    match input {
+        Input::Rows(x) => then(x),
+        Input::Normed(mut n) => {
+            let h = n.h.reborrow();
+            rmsnorm::add_norm(device, Normed { h, ..n });
+            then(n.h.as_view());
+        }
     }
 }
 
@@ -120,7 +203,7 @@ impl<'a> Jobs<'a> {
         assert!(products.len() <= Self::MAX);
         let mut jobs = [const { None }; Self::MAX];
         for (slot, p) in jobs.iter_mut().zip(products) {
-            *slot = Some(Job { weights: p.weights, bias: p.bias, out: Disjoint::new(p.out.host_mut()) });
+            *slot = Some(Job { weights: p.weights, bias: p.bias.map(|b| b.host()), out: Disjoint::new(p.out.host_mut()) });
         }
         Jobs { jobs, rows_per_task }
     }

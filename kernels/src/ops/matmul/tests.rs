@@ -29,9 +29,9 @@ fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {
 fn product(device: &Device, w: &Matrix, x: &[f32], t: usize, bias: Option<&[f32]>) -> Vec<f32> {
     let (n, k) = (w.rows(), w.cols());
     let mut out = vec![f32::NAN; t * n];
-    let mut scratch = Scratch::new(t, k);
-    let p = Product { out: ViewMut::new(&mut out, [t, n]), weights: w, bias };
-    forward(device, &mut [p], View::new(x, [t, k]), &mut scratch);
+    let mut scratch = Scratch::new(device, t, k, n).unwrap();
+    let p = Product { out: ViewMut::new(&mut out, [t, n]), weights: w, bias: bias.map(|b| View::new(b, [n])) };
+    forward(device, &mut [p], Input::Rows(View::new(x, [t, k])), &mut scratch);
     out
 }
 
@@ -105,7 +105,8 @@ fn several_products_of_different_formats_share_x() {
         .zip(&weights)
         .map(|(o, w)| Product { out: ViewMut::new(o, [t, w.rows()]), weights: w, bias: None })
         .collect();
-    forward(&device, &mut products, View::new(&x, [t, k]), &mut Scratch::new(t, k));
+    let mut scratch = Scratch::new(&device, t, k, 0).unwrap();
+    forward(&device, &mut products, Input::Rows(View::new(&x, [t, k])), &mut scratch);
     for (out, w) in outs.iter().zip(&weights) {
         assert_eq!(*out, product(&device, w, &x, t, None), "{}", w.format());
     }

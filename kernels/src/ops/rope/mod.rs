@@ -1,35 +1,46 @@
 //! Rotary position embedding, halves rotated against each other (NeoX order, as Gemma and Qwen use it):
 //! `(a, b) -> (a cos - b sin, b cos + a sin)` for `a = x[i]`, `b = x[i + D/2]`. Su et al. 2021, arXiv 2104.09864.
 
-use crate::device::Device;
+use crate::cuda::DeviceError;
+use crate::device::{Cpu, Device};
 use crate::simd::per_isa;
-use crate::view::ViewMut;
+use crate::view::{Buffer, View};
 
 /// Cosines and sines of one RoPE base, `(positions, head_dim / 2)` each, computed in f64 once: a sine of a large f32
 /// angle would be off by its rounding.
 pub struct RopeTable {
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    cos: Buffer<f32>,
+    sin: Buffer<f32>,
     half: usize,
+    n_positions: usize,
 }
 
 impl RopeTable {
     /// Angles are `position / scale * theta^(-2 i / head_dim)`.
-    pub fn new(n_positions: usize, head_dim: usize, theta: f32, scale: f32) -> Self {
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(
+        device: &Device,
+        n_positions: usize,
+        head_dim: usize,
+        theta: f32,
+        scale: f32,
+    ) -> Result<Self, DeviceError> {
         let half = head_dim / 2;
-        let mut table = RopeTable { cos: Vec::new(), sin: Vec::new(), half };
-        table.cos.reserve_exact(n_positions * half);
-        table.sin.reserve_exact(n_positions * half);
+        let mut cos = Vec::with_capacity(n_positions * half);
+        let mut sin = Vec::with_capacity(n_positions * half);
         for position in 0..n_positions {
             for i in 0..half {
                 // The inverse frequency is rounded to f32 first, as every peer does.
                 let frequency = (theta as f64).powf(-(2.0 * i as f64) / head_dim as f64) as f32;
                 let angle = position as f64 * (frequency / scale) as f64;
-                table.cos.push(angle.cos() as f32);
-                table.sin.push(angle.sin() as f32);
+                cos.push(angle.cos() as f32);
+                sin.push(angle.sin() as f32);
             }
         }
-        table
+        let (cos, sin) = (Buffer::from_vec(device, cos)?, Buffer::from_vec(device, sin)?);
+        Ok(RopeTable { cos, sin, half, n_positions })
     }
 
     /// Bytes [`RopeTable::new`] takes.
@@ -38,21 +49,30 @@ impl RopeTable {
     }
 
     pub fn n_positions(&self) -> usize {
-        self.cos.len() / self.half
+        self.n_positions
+    }
+
+    pub fn head_dim(&self) -> usize {
+        2 * self.half
+    }
+
+    /// Cosines, (n_positions, head_dim / 2).
+    pub fn cos(&self) -> View<'_, f32, 2> {
+        self.cos.view([self.n_positions, self.half])
+    }
+
+    /// Sines, (n_positions, head_dim / 2).
+    pub fn sin(&self) -> View<'_, f32, 2> {
+        self.sin.view([self.n_positions, self.half])
     }
 }
 
-/// Rotates `x` (T, H, D) in place; row `t` is at position `first_position + t`.
-pub fn forward(device: &Device, mut x: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
-    let [n_rows, n_heads, head_dim] = x.shape();
-    assert_eq!(head_dim, table.half * 2);
+/// Rotates `x` (T, H, D) in place; row `t` is at position `first_position + t`. On a GPU the attention does it.
+pub(crate) fn forward_cpu(cpu: &Cpu, x: &mut [f32], n_heads: usize, table: &RopeTable, first_position: usize) {
+    let n_rows = x.len() / (n_heads * table.head_dim());
     assert!(first_position + n_rows <= table.n_positions(), "position beyond the RoPE table");
     let range = first_position * table.half..(first_position + n_rows) * table.half;
-    match device {
-        Device::Cpu(cpu) => {
-            rotate(cpu.isa, x.host_mut(), n_heads, table.half, &table.cos[range.clone()], &table.sin[range])
-        }
-    }
+    rotate(cpu.isa, x, n_heads, table.half, &table.cos.host()[range.clone()], &table.sin.host()[range]);
 }
 
 per_isa! {
@@ -86,10 +106,11 @@ mod tests {
             [(1, 1, 2, 0, 1e4, 1.0), (5, 3, 6, 7, 1e6, 1.0), (2, 4, 64, 1000, 1e4, 1.0), (3, 1, 256, 500, 1e6, 8.0)]
         {
             let x = random(t * h * d, 1.0, 3);
-            let table = RopeTable::new(first + t, d, theta, scale);
             let got = assert_same_on_every_isa(|device| {
+                let table = RopeTable::new(device, first + t, d, theta, scale).unwrap();
                 let mut y = x.clone();
-                forward(device, ViewMut::new(&mut y, [t, h, d]), &table, first);
+                let Device::Cpu(cpu) = device else { unreachable!("instruction sets are the CPU's") };
+                forward_cpu(cpu, &mut y, h, &table, first);
                 y
             });
             for (j, got) in got.iter().enumerate() {

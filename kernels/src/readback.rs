@@ -1,0 +1,100 @@
+//! Results the host reads: logits, chosen tokens. On a GPU that shares the host's memory kernels write them where the host
+//! reads them; on any other they are copied once.
+
+use std::marker::PhantomData;
+
+use bytemuck::Pod;
+
+use crate::cuda::{Allocation, Cuda, DeviceError, DevicePtr, PinnedBytes};
+use crate::device::Device;
+use crate::view::ViewMut;
+
+/// An array written by a device and read by the host.
+pub struct Readback<T> {
+    storage: Storage<T>,
+    len: usize,
+}
+
+enum Storage<T> {
+    Host(Vec<T>),
+    Cuda { cuda: Cuda, host: PinnedBytes, device: Option<Allocation>, of: PhantomData<T> },
+}
+
+impl<T: Pod> Readback<T> {
+    /// `len` elements, not yet written.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(device: &Device, len: usize) -> Result<Self, DeviceError> {
+        let bytes = len * size_of::<T>();
+        let storage = match device {
+            Device::Cpu(_) => Storage::Host(vec![T::zeroed(); len]),
+            Device::Cuda(cuda) => {
+                let shared = cuda.info().is_integrated;
+                let device = if shared { None } else { Some(cuda.alloc(bytes)?) };
+                Storage::Cuda { cuda: cuda.clone(), host: cuda.alloc_pinned(bytes)?, device, of: PhantomData }
+            }
+        };
+        Ok(Readback { storage, len })
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where an op writes the first elements.
+    pub fn view_mut<const R: usize>(&mut self, shape: [usize; R]) -> ViewMut<'_, T, R> {
+        let len: usize = shape.iter().product();
+        assert!(len <= self.len, "shape {shape:?} of {} elements", self.len);
+        match &mut self.storage {
+            Storage::Host(data) => ViewMut::new(&mut data[..len], shape),
+            Storage::Cuda { host, device, .. } => {
+                ViewMut::of_device(device.as_ref().map_or(host.device_ptr(), |d| d.ptr()), shape)
+            }
+        }
+    }
+
+    /// Waits for the device; then [`Readback::host`] holds the first `n` elements.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn fetch(&mut self, n: usize) -> Result<&mut [T], DeviceError> {
+        assert!(n <= self.len);
+        if let Storage::Cuda { cuda, host, device, .. } = &mut self.storage {
+            if let Some(device) = device {
+                cuda.copy_to_pinned(host, 0, device, 0..n * size_of::<T>());
+            }
+            cuda.synchronize()?;
+        }
+        Ok(&mut self.host_mut()[..n])
+    }
+
+    /// What was fetched last.
+    pub fn host(&self) -> &[T] {
+        match &self.storage {
+            Storage::Host(data) => data,
+            Storage::Cuda { host, .. } => &bytemuck::cast_slice(host.as_slice())[..self.len],
+        }
+    }
+
+    /// The same, free to be changed.
+    pub fn host_mut(&mut self) -> &mut [T] {
+        let len = self.len;
+        match &mut self.storage {
+            Storage::Host(data) => data,
+            Storage::Cuda { host, .. } => &mut bytemuck::cast_slice_mut(host.as_mut_slice())[..len],
+        }
+    }
+
+    /// Where the device keeps it. Panics on the CPU.
+    pub fn ptr(&self) -> DevicePtr {
+        match &self.storage {
+            Storage::Host(_) => panic!("host memory has no device address"),
+            Storage::Cuda { host, device, .. } => device.as_ref().map_or(host.device_ptr(), |d| d.ptr()),
+        }
+    }
+}
