@@ -49,7 +49,7 @@ impl<'e> Conversation<'e> {
         Ok(Conversation {
             template: engine.chat_template()?,
             stop_ids: engine.stop_ids(),
-            session: engine.session(),
+            session: engine.session()?,
             sampler: Sampler::new(options.sampling, engine.model.config.vocab_size)?,
             engine,
             options,
