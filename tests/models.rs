@@ -12,9 +12,10 @@ use lichen_runtime::model::Model;
 use lichen_runtime::session::Session;
 use lichen_runtime::ModelSource;
 
-/// A file or folder below tests/fixtures.
+/// A file or folder below tests/fixtures, or below the folder that LICHEN_TEST_FIXTURES names where there is no checkout.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    let copied = std::env::var_os("LICHEN_TEST_FIXTURES").map(PathBuf::from);
+    copied.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")).join(name)
 }
 
 /// Loads a model, whatever its format; panics with the product's own message.
