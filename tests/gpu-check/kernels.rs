@@ -85,7 +85,7 @@ pub fn measure(cuda: Cuda, quick: bool) -> Result<Value, DeviceError> {
 
 /// The pure read kernel over `bytes` bytes.
 fn read_bandwidth(cuda: &Cuda, bytes: usize) -> Result<f64, DeviceError> {
-    lichen_kernels::ops::bandwidth::read_gb_per_s(cuda, bytes, ROUNDS)
+    lichen_kernels::ops::bandwidth::read_gb_per_s(cuda, bytes)
 }
 
 struct Bench {
