@@ -28,6 +28,8 @@ struct alignas(16) f32x4 {
 #ifdef __CUDA__
 
 #define DEVICE static __inline__ __attribute__((device, always_inline))
+// A member function that is not static.
+#define DEVICE_MEMBER __inline__ __attribute__((device, always_inline))
 // A constant table that kernels read: `CONSTANT float LEVELS[16] = {..};`
 #define CONSTANT static __attribute__((constant)) const
 

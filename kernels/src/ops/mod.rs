@@ -5,7 +5,6 @@
 pub mod activation;
 pub mod attention;
 pub mod bandwidth;
-
 pub mod embedding;
 pub mod lora;
 pub mod matmul;
