@@ -71,14 +71,12 @@ impl Rows {
         let first = rows.start * cols * size_of::<f32>();
         let x = residual.stream(rows.end).ptr().offset(first);
         let y = residual.pending(rows.end).map(|y| y.ptr().offset(first));
-        let x_new = match y {
-            Some(_) => {
-                let x_new = residual.next_mut(rows.end).ptr().offset(first);
-                residual.advance(&rows);
-                x_new
-            }
-            None => null,
-        };
+        // Rows alone at the end of a pass: nobody asks for their sum again.
+        let is_kept = y.is_some() && residual.is_whole(&rows);
+        let x_new = if is_kept { residual.next_mut(rows.end).ptr() } else { null };
+        if is_kept {
+            residual.advance(&rows);
+        }
         Rows {
             x,
             y: y.unwrap_or(null),
