@@ -1,13 +1,22 @@
 //! CUDA through the driver alone: no CUDA SDK at build time, none at run time.
 //!
 //! Kernels reach the device as PTX that build.rs compiled with clang; the driver makes machine code of it once, and the
-//! result is cached on disk. There is one context (the device's primary one) and one stream.
+//! result is cached on disk. There is one context (the device's primary one) and one stream: work is done in the order
+//! in which it is given. A failure of a launch stays: what is launched after it does nothing, and [`Cuda::check`] and
+//! [`Cuda::synchronize`] return it.
 
+mod calls;
+mod context;
+mod cubin_cache;
+mod driver;
 mod error;
 mod graph;
 mod launch;
 mod memory;
+mod module;
+mod pack;
 mod packed;
+mod ptx;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,15 +24,27 @@ use std::sync::Arc;
 pub use error::DeviceError;
 pub use graph::Graph;
 pub use launch::{Arg, DevicePtr, LaunchShape};
-pub use memory::{Allocation, Arena, PinnedBytes};
+pub use memory::{Allocation, Arena, PinnedBytes, ALIGNMENT};
 pub use packed::PackedMatrix;
+pub use ptx::NOT_COMPILED;
 
-/// Why no kernels are there; `None` when they are.
-pub const NOT_COMPILED: Option<&str> = None;
+use calls::Attribute;
+use context::Context;
+use driver::Driver;
+use module::Loaded;
+
+/// The oldest architecture with kernels: Maxwell, as on the Jetson Nano.
+pub const LEAST_CAPABILITY: u32 = 53;
 
 /// An open device. Clones share it; any thread may use it.
 #[derive(Clone)]
-pub struct Cuda(#[allow(dead_code)] Arc<()>);
+pub struct Cuda(Arc<Shared>);
+
+struct Shared {
+    arch: u32,
+    loaded: Loaded,
+    context: Context,
+}
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +58,7 @@ pub struct CudaOptions {
 }
 
 /// What the driver says of a device.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceInfo {
     pub ordinal: usize,
     pub name: String,
@@ -46,72 +67,164 @@ pub struct DeviceInfo {
     pub total_bytes: usize,
     /// 10020 is CUDA 10.2.
     pub driver_version: u32,
-    /// Shares the memory of the CPU.
+    /// Shares the CPU's memory.
     pub is_integrated: bool,
     pub n_sms: u32,
-    /// Shared memory a block may ask for.
+    /// Shared memory that a block may ask for.
     pub max_shared_bytes: u32,
 }
 
+/// Architectures whose kernels are in this program.
+pub fn embedded_archs() -> Vec<u32> {
+    ptx::ARCHES.iter().map(|a| a.arch).collect()
+}
+
+impl DeviceInfo {
+    /// True for the emulator of the tests.
+    pub fn is_emulated(&self) -> bool {
+        self.name.starts_with("Lichen emulated")
+    }
+}
+
 impl Cuda {
-    pub fn open(_options: &CudaOptions) -> Result<Cuda, DeviceError> {
-        unimplemented!()
+    /// Opens a device and loads all kernels.
+    pub fn open(options: &CudaOptions) -> Result<Cuda, DeviceError> {
+        if let Some(why) = NOT_COMPILED {
+            return Err(DeviceError::Other(why.into()));
+        }
+        let driver = driver::get()?;
+        let info = device_info(driver, options.ordinal)?;
+        let asked = options.arch.map_or_else(ptx::arch_from_environment, |arch| Ok(Some(arch)))?;
+        let arch = ptx::choose(ptx::ARCHES, asked, &info)?;
+        let folder =
+            cubin_cache::folder(options.cache_dir.as_deref(), &|name| std::env::var_os(name).map(PathBuf::from));
+        let context = Context::open(driver, info)?;
+        let loaded = module::load(&context, arch, folder.as_deref())?;
+        Ok(Cuda(Arc::new(Shared { arch: arch.arch, loaded, context })))
     }
+
+    /// The machine's devices. None is opened.
     pub fn list() -> Result<Vec<DeviceInfo>, DeviceError> {
-        unimplemented!()
+        let driver = driver::get()?;
+        (0..count_devices(driver)?).map(|ordinal| device_info(driver, ordinal)).collect()
     }
+
     pub fn info(&self) -> &DeviceInfo {
-        unimplemented!()
+        &self.context().info
     }
+
     /// 53, 72, 80, 87 or 90: of the PTX that was loaded. It picks kernels.
     pub fn arch(&self) -> u32 {
-        unimplemented!()
+        self.0.arch
     }
+
     pub fn n_sms(&self) -> u32 {
         self.info().n_sms
     }
+
+    /// Shared memory that a block may ask for.
     pub fn max_shared_bytes(&self) -> u32 {
         self.info().max_shared_bytes
     }
-    pub fn free_bytes(&self) -> Result<usize, DeviceError> {
-        unimplemented!()
-    }
-    pub fn launch(&self, _kernel: &'static str, _shape: LaunchShape, _args: &[Arg]) {
-        unimplemented!()
-    }
-    pub fn check(&self) -> Result<(), DeviceError> {
-        unimplemented!()
-    }
-    pub fn synchronize(&self) -> Result<(), DeviceError> {
-        unimplemented!()
-    }
-    pub fn capture(&self, _record: &mut dyn FnMut()) -> Result<Option<Graph>, DeviceError> {
-        unimplemented!()
-    }
-    pub fn time_ms(&self, _record: &mut dyn FnMut()) -> Result<f32, DeviceError> {
-        unimplemented!()
-    }
-    pub fn alloc(&self, _bytes: usize) -> Result<Allocation, DeviceError> {
-        unimplemented!()
-    }
-    pub fn alloc_pinned(&self, _bytes: usize) -> Result<PinnedBytes, DeviceError> {
-        unimplemented!()
-    }
-    pub fn arena(&self, _bytes: usize) -> Result<Arena, DeviceError> {
-        unimplemented!()
+
+    /// Modules that the driver compiled when this was opened: none when the cache had them all.
+    pub fn n_compiled(&self) -> usize {
+        self.0.loaded.n_compiled
     }
 
-    /// Starts the copy of `bytes` of `from` to byte `at` of `to`, in order with the launches; may be captured. A failure is
-    /// recorded as a launch's is.
-    pub fn copy_from_pinned(&self, _to: &Allocation, _at: usize, _from: &PinnedBytes, _bytes: std::ops::Range<usize>) {
-        unimplemented!()
+    pub fn free_bytes(&self) -> Result<usize, DeviceError> {
+        self.context().run("asking for free memory", || self.context().driver.free_bytes())
     }
-    /// Starts the copy of `bytes` of `from` to byte `at` of `to`, in order with the launches; may be captured.
-    pub fn copy_to_pinned(&self, _to: &PinnedBytes, _at: usize, _from: &Allocation, _bytes: std::ops::Range<usize>) {
-        unimplemented!()
+
+    /// Gives the stream one kernel. A kernel that is not there, or arguments that are not its parameters, are a fault of
+    /// this program and panic.
+    pub fn launch(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
+        let Some(kernel) = self.0.loaded.kernels.get(kernel) else {
+            panic!("no kernel {kernel} for CUDA architecture {}", self.arch());
+        };
+        kernel.launch(self.context(), shape, args);
     }
-    /// Starts the copy of `len` bytes between addresses on the device.
-    pub fn copy_on_device(&self, _to: DevicePtr, _from: DevicePtr, _len: usize) {
-        unimplemented!()
+
+    /// The first failure, if there was one, without waiting.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        self.context().check()
     }
+
+    /// Waits for the stream.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.context().synchronize()
+    }
+
+    /// Records what `record` launches, without running it; `None`, without calling it, when the driver cannot. Other
+    /// threads wait with their work.
+    pub fn capture(&self, record: &mut dyn FnMut()) -> Result<Option<Graph>, DeviceError> {
+        graph::capture(self, record)
+    }
+
+    /// Milliseconds that the device needs for what `record` launches. Other threads wait with their work.
+    pub fn time_ms(&self, record: &mut dyn FnMut()) -> Result<f32, DeviceError> {
+        graph::time_ms(self, record)
+    }
+
+    /// Device memory, not initialised.
+    pub fn alloc(&self, bytes: usize) -> Result<Allocation, DeviceError> {
+        Allocation::new(self, bytes)
+    }
+
+    /// Page-locked host memory, zeroed.
+    pub fn alloc_pinned(&self, bytes: usize) -> Result<PinnedBytes, DeviceError> {
+        PinnedBytes::new(self, bytes)
+    }
+
+    /// Device memory to be handed out in parts; [`Arena::padded`] says what a part takes.
+    pub fn arena(&self, bytes: usize) -> Result<Arena, DeviceError> {
+        Arena::new(self, bytes)
+    }
+
+    fn context(&self) -> &Context {
+        &self.0.context
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.context.settle();
+        if self.context.make_current().is_ok() {
+            for module in &self.loaded.modules {
+                let _ = self.context.driver.unload_module(*module);
+            }
+        }
+    }
+}
+
+fn count_devices(driver: &Driver) -> Result<usize, DeviceError> {
+    driver.count_devices().map_err(|code| driver.error(code, "counting CUDA devices"))
+}
+
+fn device_info(driver: &Driver, ordinal: usize) -> Result<DeviceInfo, DeviceError> {
+    let n_devices = count_devices(driver)?;
+    if ordinal >= n_devices {
+        return Err(DeviceError::NoDevice(match n_devices {
+            0 => "no CUDA device on this machine".into(),
+            1 => format!("no CUDA device {ordinal}: there is one, device 0"),
+            n => format!("no CUDA device {ordinal}: there are {n}, from 0 to {}", n - 1),
+        }));
+    }
+    let ask = || {
+        let device = driver.device(ordinal)?;
+        let attribute = |attribute| driver.attribute(device, attribute);
+        Ok(DeviceInfo {
+            ordinal,
+            name: driver.device_name(device)?,
+            capability: attribute(Attribute::CapabilityMajor)? * 10 + attribute(Attribute::CapabilityMinor)?,
+            total_bytes: driver.total_bytes(device)?,
+            driver_version: driver.version,
+            is_integrated: attribute(Attribute::Integrated)? != 0,
+            n_sms: attribute(Attribute::MultiprocessorCount)?,
+            // Parts before Volta know no more than what every block has.
+            max_shared_bytes: attribute(Attribute::SharedBytesPerBlock)?
+                .max(attribute(Attribute::SharedBytesPerBlockOptIn).unwrap_or(0)),
+        })
+    };
+    ask().map_err(|code| driver.error(code, "asking for a CUDA device"))
 }

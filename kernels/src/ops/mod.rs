@@ -4,13 +4,14 @@
 
 pub mod activation;
 pub mod attention;
-
+pub mod bandwidth;
 pub mod embedding;
 pub mod lora;
 pub mod matmul;
 pub mod residual;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sampling;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,0 +1,141 @@
+//! Machine code on disk: a driver needs seconds to make it of PTX, tens of seconds on a small board. A file that is not
+//! exactly what was written is as good as none, and a folder that cannot be written is no reason not to run.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fs, io, process};
+
+const MAGIC: &[u8; 16] = b"lichen cubin 1\r\n";
+
+/// Where machine code is cached: `asked`, LICHEN_CACHE_DIR, XDG_CACHE_HOME/lichen or ~/.cache/lichen.
+pub(super) fn folder(asked: Option<&Path>, env: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let set = |name: &str| env(name).filter(|p| !p.as_os_str().is_empty());
+    asked
+        .map(Path::to_path_buf)
+        .or_else(|| set("LICHEN_CACHE_DIR"))
+        .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("lichen")))
+        .or_else(|| set("HOME").map(|p| p.join(".cache").join("lichen")))
+}
+
+/// Names what machine code was made of and for. FNV-1a of 128 bits: nobody gains by forging one's own cache.
+pub(super) fn key(parts: &[&[u8]]) -> u128 {
+    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    for part in parts {
+        let length = (part.len() as u64).to_le_bytes();
+        for byte in length.iter().chain(*part) {
+            hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        }
+    }
+    hash
+}
+
+/// One cached file.
+pub(super) struct Entry {
+    path: PathBuf,
+    key: u128,
+}
+
+impl Entry {
+    /// `name` is for people who look into the folder.
+    pub fn new(folder: &Path, name: &str, key: u128) -> Entry {
+        Entry { path: folder.join(format!("{}-{key:032x}.cubin", name.replace('/', "-"))), key }
+    }
+
+    /// The machine code, if the file is whole and of this key.
+    pub fn read(&self) -> Option<Vec<u8>> {
+        let bytes = fs::read(&self.path).ok()?;
+        let (head, cubin) = bytes.split_at_checked(MAGIC.len() + 32)?;
+        (head == self.head(cubin)).then(|| cubin.to_vec())
+    }
+
+    /// Whole or not at all, also when two programs write it at once.
+    pub fn write(&self, cubin: &[u8]) -> io::Result<()> {
+        static NUMBERS: AtomicU32 = AtomicU32::new(0);
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.path.with_extension(format!("{}-{number}.tmp", process::id()));
+        let written = fs::write(&temporary, [&self.head(cubin), cubin].concat());
+        written.and_then(|()| fs::rename(&temporary, &self.path)).inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
+    }
+
+    fn head(&self, cubin: &[u8]) -> Vec<u8> {
+        [MAGIC.as_slice(), &self.key.to_le_bytes(), &key(&[cubin]).to_le_bytes()].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("lichen-cubin-{name}-{}", process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = scratch("read");
+        let entry = Entry::new(&folder, "matmul/decode", key(&[b"a"]));
+        assert_eq!(entry.read(), None);
+        entry.write(b"code").unwrap();
+        assert_eq!(entry.read().as_deref(), Some(b"code".as_slice()));
+        assert_eq!(Entry::new(&folder, "matmul/decode", key(&[b"b"])).read(), None);
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_file_is_none() {
+        let folder = scratch("damaged");
+        let entry = Entry::new(&folder, "m", key(&[b"a"]));
+        entry.write(b"machine code").unwrap();
+        let whole = fs::read(&entry.path).unwrap();
+        for cut in [0, 5, MAGIC.len() + 31, whole.len() - 1] {
+            fs::write(&entry.path, &whole[..cut]).unwrap();
+            assert_eq!(entry.read(), None, "cut to {cut}");
+        }
+        for flipped in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[flipped] ^= 1;
+            fs::write(&entry.path, bytes).unwrap();
+            assert_eq!(entry.read(), None, "byte {flipped}");
+        }
+        // Another's file under this name.
+        let other = Entry { path: entry.path.clone(), key: key(&[b"b"]) };
+        other.write(b"machine code").unwrap();
+        assert_eq!(entry.read(), None);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error() {
+        let file = scratch("file");
+        fs::write(&file, b"").unwrap();
+        assert!(Entry::new(&file.join("below"), "m", 1).write(b"code").is_err());
+        fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn keys_tell_where_parts_end() {
+        assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
+        assert_ne!(key(&[b"a"]), key(&[b"a", b""]));
+    }
+
+    #[test]
+    fn the_folder_that_is_named_first_counts() {
+        let all = |name: &str| Some(PathBuf::from(format!("/{name}")));
+        let home = |name: &str| (name == "HOME").then(|| "/h".into());
+        let empty = |name: &str| Some(PathBuf::from(if name == "HOME" { "/h" } else { "" }));
+        assert_eq!(folder(Some(Path::new("/asked")), &all), Some("/asked".into()));
+        assert_eq!(folder(None, &all), Some("/LICHEN_CACHE_DIR".into()));
+        assert_eq!(folder(None, &home), Some("/h/.cache/lichen".into()));
+        assert_eq!(folder(None, &empty), Some("/h/.cache/lichen".into()));
+        assert_eq!(folder(None, &|_| None), None);
+    }
+}
