@@ -1,5 +1,5 @@
 # Every target is one or a few commands that also work by hand.
-.PHONY: check test fmt lint docs deny oracle soak fuzz peers
+.PHONY: check test fmt lint docs deny oracle soak fuzz peers cuda-report gpu-package gpu-check
 
 # What a change must pass before it is sent; .ci/run adds the aarch64 build.
 check: fmt lint test docs oracle deny
@@ -46,3 +46,18 @@ peers:
 	rm -rf target/peers && mkdir -p target/peers
 	target/release/lichen-host quantize --model tests/fixtures/tiny-gemma3 --format nf4 --out target/peers/nf4
 	$(PYTHON) tests/peers/check_transformers.py --model target/peers/nf4 --lichen target/release/lichen
+
+# Registers, shared memory, spills and slots per weight of every CUDA kernel, without a GPU. Needs clang 19; downloads ptxas
+# and nvdisasm. Writes tests/cuda-report/kernels.md; .ci/run compares.
+CUDA_TOOLS ?= target/cuda-tools
+cuda-report:
+	tests/cuda-report/fetch_tools.sh $(CUDA_TOOLS)
+	LICHEN_PTXAS=$(CUDA_TOOLS)/ptxas LICHEN_NVDISASM=$(CUDA_TOOLS)/nvdisasm $(PYTHON) tests/cuda-report/report.py
+
+# The CUDA kernels on a real GPU: parity tests, benchmarks, one JSON under tests/benchmarks/results (or in OUT). The package
+# runs by itself on a machine without cargo: copy target/gpu-check.tar.gz there, unpack it, start run.sh.
+gpu-package:
+	tests/gpu-check/package.sh target/gpu-check
+
+gpu-check: gpu-package
+	OUT=$(or $(OUT),tests/benchmarks/results) target/gpu-check/run.sh

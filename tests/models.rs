@@ -12,15 +12,17 @@ use lichen_runtime::model::Model;
 use lichen_runtime::session::Session;
 use lichen_runtime::ModelSource;
 
-/// A file or folder below tests/fixtures.
+/// A file or folder below tests/fixtures, or below the folder that LICHEN_TEST_FIXTURES names where there is no checkout.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    let copied = std::env::var_os("LICHEN_TEST_FIXTURES").map(PathBuf::from);
+    copied.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")).join(name)
 }
 
 /// Loads a model, whatever its format; panics with the product's own message.
 pub fn load(path: &Path) -> Arc<Model> {
     let source = ModelSource::open(path).unwrap_or_else(|e| panic!("{e}"));
-    Arc::new(Model::load(&source).unwrap_or_else(|e| panic!("{e}")))
+    let device = Device::cpu(1).expect("a thread");
+    Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")))
 }
 
 /// Limits for small models: chunks shorter than most prompts, so that chunk borders are crossed.
@@ -37,7 +39,7 @@ pub fn session(model: &Arc<Model>, limits: Limits) -> Session {
 pub fn session_on(model: &Arc<Model>, limits: Limits, isa: Isa) -> Session {
     let plan = MemoryPlan::new(&model.config, ModelBytes::default(), limits);
     let device = Device::cpu_with_isa(limits.n_threads, isa).expect("available");
-    Session::new(model.clone(), Arc::new(device), &plan)
+    Session::new(model.clone(), Arc::new(device), &plan).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Logits of every token, (tokens, vocab_size), through the prefill.
@@ -105,4 +107,10 @@ pub fn temp_dir(name: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).expect("a temporary folder");
     dir
+}
+
+/// One token more, and its logits.
+pub fn decode(session: &mut Session, token: u32) -> Vec<f32> {
+    session.decode(token).unwrap_or_else(|e| panic!("{e}"));
+    session.last_logits().unwrap_or_else(|e| panic!("{e}")).to_vec()
 }

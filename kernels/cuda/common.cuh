@@ -28,6 +28,8 @@ struct alignas(16) f32x4 {
 #ifdef __CUDA__
 
 #define DEVICE static __inline__ __attribute__((device, always_inline))
+// A member function that is not static.
+#define DEVICE_MEMBER __inline__ __attribute__((device, always_inline))
 // A constant table that kernels read: `CONSTANT float LEVELS[16] = {..};`
 #define CONSTANT static __attribute__((constant)) const
 
@@ -120,6 +122,13 @@ DEVICE u64 atomic_max(u64* p, u64 v) {
     return r;
 }
 
+// The same value, of which the compiler knows nothing: what is computed from it is computed again and not kept in registers
+// since an earlier use.
+DEVICE u32 forget(u32 v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
+
 DEVICE u32 f32_bits(float v) { return __builtin_bit_cast(u32, v); }
 DEVICE float f32_from_bits(u32 v) { return __builtin_bit_cast(float, v); }
 DEVICE float fma(float a, float b, float c) {
@@ -148,6 +157,12 @@ DEVICE float max_f32(float a, float b) {
     float r;
     asm("max.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
     return r;
+}
+
+// The same value, computed here: the compiler may not compute it earlier, which would keep a register for it.
+DEVICE u32 computed_here(u32 v) {
+    asm volatile("" : "+r"(v));
+    return v;
 }
 
 // Conversions round to nearest, ties to even.

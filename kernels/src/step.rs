@@ -2,7 +2,7 @@
 //!
 //! A GPU's kernels read both from device memory, so that one recorded decode step serves every position.
 
-use crate::cuda::{Allocation, Cuda, DeviceError, DevicePtr, PinnedBytes};
+use crate::cuda::{Allocation, DeviceError, DevicePtr, PinnedBytes};
 use crate::device::Device;
 
 /// The rows of one forward pass.
@@ -14,7 +14,6 @@ pub struct Step {
 }
 
 struct OnDevice {
-    cuda: Cuda,
     /// u32: the position, then the tokens.
     memory: Allocation,
     /// The same, where the copy starts from.
@@ -31,7 +30,7 @@ impl Step {
             Device::Cpu(_) => None,
             Device::Cuda(cuda) => {
                 let bytes = Step::size_bytes(max_rows);
-                Some(OnDevice { cuda: cuda.clone(), memory: cuda.alloc(bytes)?, staged: cuda.alloc_pinned(bytes)? })
+                Some(OnDevice { memory: cuda.alloc(bytes)?, staged: cuda.alloc_pinned(bytes)? })
             }
         };
         Ok(Step { first_position: 0, tokens: Vec::with_capacity(max_rows), on_device })
@@ -57,7 +56,8 @@ impl Step {
     /// Starts the copy to the device: the first thing of a pass, and the first node of its graph.
     pub fn send(&self) {
         if let Some(device) = &self.on_device {
-            device.cuda.copy_from_pinned(&device.memory, 0, &device.staged, 0..Step::size_bytes(self.tokens.len()));
+            let bytes = 0..Step::size_bytes(self.tokens.len());
+            device.memory.cuda().copy_from_pinned(&device.memory, 0, &device.staged, bytes);
         }
     }
 

@@ -1,10 +1,11 @@
 //! LoRA adapters at inference: low-rank pairs beside the frozen matrices, swapped at run time.
 
 use lichen_kernels::ops::lora::LoraPair;
-use lichen_kernels::View;
+use lichen_kernels::{Buffer, Device};
 use sha2::{Digest, Sha256};
 
 use crate::adapter_file::AdapterFile;
+use crate::error::Result;
 use crate::model_config::ModelConfig;
 use crate::model_source::Part;
 
@@ -27,9 +28,9 @@ pub struct LayerAdapter {
 
 struct Pair {
     /// (rank, inputs).
-    a: Vec<f32>,
+    a: Buffer<f32>,
     /// (outputs, rank).
-    b: Vec<f32>,
+    b: Buffer<f32>,
     rank: usize,
     scale: f32,
 }
@@ -39,8 +40,8 @@ impl LayerAdapter {
     pub fn pair(&self, i: usize) -> Option<LoraPair<'_>> {
         let p = self.pairs[i].as_ref()?;
         Some(LoraPair {
-            a: View::new(&p.a, [p.rank, p.a.len() / p.rank]),
-            b: View::new(&p.b, [p.b.len() / p.rank, p.rank]),
+            a: p.a.view([p.rank, p.a.len() / p.rank]),
+            b: p.b.view([p.b.len() / p.rank, p.rank]),
             scale: p.scale,
         })
     }
@@ -48,7 +49,10 @@ impl LayerAdapter {
 
 impl Adapter {
     /// Takes the pairs of a file that was checked against this configuration; `strength` multiplies every scale.
-    pub fn new(file: AdapterFile, config: &ModelConfig, strength: f32) -> Adapter {
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(file: AdapterFile, config: &ModelConfig, strength: f32, device: &Device) -> Result<Adapter> {
         let (max_rank, mut hash) = (file.max_rank(), Sha256::new());
         hash.update(file.fingerprint());
         hash.update(strength.to_le_bytes());
@@ -56,9 +60,10 @@ impl Adapter {
         for target in file.targets {
             let i = TARGETS.iter().position(|part| *part == target.part).expect("the reader knows these seven alone");
             let (rank, scale) = (target.rank, target.scale * strength);
-            layers[target.layer].pairs[i] = Some(Pair { a: target.a, b: target.b, rank, scale });
+            let (a, b) = (Buffer::from_vec(device, target.a)?, Buffer::from_vec(device, target.b)?);
+            layers[target.layer].pairs[i] = Some(Pair { a, b, rank, scale });
         }
-        Adapter { layers, max_rank, fingerprint: hash.finalize().into() }
+        Ok(Adapter { layers, max_rank, fingerprint: hash.finalize().into() })
     }
 
     pub fn layer(&self, i: usize) -> &LayerAdapter {

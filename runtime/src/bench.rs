@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use lichen_kernels::ops::attention::KvStore;
+use lichen_kernels::ops::bandwidth;
 use lichen_kernels::Device;
 
 use crate::available_memory::available_bytes;
@@ -59,7 +60,7 @@ impl BenchReport {
 /// The tokens do not fit the context.
 pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
     let start = Instant::now();
-    let mut session = engine.session();
+    let mut session = engine.session()?;
     let needed = options.prompt_tokens + options.new_tokens;
     let context = session.limits().context;
     if needed > context {
@@ -75,7 +76,10 @@ pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
     black_box(next);
     let peak_rss_bytes = peak_rss_bytes();
 
-    let buffer = bandwidth_buffer();
+    let buffer = match *engine.device {
+        Device::Cpu(_) => bandwidth_buffer(),
+        Device::Cuda(_) => Vec::new(),
+    };
     let (mut prefills, mut decodes, mut bandwidths) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.repeat {
         session.reset();
@@ -85,7 +89,7 @@ pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
         let start = Instant::now();
         decode(&mut session, next, options.new_tokens)?;
         decodes.push(options.new_tokens as f64 / start.elapsed().as_secs_f64());
-        bandwidths.push(bandwidth_gb_per_s(&engine.device, &buffer));
+        bandwidths.push(bandwidth_gb_per_s(&engine.device, &buffer)?);
     }
     let position = options.prompt_tokens + options.new_tokens / 2;
     Ok(BenchReport {
@@ -100,24 +104,20 @@ pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
 
 fn prefill(session: &mut Session, prompt: &[u32]) -> Result<u32> {
     session.prompt(prompt, &mut || ControlFlow::Continue(()))?;
-    Ok(most_probable(session.last_logits()))
+    most_probable(session)
 }
 
 fn decode(session: &mut Session, mut token: u32, n: usize) -> Result<u32> {
     for _ in 0..n {
-        token = most_probable(session.decode(token)?);
+        session.decode(token)?;
+        token = most_probable(session)?;
     }
     Ok(token)
 }
 
-fn most_probable(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = id;
-        }
-    }
-    best as u32
+/// The next token of a greedy answer, found where the logits are.
+fn most_probable(session: &mut Session) -> Result<u32> {
+    Ok(session.top_logits(1)?.first().map_or(0, |(id, _)| *id))
 }
 
 /// The same for every run: a multiplicative walk over the vocabulary.
@@ -157,10 +157,13 @@ fn largest_cache_bytes() -> usize {
 }
 
 /// The best of three passes over the buffer.
-fn bandwidth_gb_per_s(device: &Device, buffer: &[u64]) -> f64 {
+fn bandwidth_gb_per_s(device: &Device, buffer: &[u64]) -> Result<f64> {
     const CHUNK: usize = 1 << 17;
     let chunks: Vec<&[u64]> = buffer.chunks(CHUNK).collect();
-    let Device::Cpu(cpu) = device;
+    let cpu = match device {
+        Device::Cpu(cpu) => cpu,
+        Device::Cuda(cuda) => return Ok(bandwidth::read_gb_per_s(cuda, gpu_buffer_bytes(cuda.free_bytes()?))?),
+    };
     let sum = AtomicU64::new(0);
     let mut best = 0.0f64;
     for _ in 0..3 {
@@ -171,7 +174,12 @@ fn bandwidth_gb_per_s(device: &Device, buffer: &[u64]) -> f64 {
         best = best.max(buffer.len() as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9);
     }
     black_box(sum.into_inner());
-    best
+    Ok(best)
+}
+
+/// Twice the largest second-level cache of a GPU and more, as far as its memory allows.
+fn gpu_buffer_bytes(free: usize) -> usize {
+    (512 << 20).min(free / 4)
 }
 
 /// Sixteen independent sums, so that additions never wait for each other.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use lichen_kernels::cuda::{Cuda, CudaOptions, LEAST_CAPABILITY, NOT_COMPILED};
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::{Device, Format};
 
@@ -15,7 +16,7 @@ use crate::adapter_file::AdapterFile;
 use crate::available_memory::available_bytes;
 use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};
-use crate::memory_plan::{auto_kv_format, Limits, MemoryPlan, ModelBytes, DEFAULT_CHUNK, DEFAULT_CONTEXT};
+use crate::memory_plan::{auto_kv_format, Limits, MemoryPlan, ModelBytes, Place, DEFAULT_CHUNK, DEFAULT_CONTEXT};
 use crate::model::Model;
 use crate::model_config::{Architecture, ModelConfig};
 use crate::model_source::{ModelSource, TokenizerSource};
@@ -106,29 +107,49 @@ impl EngineOptions {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
     }
 
-    /// Refuses a device this build cannot use.
-    pub fn check_device(&self) -> Result<()> {
-        match self.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(()),
-            DeviceChoice::Cuda(_) => {
-                Err(Error::input("--device cuda: this build has no CUDA backend; use --device cpu"))
-            }
-        }
-    }
-
-    /// Starts the threads.
+    /// Opens the GPU, or starts the threads.
+    ///
+    /// # Errors
+    /// The device that was asked for cannot be used, and why.
     pub fn start_device(&self) -> Result<Arc<Device>> {
-        self.check_device()?;
-        let n = self.n_threads();
-        let device = Device::cpu(n).map_err(|e| Error::limit(format!("{n} threads could not be started: {e}")))?;
+        let cuda = |ordinal| Cuda::open(&CudaOptions { ordinal, ..CudaOptions::default() });
+        let device = match self.device {
+            DeviceChoice::Cuda(ordinal) => {
+                Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).in_flag("--device cuda"))?)
+            }
+            DeviceChoice::Auto => match first_gpu().map(cuda) {
+                Some(Ok(cuda)) => Device::Cuda(cuda),
+                Some(Err(e)) => {
+                    log::warn!("computing on the CPU: {e}");
+                    self.start_cpu()?
+                }
+                None => self.start_cpu()?,
+            },
+            DeviceChoice::Cpu => self.start_cpu()?,
+        };
         Ok(Arc::new(device))
     }
 
-    /// Refuses a plan that passes the budget, or without one, what the system has left.
-    fn check(&self, plan: &MemoryPlan) -> Result<()> {
-        match (self.memory_budget, available_bytes()) {
-            (None, Some(available)) => plan.check_available(available),
-            (budget, _) => plan.check(budget),
+    fn start_cpu(&self) -> Result<Device> {
+        let n = self.n_threads();
+        Device::cpu(n).map_err(|e| Error::limit(format!("{n} threads could not be started: {e}")))
+    }
+
+    /// Refuses a plan that passes the budget, or without one, what the system and the GPU have left.
+    fn check(&self, plan: &MemoryPlan, device: &Device) -> Result<()> {
+        if self.memory_budget.is_some() {
+            return plan.check(self.memory_budget);
+        }
+        let host = match device {
+            Device::Cuda(cuda) if cuda.info().is_integrated => [Place::Host, Place::Device].as_slice(),
+            _ => &[Place::Host],
+        };
+        if let Some(available) = available_bytes() {
+            plan.check_available(host, "system", available)?;
+        }
+        match device {
+            Device::Cuda(cuda) => plan.check_available(&[Place::Device], "GPU", cuda.free_bytes()?),
+            Device::Cpu(_) => Ok(()),
         }
     }
 }
@@ -141,6 +162,7 @@ pub struct Opened {
     /// `None` for a folder without `tokenizer.json`.
     pub tokenizer: Option<Arc<Tokenizer>>,
     pub adapter: Option<Arc<Adapter>>,
+    pub device: Arc<Device>,
     pub plan: MemoryPlan,
 }
 
@@ -148,7 +170,7 @@ impl Opened {
     /// # Errors
     /// What is missing, malformed or not supported, in one sentence that names the file.
     pub fn new(options: &EngineOptions) -> Result<Opened> {
-        options.check_device()?;
+        let device = options.start_device()?;
         let source = match &options.model {
             Some(path) => ModelSource::open(path)?,
             None => demo::source()?,
@@ -156,21 +178,28 @@ impl Opened {
         let config = source.config();
         let mut limits = options.limits(config)?;
         let adapter = match &options.adapter {
-            Some(file) => Some(Arc::new(load_adapter(file, config)?)),
+            Some(file) => Some(Arc::new(load_adapter(file, config, &device)?)),
             None => None,
         };
         let tokenizer = open_tokenizer(&source)?.map(Arc::new);
         limits.max_rank = adapter.as_ref().map_or(0, |a| a.max_rank());
-        let (mapped, heap) = Model::planned_bytes(&source)?;
-        let bytes = ModelBytes {
-            mapped,
-            heap,
+        let mut bytes = ModelBytes {
             tokenizer: tokenizer.as_ref().map_or(0, |t| t.memory_bytes()),
             adapters: adapter.as_ref().map_or(0, |a| a.size_bytes()),
+            ..ModelBytes::default()
         };
-        let plan = MemoryPlan::new(config, bytes, limits);
+        let plan = match &*device {
+            Device::Cpu(_) => {
+                (bytes.mapped, bytes.heap) = Model::planned_bytes(&source)?;
+                MemoryPlan::new(config, bytes, limits)
+            }
+            Device::Cuda(cuda) => {
+                (bytes.device, bytes.heap) = Model::planned_gpu_bytes(&source)?;
+                MemoryPlan::on_gpu(config, bytes, limits, cuda)
+            }
+        };
         let name = options.model.as_deref().map_or(demo::NAME.to_string(), |p| p.display().to_string());
-        Ok(Opened { name, source, tokenizer, adapter, plan })
+        Ok(Opened { name, source, tokenizer, adapter, device, plan })
     }
 }
 
@@ -199,18 +228,20 @@ impl Engine {
     pub fn open(options: &EngineOptions) -> Result<Engine> {
         let start = Instant::now();
         let opened = Opened::new(options)?;
-        options.check(&opened.plan)?;
-        for file in opened.source.mapped_files() {
-            file.advise_will_need(0..usize::MAX);
+        options.check(&opened.plan, &opened.device)?;
+        if matches!(*opened.device, Device::Cpu(_)) {
+            for file in opened.source.mapped_files() {
+                file.advise_will_need(0..usize::MAX);
+            }
         }
-        let model = Arc::new(Model::load(&opened.source)?);
+        let model = Arc::new(Model::load(&opened.source, &opened.device)?);
         Ok(Engine {
             name: opened.name,
             source: Some(opened.source),
             model,
             tokenizer: opened.tokenizer,
             adapter: opened.adapter,
-            device: options.start_device()?,
+            device: opened.device,
             plan: opened.plan,
             load_s: start.elapsed().as_secs_f64(),
             is_demo: options.model.is_none(),
@@ -220,10 +251,10 @@ impl Engine {
     /// A model of a released one's shape with random weights, made in memory.
     pub fn synthetic(name: &str, format: Format, options: &EngineOptions) -> Result<Engine> {
         let start = Instant::now();
-        let plan = plan_synthetic(name, format, options)?;
-        options.check(&plan)?;
         let device = options.start_device()?;
-        let model = Arc::new(geometry::synthetic(geometry::config(name)?, format)?);
+        let plan = plan_synthetic(name, format, options, &device)?;
+        options.check(&plan, &device)?;
+        let model = Arc::new(geometry::synthetic(geometry::config(name)?, format, &device)?);
         Ok(Engine {
             name: name.to_string(),
             source: None,
@@ -238,10 +269,13 @@ impl Engine {
     }
 
     /// An empty conversation, with the adapter applied.
-    pub fn session(&self) -> Session {
-        let mut session = Session::new(self.model.clone(), self.device.clone(), &self.plan);
-        session.set_adapter(self.adapter.clone());
-        session
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn session(&self) -> Result<Session> {
+        let mut session = Session::new(self.model.clone(), self.device.clone(), &self.plan)?;
+        session.set_adapter(self.adapter.clone())?;
+        Ok(session)
     }
 
     /// # Errors: the model has no tokenizer.
@@ -281,7 +315,7 @@ impl Engine {
 
     /// Loads another adapter for this model.
     pub fn load_adapter(&self, file: &AdapterPath) -> Result<Arc<Adapter>> {
-        load_adapter(file, &self.model.config).map(Arc::new)
+        load_adapter(file, &self.model.config, &self.device).map(Arc::new)
     }
 }
 
@@ -295,11 +329,30 @@ pub fn stop_ids(source: Option<&ModelSource>, tokenizer: Option<&Tokenizer>) -> 
 }
 
 /// The bill of a synthetic model; nothing is allocated to say so.
-pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions) -> Result<MemoryPlan> {
+pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions, device: &Device) -> Result<MemoryPlan> {
     let config = geometry::config(name)?;
     let limits = options.limits(&config)?;
-    let bytes = ModelBytes { heap: geometry::weights_bytes(&config, format)?, ..ModelBytes::default() };
-    Ok(MemoryPlan::new(&config, bytes, limits))
+    match device {
+        Device::Cpu(_) => {
+            let bytes = ModelBytes { heap: geometry::weights_bytes(&config, format)?, ..ModelBytes::default() };
+            Ok(MemoryPlan::new(&config, bytes, limits))
+        }
+        Device::Cuda(cuda) => {
+            let (device, heap) = geometry::gpu_bytes(&config, format)?;
+            let bytes = ModelBytes { device, heap, ..ModelBytes::default() };
+            Ok(MemoryPlan::on_gpu(&config, bytes, limits, cuda))
+        }
+    }
+}
+
+/// The first GPU this build has kernels for. An emulated one computes slower than the CPU that emulates it and is only
+/// used when it is asked for.
+fn first_gpu() -> Option<usize> {
+    if NOT_COMPILED.is_some() {
+        return None;
+    }
+    let devices = Cuda::list().ok()?;
+    devices.iter().find(|d| !d.is_emulated() && d.capability >= LEAST_CAPABILITY).map(|d| d.ordinal)
 }
 
 fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
@@ -321,6 +374,6 @@ fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
     }
 }
 
-fn load_adapter(file: &AdapterPath, config: &ModelConfig) -> Result<Adapter> {
-    Ok(Adapter::new(AdapterFile::open(&file.path, config)?, config, file.scale))
+fn load_adapter(file: &AdapterPath, config: &ModelConfig, device: &Device) -> Result<Adapter> {
+    Adapter::new(AdapterFile::open(&file.path, config)?, config, file.scale, device)
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use lichen_kernels::DeviceError;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, said in one sentence that names the file, tensor or flag and what to do.
@@ -23,6 +25,8 @@ pub enum Kind {
     Limit,
     /// The operating system refused.
     Io,
+    /// The GPU, or its driver.
+    Device,
 }
 
 impl Error {
@@ -48,6 +52,12 @@ impl Error {
         self
     }
 
+    /// Puts the flag in front that asked for it.
+    pub fn in_flag(mut self, flag: &str) -> Self {
+        self.message = format!("{flag}: {}", self.message);
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -55,6 +65,13 @@ impl Error {
     /// The message as it is, without the escaping of [`fmt::Display`].
     pub fn message(&self) -> &str {
         &self.message
+    }
+}
+
+impl From<DeviceError> for Error {
+    fn from(error: DeviceError) -> Self {
+        let kind = if matches!(error, DeviceError::OutOfMemory { .. }) { Kind::Limit } else { Kind::Device };
+        Error { kind, message: error.to_string() }
     }
 }
 

@@ -132,7 +132,7 @@ fn decode(
         if on_text("").is_break() {
             return Ok(FinishReason::Cancel);
         }
-        let token = sampler.sample(session.last_logits(), &recent)?;
+        let token = sampler.next(session, &recent)?;
         token_ids.push(token);
         if request.stop_ids.contains(token) {
             return Ok(FinishReason::Stop);

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use half::f16;
-use lichen_kernels::{Format, Matrix, SharedBytes};
+use lichen_kernels::{Buffer, Device, Format, Matrix, SharedBytes};
 
 use crate::error::{Error, Result};
 use crate::model::{assemble, Model};
 use crate::model_config::{Architecture, ModelConfig};
+use crate::memory_plan::gpu::{matrix_bytes, vector_bytes};
 use crate::model_source::Part;
+use crate::upload::Upload;
 
 /// Names [`config`] knows.
 pub const NAMES: [&str; 6] =
@@ -105,6 +107,20 @@ pub fn weights_bytes(config: &ModelConfig, format: Format) -> Result<usize> {
     Ok(total)
 }
 
+/// Bytes of all weights on a GPU, and of the largest matrix on the host before it goes there.
+pub fn gpu_bytes(config: &ModelConfig, format: Format) -> Result<(usize, usize)> {
+    let (mut device, mut largest) = (0usize, 0);
+    for (rows, cols, n) in matrix_shapes(config) {
+        let format = if rows == config.vocab_size { table_format(format) } else { format };
+        let row_bytes = format.row_bytes(cols).ok_or_else(|| whole_blocks(format, cols))?;
+        device = device.saturating_add(matrix_bytes(format, rows, cols).saturating_mul(n));
+        largest = largest.max(rows.saturating_mul(row_bytes + cols / 64 * 4));
+    }
+    // Norms and biases: at most six vectors of a layer, and the output's.
+    let vectors = (6 * config.n_layers + 1) * vector_bytes(config.dim.max(config.q_dim()));
+    Ok((device + vectors, largest))
+}
+
 /// (rows, cols, how many) of every matrix.
 fn matrix_shapes(c: &ModelConfig) -> Vec<(usize, usize, usize)> {
     vec![
@@ -122,7 +138,8 @@ fn whole_blocks(format: Format, cols: usize) -> Error {
 }
 
 /// A model with seeded random weights, scaled so that activations stay of the order of one.
-pub fn synthetic(config: ModelConfig, format: Format) -> Result<Model> {
+pub fn synthetic(config: ModelConfig, format: Format, device: &Device) -> Result<Model> {
+    let mut upload = Upload::new(device)?;
     let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
     let shape = |part: Part| match part {
         Part::TokenEmbedding | Part::Output => (config.vocab_size, config.dim),
@@ -139,18 +156,20 @@ pub fn synthetic(config: ModelConfig, format: Format) -> Result<Model> {
         &mut |part, _| {
             let (rows, cols) = shape(part);
             let is_table = matches!(part, Part::TokenEmbedding | Part::Output);
-            random_matrix(if is_table { table_format(format) } else { format }, rows, cols, &mut random)
+            let format = if is_table { table_format(format) } else { format };
+            upload.matrix(random_matrix(format, rows, cols, &mut random)?, &|_| {})
         },
         &mut |part, _| {
-            Ok(match part {
+            let values = match part {
                 Part::AttnQBias => vec![0.0; config.q_dim()],
                 Part::AttnKBias | Part::AttnVBias => vec![0.0; config.kv_dim()],
                 Part::AttnQNorm | Part::AttnKNorm => vec![1.0; config.head_dim],
                 _ => vec![1.0; config.dim],
-            })
+            };
+            Ok(Buffer::from_vec(device, values)?)
         },
     )?;
-    model.heap_bytes = model.weights_bytes();
+    model.heap_bytes = if matches!(device, Device::Cpu(_)) { model.weights_bytes() } else { 0 };
     Ok(model)
 }
 

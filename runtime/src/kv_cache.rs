@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use lichen_kernels::ops::attention::{KvFormat, KvStore};
+use lichen_kernels::{Device, DeviceError};
 
 use crate::model_config::ModelConfig;
 
@@ -28,12 +29,20 @@ fn slots(config: &ModelConfig, layer: usize, context: usize, chunk: usize) -> us
 }
 
 impl KvCache {
-    pub fn new(config: &ModelConfig, format: KvFormat, context: usize, chunk: usize) -> Self {
-        let layers = (0..config.n_layers)
-            .map(|i| KvStore::new(format, slots(config, i, context, chunk), config.n_kv_heads, config.head_dim))
-            .collect();
+    /// # Errors: the device has no room.
+    pub fn new(
+        device: &Device,
+        config: &ModelConfig,
+        format: KvFormat,
+        context: usize,
+        chunk: usize,
+    ) -> Result<Self, DeviceError> {
+        let layer = |i| {
+            KvStore::new(device, format, slots(config, i, context, chunk), config.n_kv_heads, config.head_dim)
+        };
+        let layers = (0..config.n_layers).map(layer).collect::<Result<Vec<_>, _>>()?;
         let rings = config.is_global.iter().map(|g| !g).collect();
-        KvCache { layers, position: 0, written: 0, floor: 0, window: config.sliding_window, rings }
+        Ok(KvCache { layers, position: 0, written: 0, floor: 0, window: config.sliding_window, rings })
     }
 
     /// Bytes of (local, global) layers.
@@ -98,13 +107,14 @@ impl KvCache {
 
     /// Fills every layer from a saved session: `held[i]` positions and their bytes ([`KvStore::save`]). The caller has
     /// checked the sizes with [`KvCache::can_hold`].
-    pub fn restore(&mut self, position: usize, held: &[Range<usize>], bytes: &[&[u8]]) {
+    pub fn restore(&mut self, position: usize, held: &[Range<usize>], bytes: &[&[u8]]) -> Result<(), DeviceError> {
         for (i, (positions, bytes)) in held.iter().zip(bytes).enumerate() {
-            self.layers[i].restore(positions, bytes);
+            self.layers[i].restore(positions, bytes)?;
         }
         let rings = (0..self.layers.len()).filter(|i| self.is_ring(*i));
         self.floor = rings.map(|i| held[i].start).max().unwrap_or(0);
         (self.position, self.written) = (position, position);
+        Ok(())
     }
 
     /// True when layer `i` has room for these positions and they cover what the next token sees.

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod block;
 pub mod chat_template;
 pub mod conversation;
+mod decode_graph;
 pub mod demo;
 pub mod device_config;
 pub mod disk;
@@ -31,6 +32,7 @@ pub mod session_file;
 pub mod spelling;
 pub mod stop;
 pub mod tokenizer;
+mod upload;
 
 pub use error::{Error, Result};
 pub use model_config::{Architecture, ModelConfig};

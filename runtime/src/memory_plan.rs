@@ -11,6 +11,8 @@ use crate::kv_cache::KvCache;
 use crate::model_config::ModelConfig;
 use crate::sampler::{Sampler, SamplerConfig};
 
+pub(crate) mod gpu;
+
 /// What a session may use; everything else follows from the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -46,11 +48,22 @@ pub fn auto_kv_format(config: &ModelConfig, context: usize, chunk: usize) -> KvF
     }
 }
 
+/// Where memory lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Mapped from a file: the system drops and reads again what does not fit.
+    Mapped,
+    Host,
+    /// On the GPU; on a board that shares its memory, the same as the host's.
+    Device,
+}
+
 /// One line of the bill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     pub name: &'static str,
     pub bytes: usize,
+    pub place: Place,
 }
 
 /// The bill.
@@ -67,6 +80,8 @@ pub struct ModelBytes {
     pub mapped: usize,
     /// On the heap.
     pub heap: usize,
+    /// On the GPU.
+    pub device: usize,
     pub tokenizer: usize,
     pub adapters: usize,
 }
@@ -80,8 +95,9 @@ impl MemoryPlan {
         let (local, global) = KvCache::size_bytes(config, limits.kv_format, limits.context, limits.chunk);
         let widest = widest_input(config);
         let scratch = ActivationSizes::new(config, &limits);
+        use Place::Host;
         let items = [
-            (MAPPED, model.mapped),
+            ("weights, mapped", model.mapped),
             ("weights, heap", model.heap),
             ("kv cache, local layers", local),
             ("kv cache, global layers", global),
@@ -96,8 +112,18 @@ impl MemoryPlan {
             ("adapters", model.adapters),
             ("program", PROGRAM_BYTES),
         ];
-        let items = items.into_iter().filter(|(_, b)| *b > 0).map(|(name, bytes)| Item { name, bytes }).collect();
-        MemoryPlan { limits, items }
+        let place = |name: &str| if name == "weights, mapped" { Place::Mapped } else { Host };
+        MemoryPlan::of(limits, items.into_iter().map(|(name, bytes)| (name, bytes, place(name))))
+    }
+
+    fn of(limits: Limits, items: impl Iterator<Item = (&'static str, usize, Place)>) -> Self {
+        let items = items.filter(|(_, bytes, _)| *bytes > 0);
+        MemoryPlan { limits, items: items.map(|(name, bytes, place)| Item { name, bytes, place }).collect() }
+    }
+
+    /// Bytes that lie in one place.
+    pub fn bytes_in(&self, place: Place) -> usize {
+        self.items.iter().filter(|i| i.place == place).map(|i| i.bytes).sum()
     }
 
     pub fn total_bytes(&self) -> usize {
@@ -121,16 +147,16 @@ impl MemoryPlan {
         )))
     }
 
-    /// Refuses a plan that passes what the system has left. Mapped weights do not count: the system drops and reads
-    /// again what does not fit.
-    pub fn check_available(&self, available_bytes: usize) -> Result<()> {
-        let held = self.items.iter().filter(|i| i.name != MAPPED);
+    /// Refuses a plan that passes what the system has left for these places. Mapped weights do not count: the system drops
+    /// and reads again what does not fit.
+    pub fn check_available(&self, places: &[Place], whose: &str, available_bytes: usize) -> Result<()> {
+        let held = self.items.iter().filter(|i| i.place != Place::Mapped && places.contains(&i.place));
         let total: usize = held.clone().map(|i| i.bytes).sum();
         if total <= available_bytes {
             return Ok(());
         }
         Err(Error::limit(format!(
-            "needs {} beside mapped files ({}, ..), and the system has {} left: lower --context (now {}), choose a smaller \
+            "needs {} beside mapped files ({}, ..), and the {whose} has {} left: lower --context (now {}), choose a smaller \
              --model, or set --memory-budget to override",
             mib(total),
             largest(held),
@@ -139,9 +165,6 @@ impl MemoryPlan {
         )))
     }
 }
-
-/// What the weights that are mapped from files are called on the bill.
-const MAPPED: &str = "weights, mapped";
 
 /// The bill as a table, one item a line.
 impl fmt::Display for MemoryPlan {
@@ -169,6 +192,16 @@ pub fn mib(bytes: usize) -> String {
 /// Columns of the widest matrix.
 pub(crate) fn widest_input(config: &ModelConfig) -> usize {
     config.dim.max(config.hidden_dim).max(config.q_dim())
+}
+
+/// Rows of the widest matrix whose products a chunk computes; the head's alone for the rows whose logits are kept.
+pub(crate) fn widest_output(config: &ModelConfig, limits: &Limits) -> usize {
+    let body = config.dim.max(config.hidden_dim).max(config.q_dim());
+    if limits.logit_rows > 1 {
+        body.max(config.vocab_size)
+    } else {
+        body
+    }
 }
 
 /// Elements of each activation buffer, all f32.

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use lichen_kernels::ops::matmul;
-use lichen_kernels::{Format, Matrix};
+use lichen_kernels::{Buffer, Device, Format, Matrix};
 
 use crate::error::{Error, Result};
+use crate::memory_plan::gpu::{matrix_bytes, vector_bytes};
 use crate::model_config::ModelConfig;
-use crate::model_source::{ModelSource, Part};
+use crate::model_source::{ModelSource, Part, PartShape};
+use crate::upload::Upload;
 
 /// Weights of one block. Matrices are (outputs, inputs); vectors of the length their names say.
 pub struct LayerWeights {
     /// (dim).
-    pub attn_norm: Vec<f32>,
+    pub attn_norm: Buffer<f32>,
     /// (n_heads * head_dim, dim).
     pub q: Matrix,
     /// (n_kv_heads * head_dim, dim).
@@ -20,15 +22,15 @@ pub struct LayerWeights {
     /// (n_kv_heads * head_dim, dim).
     pub v: Matrix,
     /// Biases of q, k and v (Qwen 2).
-    pub qkv_bias: Option<[Vec<f32>; 3]>,
+    pub qkv_bias: Option<[Buffer<f32>; 3]>,
     /// (head_dim) each, over queries and keys (Gemma 3).
-    pub qk_norm: Option<[Vec<f32>; 2]>,
+    pub qk_norm: Option<[Buffer<f32>; 2]>,
     /// (dim, n_heads * head_dim).
     pub o: Matrix,
     /// (dim), after attention (Gemma 3).
-    pub post_attn_norm: Option<Vec<f32>>,
+    pub post_attn_norm: Option<Buffer<f32>>,
     /// (dim), before the feed-forward layer.
-    pub ffn_norm: Vec<f32>,
+    pub ffn_norm: Buffer<f32>,
     /// (hidden_dim, dim).
     pub gate: Matrix,
     /// (hidden_dim, dim).
@@ -36,7 +38,7 @@ pub struct LayerWeights {
     /// (dim, hidden_dim).
     pub down: Matrix,
     /// (dim), after the feed-forward layer (Gemma 3).
-    pub post_ffn_norm: Option<Vec<f32>>,
+    pub post_ffn_norm: Option<Buffer<f32>>,
 }
 
 impl LayerWeights {
@@ -54,7 +56,7 @@ pub struct Model {
     /// (vocab_size, dim): the embedding again when tied.
     pub head: Matrix,
     /// (dim).
-    pub output_norm: Vec<f32>,
+    pub output_norm: Buffer<f32>,
     pub layers: Vec<LayerWeights>,
     /// SHA-256 over configuration and sampled weights: what saved sessions and adapters are keyed by.
     pub fingerprint: [u8; 32],
@@ -67,20 +69,22 @@ pub struct Model {
 const SHRINK_TABLE_BYTES: usize = 64 << 20;
 
 impl Model {
-    /// Takes every tensor the configuration implies from `source`; shapes are checked there.
-    pub fn load(source: &ModelSource) -> Result<Model> {
+    /// Takes every tensor the configuration implies from `source`; shapes are checked there. On a GPU each is copied to the
+    /// device and its pages are given back before the next is read.
+    pub fn load(source: &ModelSource, device: &Device) -> Result<Model> {
         let shrink = tables_shrink(source)?;
+        let mut upload = Upload::new(device)?;
         let mut model = assemble(
             source.config().clone(),
             source.fingerprint(),
             &mut |part, layer| {
-                if shrink && is_table(part) {
-                    source.matrix_q8_0(part, layer)
-                } else {
-                    source.matrix(part, layer)
-                }
+                let matrix = match shrink && is_table(part) {
+                    true => source.matrix_q8_0(part, layer)?,
+                    false => source.matrix(part, layer)?,
+                };
+                upload.matrix(matrix, &|bytes| source.give_back(bytes))
             },
-            &mut |part, layer| source.vector(part, layer),
+            &mut |part, layer| Ok(Buffer::from_vec(device, source.vector(part, layer)?)?),
         )?;
         for (name, m) in model.named_matrices() {
             if !matmul::supports(m.format(), m.cols()) {
@@ -88,7 +92,7 @@ impl Model {
                 return Err(Error::input(format!("{name}: rows of {cols} {format} values are not whole blocks")));
             }
         }
-        model.heap_bytes = source.heap_bytes();
+        model.heap_bytes = if matches!(device, Device::Cpu(_)) { source.heap_bytes() } else { 0 };
         Ok(model)
     }
 
@@ -106,6 +110,35 @@ impl Model {
             heap += tables * config.vocab_size * Format::Q8_0.row_bytes(config.dim).unwrap_or(4 * config.dim);
         }
         Ok((mapped, heap))
+    }
+
+    /// Memory [`Model::load`] will take with a GPU: (on the device, at most at once on the host while weights are converted).
+    pub fn planned_gpu_bytes(source: &ModelSource) -> Result<(usize, usize)> {
+        let (config, shrink) = (source.config(), tables_shrink(source)?);
+        let (mut device, mut converted) = (0, 0);
+        for (part, layer) in Part::of_model(config) {
+            let (rows, cols) = match part.shape(config) {
+                PartShape::Vector(n) => {
+                    device += vector_bytes(n);
+                    continue;
+                }
+                PartShape::Matrix(rows, cols) => (rows, cols),
+            };
+            let stored = source.plain_format(part, layer)?.unwrap_or(Format::NF4);
+            let format = match stored {
+                f if f.is_float() && shrink && is_table(part) => Format::Q8_0,
+                Format::NF4 if cols % Format::NF4.block_len() != 0 => Format::F32,
+                f if f.is_computed() => f,
+                _ => Format::Q8_0,
+            };
+            device += matrix_bytes(format, rows, cols);
+            let heap = match format == stored {
+                true => source.part_memory(part, layer)?.heap,
+                false => rows * format.row_bytes(cols).unwrap_or(4 * cols),
+            };
+            converted = heap.max(converted);
+        }
+        Ok((device, converted))
     }
 
     /// Bytes read to produce one token: every matrix once, but one row of an untied embedding.
@@ -157,7 +190,7 @@ pub(crate) fn assemble(
     config: ModelConfig,
     fingerprint: [u8; 32],
     matrix: &mut dyn FnMut(Part, Option<usize>) -> Result<Matrix>,
-    vector: &mut dyn FnMut(Part, Option<usize>) -> Result<Vec<f32>>,
+    vector: &mut dyn FnMut(Part, Option<usize>) -> Result<Buffer<f32>>,
 ) -> Result<Model> {
     let embedding = matrix(Part::TokenEmbedding, None)?;
     let head = if config.tied_head { embedding.clone() } else { matrix(Part::Output, None)? };

@@ -293,12 +293,17 @@ impl ModelSource {
 
     /// Gives back the pages of the first `done` bytes of a weight that has been converted.
     fn drop_pages(&self, stored: &Stored, done: std::ops::Range<usize>) {
-        let at = stored.bytes.as_slice().as_ptr() as usize;
+        self.give_back(&stored.bytes.as_slice()[done]);
+    }
+
+    /// Gives back the pages of a part of a mapped file that has been copied elsewhere; nothing happens for other memory.
+    pub(crate) fn give_back(&self, done: &[u8]) {
+        let at = done.as_ptr() as usize;
         for file in self.mapped_files() {
             let bytes = file.as_ref();
             let start = bytes.as_ptr() as usize;
             if (start..start + bytes.len()).contains(&at) {
-                file.advise_dont_need(at - start + done.start..at - start + done.end);
+                file.advise_dont_need(at - start..at - start + done.len());
             }
         }
     }

@@ -7,7 +7,10 @@
 //! The random number of a draw is a function of (seed, step) and of nothing else, so a saved session that restores
 //! both continues exactly where it stopped.
 
+use lichen_kernels::ops::sampling::MAX_TOP_K;
+
 use crate::error::{Error, Result};
+use crate::session::Session;
 
 /// What the flags of every program and the fields of every request say.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -145,6 +148,41 @@ impl Sampler {
         Ok(self.draw(uniform(self.config.seed, step)))
     }
 
+    /// The next token of a session, from its best candidates alone where they are all that counts: a GPU finds them without
+    /// copying the logits.
+    pub fn next(&mut self, session: &mut Session, recent: &[u32]) -> Result<u32> {
+        match self.top_needed().filter(|_| session.has_gpu()) {
+            Some(k) => {
+                let step = self.step;
+                self.step = self.step.wrapping_add(1);
+                let top = session.top_logits(k)?;
+                self.choose(top, step)
+            }
+            None => self.sample(session.last_logits()?, recent),
+        }
+    }
+
+    /// How many of the largest logits decide, where that is known beforehand.
+    fn top_needed(&self) -> Option<usize> {
+        let k = if self.config.temperature == 0.0 { 1 } else { self.config.top_k };
+        (self.config.repeat_penalty == 1.0 && (1..=MAX_TOP_K).contains(&k)).then_some(k)
+    }
+
+    /// [`Sampler::sample`] when only `top`, best first, can be chosen.
+    fn choose(&mut self, top: &[(u32, f32)], step: u64) -> Result<u32> {
+        let &(best, best_logit) = top.first().ok_or_else(no_token)?;
+        if top.len() == 1 || self.config.temperature == 0.0 || best_logit == f32::INFINITY {
+            return Ok(best);
+        }
+        self.candidates.clear();
+        self.candidates.extend(top.iter().map(|&(id, logit)| {
+            Candidate { logit, weight: (f64::from(logit) - f64::from(best_logit)).exp(), id }
+        }));
+        self.keep_top_p();
+        self.keep_min_p();
+        Ok(self.draw(uniform(self.config.seed, step)))
+    }
+
     /// Lists the possible tokens with their weights exp(logit - best).
     fn collect(&mut self, logits: &[f32], best_logit: f32) {
         self.candidates.clear();
@@ -266,7 +304,11 @@ fn first_maximum(logits: &[f32]) -> Result<(u32, f32)> {
             best = Some((id as u32, logit));
         }
     }
-    best.ok_or_else(|| Error::input("the model's logits are all NaN or minus infinity: no token can be chosen"))
+    best.ok_or_else(no_token)
+}
+
+fn no_token() -> Error {
+    Error::input("the model's logits are all NaN or minus infinity: no token can be chosen")
 }
 
 /// A number in [0, 1) from (seed, step): two rounds of SplitMix64's finaliser, 53 bits.

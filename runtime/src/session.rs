@@ -3,19 +3,21 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use lichen_kernels::ops::matmul::{self, Product};
+use lichen_kernels::ops::matmul::{self, Input, Product};
+use lichen_kernels::ops::rmsnorm::Normed;
 use lichen_kernels::ops::rope::RopeTable;
-use lichen_kernels::ops::{embedding, rmsnorm};
-use lichen_kernels::{Buffer, Device};
+use lichen_kernels::ops::{embedding, sampling};
+use lichen_kernels::{Device, Readback, Step};
 
 use crate::adapter::Adapter;
 use crate::block::{Activations, BlockContext};
+use crate::decode_graph::DecodeGraph;
 use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
 use crate::memory_plan::{Limits, MemoryPlan};
 use crate::model::Model;
 
-/// One conversation with a model. Sessions of one model share its weights and, through the device, its threads.
+/// One conversation with a model. Sessions of one model share its weights and, through the device, its threads or stream.
 ///
 /// Nothing is allocated after [`Session::new`] by prefill and decode.
 pub struct Session {
@@ -29,28 +31,39 @@ pub struct Session {
     adapter: Option<Arc<Adapter>>,
     /// Tokens whose keys and values the cache holds.
     tokens: Vec<u32>,
+    /// The rows being computed.
+    step: Step,
     /// (logit_rows, vocab_size).
-    logits: Buffer<f32>,
+    logits: Readback<f32>,
+    /// The best candidates of the last token, on request.
+    top: sampling::TopK,
+    graph: DecodeGraph,
 }
 
 impl Session {
     /// Allocates what the plan says. Check the plan against a budget first ([`MemoryPlan::check`]).
-    pub fn new(model: Arc<Model>, device: Arc<Device>, plan: &MemoryPlan) -> Session {
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(model: Arc<Model>, device: Arc<Device>, plan: &MemoryPlan) -> Result<Session> {
         let (config, limits) = (&model.config, plan.limits);
         assert!(limits.context > 0 && limits.chunk > 0 && limits.logit_rows > 0);
-        let rope = |theta, scale| RopeTable::new(limits.context, config.head_dim, theta, scale);
-        Session {
+        let rope = |theta, scale| RopeTable::new(&device, limits.context, config.head_dim, theta, scale);
+        Ok(Session {
             limits,
-            activations: Activations::new(config, &limits),
-            cache: KvCache::new(config, limits.kv_format, limits.context, limits.chunk),
-            rope_global: rope(config.rope_theta, config.rope_scale),
-            rope_local: rope(config.rope_theta_local, 1.0),
+            activations: Activations::new(&device, config, &limits)?,
+            cache: KvCache::new(&device, config, limits.kv_format, limits.context, limits.chunk)?,
+            rope_global: rope(config.rope_theta, config.rope_scale)?,
+            rope_local: rope(config.rope_theta_local, 1.0)?,
             adapter: None,
             tokens: Vec::with_capacity(limits.context),
-            logits: Buffer::new(limits.logit_rows * config.vocab_size),
+            step: Step::new(&device, limits.chunk)?,
+            logits: Readback::new(&device, limits.logit_rows * config.vocab_size)?,
+            top: sampling::TopK::new(&device, config.vocab_size)?,
+            graph: DecodeGraph::default(),
             model,
             device,
-        }
+        })
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -63,6 +76,11 @@ impl Session {
 
     pub fn adapter(&self) -> Option<&Arc<Adapter>> {
         self.adapter.as_ref()
+    }
+
+    /// True when a GPU computes.
+    pub fn has_gpu(&self) -> bool {
+        matches!(*self.device, Device::Cuda(_))
     }
 
     /// Tokens the cache holds, in order.
@@ -83,13 +101,20 @@ impl Session {
 
     /// Applies another adapter, or none. What was computed with the old one is forgotten: its keys and values are not
     /// the new one's.
-    pub fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) {
+    ///
+    /// # Errors
+    /// The adapter's rank passes the one planned for, and the device has no room for more.
+    pub fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) -> Result<()> {
         if let Some(rank) = adapter.as_ref().map(|a| a.max_rank()).filter(|r| *r > self.limits.max_rank) {
-            self.limits.max_rank = rank;
-            self.activations = Activations::new(&self.model.config, &self.limits);
+            let limits = Limits { max_rank: rank, ..self.limits };
+            self.activations = Activations::new(&self.device, &self.model.config, &limits)?;
+            self.limits = limits;
         }
+        // A recorded step holds the old one's addresses.
+        self.graph = DecodeGraph::default();
         self.adapter = adapter;
         self.reset();
+        Ok(())
     }
 
     /// Makes the session hold exactly `ids`, keeping the longest prefix it already holds, and leaves the logits of the
@@ -113,27 +138,48 @@ impl Session {
             if go_on().is_break() {
                 return Ok(());
             }
-            self.forward(chunk);
+            self.start(chunk)?;
+            self.forward();
             done += chunk.len();
             if done == ids.len() {
                 self.compute_logits(chunk.len() - 1, 1);
             }
+            self.finish();
         }
         Ok(())
     }
 
-    /// One token more; returns its logits (vocab_size).
-    pub fn decode(&mut self, token: u32) -> Result<&mut [f32]> {
+    /// One token more; its logits are there to be asked for.
+    pub fn decode(&mut self, token: u32) -> Result<()> {
         self.check(&[token])?;
-        self.forward(&[token]);
-        self.compute_logits(0, 1);
-        Ok(self.last_logits())
+        self.start(&[token])?;
+        let mut graph = std::mem::take(&mut self.graph);
+        let device = self.device.clone();
+        graph.run(&device, &mut || {
+            self.forward();
+            self.compute_logits(0, 1);
+        })?;
+        self.graph = graph;
+        self.finish();
+        Ok(())
     }
 
-    /// Logits of the last token computed, free to be changed by a sampler.
-    pub fn last_logits(&mut self) -> &mut [f32] {
-        let n = self.model.config.vocab_size;
-        &mut self.logits.host_mut()[..n]
+    /// Logits of the last token computed, (vocab_size), free to be changed by a sampler.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn last_logits(&mut self) -> Result<&mut [f32]> {
+        Ok(self.logits.fetch(self.model.config.vocab_size)?)
+    }
+
+    /// The most probable candidates of the last token computed and their logits, best first, at most
+    /// [`sampling::MAX_TOP_K`]: found on the device, so that the logits need not be copied.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn top_logits(&mut self, k: usize) -> Result<&[(u32, f32)]> {
+        let logits = self.logits.view_mut([self.model.config.vocab_size]);
+        Ok(self.top.find(&self.device, logits.as_view(), k)?)
     }
 
     /// Adds tokens and shows the logits of each, in order.
@@ -141,12 +187,15 @@ impl Session {
         self.check(ids)?;
         let vocab_size = self.model.config.vocab_size;
         for chunk in ids.chunks(self.limits.chunk) {
-            self.forward(chunk);
+            self.start(chunk)?;
+            self.forward();
             for first in (0..chunk.len()).step_by(self.limits.logit_rows) {
                 let n = self.limits.logit_rows.min(chunk.len() - first);
                 self.compute_logits(first, n);
-                self.logits.host()[..n * vocab_size].chunks_exact(vocab_size).try_for_each(&mut *each)?;
+                let logits = self.logits.fetch(n * vocab_size)?;
+                logits.chunks_exact(vocab_size).try_for_each(&mut *each)?;
             }
+            self.finish();
         }
         Ok(())
     }
@@ -164,10 +213,11 @@ impl Session {
     }
 
     /// Replaces the contents by restored ones, checked by the caller.
-    pub(crate) fn restore(&mut self, tokens: &[u32], held: &[Range<usize>], bytes: &[&[u8]]) {
+    pub(crate) fn restore(&mut self, tokens: &[u32], held: &[Range<usize>], bytes: &[&[u8]]) -> Result<()> {
         self.reset();
+        self.cache.restore(tokens.len(), held, bytes)?;
         self.tokens.extend_from_slice(tokens);
-        self.cache.restore(tokens.len(), held, bytes);
+        Ok(())
     }
 
     fn check(&self, ids: &[u32]) -> Result<()> {
@@ -187,38 +237,57 @@ impl Session {
         Ok(())
     }
 
-    /// Runs one chunk through every block; the result stays in the residual stream.
-    fn forward(&mut self, chunk: &[u32]) {
+    /// Takes the rows of the next pass, once the device has finished the last one.
+    fn start(&mut self, chunk: &[u32]) -> Result<()> {
+        self.device.synchronize()?;
+        self.step.set(self.tokens.len(), chunk);
+        Ok(())
+    }
+
+    /// The rows of this pass are part of the session.
+    fn finish(&mut self) {
+        self.cache.advance(self.step.n_rows());
+        self.tokens.extend_from_slice(self.step.tokens());
+    }
+
+    /// Runs the rows through every block; the result stays in the residual stream.
+    fn forward(&mut self) {
         let (model, config, device) = (&*self.model, &self.model.config, &*self.device);
-        let (t, position) = (chunk.len(), self.tokens.len());
         let a = &mut self.activations;
-        embedding::forward(device, a.x.view_mut([t, config.dim]), &model.embedding, chunk, config.embedding_scale);
+        self.step.send();
+        let x = a.residual.start(self.step.n_rows());
+        embedding::forward(device, x, &model.embedding, &self.step, config.embedding_scale);
         for (i, weights) in model.layers.iter().enumerate() {
             let is_global = config.is_global[i];
+            let before = i.checked_sub(1).and_then(|i| model.layers[i].post_ffn_norm.as_ref());
             let context = BlockContext {
                 device,
                 config,
                 adapter: self.adapter.as_ref().map(|a| a.layer(i)),
                 rope: if is_global { &self.rope_global } else { &self.rope_local },
                 window: if is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) },
-                first_position: position,
-                n_rows: t,
+                step: &self.step,
+                pending_norm: before.map(|b| b.all()),
             };
             context.forward(weights, a, self.cache.layer_mut(i));
         }
-        self.cache.advance(t);
-        self.tokens.extend_from_slice(chunk);
     }
 
-    /// Logits of rows `first..first + n` of the last chunk.
+    /// Logits of rows `first..first + n` of the last pass.
     fn compute_logits(&mut self, first: usize, n: usize) {
         let config = &self.model.config;
         let a = &mut self.activations;
-        let dim = config.dim;
-        let rows = lichen_kernels::View::new(&a.x.host()[first * dim..(first + n) * dim], [n, dim]);
-        rmsnorm::forward(&self.device, a.h.view_mut([n, dim]), rows, &self.model.output_norm, config.rms_eps);
+        let post_norm = self.model.layers.last().and_then(|l| l.post_ffn_norm.as_ref()).map(|b| b.all());
+        let input = Input::Normed(Normed {
+            residual: &mut a.residual,
+            post_norm,
+            weight: self.model.output_norm.all(),
+            eps: config.rms_eps,
+            h: a.h.view_mut([n, config.dim]),
+            rows: first..first + n,
+        });
         let out = self.logits.view_mut([n, config.vocab_size]);
         let products = &mut [Product { out, weights: &self.model.head, bias: None }];
-        matmul::forward(&self.device, products, a.h.view([n, dim]), &mut a.matmul);
+        matmul::forward(&self.device, products, input, &mut a.matmul);
     }
 }

@@ -41,10 +41,10 @@ pub fn save(session: &Session, template: &str, state: &SavedState, path: &Path) 
         .zip(&held)
         .map(|(layer, held)| {
             let mut bytes = Vec::with_capacity(layer.saved_bytes(held.len()));
-            layer.save(held, &mut bytes);
-            bytes
+            layer.save(held, &mut bytes)?;
+            Ok(bytes)
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let mut tensors = vec![
         (NewTensor::new("tokens", Dtype::I32, &[tokens.len() / 4]), tokens.as_slice()),
         (NewTensor::new("starts", Dtype::I32, &[starts.len() / 4]), starts.as_slice()),
@@ -107,7 +107,7 @@ fn restore(session: &mut Session, template: &str, saved: &SafeTensors) -> Result
         sampler_step: number("sampler_step")?,
         note: field("note")?.to_string(),
     };
-    session.restore(&tokens, &held, &parts[2..]);
+    session.restore(&tokens, &held, &parts[2..])?;
     Ok(state)
 }
 

@@ -62,7 +62,7 @@ fn held_out_perplexity_of_q8_0_is_within_half_a_percent_of_f32() {
     let text = std::fs::read_to_string(demo_dir().join("heldout/text.txt")).expect("held-out text");
     let engine =
         Engine::open(&EngineOptions { threads: Some(2), logit_rows: 16, ..EngineOptions::default() }).expect("a model");
-    let mut session = engine.session();
+    let mut session = engine.session().expect("room");
     let tokenizer = engine.tokenizer().expect("a tokenizer");
     let got = perplexity::measure(&mut session, tokenizer, &text, &mut |_, _| ()).expect("a perplexity");
     assert_eq!(got.tokens as u64, goldens["perplexity_f32"]["tokens"].as_u64().expect("a count"));

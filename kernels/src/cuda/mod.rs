@@ -14,6 +14,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod pack;
 mod packed;
 mod ptx;
 
@@ -31,6 +32,9 @@ use calls::Attribute;
 use context::Context;
 use driver::Driver;
 use module::Loaded;
+
+/// The oldest architecture with kernels: Maxwell, as on the Jetson Nano.
+pub const LEAST_CAPABILITY: u32 = 53;
 
 /// An open device. Clones share it; any thread may use it.
 #[derive(Clone)]
@@ -68,6 +72,18 @@ pub struct DeviceInfo {
     pub n_sms: u32,
     /// Shared memory that a block may ask for.
     pub max_shared_bytes: u32,
+}
+
+/// Architectures whose kernels are in this program.
+pub fn embedded_archs() -> Vec<u32> {
+    ptx::ARCHES.iter().map(|a| a.arch).collect()
+}
+
+impl DeviceInfo {
+    /// True for the emulator of the tests.
+    pub fn is_emulated(&self) -> bool {
+        self.name.starts_with("Lichen emulated")
+    }
 }
 
 impl Cuda {

@@ -11,6 +11,7 @@ pub mod matmul;
 pub mod residual;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sampling;
 
 #[cfg(test)]
 pub(crate) mod testing;

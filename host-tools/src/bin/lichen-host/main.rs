@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             eprintln!("error: {error}");
             match error.kind() {
                 Kind::Usage => ExitCode::from(2),
-                Kind::Input | Kind::Limit | Kind::Io => ExitCode::FAILURE,
+                Kind::Input | Kind::Limit | Kind::Io | Kind::Device => ExitCode::FAILURE,
             }
         }
     }

@@ -12,7 +12,7 @@ pub use kv_store::{KvFormat, KvStore};
 
 use std::ops::Range;
 
-use crate::cuda::DeviceError;
+use crate::cuda::{Cuda, DeviceError};
 use crate::device::{Cpu, Device};
 use crate::math;
 use crate::ops::rmsnorm;
@@ -95,6 +95,11 @@ impl Scratch {
     /// Bytes [`Scratch::new`] takes on the CPU.
     pub fn size_bytes(n_tasks: usize, longest: usize) -> usize {
         4 * n_tasks * longest
+    }
+
+    /// Bytes [`Scratch::new`] takes on this GPU.
+    pub fn device_bytes(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
+        4 * cuda::scratch_len(cuda, n_heads, head_dim)
     }
 
     fn n_tasks(&self) -> usize {

@@ -4,7 +4,7 @@ use clap::Args;
 use lichen_kernels::{Device, Format};
 use lichen_runtime::bench::{self, BenchOptions, BenchReport, Spread};
 use lichen_runtime::engine::Engine;
-use lichen_runtime::memory_plan::mib;
+use lichen_runtime::memory_plan::{mib, Place};
 use serde_json::{json, Value};
 
 use crate::args::{kv_name, number, weight_format, MachineArgs, ModelArgs};
@@ -63,9 +63,12 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
     }
 }
 
-fn isa(device: &Device) -> &'static str {
-    let Device::Cpu(cpu) = device;
-    cpu.isa.name()
+/// Which of our kernels computed.
+fn isa(device: &Device) -> String {
+    match device {
+        Device::Cpu(cpu) => cpu.isa.name().to_string(),
+        Device::Cuda(cuda) => format!("sm_{}", cuda.arch()),
+    }
 }
 
 fn as_json(args: &BenchArgs, engine: &Engine, report: &BenchReport) -> Value {
@@ -93,6 +96,7 @@ fn as_json(args: &BenchArgs, engine: &Engine, report: &BenchReport) -> Value {
         "time_to_first_token_s": report.time_to_first_token_s,
         "peak_rss_bytes": report.peak_rss_bytes,
         "planned_bytes": engine.plan.total_bytes(),
+        "planned_device_bytes": engine.plan.bytes_in(Place::Device),
         "spread": {
             "prefill_tokens_per_s": spread(report.prefill_tokens_per_s),
             "decode_tokens_per_s": spread(report.decode_tokens_per_s),

@@ -60,7 +60,7 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
     let prompt = encode(args, &engine, text.as_deref())?;
     let config = sampling(&args.sampling, &engine);
     let mut sampler = Sampler::new(config, engine.model.config.vocab_size)?;
-    let mut session = engine.session();
+    let mut session = engine.session()?;
     let stop_ids = engine.stop_ids();
     let request = Request {
         prompt: &prompt,

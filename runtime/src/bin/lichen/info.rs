@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use lichen_kernels::cuda::{self, Cuda, DeviceInfo};
 use lichen_kernels::Format;
 use lichen_runtime::display::thousands;
 use lichen_runtime::engine::{stop_ids, EngineOptions, Opened};
@@ -86,7 +87,6 @@ fn as_json(opened: &Opened, parts: &Parts, options: &EngineOptions) -> Outcome<V
     let files: Vec<Value> =
         files(opened, options).into_iter().map(|(path, bytes)| json!({"path": path, "bytes": bytes})).collect();
     let formats: Value = parts.iter().map(|(name, formats)| (name.to_string(), json!(formats))).collect();
-    let device = options.start_device()?;
     let (mapped, heap) = lichen_runtime::model::Model::planned_bytes(&opened.source)?;
     Ok(json!({
         "model": opened.name,
@@ -112,8 +112,8 @@ fn as_json(opened: &Opened, parts: &Parts, options: &EngineOptions) -> Outcome<V
         "bos": opened.source.bos_id().map(named),
         "stop_tokens": stops.ids().iter().map(|id| named(*id)).collect::<Vec<_>>(),
         "files": files,
-        "device": device.describe(),
-        "cuda": Value::Null,
+        "device": opened.device.describe(),
+        "cuda": cuda_facts(),
     }))
 }
 
@@ -189,7 +189,48 @@ fn as_text(opened: &Opened, parts: &Parts, facts: &Value, options: &EngineOption
         row("file", format!("{path}, {}", bytes.map_or("unknown size".to_string(), |n| mib(n as usize))))?;
     }
     row("device", facts["device"].as_str().unwrap_or_default().to_string())?;
-    row("cuda kernels", "not in this build".to_string())
+    let cuda = &facts["cuda"];
+    row("cuda kernels", cuda["kernels"].as_str().unwrap_or_default().to_string())?;
+    let devices = cuda["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for device in devices {
+        let text = |key: &str| device[key].as_str().unwrap_or_default();
+        let memory = mib(device["memory_bytes"].as_u64().unwrap_or(0) as usize);
+        row("cuda device", format!("{} {}, {}, {memory}", device["ordinal"], text("name"), text("capability")))?;
+    }
+    match cuda["driver"].as_str() {
+        Some(driver) => row("cuda driver", driver.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// The kernels in this program, and the devices of this machine.
+fn cuda_facts() -> Value {
+    let archs: Vec<String> = cuda::embedded_archs().iter().map(|arch| format!("sm_{arch}")).collect();
+    let kernels = cuda::NOT_COMPILED.map_or(format!("for {}", archs.join(", ")), str::to_string);
+    match Cuda::list() {
+        Ok(devices) => {
+            let driver = devices.first().map(|d| driver_name(d.driver_version));
+            let devices: Vec<Value> = devices.iter().map(device_facts).collect();
+            json!({"kernels": kernels, "driver": driver, "devices": devices})
+        }
+        Err(error) => json!({"kernels": kernels, "driver": error.to_string(), "devices": []}),
+    }
+}
+
+fn device_facts(device: &DeviceInfo) -> Value {
+    json!({
+        "ordinal": device.ordinal,
+        "name": device.name,
+        "capability": format!("sm_{}", device.capability),
+        "memory_bytes": device.total_bytes,
+        "shares_memory": device.is_integrated,
+        "multiprocessors": device.n_sms,
+    })
+}
+
+/// 10020 is CUDA 10.2.
+fn driver_name(version: u32) -> String {
+    format!("CUDA {}.{}", version / 1000, version % 1000 / 10)
 }
 
 fn layers(config: &ModelConfig) -> String {

@@ -44,7 +44,7 @@ pub fn run(args: &LogitsArgs) -> Outcome<()> {
     options.context = options.context.or(Some(tokens.len()));
     options.logit_rows = LOGIT_ROWS.min(tokens.len());
     let engine = Engine::open(&options)?;
-    let mut session = engine.session();
+    let mut session = engine.session()?;
     let vocab_size = engine.model.config.vocab_size;
     let layout = Layout::new(vec![NewTensor::new("logits", Dtype::F32, &[tokens.len(), vocab_size])], &[])?;
     // The writer speaks of the disk alone; what the model refuses is carried past it.

@@ -44,7 +44,7 @@ pub fn run(args: &PerplexityArgs) -> Outcome<()> {
     let mut options = args.machine.options(&args.model)?;
     options.logit_rows = LOGIT_ROWS;
     let engine = open_with(&options)?;
-    let mut session = engine.session();
+    let mut session = engine.session()?;
     let result = perplexity::measure(&mut session, engine.tokenizer()?, &text, &mut |sums, n| {
         let (done, value) = (sums.documents, sums.value());
         output::progress(&format!(

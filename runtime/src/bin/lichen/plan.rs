@@ -36,7 +36,10 @@ pub struct PlanArgs {
 pub fn run(args: &PlanArgs) -> Outcome<()> {
     let options = args.machine.options(&args.model)?;
     let (name, plan) = match &args.geometry {
-        Some(name) => (format!("{name} {}", args.format), plan_synthetic(name, args.format, &options)?),
+        Some(name) => {
+            let device = options.start_device()?;
+            (format!("{name} {}", args.format), plan_synthetic(name, args.format, &options, &device)?)
+        }
         None => {
             let opened = Opened::new(&options)?;
             (opened.name, opened.plan)

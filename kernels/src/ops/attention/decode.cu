@@ -1,0 +1,283 @@
+// Attention of one new token: QK-norm, RoPE, the write to the cache and the attention in one launch.
+//
+// Block (split, kv head and group of its query heads). The visible older positions are cut into as many parts as the grid
+// is wide, fewer where there are few of them; the block of the last part also prepares and stores the newest key and value,
+// and is the only one to read them. Blocks without a part leave. The last block to finish merges the parts in order.
+#include "prepare.cuh"
+
+const u32 WARPS = 4;
+// Parts are at least this long: two groups of keys a warp.
+const u32 PART_MIN = 2 * WARPS * GROUP;
+// The grid's width at most.
+const u32 SPLITS_MAX = 64;
+const float LOG2_E = 1.44269504088896340736f;
+
+struct DecodeArgs {
+    // (n_heads, dim)
+    float* out;
+    const float* q;
+    // (n_kv_heads, dim)
+    const float* k;
+    const float* v;
+    // (n_kv_heads, n_slots, dim), (n_kv_heads, n_slots)
+    u8* key_cells;
+    float* key_scales;
+    u8* value_cells;
+    float* value_scales;
+    // (positions, dim / 2)
+    const float* cos;
+    const float* sin;
+    // (dim) or null
+    const float* q_norm;
+    const float* k_norm;
+    const u32* position;
+    // (grid_y), zeros before and after
+    u32* finished;
+    // (n_heads, grid_x, dim + 2): maximum, sum of exponentials, sum of values
+    float* partial;
+    float eps, scale;
+    u32 window, n_heads, n_kv_heads, dim, n_slots;
+};
+
+// Shared memory, floats: `work` (WARPS * ROWS * dim) holds the prepared vectors, then the warps' results, then the merge
+// weights; `newest` the two stored vectors.
+template <int FORMAT, int DIMS, int ROWS> struct DecodeSizes {
+    static const u32 WORK = WARPS * ROWS * DIMS * 32 > SPLITS_MAX * ROWS * 2 ? WARPS * ROWS * DIMS * 32 : SPLITS_MAX * ROWS * 2;
+    static const u32 NEWEST = 2 * DIMS * 32;
+};
+
+struct DecodeShared {
+    float* work;
+    u32* newest;
+    float* newest_scales; // 2
+    float* tops;          // WARPS * ROWS
+    float* sums;          // WARPS * ROWS
+    u32* is_last;
+};
+
+// What a block does, the same in all its threads.
+struct DecodePart {
+    u32 kv_head, first_head, n_rows;
+    // Older positions `begin..end` of those that are visible, of which the first is in slot `start`.
+    u32 begin, end, start;
+    u32 position, n_parts;
+    bool owns_newest;
+};
+
+template <int ROWS> DEVICE DecodePart decode_part(const DecodeArgs& a) {
+    DecodePart p;
+    u32 per_kv = a.n_heads / a.n_kv_heads, groups = div_up(per_kv, ROWS);
+    p.kv_head = block_y() / groups;
+    u32 group = block_y() - p.kv_head * groups;
+    p.first_head = p.kv_head * per_kv + group * ROWS;
+    p.n_rows = per_kv - group * ROWS < ROWS ? per_kv - group * ROWS : ROWS;
+    p.position = *a.position;
+    u32 n_older = p.position < a.window - 1 ? p.position : a.window - 1;
+    p.start = (p.position - n_older) % a.n_slots;
+    u32 length = div_up(div_up(n_older, grid_x()), WARPS * GROUP) * WARPS * GROUP;
+    if (length < PART_MIN) length = PART_MIN;
+    p.n_parts = n_older == 0 ? 1 : div_up(n_older, length);
+    p.begin = block_x() * length;
+    p.end = p.begin + length < n_older ? p.begin + length : n_older;
+    p.owns_newest = block_x() + 1 == p.n_parts;
+    return p;
+}
+
+// The block's query heads into `work` (n_rows, dim), and with the last part the newest key and value into `newest` and,
+// by the first group of heads, into the cache.
+template <int FORMAT, int DIMS, int ROWS>
+DEVICE void decode_prepare(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
+    u64 angle = (u64)p.position * (a.dim / 2);
+    u32 n_vectors = p.n_rows + (p.owns_newest ? 2 : 0);
+    for (u32 i = warp_idx(); i < n_vectors; i += WARPS) {
+        float* row = s.work + i * a.dim;
+        if (i < p.n_rows) {
+            norm_and_rotate(row, a.q + (u64)(p.first_head + i) * a.dim, a.dim, a.q_norm, a.eps, a.cos + angle, a.sin + angle);
+            continue;
+        }
+        bool is_key = i == p.n_rows;
+        norm_and_rotate(row, (is_key ? a.k : a.v) + (u64)p.kv_head * a.dim, a.dim, is_key ? a.k_norm : nullptr, a.eps,
+                        is_key ? a.cos + angle : nullptr, a.sin + angle);
+        u32* stored = s.newest + (is_key ? 0 : DIMS * 32);
+        float* scale = s.newest_scales + (is_key ? 0 : 1);
+        store_vector(FORMAT, row, a.dim, stored, scale);
+        sync_warp();
+        if (p.first_head == p.kv_head * (a.n_heads / a.n_kv_heads)) {
+            u64 vector = (u64)p.kv_head * a.n_slots + p.position % a.n_slots;
+            u32* cells = (u32*)((is_key ? a.key_cells : a.value_cells) + vector * kv_bytes<FORMAT>(a.dim));
+            for (u32 d = lane_idx(); d < kv_bytes<FORMAT>(a.dim) / 4; d += 32) cells[d] = stored[d];
+            if (FORMAT == KV_I8 && lane_idx() == 0) (is_key ? a.key_scales : a.value_scales)[vector] = *scale;
+        }
+    }
+}
+
+// Where visible older position i is.
+DEVICE u32 decode_slot(const DecodeArgs& a, const DecodePart& p, u32 i) {
+    u32 slot = p.start + i;
+    return slot >= a.n_slots ? slot - a.n_slots : slot;
+}
+
+// The keys and values of the part that are the warp's: every WARPS-th group, and before them the newest, a group of one, by
+// the first warp of the block that has it.
+template <int FORMAT, int DIMS, int ROWS>
+DEVICE void decode_attend(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s, FlashRows<FORMAT, DIMS, ROWS>& f) {
+    u64 plane = (u64)p.kv_head * a.n_slots;
+    u32 bytes = kv_bytes<FORMAT>(a.dim);
+    bool has_dims = lane_idx() * DIMS < a.dim;
+    bool is_newest = p.owns_newest && warp_idx() == 0;
+    u32 i = p.begin + warp_idx() * GROUP;
+    while (is_newest || i < p.end) {
+        Packed<FORMAT, DIMS> keys[GROUP], values[GROUP];
+        u32 n = is_newest ? 1 : p.end - i;
+#pragma unroll
+        for (int j = 0; j < (int)GROUP; j++) {
+            keys[j] = values[j] = packed_zeros<FORMAT, DIMS>();
+            if ((u32)j < n && has_dims) {
+                u64 vector = (plane + decode_slot(a, p, i + j)) * bytes;
+                keys[j] = packed_load<FORMAT, DIMS>(is_newest ? (const u8*)s.newest : a.key_cells + vector, lane_idx());
+                values[j] = packed_load<FORMAT, DIMS>(is_newest ? (const u8*)(s.newest + DIMS * 32) : a.value_cells + vector,
+                                                      lane_idx());
+            }
+        }
+        float key_scale = 1.0f, value_scale = 1.0f;
+        if (FORMAT == KV_I8 && flash_key() < n) {
+            u64 vector = plane + decode_slot(a, p, i + flash_key());
+            key_scale = is_newest ? s.newest_scales[0] : a.key_scales[vector];
+            value_scale = is_newest ? s.newest_scales[1] : a.value_scales[vector];
+        }
+        float weight = flash_keys(f, keys, flash_key() < n, key_scale);
+        flash_values(f, values, weight * value_scale);
+        if (!is_newest) i += WARPS * GROUP;
+        is_newest = false;
+    }
+}
+
+// The warps' results are merged and written: to `out` where the block did everything, else to `partial`.
+template <int FORMAT, int DIMS, int ROWS>
+DEVICE void decode_merge_warps(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s,
+                               const FlashRows<FORMAT, DIMS, ROWS>& f) {
+    float sum = flash_sum(f);
+    u32 warp = warp_idx(), first = lane_idx() * DIMS;
+    if (flash_key() == 0) {
+        s.tops[warp * ROWS + flash_row<ROWS>()] = f.top;
+        s.sums[warp * ROWS + flash_row<ROWS>()] = sum;
+    }
+    if (first < a.dim) {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+#pragma unroll
+            for (int d = 0; d < DIMS; d++) s.work[(warp * ROWS + r) * a.dim + first + d] = f.o[r][d];
+    }
+    sync_block();
+    for (u32 r = 0; r < p.n_rows; r++) {
+        float top = s.tops[r], total = 0.0f, weights[WARPS];
+        for (u32 w = 1; w < WARPS; w++) top = max_f32(top, s.tops[w * ROWS + r]);
+        for (u32 w = 0; w < WARPS; w++) {
+            weights[w] = exp2_approx(s.tops[w * ROWS + r] - top);
+            total = fma(weights[w], s.sums[w * ROWS + r], total);
+        }
+        u64 head = p.first_head + r;
+        float* partial = a.partial + (head * grid_x() + block_x()) * (a.dim + 2);
+        for (u32 d = thread_idx(); d < a.dim; d += WARPS * 32) {
+            float v = 0.0f;
+            for (u32 w = 0; w < WARPS; w++) v = fma(weights[w], s.work[(w * ROWS + r) * a.dim + d], v);
+            if (p.n_parts == 1) a.out[head * a.dim + d] = divide(v, total);
+            else partial[2 + d] = v;
+        }
+        if (p.n_parts > 1 && thread_idx() == 0) {
+            partial[0] = top;
+            partial[1] = total;
+        }
+    }
+}
+
+// The last block merges what all blocks of its heads left.
+template <int ROWS> DEVICE void decode_merge_parts(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
+    u32 stride = a.dim + 2;
+    float* sums = s.work + SPLITS_MAX * ROWS;
+    for (u32 i = thread_idx(); i < p.n_rows * p.n_parts; i += WARPS * 32) {
+        u32 r = i / p.n_parts, part = i - r * p.n_parts;
+        const float* from = a.partial + ((u64)(p.first_head + r) * grid_x() + part) * stride;
+        s.work[r * SPLITS_MAX + part] = load_coherent(from);
+        sums[r * SPLITS_MAX + part] = load_coherent(from + 1);
+    }
+    sync_block();
+    for (u32 r = 0; r < p.n_rows; r++) {
+        float top = s.work[r * SPLITS_MAX], total = 0.0f;
+        for (u32 part = 1; part < p.n_parts; part++) top = max_f32(top, s.work[r * SPLITS_MAX + part]);
+        for (u32 part = 0; part < p.n_parts; part++)
+            total = fma(exp2_approx(s.work[r * SPLITS_MAX + part] - top), sums[r * SPLITS_MAX + part], total);
+        u64 head = p.first_head + r;
+        const float* from = a.partial + head * grid_x() * stride + 2;
+        for (u32 d = thread_idx(); d < a.dim; d += WARPS * 32) {
+            float v = 0.0f;
+            // Four loads at a time are on their way.
+            for (u32 part = 0; part < p.n_parts; part += 4) {
+                float terms[4];
+#pragma unroll
+                for (u32 j = 0; j < 4; j++)
+                    terms[j] = part + j < p.n_parts ? load_coherent(from + (u64)(part + j) * stride + d) : 0.0f;
+#pragma unroll
+                for (u32 j = 0; j < 4; j++)
+                    if (part + j < p.n_parts) v = fma(exp2_approx(s.work[r * SPLITS_MAX + part + j] - top), terms[j], v);
+            }
+            a.out[head * a.dim + d] = divide(v, total);
+        }
+    }
+}
+
+template <int FORMAT, int DIMS, int ROWS> DEVICE void decode(const DecodeArgs& a, const DecodeShared& s) {
+    DecodePart p = decode_part<ROWS>(a);
+    if (block_x() >= p.n_parts) return;
+    decode_prepare<FORMAT, DIMS, ROWS>(a, p, s);
+    sync_block();
+    FlashRows<FORMAT, DIMS, ROWS> f;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        flash_load(f, r, (u32)r < p.n_rows ? s.work + r * a.dim : nullptr, a.dim, a.scale * LOG2_E);
+    flash_reset(f);
+    decode_attend(a, p, s, f);
+    // The queries have been read: their memory takes the results.
+    sync_block();
+    decode_merge_warps(a, p, s, f);
+    if (p.n_parts == 1) return;
+    fence_device();
+    sync_block();
+    if (thread_idx() == 0) {
+        bool is_last = atomic_add(a.finished + block_y(), 1) + 1 == p.n_parts;
+        if (is_last) a.finished[block_y()] = 0;
+        *s.is_last = is_last;
+        fence_device();
+    }
+    sync_block();
+    if (*s.is_last) decode_merge_parts<ROWS>(a, p, s);
+}
+
+// (n_splits, n_kv_heads * groups of ROWS heads) blocks. At most 32 * DIMS values a head.
+#define DECODE_KERNEL(FORMAT, DIMS, ROWS, name)                                                                                \
+    KERNEL(128, 3, name, float* out, const float* q, const float* k, const float* v, u8* key_cells, float* key_scales,         \
+           u8* value_cells, float* value_scales, const float* cos, const float* sin, const float* q_norm,                      \
+           const float* k_norm, const u32* position, u32* finished, float* partial, float eps, float scale, u32 window,        \
+           u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots) {                                                                \
+        typedef DecodeSizes<FORMAT, DIMS, ROWS> Sizes;                                                                         \
+        SHARED(float, work, Sizes::WORK);                                                                                      \
+        SHARED(u32, newest, Sizes::NEWEST);                                                                                    \
+        SHARED(float, newest_scales, 2);                                                                                       \
+        SHARED(float, tops, WARPS* ROWS);                                                                                      \
+        SHARED(float, sums, WARPS* ROWS);                                                                                      \
+        SHARED(u32, is_last, 1);                                                                                               \
+        DecodeShared shared = {work, newest, newest_scales, tops, sums, is_last};                                              \
+        DecodeArgs args = {out, q, k, v, key_cells, key_scales, value_cells, value_scales, cos, sin, q_norm, k_norm,           \
+                           position, finished, partial, eps, scale, window, n_heads, n_kv_heads, dim, n_slots};                \
+        decode<FORMAT, DIMS, ROWS>(args, shared);                                                                              \
+    }
+
+DECODE_KERNEL(KV_F32, 2, 8, attention_decode_f32_64)
+DECODE_KERNEL(KV_F32, 4, 8, attention_decode_f32_128)
+DECODE_KERNEL(KV_F32, 8, 4, attention_decode_f32_256)
+DECODE_KERNEL(KV_F16, 2, 8, attention_decode_f16_64)
+DECODE_KERNEL(KV_F16, 4, 8, attention_decode_f16_128)
+DECODE_KERNEL(KV_F16, 8, 4, attention_decode_f16_256)
+DECODE_KERNEL(KV_I8, 2, 8, attention_decode_i8_64)
+DECODE_KERNEL(KV_I8, 4, 8, attention_decode_i8_128)
+DECODE_KERNEL(KV_I8, 8, 4, attention_decode_i8_256)

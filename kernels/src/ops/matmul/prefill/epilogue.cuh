@@ -1,0 +1,102 @@
+// What the tile kernels share: where a block's tile lies, which segments of K it computes, and what happens to sums.
+//
+// K is cut into `n_segments` segments, each summed from zero in order of k; the sums of segments are then added in order.
+// The cut depends on the matrix and the device, not on the number of tokens, and a tile shape decides only which block
+// computes an element. So a token's outputs do not depend on its batch. Few tokens: blocks of grid_z compute one segment
+// each and leave their sums in `partials` (matmul_reduce_segments adds them). Many: one block goes through all segments
+// and keeps the sum so far in `out`.
+#pragma once
+#include "common.cuh"
+
+struct PrefillArgs {
+    // (n_tokens, n_rows).
+    float* out;
+    // (grid_z, n_tokens, n_rows), or null when grid_z = 1.
+    float* partials;
+    // (n_tokens padded to whole tiles, k_tiles * 128) and their scales (n_tokens).
+    const u16* x;
+    const float* x_scales;
+    const u8* codes;
+    const u16* scales;
+    // (n_rows) or null.
+    const float* bias;
+    u32 n_tokens, n_rows, k_tiles, n_segments;
+    float weight_scale;
+};
+
+#define PREFILL_PARAMS                                                                                                         \
+    float *out, float *partials, const u16 *x, const float *x_scales, const u8 *codes, const u16 *scales, const float *bias,  \
+        u32 n_tokens, u32 n_rows, u32 k_tiles, u32 n_segments, float weight_scale
+#define PREFILL_ARGS                                                                                                           \
+    PrefillArgs { out, partials, x, x_scales, codes, scales, bias, n_tokens, n_rows, k_tiles, n_segments, weight_scale }
+
+// Blocks that run together share tiles in the second-level cache: they go through groups of eight tiles of tokens, all
+// rows of a group before the next group, tokens fastest.
+struct TilePlace {
+    u32 token, row;
+};
+template <u32 TOKENS, u32 ROWS> DEVICE TilePlace tile_place(const PrefillArgs& a) {
+    u32 token_tiles = div_up(a.n_tokens, TOKENS), row_tiles = div_up(a.n_rows, ROWS);
+    u32 group = block_x() / (8 * row_tiles);
+    u32 in_group = token_tiles - 8 * group < 8 ? token_tiles - 8 * group : 8;
+    u32 at = block_x() - group * 8 * row_tiles;
+    return TilePlace{(8 * group + at % in_group) * TOKENS, at / in_group * ROWS};
+}
+
+// The segments of this block; a segment starts at a k-tile of 128.
+struct Segments {
+    u32 first, end;
+};
+DEVICE Segments segments_of_block(const PrefillArgs& a) {
+    return a.partials ? Segments{block_z(), block_z() + 1} : Segments{0, a.n_segments};
+}
+DEVICE u32 segment_start(const PrefillArgs& a, u32 segment) {
+    return segment * a.k_tiles / a.n_segments;
+}
+
+struct Sink {
+    float* out;
+    bool add, finish, vector;
+};
+DEVICE Sink sink_of_segment(const PrefillArgs& a, u32 segment) {
+    Sink s;
+    s.out = a.partials ? a.partials + (u64)segment * a.n_tokens * a.n_rows : a.out;
+    s.add = !a.partials && segment > 0;
+    s.finish = !a.partials && segment + 1 == a.n_segments;
+    s.vector = (a.n_rows & 3) == 0 && ((u64)s.out & 15) == 0;
+    return s;
+}
+
+DEVICE float finish_sum(const PrefillArgs& a, float sum, float x_scale, u32 n) {
+    float y = sum * a.weight_scale * x_scale;
+    return a.bias ? y + a.bias[n] : y;
+}
+
+// The sums of token t, rows n..n + 3, of which those inside the matrix are kept.
+DEVICE void put_four(const PrefillArgs& a, const Sink& s, u32 t, u32 n, float (&sum)[4]) {
+    if (t >= a.n_tokens || n >= a.n_rows) return;
+    float* out = s.out + (u64)t * a.n_rows + n;
+    float x_scale = s.finish ? a.x_scales[t] : 0.0f;
+    if (s.vector) {
+        f32x4* four = (f32x4*)out;
+        if (s.add) {
+            f32x4 before = *four;
+            sum[0] = before.x + sum[0];
+            sum[1] = before.y + sum[1];
+            sum[2] = before.z + sum[2];
+            sum[3] = before.w + sum[3];
+        }
+        if (s.finish) {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) sum[i] = finish_sum(a, sum[i], x_scale, n + i);
+        }
+        *four = f32x4{sum[0], sum[1], sum[2], sum[3]};
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        if (n + i >= a.n_rows) return;
+        float v = s.add ? out[i] + sum[i] : sum[i];
+        out[i] = s.finish ? finish_sum(a, v, x_scale, n + i) : v;
+    }
+}

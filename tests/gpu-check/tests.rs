@@ -1,0 +1,104 @@
+//! The test binaries, with the device's best kernels and with the Nano's; and again under compute-sanitizer.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{json, Value};
+
+use crate::processes::{self, Outcome};
+use crate::Plan;
+
+/// Runs each test binary once for each architecture. (results, whether all passed)
+pub fn run(plan: &Plan) -> (Value, bool) {
+    let mut results = Vec::new();
+    for arch in &plan.archs {
+        for binary in binaries(plan) {
+            let name = file_name(&binary);
+            // These choose architectures themselves.
+            if is_of_the_program(&name) && *arch != plan.archs[0] {
+                continue;
+            }
+            let outcome = processes::run(plan, &format!("{name}-sm_{arch}"), &mut command(&binary, *arch));
+            results.push(result(&name, *arch, &outcome));
+        }
+    }
+    // A package without tests has shown nothing.
+    let ok = !results.is_empty() && results.iter().all(|r| r["ok"] == true);
+    (Value::Array(results), ok)
+}
+
+/// The tests of the ops under compute-sanitizer's memory and race checks.
+pub fn sanitize(plan: &Plan) -> (Value, bool) {
+    let sanitizer = "compute-sanitizer";
+    if Command::new(sanitizer).arg("--version").output().is_err() {
+        println!("gpu-check: no {sanitizer} here");
+        return (json!("not on this machine"), true);
+    }
+    let mut results = Vec::new();
+    for tool in ["memcheck", "racecheck"] {
+        // The programs' own tests take processes apart; the ops' tests reach every kernel.
+        for binary in binaries(plan).into_iter().filter(|b| !is_of_the_program(&file_name(b))) {
+            let (name, arch) = (file_name(&binary), plan.archs[0]);
+            let mut command = Command::new(sanitizer);
+            command.args(["--tool", tool, "--error-exitcode", "9"]).arg(&binary).arg("--test-threads=1");
+            // Each allocation by itself, so that a read past one is seen.
+            command.env("LICHEN_CUDA_ARENA", "off").env("LICHEN_CUDA_ARCH", arch.to_string());
+            let outcome = processes::run(plan, &format!("{tool}-{name}"), &mut command);
+            let mut result = result(&name, arch, &outcome);
+            result["tool"] = json!(tool);
+            result["summary"] = json!(outcome.output.lines().rev().find(|l| l.contains("SUMMARY")));
+            results.push(result);
+        }
+    }
+    let ok = results.iter().all(|r| r["ok"] == true);
+    (Value::Array(results), ok)
+}
+
+/// Files of tests/, in order.
+fn binaries(plan: &Plan) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(plan.package.join("tests")).into_iter().flatten();
+    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    found.sort();
+    found
+}
+
+/// Tests that start `lichen`, where the others call the ops.
+fn is_of_the_program(name: &str) -> bool {
+    name.starts_with("cuda_")
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn command(binary: &PathBuf, arch: u32) -> Command {
+    let mut command = Command::new(binary);
+    command.env("LICHEN_CUDA_ARCH", arch.to_string());
+    command
+}
+
+fn result(name: &str, arch: u32, outcome: &Outcome) -> Value {
+    // `test result: ok. 12 passed; 0 failed; ..`
+    let line = outcome.output.lines().find_map(|l| l.strip_prefix("test result: "));
+    let count = |word: &str| {
+        let parts = line.into_iter().flat_map(|l| l.split([';', '.']));
+        parts.map(str::trim).find_map(|p| p.strip_suffix(word)?.trim().parse::<u64>().ok())
+    };
+    let failed: Vec<&str> =
+        outcome.output.lines().filter_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED")).collect();
+    json!({
+        "binary": name,
+        "arch": arch,
+        // A binary whose tests were all left out has tested nothing.
+        "ok": outcome.ok && count("passed").is_some_and(|n| n > 0),
+        "end": outcome.end,
+        "passed": count("passed"),
+        "failed": count("failed"),
+        "failures": failed,
+        "seconds": round(outcome.seconds),
+    })
+}
+
+fn round(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
