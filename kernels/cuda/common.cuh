@@ -311,7 +311,9 @@ template <int pending> DEVICE void copy_async_wait() {
 #endif
 
 #else
+#define DEVICE_MEMBER inline __attribute__((always_inline))
 #include "emulator.h"
+DEVICE u32 computed_here(u32 v) { return v; }
 #endif
 
 // Both builds.

@@ -1,15 +1,17 @@
 //! Launches of the matrix products.
 
-use super::{Gated, Input, Product, Scratch};
+use super::{prefill, Gated, Input, Product, Scratch};
 use crate::cuda::Cuda;
 
 /// Bytes of the workspace.
-pub fn workspace_bytes(_max_rows: usize, _max_cols: usize, _max_outputs: usize) -> usize {
-    unimplemented!()
+pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
+    prefill::cuda::workspace_bytes(max_rows, max_cols, max_outputs)
 }
 
-pub fn forward(_cuda: &Cuda, _products: &mut [Product<'_>], _input: Input<'_>, _scratch: &mut Scratch) {
-    unimplemented!()
+pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
+    let Input::Rows(x) = input else { unimplemented!() };
+    let workspace = scratch.workspace.as_ref().expect("made for this device").ptr();
+    prefill::cuda::forward(cuda, products, x, workspace);
 }
 
 pub fn forward_gated(_cuda: &Cuda, _g: Gated<'_>, _input: Input<'_>, _scratch: &mut Scratch) {

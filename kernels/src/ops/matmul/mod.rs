@@ -13,6 +13,7 @@ mod cpu;
 mod cuda;
 mod float;
 mod nf4;
+mod prefill;
 pub mod quantize;
 mod simd;
 
