@@ -312,7 +312,6 @@ template <int pending> DEVICE void copy_async_wait() {
 #endif
 
 #else
-#define DEVICE_MEMBER inline __attribute__((always_inline))
 #include "emulator.h"
 #endif
 
