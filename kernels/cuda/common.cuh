@@ -122,6 +122,13 @@ DEVICE u64 atomic_max(u64* p, u64 v) {
     return r;
 }
 
+// The same value, of which the compiler knows nothing: what is computed from it is computed again and not kept in registers
+// since an earlier use.
+DEVICE u32 forget(u32 v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
+
 DEVICE u32 f32_bits(float v) { return __builtin_bit_cast(u32, v); }
 DEVICE float f32_from_bits(u32 v) { return __builtin_bit_cast(float, v); }
 DEVICE float fma(float a, float b, float c) {
@@ -150,6 +157,12 @@ DEVICE float max_f32(float a, float b) {
     float r;
     asm("max.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
     return r;
+}
+
+// The same value, computed here: the compiler may not compute it earlier, which would keep a register for it.
+DEVICE u32 computed_here(u32 v) {
+    asm volatile("" : "+r"(v));
+    return v;
 }
 
 // Conversions round to nearest, ties to even.

@@ -133,7 +133,7 @@ fn head(plan: &Plan, device: &DeviceInfo) -> Map<String, Value> {
         "date": date(),
         "version": env!("CARGO_PKG_VERSION"),
         "commit": std::env::var("LICHEN_COMMIT").ok(),
-        "driver": if is_emulator(device) { "emulator" } else { "machine" },
+        "driver": if device.is_emulated() { "emulator" } else { "machine" },
         "quick": plan.quick,
         "device": {
             "name": device.name,
@@ -146,10 +146,6 @@ fn head(plan: &Plan, device: &DeviceInfo) -> Map<String, Value> {
         "published": roofline::published(&device.name).map(|r| r.json()),
     });
     value.as_object().expect("an object").clone()
-}
-
-fn is_emulator(device: &DeviceInfo) -> bool {
-    device.name.to_lowercase().contains("emulat")
 }
 
 fn measure_kernels(arch: &str, quick: bool) -> Result<bool, String> {

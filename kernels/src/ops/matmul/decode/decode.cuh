@@ -1,0 +1,203 @@
+// Products of T = 1..8 rows of x with a few matrices of one format: `out[t, n] = sum over k of w[n, k] x[t, k] + bias[n]`.
+//
+// A warp multiplies two tiles of rows at once (a unit), k-tile by k-tile in batches of two; the weights are decoded once for
+// all columns. `splits` warps share a unit's batches in turn, and their sums are added in order. So the order of a row's
+// sum depends on the format and `splits` alone: not on T, the other rows, or how K was cut into chunks.
+//
+// A format W gives: TILE_ROWS; N_WARPS of a block; TABLE_BYTES at the head of the dynamic shared memory; X_BYTES of x in
+// shared memory for a k-tile and column; USES_HALF;
+// WHOLE_FOURS (K is a multiple of 4); Lane (a lane's addresses); Loaded (what a lane
+// holds of one k-tile of both tiles of rows); N_SUMS accumulators of a lane and column; and the functions below.
+#pragma once
+#include "common.cuh"
+#include "math.cuh"
+#include "input.cuh"
+
+struct MatmulProduct {
+    const u8* codes;
+    const u8* scales;
+    // (N) or null.
+    const float* bias;
+    // (T, N).
+    float* out;
+    u32 n_rows;
+    // Units of this product: its pairs of row tiles; product 0 alone when gated.
+    u32 n_units;
+    // What sums are multiplied by: NF4's absmax_scale.
+    float scale;
+};
+
+// How the work is cut. `gate`: 0 separate products; 1, 2: act(product 0) * product 1 goes to out of product 0, the
+// activation being GELU (tanh) or SiLU. `chunk_tiles` k-tiles of x lie in shared memory at a time: a multiple of
+// BATCH * splits, or all of them.
+struct MatmulCut {
+    u32 chunk_tiles;
+    u32 splits;
+    u32 gate;
+};
+
+const u32 BATCH = 2;
+
+// Where a unit lies: its tiles of rows, both of `a` when the products are separate.
+struct MatmulUnit {
+    MatmulProduct a, b;
+    u32 tile_a, tile_b;
+};
+
+template <class W>
+DEVICE MatmulUnit find_unit(const MatmulProduct& p0, const MatmulProduct& p1, const MatmulProduct& p2, u32 gate, u32 unit) {
+    if (gate) return {p0, p1, unit, unit};
+    MatmulProduct p = p0;
+    if (unit >= p0.n_units) {
+        unit -= p0.n_units;
+        p = p1;
+        if (unit >= p1.n_units) {
+            unit -= p1.n_units;
+            p = p2;
+        }
+    }
+    // An odd last tile is multiplied twice and stored once.
+    u32 last = div_up(p.n_rows, W::TILE_ROWS) - 1;
+    return {p, p, unit * 2, unit * 2 < last ? unit * 2 + 1 : last};
+}
+
+// Brings k-tiles `from..to` of the columns into shared memory. All warps.
+template <class W, int columns>
+DEVICE void fill_chunk(const MatmulInput& in, u32 first, u32 n_columns, u32 from, u32 to, const RowFactors* factors, bool keep,
+                       u8* chunk) {
+    const u32 thread = forget(thread_idx());
+    first = forget(first);
+    for (u32 c = 0; c < n_columns; c++) {
+        RowFactors f = factors[c];
+        for (u32 tile = from + thread / 32; tile < to; tile += W::N_WARPS) {
+            float v[4];
+            load_input_four<W::WHOLE_FOURS>(in, first + c, tile * TILE_K + thread % 32 * 4, f, keep, v);
+            W::store_input(chunk + ((tile - from) * columns + c) * W::X_BYTES, thread % 32, v, f.to_half);
+        }
+    }
+}
+
+// The warp's share of the k-tiles in shared memory, `lane` being at the first of its own; afterwards it is at the first of
+// its own in the next chunk.
+template <class W, int columns>
+DEVICE void multiply_chunk(typename W::Lane& lane, const u8* chunk, u32 n_tiles, u32 split, u32 splits,
+                           float (&sums)[W::N_SUMS][columns]) {
+    const u8* x = chunk + split * BATCH * columns * W::X_BYTES;
+    u32 tile = split * BATCH;
+    for (; tile + BATCH <= n_tiles; tile += splits * BATCH) {
+        typename W::Loaded w[BATCH];
+#pragma unroll
+        for (u32 i = 0; i < BATCH; i++) w[i] = W::load(lane, i);
+        W::advance(lane, splits * BATCH);
+#pragma unroll
+        for (u32 i = 0; i < BATCH; i++) W::template multiply<columns>(w[i], x + i * columns * W::X_BYTES, sums);
+        x += splits * BATCH * columns * W::X_BYTES;
+    }
+    // The rest of a batch that the row's end cuts.
+    for (; tile < n_tiles; tile++) {
+        typename W::Loaded w = W::load(lane, 0);
+        W::advance(lane, 1);
+        W::template multiply<columns>(w, x, sums);
+        x += columns * W::X_BYTES;
+    }
+}
+
+DEVICE float activate(float x, u32 gate) { return gate == 1 ? gelu_tanh(x) : silu(x); }
+
+// Adds the splits' sums and stores the unit's outputs. `partial` is (splits, 2 TILE_ROWS, columns); one warp.
+template <class W, int columns>
+DEVICE void store_unit(const MatmulUnit& u, const float* partial, u32 splits, u32 gate, u32 first, u32 n_columns,
+                       const RowFactors* factors) {
+    const u32 unit_rows = 2 * W::TILE_ROWS, stored_rows = gate ? W::TILE_ROWS : unit_rows;
+    for (u32 i = forget(lane_idx()); i < stored_rows * n_columns; i += 32) {
+        u32 c = i / stored_rows, r = i % stored_rows, row = u.tile_a * W::TILE_ROWS + r;
+        if (row >= u.a.n_rows) continue;
+        float a = 0.0f, b = 0.0f;
+        for (u32 s = 0; s < splits; s++) {
+            const float* sums = partial + s * unit_rows * columns;
+            a += sums[r * columns + c];
+            if (gate) b += sums[(r + W::TILE_ROWS) * columns + c];
+        }
+        if (W::USES_HALF) {
+            a *= u.a.scale * factors[c].from_half;
+            b *= u.b.scale * factors[c].from_half;
+        }
+        if (u.a.bias) a += u.a.bias[row];
+        if (gate) {
+            if (u.b.bias) b += u.b.bias[row];
+            a = activate(a, gate) * b;
+        }
+        u.a.out[(u64)(first + c) * u.a.n_rows + row] = a;
+    }
+}
+
+// The kernels' body. The grid's y counts groups of `columns` rows of x.
+template <class W, int columns>
+DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const MatmulProduct& p1, const MatmulProduct& p2,
+                          const MatmulCut& cut) {
+    DYNAMIC_SHARED(u8, dynamic);
+    SHARED(RowFactors, factors, columns);
+    SHARED(float, partial, W::N_WARPS * 2 * W::TILE_ROWS * columns);
+    u8* chunk = dynamic + W::TABLE_BYTES;
+    const u32 first = block_y() * columns;
+    const u32 n_columns = in.n_rows - first < columns ? in.n_rows - first : columns;
+    W::fill_table(dynamic);
+    compute_row_factors<columns, W::N_WARPS, W::USES_HALF, W::WHOLE_FOURS>(in, first, n_columns, factors);
+
+    const u32 n_tiles = div_up(in.cols, TILE_K), units = p0.n_units + p1.n_units + p2.n_units;
+    const u32 units_per_block = W::N_WARPS / cut.splits, split = warp_idx() % cut.splits;
+    bool is_filled = false;
+    for (u32 base = block_x() * units_per_block; base < units; base += grid_x() * units_per_block) {
+        const u32 unit = base + warp_idx() / cut.splits;
+        const bool is_active = unit < units;
+        MatmulUnit found = find_unit<W>(p0, p1, p2, cut.gate, is_active ? unit : units - 1);
+        typename W::Lane lane = W::lane(found, n_tiles);
+        W::advance(lane, split * BATCH);
+        float sums[W::N_SUMS][columns];
+        for (int i = 0; i < W::N_SUMS; i++) {
+            for (int c = 0; c < columns; c++) sums[i][c] = 0.0f;
+        }
+        for (u32 from = 0; from < n_tiles; from += cut.chunk_tiles) {
+            const u32 to = n_tiles - from < cut.chunk_tiles ? n_tiles : from + cut.chunk_tiles;
+            if (!is_filled || cut.chunk_tiles < n_tiles) {
+                sync_block();
+                fill_chunk<W, columns>(in, first, n_columns, from, to, factors, block_x() == 0 && base == 0, chunk);
+                sync_block();
+                is_filled = true;
+            }
+            if (is_active) multiply_chunk<W, columns>(lane, chunk, to - from, split, cut.splits, sums);
+        }
+        float* own = partial + warp_idx() * 2 * W::TILE_ROWS * columns;
+        W::template fold<columns>(sums, own);
+        if (cut.splits == 1) {
+            sync_warp();
+        } else {
+            sync_block();
+        }
+        if (is_active && split == 0) {
+            MatmulUnit u = find_unit<W>(p0, p1, p2, cut.gate, forget(unit));
+            store_unit<W, columns>(u, own, cut.splits, cut.gate, first, n_columns, factors);
+        }
+        // The partial sums are read before the next unit's overwrite them.
+        if (cut.splits == 1) {
+            sync_warp();
+        } else {
+            sync_block();
+        }
+    }
+}
+
+// The parameters every kernel of decoding has, in the order of `args` in cuda.rs.
+#define MATMUL_DECODE_KERNEL(max_threads, min_blocks, name, W, columns)                                                        \
+    KERNEL(max_threads, min_blocks, name, const float* x, const float* y, const float* post_weight, const float* weight,       \
+           float* x_new, float* h, float eps, u32 n_rows, u32 cols, u32 chunk_tiles, u32 splits, u32 gate, const u8* codes_0,  \
+           const u8* scales_0, const float* bias_0, float* out_0, u32 rows_0, u32 units_0, float scale_0, const u8* codes_1,                \
+           const u8* scales_1, const float* bias_1, float* out_1, u32 rows_1, u32 units_1, float scale_1, const u8* codes_2,                \
+           const u8* scales_2, const float* bias_2, float* out_2, u32 rows_2, u32 units_2, float scale_2) {                                 \
+        MatmulInput in = {x, y, post_weight, weight, x_new, h, eps, n_rows, cols};                                             \
+        MatmulProduct p0 = {codes_0, scales_0, bias_0, out_0, rows_0, units_0, scale_0};                                                \
+        MatmulProduct p1 = {codes_1, scales_1, bias_1, out_1, rows_1, units_1, scale_1};                                                \
+        MatmulProduct p2 = {codes_2, scales_2, bias_2, out_2, rows_2, units_2, scale_2};                                                \
+        MatmulCut cut = {chunk_tiles, splits, gate};                                                                           \
+        matmul_decode<W, columns>(in, p0, p1, p2, cut);                                                                        \
+    }
