@@ -14,6 +14,8 @@ const HEAD_DIM_MAX: usize = 256;
 const PREPARE_WARPS: usize = 4;
 const DECODE_WARPS: usize = 4;
 const PREFILL_WARPS: usize = 8;
+/// Rows of a block of prefill_mma.cu.
+const MMA_ROWS: usize = 64;
 
 /// f32 values of the scratch memory: a counter for each head, then the partial results of the parts: maximum, sum and
 /// values.
@@ -47,9 +49,9 @@ impl Heads {
         Heads { per_kv: n_heads / n_kv_heads, rows, width }
     }
 
-    /// The kernel of a format among those of all formats and widths.
-    fn kernel(&self, format: KvFormat, names: &[[&'static str; 3]; 3]) -> &'static str {
-        names[format_index(format)][match self.width {
+    /// One of the kernels for 64, 128 and 256 values.
+    fn kernel(&self, names: &[&'static str; 3]) -> &'static str {
+        names[match self.width {
             64 => 0,
             128 => 1,
             _ => 2,
@@ -69,6 +71,12 @@ const PREFILL_ROWS: [[&str; 3]; 3] = [
     ["attention_prefill_i8_64", "attention_prefill_i8_128", "attention_prefill_i8_256"],
 ];
 
+/// Without f32.
+const PREFILL_MMA: [[&str; 3]; 2] = [
+    ["attention_mma_f16_64", "attention_mma_f16_128", "attention_mma_f16_256"],
+    ["attention_mma_i8_64", "attention_mma_i8_128", "attention_mma_i8_256"],
+];
+
 pub fn forward(cuda: &Cuda, a: Attention<'_>, scratch: &mut Scratch) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let heads = Heads::new(n_heads, n_kv_heads, head_dim);
@@ -76,7 +84,20 @@ pub fn forward(cuda: &Cuda, a: Attention<'_>, scratch: &mut Scratch) {
         return decode(cuda, &a, &heads, scratch);
     }
     prepare(cuda, &a);
-    prefill_rows(cuda, &a, &heads);
+    let (index, n_group_rows) = (format_index(a.cache.format()), n_rows * heads.per_kv);
+    // Stores of f32 are for those who want f32 results.
+    if cuda.arch() >= 80 && a.cache.format() != KvFormat::F32 {
+        let shared_bytes = match heads.width {
+            256 => (MMA_ROWS + 2 * 32) * 256 * 2,
+            width => (MMA_ROWS + 2 * 64) * width * 2,
+        };
+        let grid = [n_group_rows.div_ceil(MMA_ROWS) as u32, n_kv_heads as u32, 1];
+        let shape = LaunchShape { grid, block: 128, shared_bytes: shared_bytes as u32 };
+        return prefill(cuda, &a, heads.kernel(&PREFILL_MMA[index - 1]), shape);
+    }
+    let grid = [n_group_rows.div_ceil(PREFILL_WARPS * heads.rows) as u32, n_kv_heads as u32, 1];
+    let shape = LaunchShape { grid, block: 32 * PREFILL_WARPS as u32, shared_bytes: 0 };
+    prefill(cuda, &a, heads.kernel(&PREFILL_ROWS[index]), shape);
 }
 
 /// The codes of KvFormatCode in rows.cuh.
@@ -157,7 +178,7 @@ fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) 
     ];
     let grid = [n_splits as u32, grid_y as u32, 1];
     let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
-    cuda.launch(heads.kernel(a.cache.format(), &DECODE), shape, &args);
+    cuda.launch(heads.kernel(&DECODE[format_index(a.cache.format())]), shape, &args);
 }
 
 /// Norms and rotates q in place, and stores k and v.
@@ -192,10 +213,11 @@ fn prepare(cuda: &Cuda, a: &Attention<'_>) {
     cuda.launch("attention_prepare", shape, &args);
 }
 
-fn prefill_rows(cuda: &Cuda, a: &Attention<'_>, heads: &Heads) {
+/// After [`prepare`]: both kinds of kernels take the same arguments.
+fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchShape) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let ([keys, key_scales], [values, value_scales]) = planes(a);
-    let [rows, heads_arg, kv_heads, dim, slots] = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
+    let [rows, heads, kv_heads, dim, slots] = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
     let args = [
         a.out.ptr().into(),
         a.q.ptr().into(),
@@ -207,13 +229,10 @@ fn prefill_rows(cuda: &Cuda, a: &Attention<'_>, heads: &Heads) {
         a.scale.into(),
         window(a).into(),
         rows,
-        heads_arg,
+        heads,
         kv_heads,
         dim,
         slots,
     ];
-    let n_blocks = (n_rows * heads.per_kv).div_ceil(PREFILL_WARPS * heads.rows);
-    let grid = [n_blocks as u32, n_kv_heads as u32, 1];
-    let shape = LaunchShape { grid, block: 32 * PREFILL_WARPS as u32, shared_bytes: 0 };
-    cuda.launch(heads.kernel(a.cache.format(), &PREFILL_ROWS), shape, &args);
+    cuda.launch(kernel, shape, &args);
 }
