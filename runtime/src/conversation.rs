@@ -132,8 +132,11 @@ impl<'e> Conversation<'e> {
     }
 
     /// Goes on with another adapter, or none. What was said stays; its keys and values are computed again.
-    pub fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) {
-        self.session.set_adapter(adapter);
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) -> Result<()> {
+        self.session.set_adapter(adapter)
     }
 
     /// Writes the turns, and the keys and values computed for them, to `path`.

@@ -14,6 +14,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod pack;
 mod packed;
 mod ptx;
 

@@ -1,7 +1,11 @@
-//! Weights in the device's own layouts.
+//! Weights in the device's own layouts (described in pack.rs).
 
-use super::Allocation;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{pack, Allocation, Cuda, DeviceError, PinnedBytes};
 use crate::formats::Format;
+use crate::matrix::{Matrix, SharedBytes};
 
 /// A matrix on the device: codes and scales in planes of their own, rows and columns padded to whole tiles.
 pub struct PackedMatrix {
@@ -24,18 +28,73 @@ impl PackedMatrix {
     }
 
     /// Bytes both planes of such a matrix take.
-    pub fn planned_bytes(_format: Format, _rows: usize, _cols: usize) -> usize {
-        unimplemented!()
+    pub fn planned_bytes(format: Format, rows: usize, cols: usize) -> usize {
+        let (codes, scales) = pack::plane_bytes(format, rows, cols);
+        codes + scales
     }
 
     /// Copies a matrix of the host to the device through `staging`; `on_rows_done` hears of the rows that need not be kept.
+    ///
+    /// # Errors
+    /// The device has no room or fails, or `staging` is too small for eight rows.
     pub fn upload(
-        _cuda: &super::Cuda,
-        _matrix: &crate::Matrix,
-        _memory: &mut dyn FnMut(usize) -> Result<Allocation, super::DeviceError>,
-        _staging: &mut super::PinnedBytes,
-        _on_rows_done: &mut dyn FnMut(std::ops::Range<usize>),
-    ) -> Result<PackedMatrix, super::DeviceError> {
-        unimplemented!()
+        cuda: &Cuda,
+        matrix: &Matrix,
+        memory: &mut dyn FnMut(usize) -> Result<Allocation, DeviceError>,
+        staging: &mut PinnedBytes,
+        on_rows_done: &mut dyn FnMut(Range<usize>),
+    ) -> Result<PackedMatrix, DeviceError> {
+        let (format, rows, cols) = (matrix.format(), matrix.rows(), matrix.cols());
+        let (group_codes, group_scales) = pack::plane_bytes(format, pack::ROW_GROUP, cols);
+        let available = staging.as_slice().len();
+        let groups = available / (group_codes + group_scales).max(1);
+        if groups == 0 {
+            return Err(DeviceError::Other(format!(
+                "the upload buffer has {available} bytes; {} rows of {cols} in {format} need {}",
+                pack::ROW_GROUP,
+                group_codes + group_scales
+            )));
+        }
+        let (n_codes, n_scales) = pack::plane_bytes(format, rows, cols);
+        let mut codes = memory(n_codes)?;
+        let mut scales = if n_scales > 0 { Some(memory(n_scales)?) } else { None };
+        let (factor, absmax_scale) = pack::absmax_factor(matrix.absmax());
+        let mut first = 0;
+        while first < rows {
+            let part = first..rows.min(first + groups * pack::ROW_GROUP);
+            let (part_codes, part_scales) = pack::plane_bytes(format, part.len(), cols);
+            // Waits for the copy of the part before.
+            let (c, s) = staging.as_mut_slice()[..part_codes + part_scales].split_at_mut(part_codes);
+            pack::pack_rows(matrix, part.clone(), factor, c, s);
+            let group = first / pack::ROW_GROUP;
+            codes.write_async(group * group_codes, staging, 0..part_codes);
+            if let Some(scales) = &mut scales {
+                scales.write_async(group * group_scales, staging, part_codes..part_codes + part_scales);
+            }
+            on_rows_done(part.clone());
+            first = part.end;
+        }
+        cuda.check()?;
+        let padded_cols = cols.next_multiple_of(pack::TILE_COLS);
+        Ok(PackedMatrix { format, rows, cols, padded_cols, codes, scales, absmax_scale })
+    }
+
+    /// The matrix on the host again: the file's bytes, NF4's absmax as the device rounded it.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn download(&self) -> Result<Matrix, DeviceError> {
+        let mut codes = vec![0; self.codes.len_bytes()];
+        self.codes.read(0, &mut codes)?;
+        let mut scales = vec![0; self.scales.as_ref().map_or(0, |s| s.len_bytes())];
+        if let Some(plane) = &self.scales {
+            plane.read(0, &mut scales)?;
+        }
+        let (bytes, absmax) = pack::unpack(self.format, self.rows, self.cols, self.absmax_scale, &codes, &scales);
+        let bytes = SharedBytes::from_vec(bytes);
+        Ok(match self.format {
+            Format::NF4 => Matrix::new_nf4(self.rows, self.cols, bytes, Arc::from(absmax)),
+            format => Matrix::new(format, self.rows, self.cols, bytes),
+        })
     }
 }

@@ -11,6 +11,7 @@
 
 mod cpu;
 mod cuda;
+mod decode;
 mod float;
 mod nf4;
 pub mod quantize;

@@ -1,6 +1,8 @@
 //! The residual stream, f32 throughout (Gemma 3's exceeds the range of f16), and the sub-layer output that is yet to be
 //! added to it: `x[t, i] += post(y)[t, i]`. The addition waits for the next norm, where a GPU does both in one kernel.
 
+use std::ops::Range;
+
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
 use crate::simd::per_isa;
@@ -19,6 +21,8 @@ pub struct Residual {
     y: Buffer<f32>,
     /// True when `y` is not yet part of the stream.
     is_pending: bool,
+    /// Rows of this pass.
+    n_rows: usize,
     dim: usize,
 }
 
@@ -30,7 +34,7 @@ impl Residual {
             Device::Cuda(_) => rows * dim,
         };
         let x = [Buffer::new(device, rows * dim)?, Buffer::new(device, second)?];
-        Ok(Residual { x, current: 0, y: Buffer::new(device, rows * dim)?, is_pending: false, dim })
+        Ok(Residual { x, current: 0, y: Buffer::new(device, rows * dim)?, is_pending: false, n_rows: 0, dim })
     }
 
     /// Elements [`Residual::new`] allocates, for the memory plan.
@@ -41,7 +45,7 @@ impl Residual {
     /// Where the embedding writes `n_rows` rows: nothing is pending afterwards. Always the same memory, so that a recorded
     /// pass finds it again.
     pub fn start(&mut self, n_rows: usize) -> ViewMut<'_, f32, 2> {
-        (self.current, self.is_pending) = (0, false);
+        (self.current, self.is_pending, self.n_rows) = (0, false, n_rows);
         self.x[0].view_mut([n_rows, self.dim])
     }
 
@@ -72,19 +76,25 @@ impl Residual {
         (self.x[self.current].view_mut(shape), self.is_pending.then(|| self.y.view_mut(shape)))
     }
 
-    /// The memory for the new stream of a kernel that reads the old one; [`Residual::advance`] makes it the stream. GPU
+    /// The memory for the new stream of a kernel that reads the old one; [`Residual::advance`] makes it the stream. A GPU's
     /// alone.
     pub(crate) fn next_mut(&mut self, n_rows: usize) -> ViewMut<'_, f32, 2> {
         self.x[1 - self.current].view_mut([n_rows, self.dim])
     }
 
-    pub(crate) fn advance(&mut self) {
-        (self.current, self.is_pending) = (1 - self.current, false);
+    /// The pending output of `rows` has been added, into the other memory. For part of the rows nothing changes: that is
+    /// the end of a pass, and the others may be asked for next.
+    pub(crate) fn advance(&mut self, rows: &Range<usize>) {
+        if *rows == (0..self.n_rows) {
+            (self.current, self.is_pending) = (1 - self.current, false);
+        }
     }
 
-    /// The pending output has been added in place.
-    pub(crate) fn settled(&mut self) {
-        self.is_pending = false;
+    /// The same when it was added in place.
+    pub(crate) fn settled(&mut self, rows: &Range<usize>) {
+        if *rows == (0..self.n_rows) {
+            self.is_pending = false;
+        }
     }
 
     pub fn dim(&self) -> usize {

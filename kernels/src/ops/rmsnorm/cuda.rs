@@ -6,7 +6,7 @@ use crate::view::{View, ViewMut};
 use super::Normed;
 
 /// Adds in place: the block that owns a row is its only reader.
-pub fn add_norm(cuda: &Cuda, mut n: Normed<'_>) {
+pub fn add_norm(cuda: &Cuda, n: Normed<'_>) {
     let dim = n.residual.dim();
     let first = n.rows.start * dim * size_of::<f32>();
     let (x, y) = n.residual.both_mut(n.rows.end);
@@ -14,9 +14,7 @@ pub fn add_norm(cuda: &Cuda, mut n: Normed<'_>) {
     let y = y.map_or(DevicePtr::NULL, |y| y.ptr().offset(first));
     let post_norm = n.post_norm.map_or(DevicePtr::NULL, |w| w.ptr());
     launch(cuda, [x, x, y, post_norm, n.weight.ptr(), n.h.ptr()], n.rows.len(), dim, n.eps);
-    if n.rows.start == 0 {
-        n.residual.settled();
-    }
+    n.residual.settled(&n.rows);
 }
 
 pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, weight: View<'_, f32, 1>, eps: f32) {

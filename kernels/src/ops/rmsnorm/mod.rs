@@ -51,9 +51,7 @@ fn add_norm_cpu(cpu: &Cpu, mut n: Normed<'_>) {
         residual::add(cpu, x, y);
     }
     norm_cpu(cpu, n.h.host_mut(), x, n.weight.host(), n.eps);
-    if n.rows.start == 0 {
-        n.residual.settled();
-    }
+    n.residual.settled(&n.rows);
 }
 
 /// Shapes: `out`, `x` (T, D), `weight` (D).

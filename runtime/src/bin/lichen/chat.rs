@@ -229,7 +229,7 @@ impl Chat<'_> {
                 Ok(())
             }
             ("adapter", "off") => {
-                self.conversation.set_adapter(None);
+                self.conversation.set_adapter(None)?;
                 Ok(())
             }
             ("adapter", path) => {
@@ -237,7 +237,7 @@ impl Chat<'_> {
                     crate::args::adapter(path).map_err(|range| Error::usage(format!("/adapter {path}: {range}")))?;
                 let adapter = self.engine.load_adapter(&file)?;
                 output::note(&adapter_note(&adapter, self.engine));
-                self.conversation.set_adapter(Some(adapter));
+                self.conversation.set_adapter(Some(adapter))?;
                 Ok(())
             }
             _ => Err(Error::usage(format!("unknown command /{name}; /help lists them")).into()),

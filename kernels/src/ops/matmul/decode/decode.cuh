@@ -11,7 +11,7 @@
 #pragma once
 #include "common.cuh"
 #include "math.cuh"
-#include "matmul_input.cuh"
+#include "input.cuh"
 
 struct MatmulProduct {
     const u8* codes;
@@ -187,7 +187,7 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
     }
 }
 
-// The parameters every kernel of decoding has, in the order of MatmulArgs in kernels/src/ops/matmul/cuda.rs.
+// The parameters every kernel of decoding has, in the order of `args` in cuda.rs.
 #define MATMUL_DECODE_KERNEL(max_threads, min_blocks, name, W, columns)                                                        \
     KERNEL(max_threads, min_blocks, name, const float* x, const float* y, const float* post_weight, const float* weight,       \
            float* x_new, float* h, float eps, u32 n_rows, u32 cols, u32 chunk_tiles, u32 splits, u32 gate, const u8* codes_0,  \

@@ -1,6 +1,6 @@
 // Products of one to eight rows with Q8_0 weights.
-#include "matmul_decode.cuh"
-#include "../../formats/q8_0.cuh"
+#include "decode.cuh"
+#include "q8_0.cuh"
 
 MATMUL_DECODE_KERNEL(256, 3, matmul_decode_q8_0_t1, Q8_0, 1)
 MATMUL_DECODE_KERNEL(256, 2, matmul_decode_q8_0_t2, Q8_0, 2)

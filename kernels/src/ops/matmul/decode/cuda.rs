@@ -1,0 +1,259 @@
+//! Launches of the kernels of decoding: which kernel, how many blocks, how much of `x` lies in shared memory at a time.
+//!
+//! Neither depends on positions. The number of warps that share the k of a row depends on the weights and the device, not
+//! on T, so that a row has the same bits alone and in a batch.
+
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::formats::Format;
+use crate::ops::activation::Activation;
+use crate::ops::matmul::{Gated, Input, Product};
+use crate::ops::rmsnorm::Normed;
+
+/// Rows of `x` that are multiplied by one reading of the weights.
+pub const COLUMNS_MAX: usize = 8;
+/// Products of one launch.
+const PRODUCTS_MAX: usize = 3;
+/// Columns of a tile of weights, and tiles a warp reads at once.
+const TILE_K: u32 = 128;
+const BATCH: u32 = 2;
+/// Warps an SM should have at least before a row's k is not shared any further: enough to keep its memory busy.
+const WARPS_PER_SM: u32 = 16;
+
+/// One launch per run of products in the same format. The first computes the norm where there is one, the others read it.
+pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>) {
+    let mut rows = Rows::of(input);
+    let mut rest = &products[..];
+    while let Some(first) = rest.first() {
+        let format = first.weights.format();
+        let n = rest.iter().take(PRODUCTS_MAX).take_while(|p| p.weights.format() == format).count();
+        let mut jobs = [const { None }; PRODUCTS_MAX];
+        for (p, slot) in rest[..n].iter().zip(&mut jobs) {
+            let bias = p.bias.map_or(DevicePtr::NULL, |b| b.ptr());
+            *slot = Some(Job { weights: p.weights.packed(), bias, out: p.out.ptr() });
+        }
+        launch(cuda, &jobs, None, &rows);
+        rows = rows.done();
+        rest = &rest[n..];
+    }
+}
+
+/// Both products and the activation in one launch. The matrices have the same format.
+pub fn forward_gated(cuda: &Cuda, g: Gated<'_>, input: Input<'_>) {
+    let (bias, out) = (DevicePtr::NULL, g.out.ptr());
+    let jobs = [g.gate, g.up].map(|m| Some(Job { weights: m.packed(), bias, out }));
+    let [gate, up] = jobs;
+    launch(cuda, &[gate, up, None], Some(g.activation), &Rows::of(input));
+}
+
+/// The kernels' input.
+#[derive(Clone, Copy)]
+struct Rows {
+    x: DevicePtr,
+    y: DevicePtr,
+    post_weight: DevicePtr,
+    weight: DevicePtr,
+    x_new: DevicePtr,
+    h: DevicePtr,
+    eps: f32,
+    n_rows: u32,
+    cols: u32,
+}
+
+impl Rows {
+    /// For a norm this already makes the new stream the current one: it is, for whatever is launched later.
+    fn of(input: Input<'_>) -> Rows {
+        let [n_rows, cols] = input.shape();
+        let null = DevicePtr::NULL;
+        let Normed { residual, post_norm, weight, eps, h, rows } = match input {
+            Input::Rows(x) => return Rows::plain(x.ptr(), n_rows as u32, cols as u32),
+            Input::Normed(n) => n,
+        };
+        let first = rows.start * cols * size_of::<f32>();
+        let x = residual.stream(rows.end).ptr().offset(first);
+        let y = residual.pending(rows.end).map(|y| y.ptr().offset(first));
+        // Rows alone at the end of a pass: nobody asks for their sum again.
+        let is_kept = y.is_some() && rows.start == 0;
+        let x_new = if is_kept { residual.next_mut(rows.end).ptr() } else { null };
+        if is_kept {
+            residual.advance();
+        }
+        Rows {
+            x,
+            y: y.unwrap_or(null),
+            post_weight: post_norm.map_or(null, |w| w.ptr()),
+            weight: weight.ptr(),
+            x_new,
+            h: h.ptr(),
+            eps,
+            n_rows: n_rows as u32,
+            cols: cols as u32,
+        }
+    }
+
+    fn plain(x: DevicePtr, n_rows: u32, cols: u32) -> Rows {
+        let null = DevicePtr::NULL;
+        Rows { x, y: null, post_weight: null, weight: null, x_new: null, h: null, eps: 0.0, n_rows, cols }
+    }
+
+    /// The same rows once a launch has computed their norm.
+    fn done(self) -> Rows {
+        if self.weight.is_null() {
+            return self;
+        }
+        Rows::plain(self.h, self.n_rows, self.cols)
+    }
+}
+
+struct Job<'a> {
+    weights: &'a PackedMatrix,
+    bias: DevicePtr,
+    out: DevicePtr,
+}
+
+/// What a format's kernels have in common: the constants of its struct in the .cuh of the same name.
+struct Family {
+    tile_rows: u32,
+    n_warps: u32,
+    /// Bytes of x in shared memory for a k-tile and a column.
+    x_bytes: u32,
+    table_bytes: u32,
+    kernels: [&'static str; 4],
+}
+
+macro_rules! kernels {
+    ($format:literal) => {
+        [
+            concat!("matmul_decode_", $format, "_t1"),
+            concat!("matmul_decode_", $format, "_t2"),
+            concat!("matmul_decode_", $format, "_t4"),
+            concat!("matmul_decode_", $format, "_t8"),
+        ]
+    };
+}
+
+fn family(format: Format) -> Family {
+    let float = Family { tile_rows: 4, n_warps: 8, x_bytes: 512, table_bytes: 0, kernels: kernels!("f32") };
+    match format {
+        Format::Q8_0 => Family { x_bytes: 272, kernels: kernels!("q8_0"), ..float },
+        Format::Q4_0 => Family { tile_rows: 8, x_bytes: 288, kernels: kernels!("q4_0"), ..float },
+        Format::NF4 => {
+            Family { tile_rows: 8, n_warps: 16, x_bytes: 256, table_bytes: 32 << 10, kernels: kernels!("nf4") }
+        }
+        Format::F32 => float,
+        Format::F16 => Family { kernels: kernels!("f16"), ..float },
+        Format::BF16 => Family { kernels: kernels!("bf16"), ..float },
+        other => unreachable!("{other} is converted when it is read"),
+    }
+}
+
+/// How the work is cut: the kernels' MatmulCut, and the launch.
+struct Cut {
+    kernel: &'static str,
+    shape: LaunchShape,
+    chunk_tiles: u32,
+    splits: u32,
+}
+
+fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
+    let (index, columns) = match n_rows {
+        0..=1 => (0, 1),
+        2 => (1, 2),
+        3..=4 => (2, 4),
+        _ => (3, COLUMNS_MAX as u32),
+    };
+    let n_tiles = cols.div_ceil(TILE_K);
+    let mut splits = 1;
+    while n_units * splits < cuda.n_sms() * WARPS_PER_SM && splits < f.n_warps && 2 * splits * BATCH <= n_tiles {
+        splits *= 2;
+    }
+    let blocks_per_sm = blocks_per_sm(cuda.arch(), f, columns);
+    let room = shared_bytes(cuda, blocks_per_sm) - static_bytes(f, columns) - f.table_bytes;
+    let tile_bytes = f.x_bytes * columns;
+    let step = BATCH * splits;
+    let chunk_tiles = if room / tile_bytes >= n_tiles { n_tiles } else { (room / tile_bytes / step).max(1) * step };
+    let units_per_block = f.n_warps / splits;
+    let mut n_blocks = n_units.div_ceil(units_per_block);
+    // Blocks that hold all of x keep it for further units; the others are made for one unit a warp.
+    if chunk_tiles == n_tiles {
+        n_blocks = n_blocks.min(cuda.n_sms() * blocks_per_sm);
+    }
+    Cut {
+        kernel: f.kernels[index],
+        shape: LaunchShape {
+            grid: [n_blocks, n_rows.div_ceil(columns), 1],
+            block: f.n_warps * 32,
+            shared_bytes: f.table_bytes + tile_bytes * chunk_tiles.min(n_tiles),
+        },
+        chunk_tiles,
+        splits,
+    }
+}
+
+/// Blocks that an SM holds at once: what the kernels' launch bounds promise of registers, and one alone where the NF4
+/// table meets the 64 KiB of a Jetson Nano.
+fn blocks_per_sm(arch: u32, f: &Family, columns: u32) -> u32 {
+    match (f.table_bytes > 0, columns) {
+        (true, 1) if arch > 53 => 2,
+        (true, _) => 1,
+        (false, 1) => 3,
+        (false, _) => 2,
+    }
+}
+
+/// Shared memory for each of that many blocks; without an opt-in none has more than 48 KiB.
+fn shared_bytes(cuda: &Cuda, blocks: u32) -> u32 {
+    let of_sm = match cuda.arch() {
+        53 => 64 << 10,
+        72 => 96 << 10,
+        // The least of the newer ones: sm_86 has 100 KiB and runs the PTX of sm_80.
+        _ => 96 << 10,
+    };
+    // The driver keeps 1 KiB of each block.
+    (of_sm / blocks - 1024).min(cuda.max_shared_bytes()).min(48 << 10)
+}
+
+/// The arrays the kernels declare: partial sums of units and of row factors, and the factors.
+fn static_bytes(f: &Family, columns: u32) -> u32 {
+    columns * (f.n_warps * 2 * f.tile_rows * 4 + 2 * f.n_warps * 4 + 16) + 64
+}
+
+fn launch(cuda: &Cuda, jobs: &[Option<Job>; PRODUCTS_MAX], gate: Option<Activation>, rows: &Rows) {
+    let format = jobs[0].as_ref().expect("one product").weights.format;
+    let f = family(format);
+    let unit_rows = if gate.is_some() { f.tile_rows } else { 2 * f.tile_rows } as usize;
+    let n_units = |i: usize, job: &Job| match gate {
+        Some(_) if i > 0 => 0,
+        _ => job.weights.rows.div_ceil(unit_rows) as u32,
+    };
+    let units = jobs.iter().enumerate().map(|(i, job)| job.as_ref().map_or(0, |job| n_units(i, job)));
+    let total = units.clone().sum();
+    let cut = cut(cuda, &f, total, rows.n_rows, rows.cols);
+    let gate = match gate {
+        None => 0u32,
+        Some(Activation::GeluTanh) => 1,
+        Some(Activation::Silu) => 2,
+    };
+    let mut args = [Arg::U32(0); 12 + 7 * PRODUCTS_MAX];
+    let pointers = [rows.x, rows.y, rows.post_weight, rows.weight, rows.x_new, rows.h];
+    args.iter_mut().zip(pointers).for_each(|(arg, ptr)| *arg = ptr.into());
+    args[6] = rows.eps.into();
+    let numbers = [rows.n_rows, rows.cols, cut.chunk_tiles, cut.splits, gate];
+    args[7..].iter_mut().zip(numbers).for_each(|(arg, n)| *arg = n.into());
+    for ((job, units), args) in jobs.iter().zip(units).zip(args[12..].chunks_exact_mut(7)) {
+        let null = DevicePtr::NULL;
+        let of = match job {
+            Some(job) => [
+                job.weights.codes.ptr().into(),
+                job.weights.scales.as_ref().map_or(null, |s| s.ptr()).into(),
+                job.bias.into(),
+                job.out.into(),
+                (job.weights.rows as u32).into(),
+                units.into(),
+                job.weights.absmax_scale.into(),
+            ],
+            None => [null.into(), null.into(), null.into(), null.into(), 0u32.into(), 0u32.into(), 0f32.into()],
+        };
+        args.copy_from_slice(&of);
+    }
+    cuda.launch(cut.kernel, cut.shape, &args);
+}

@@ -1,0 +1,4 @@
+//! The products of a decode step, and of a batch of a few rows, on a GPU: the weights stream past once for up to eight
+//! rows of `x`.
+
+pub(super) mod cuda;
