@@ -64,8 +64,8 @@ def measure(tools, modules, out):
     offences += complaints
     for arch in ARCHS:
         size = sum(m.ptx.stat().st_size for m in modules if m.arch == arch)
-        if size > budgets.PTX_BYTES_MAX:
-            offences.append(f"sm_{arch}: {size} bytes of PTX, at most {budgets.PTX_BYTES_MAX}")
+        if size > budgets.PTX_BYTES_MAX[arch]:
+            offences.append(f"sm_{arch}: {size} bytes of PTX, at most {budgets.PTX_BYTES_MAX[arch]}")
     return render(tools, modules, found, loops), offences
 
 
@@ -130,11 +130,12 @@ def render_loops(loops):
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for budget, loop in loops:
         n_weights = budget.weights()
-        slots, shared = loop.issue_slots(), loop.shared_slots()
+        slots, single, shared = loop.issue_slots(), loop.single_slots(), loop.shared_slots()
         per_weight = max(slots, shared) / n_weights
         bound = budgets.NANO_SLOTS_PER_S / per_weight * budget.bytes_per_weight / budgets.NANO_BYTES_PER_S
-        lines.append(f"| `{budget.kernel}` | {n_weights} | {len(loop.instructions)} | {slots} | {slots / n_weights:.2f} "
-                     f"| {budget.slots_per_weight_max} | {shared / n_weights:.2f} | {100 * bound:.0f} % |")
+        lines.append(f"| `{budget.kernel}` | {n_weights} | {len(loop.instructions)} | {slots / n_weights:.2f} "
+                     f"| {budget.slots_per_weight_max} | {single / n_weights:.2f} | {shared / n_weights:.2f} "
+                     f"| {100 * bound:.0f} % |")
     return "\n".join(lines)
 
 
