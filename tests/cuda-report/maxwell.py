@@ -1,8 +1,8 @@
 """Issue slots of a loop on a Maxwell multiprocessor (sm_53), from its disassembly.
 
 A slot is one warp's issue of a full-rate instruction: four schedulers give four a clock. An instruction that its pipe
-takes at half the rate costs two slots, at a quarter four. Rates of sm_5x: CUDA C Programming Guide, "Throughput of Native
-Arithmetic Instructions" (shifts, bit fields, compare, minimum: 64 of 128 lanes a clock; conversions, reciprocals: 32),
+takes at half the rate costs two slots, at a quarter four. Rates of sm_5x: CUDA C Programming Guide, "Throughput of
+Native Arithmetic Instructions" (shifts, bit fields, compare, minimum: 64 of 128 lanes a clock; conversions, reciprocals: 32),
 and per opcode maxas (NervanaSystems/maxas, MaxAsGrammar.pm: x32 full; shift, cmp half; qtr quarter). Memory
 instructions cost the slot they are issued in; what they hold up is the memory's time, except for shared memory, whose
 own pipe (32 lanes a clock, a quarter rate) is counted beside. The compiler pairs some instructions (braces in the

@@ -96,8 +96,8 @@ def matvec_loops(tools, modules, found):
 def render(tools, modules, found, loops):
     parts = [
         "# The CUDA kernels, assembled",
-        "Written by `tests/cuda-report/report.py`, checked by `bash .ci/run cuda_report`. No kernel spills a register or"
-        "\nkeeps an array in local memory: the check fails if one does.",
+        "Written by `tests/cuda-report/report.py`, checked by `bash .ci/run cuda_report`. No kernel spills a register or\n"
+        "keeps an array in local memory: the check fails if one does.",
         f"clang {tools.clang_version}, ptxas {tools.ptxas_version}, nvdisasm {tools.nvdisasm_version}.",
         render_sizes(modules, found),
         render_loops(loops),
@@ -120,14 +120,20 @@ def render_sizes(modules, found):
     return "\n".join(lines)
 
 
+LOOPS_HEAD = """## Slots per weight on sm_53
+
+The main loop of each matrix-vector kernel, counted in the disassembly: full-rate instructions cost one slot, half-rate
+two, quarter-rate four, the second of a pair that issues together one less (`maxwell.py` has the table and its sources);
+"unpaired" is without that. "shared pipe" is the time of the shared memory in the same unit, at most; it passes beside the
+other instructions. The bound is the share of the Nano's 25.6 GB/s that 118 G slots a second keep up with: above 100 %
+memory is what limits.
+
+| kernel | weights a turn | instructions | slots per weight | budget | unpaired | shared pipe | bound |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
 def render_loops(loops):
-    lines = ["## Slots per weight on sm_53", "",
-             "The main loop of each matrix-vector kernel, counted in the disassembly: full-rate instructions cost one slot,",
-             "half-rate two, quarter-rate four (`maxwell.py` has the table and its sources). \"shared pipe\" is the time of the",
-             "shared memory in the same unit, at most; it passes beside the other instructions. The bound is the share of the",
-             "Nano's 25.6 GB/s that 118 G slots a second can keep up with: above 100 % memory is what limits.", "",
-             "| kernel | weights a turn | instructions | slots | slots per weight | budget | shared pipe | bound |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [LOOPS_HEAD]
     for budget, loop in loops:
         n_weights = budget.weights()
         slots, single, shared = loop.issue_slots(), loop.single_slots(), loop.shared_slots()
@@ -140,11 +146,12 @@ def render_loops(loops):
 
 
 def render_kernels(found):
-    lines = ["## Registers and shared memory", "",
-             "Registers a thread takes, of what the launch bounds leave it; then the bytes of static shared memory.", ""]
+    head = "Registers a thread takes, of what the launch bounds leave it; then the bytes of static shared memory."
+    lines = ["## Registers and shared memory", "", head, ""]
     columns = "".join(f" sm_{arch} |" for arch in ARCHS)
     for module in sorted({k.module for k in found}):
-        lines += [f"### {module}.cu", "", f"| kernel | threads x blocks |{columns}", "| --- | --- |" + " --- |" * len(ARCHS)]
+        lines += [f"### {module}.cu", "", f"| kernel | threads x blocks |{columns}"]
+        lines.append("| --- | --- |" + " --- |" * len(ARCHS))
         mine = [k for k in found if k.module == module]
         for name in dict.fromkeys(k.name for k in mine):
             by_arch = {k.arch: k for k in mine if k.name == name}
