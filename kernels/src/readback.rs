@@ -66,7 +66,7 @@ impl<T: Pod> Readback<T> {
         assert!(n <= self.len);
         if let Storage::Cuda { cuda, host, device, .. } = &mut self.storage {
             if let Some(device) = device {
-                device.read_async(0, host, 0..n * size_of::<T>());
+                cuda.copy_to_pinned(host, 0, device, 0..n * size_of::<T>());
             }
             cuda.synchronize()?;
         }

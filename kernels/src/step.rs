@@ -54,9 +54,10 @@ impl Step {
     }
 
     /// Starts the copy to the device: the first thing of a pass, and the first node of its graph.
-    pub fn send(&mut self) {
-        if let Some(device) = &mut self.on_device {
-            device.memory.write_async(0, &device.staged, 0..Step::size_bytes(self.tokens.len()));
+    pub fn send(&self) {
+        if let Some(device) = &self.on_device {
+            let bytes = 0..Step::size_bytes(self.tokens.len());
+            device.memory.cuda().copy_from_pinned(&device.memory, 0, &device.staged, bytes);
         }
     }
 

@@ -56,7 +56,7 @@ impl<T: Pod> Buffer<T> {
     }
 
     fn on(mut allocation: Allocation, len: usize) -> Result<Self, DeviceError> {
-        allocation.fill_zero();
+        allocation.fill_zero()?;
         Ok(Buffer { storage: Storage::Cuda(allocation), len })
     }
 

@@ -167,6 +167,10 @@ impl Driver {
         called!((self.memcpy_to_host)(to.as_mut_ptr().cast(), from, to.len(), stream))
     }
 
+    pub(super) fn copy_on_device(&self, to: u64, from: u64, bytes: usize, stream: Handle) -> Result<()> {
+        called!((self.memcpy_on_device)(to, from, bytes, stream))
+    }
+
     pub(super) fn fill_zero(&self, at: u64, bytes: usize, stream: Handle) -> Result<()> {
         called!((self.memset)(at, 0, bytes, stream))
     }

@@ -69,6 +69,7 @@ table! {
         mem_free_host: c"cuMemFreeHost" (*mut c_void);
         memcpy_to_device: c"cuMemcpyHtoDAsync_v2" (u64, *const c_void, usize, Handle);
         memcpy_to_host: c"cuMemcpyDtoHAsync_v2" (*mut c_void, u64, usize, Handle);
+        memcpy_on_device: c"cuMemcpyDtoDAsync_v2" (u64, u64, usize, Handle);
         memset: c"cuMemsetD8Async" (u64, u8, usize, Handle);
         stream_create: c"cuStreamCreate" (*mut Handle, u32);
         stream_synchronize: c"cuStreamSynchronize" (Handle);

@@ -120,39 +120,51 @@ impl Allocation {
         copied.and(context.synchronize())
     }
 
-    /// Zeroes all of it, behind the work that the stream has, without waiting. A failure stays, as of a launch.
-    pub fn fill_zero(&mut self) {
+    /// Zeroes all of it, behind the work that the stream has, without waiting. The error is the first failure, whatever
+    /// failed.
+    pub fn fill_zero(&mut self) -> Result<(), DeviceError> {
+        let context = self.block.cuda.context();
         if self.len_bytes > 0 {
-            let context = self.block.cuda.context();
             let clear = || context.driver.fill_zero(self.at, self.len_bytes, context.stream);
             context.give(|| "clearing device memory".into(), clear);
         }
-    }
-
-    /// Copies bytes `range` of page-locked memory to byte `at` on, behind the work that the stream has, without waiting.
-    /// A failure stays, as of a launch. In a recording, each replay reads the memory anew.
-    pub fn write_async(&mut self, at: usize, from: &PinnedBytes, range: Range<usize>) {
-        let bytes = &from.bytes()[range];
-        self.check_range(at, bytes.len());
-        let context = self.block.cuda.context();
-        let copy = || context.driver.copy_to_device(self.at + at as u64, bytes, context.stream);
-        context.give(|| "copying to the GPU".into(), copy);
-    }
-
-    /// Copies from byte `at` on to bytes `range` of page-locked memory, behind the work that the stream has, without
-    /// waiting. A failure stays, as of a launch.
-    pub fn read_async(&self, at: usize, to: &mut PinnedBytes, range: Range<usize>) {
-        let bytes = &mut to.bytes_mut()[range];
-        self.check_range(at, bytes.len());
-        let context = self.block.cuda.context();
-        let from = self.at + at as u64;
-        let copy = || context.driver.copy_to_host(bytes, from, context.stream);
-        context.give(|| "copying from the GPU".into(), copy);
+        context.check()
     }
 
     fn check_range(&self, at: usize, len: usize) {
         let fits = at.checked_add(len).is_some_and(|end| end <= self.len_bytes);
         assert!(fits, "{len} bytes at {at} of an allocation of {}", self.len_bytes);
+    }
+}
+
+/// Copies that the stream makes in the order of the launches, without waiting; they may be recorded, and each replay then
+/// reads and writes anew. A failure stays, as a launch's does.
+impl Cuda {
+    /// Copies bytes `range` of page-locked memory to byte `at` of `to` and on.
+    pub fn copy_from_pinned(&self, to: &Allocation, at: usize, from: &PinnedBytes, range: Range<usize>) {
+        to.check_range(at, range.len());
+        let bytes = &from.bytes()[range];
+        let context = self.context();
+        let copy = || context.driver.copy_to_device(to.at + at as u64, bytes, context.stream);
+        context.give(|| "copying to the GPU".into(), copy);
+    }
+
+    /// Copies bytes `range` of `from` to byte `at` of page-locked memory and on.
+    pub fn copy_to_pinned(&self, to: &mut PinnedBytes, at: usize, from: &Allocation, range: Range<usize>) {
+        from.check_range(range.start, range.len());
+        let out = &mut to.bytes_mut()[at..at + range.len()];
+        let context = self.context();
+        let copy = || context.driver.copy_to_host(out, from.at + range.start as u64, context.stream);
+        context.give(|| "copying from the GPU".into(), copy);
+    }
+
+    /// Copies `len` bytes between addresses on the device; the two ranges do not overlap.
+    pub fn copy_on_device(&self, to: DevicePtr, from: DevicePtr, len: usize) {
+        let context = self.context();
+        if len > 0 {
+            let copy = || context.driver.copy_on_device(to.0, from.0, len, context.stream);
+            context.give(|| "copying on the GPU".into(), copy);
+        }
     }
 }
 
@@ -210,12 +222,11 @@ impl PinnedBytes {
         let asked = bytes.max(1);
         let doing = "allocating page-locked memory";
         let (host, device) = or_out_of_memory(cuda.context(), asked, doing, |d| d.alloc_host(asked))?;
-        let mut pinned =
+        let pinned =
             PinnedBytes { cuda: cuda.clone(), host: host as usize, device: DevicePtr(device), len_bytes: bytes };
         // SAFETY:
         // - The driver gave this many bytes, to this value alone; they become initialised here.
         unsafe { (pinned.host as *mut u8).write_bytes(0, asked) };
-        pinned.as_mut_slice();
         Ok(pinned)
     }
 
@@ -229,9 +240,10 @@ impl PinnedBytes {
         self.bytes_mut()
     }
 
+    /// As it is, while the device may write it: for handing it to the driver.
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY:
-        // - The driver gave this many bytes, initialised in `new`; who looks at them waits for the device first.
+        // - The driver gave this many bytes, initialised in `new`.
         unsafe { std::slice::from_raw_parts_mut(self.host as *mut u8, self.len_bytes) }
     }
 

@@ -5,7 +5,7 @@ use crate::source::{split, File, Offence};
 use crate::{enforce, lines_of};
 
 /// Files that may hold `unsafe`, beside the instruction set files of the ops ([`is_simd_leaf`]).
-const LEAVES: [&str; 10] = [
+const LEAVES: [&str; 13] = [
     // Parts of one buffer, handed to several threads.
     "kernels/src/pool.rs",
     "kernels/src/ops/attention/mod.rs",
@@ -15,6 +15,10 @@ const LEAVES: [&str; 10] = [
     "kernels/src/simd.rs",
     "kernels/src/ops/matmul/float.rs",
     "kernels/src/ops/matmul/nf4.rs",
+    // The CUDA driver: its functions, and the memory it shares with the host.
+    "kernels/src/cuda/driver.rs",
+    "kernels/src/cuda/calls.rs",
+    "kernels/src/cuda/memory.rs",
     // The operating system: the file map, free space, a fault while a mapped file shrinks, the terminal.
     "runtime/src/mapped_file.rs",
     "runtime/src/disk/space.rs",

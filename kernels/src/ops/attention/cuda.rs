@@ -1,13 +1,167 @@
-//! Launches of attention.
+//! Launches of attention: one kernel for a single row, two for several.
 
-use super::{Attention, Scratch};
-use crate::cuda::Cuda;
+use super::kv_store::Plane;
+use super::{Attention, KvFormat, Scratch};
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 
-/// f32 values of the partial results.
-pub fn scratch_len(_cuda: &Cuda, _n_heads: usize, _head_dim: usize) -> usize {
-    unimplemented!()
+/// Parts that the positions of a decode step are cut into at most: SPLITS_MAX of decode.cu.
+const SPLITS_MAX: usize = 64;
+/// Positions of a part at least: PART_MIN of decode.cu.
+const PART_MIN: usize = 32;
+/// Values of a head at most: eight for each lane of a warp.
+const HEAD_DIM_MAX: usize = 256;
+
+const PREPARE_WARPS: usize = 4;
+const DECODE_WARPS: usize = 4;
+const PREFILL_WARPS: usize = 8;
+
+/// f32 values of the scratch memory: a counter for each head, then the partial results of the parts: maximum, sum and
+/// values.
+pub fn scratch_len(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
+    n_heads + n_heads * splits_max(cuda) * (head_dim + 2)
 }
 
-pub fn forward(_cuda: &Cuda, _a: Attention<'_>, _scratch: &mut Scratch) {
-    unimplemented!()
+/// Blocks of a decode step in one direction: twice the multiprocessors keep every one of them busy.
+fn splits_max(cuda: &Cuda) -> usize {
+    SPLITS_MAX.min(2 * cuda.n_sms() as usize)
+}
+
+/// How the heads of a call are shared among warps.
+struct Heads {
+    /// Query heads of a kv head.
+    per_kv: usize,
+    /// Rows of a warp.
+    rows: usize,
+    /// Values of a head the kernel has room for: the end of its name.
+    width: usize,
+}
+
+impl Heads {
+    fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Heads {
+        assert!(head_dim <= HEAD_DIM_MAX && head_dim.is_multiple_of(8), "heads of {head_dim} values");
+        let (rows, width) = match head_dim {
+            ..=64 => (8, 64),
+            65..=128 => (8, 128),
+            _ => (4, 256),
+        };
+        Heads { per_kv: n_heads / n_kv_heads, rows, width }
+    }
+
+    /// The kernel of a format among those of all formats and widths.
+    fn kernel(&self, format: KvFormat, names: &[[&'static str; 3]; 3]) -> &'static str {
+        let format = match format {
+            KvFormat::F32 => 0,
+            KvFormat::F16 => 1,
+            KvFormat::I8 => 2,
+        };
+        names[format][match self.width {
+            64 => 0,
+            128 => 1,
+            _ => 2,
+        }]
+    }
+}
+
+const DECODE: [[&str; 3]; 3] = [
+    ["attention_decode_f32_64", "attention_decode_f32_128", "attention_decode_f32_256"],
+    ["attention_decode_f16_64", "attention_decode_f16_128", "attention_decode_f16_256"],
+    ["attention_decode_i8_64", "attention_decode_i8_128", "attention_decode_i8_256"],
+];
+
+const PREFILL_ROWS: [[&str; 3]; 3] = [
+    ["attention_prefill_f32_64", "attention_prefill_f32_128", "attention_prefill_f32_256"],
+    ["attention_prefill_f16_64", "attention_prefill_f16_128", "attention_prefill_f16_256"],
+    ["attention_prefill_i8_64", "attention_prefill_i8_128", "attention_prefill_i8_256"],
+];
+
+pub fn forward(cuda: &Cuda, a: Attention<'_>, scratch: &mut Scratch) {
+    let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
+    let heads = Heads::new(n_heads, n_kv_heads, head_dim);
+    if n_rows == 1 {
+        return decode(cuda, &a, &heads, scratch);
+    }
+    prepare(cuda, &a);
+    prefill_rows(cuda, &a, &heads);
+}
+
+/// Cells and scales of a plane; int8 alone has scales.
+fn plane_ptrs(plane: &Plane) -> [DevicePtr; 2] {
+    match plane {
+        Plane::F32(floats) => [floats.ptr(), DevicePtr::NULL],
+        Plane::F16(halves) => [halves.ptr(), DevicePtr::NULL],
+        Plane::I8(codes, scales) => [codes.ptr(), scales.ptr()],
+    }
+}
+
+/// Positions a query sees: no cache has as many as the window of a layer that sees all.
+fn window(a: &Attention<'_>) -> u32 {
+    a.window.min(a.cache.n_slots()) as u32
+}
+
+/// cos, sin, q_norm, k_norm and epsilon.
+fn rotation(a: &Attention<'_>) -> ([DevicePtr; 4], f32) {
+    let (norms, eps) = match &a.qk_norm {
+        Some(([q, k], eps)) => ([q.ptr(), k.ptr()], *eps),
+        None => ([DevicePtr::NULL; 2], 0.0),
+    };
+    ([a.rope.cos().ptr(), a.rope.sin().ptr(), norms[0], norms[1]], eps)
+}
+
+fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) {
+    let ([_, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
+    let grid_y = n_kv_heads * heads.per_kv.div_ceil(heads.rows);
+    // By what the cache may hold, not by the position: the launch is recorded once.
+    let wanted = splits_max(cuda).div_ceil(grid_y).max((2 * cuda.n_sms() as usize).div_ceil(grid_y));
+    let n_splits = (window(a) as usize).div_ceil(PART_MIN).min(wanted).clamp(1, splits_max(cuda));
+    assert!(scratch.scores.len() >= n_heads + n_heads * n_splits * (head_dim + 2));
+    let finished = scratch.scores.ptr();
+    let partial = finished.offset(4 * n_heads);
+    let mut args: Vec<Arg> = [a.out.ptr(), a.q.ptr(), a.k.ptr(), a.v.ptr()].map(Arg::from).to_vec();
+    args.extend(plane_ptrs(&a.cache.keys).map(Arg::from));
+    args.extend(plane_ptrs(&a.cache.values).map(Arg::from));
+    let (pointers, eps) = rotation(a);
+    args.extend(pointers.map(Arg::from));
+    args.extend([a.step.position_ptr(), finished, partial].map(Arg::from));
+    args.extend([eps, a.scale].map(Arg::from));
+    let sizes = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()];
+    args.push(window(a).into());
+    args.extend(sizes.map(|n| Arg::from(n as u32)));
+    let grid = [n_splits as u32, grid_y as u32, 1];
+    let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
+    cuda.launch(heads.kernel(a.cache.format(), &DECODE), shape, &args);
+}
+
+/// Norms and rotates q in place, and stores k and v.
+fn prepare(cuda: &Cuda, a: &Attention<'_>) {
+    let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
+    let mut args: Vec<Arg> = [a.q.ptr(), a.k.ptr(), a.v.ptr()].map(Arg::from).to_vec();
+    args.extend(plane_ptrs(&a.cache.keys).map(Arg::from));
+    args.extend(plane_ptrs(&a.cache.values).map(Arg::from));
+    let (pointers, eps) = rotation(a);
+    args.extend(pointers.map(Arg::from));
+    args.extend([Arg::from(a.step.position_ptr()), eps.into()]);
+    let format = match a.cache.format() {
+        KvFormat::F32 => 0,
+        KvFormat::F16 => 1,
+        KvFormat::I8 => 2,
+    };
+    let sizes = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots(), format];
+    args.extend(sizes.map(|n| Arg::from(n as u32)));
+    let n_blocks = (n_rows * (n_heads + 2 * n_kv_heads)).div_ceil(PREPARE_WARPS);
+    let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block: 32 * PREPARE_WARPS as u32, shared_bytes: 0 };
+    cuda.launch("attention_prepare", shape, &args);
+}
+
+fn prefill_rows(cuda: &Cuda, a: &Attention<'_>, heads: &Heads) {
+    let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
+    let mut args: Vec<Arg> = [a.out.ptr(), a.q.ptr()].map(Arg::from).to_vec();
+    args.extend(plane_ptrs(&a.cache.keys).map(Arg::from));
+    args.extend(plane_ptrs(&a.cache.values).map(Arg::from));
+    args.extend([Arg::from(a.step.position_ptr()), a.scale.into(), window(a).into()]);
+    let sizes = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()];
+    args.extend(sizes.map(|n| Arg::from(n as u32)));
+    let n_blocks = (n_rows * heads.per_kv).div_ceil(PREFILL_WARPS * heads.rows);
+    let grid = [n_blocks as u32, n_kv_heads as u32, 1];
+    let shape = LaunchShape { grid, block: 32 * PREFILL_WARPS as u32, shared_bytes: 0 };
+    cuda.launch(heads.kernel(a.cache.format(), &PREFILL_ROWS), shape, &args);
 }

@@ -19,7 +19,7 @@ pub fn read_gb_per_s(cuda: &Cuda, bytes: usize) -> Result<f64, DeviceError> {
     const PASSES: usize = 8;
     let bytes = bytes.next_multiple_of(16);
     let mut data = cuda.alloc(bytes)?;
-    data.fill_zero();
+    data.fill_zero()?;
     let passes = cuda::read(cuda, &data, WARM_UP + PASSES)?;
     let best_ms = passes[WARM_UP..].iter().map(|p| p.ms).fold(f32::INFINITY, f32::min);
     // A clock that did not move is no measurement.

@@ -43,7 +43,7 @@ template <u32 TOKENS, u32 ROWS> DEVICE TilePlace tile_place(const PrefillArgs& a
     return TilePlace{(8 * group + at % in_group) * TOKENS, at / in_group * ROWS};
 }
 
-// The segments of this block, and the steps of `per_tile` to a k-tile that make one.
+// The segments of this block; a segment starts at a k-tile of 128.
 struct Segments {
     u32 first, end;
 };
@@ -51,7 +51,7 @@ DEVICE Segments segments_of_block(const PrefillArgs& a) {
     return a.partials ? Segments{block_z(), block_z() + 1} : Segments{0, a.n_segments};
 }
 DEVICE u32 segment_start(const PrefillArgs& a, u32 segment) {
-    return (u32)((u64)segment * a.k_tiles / a.n_segments);
+    return segment * a.k_tiles / a.n_segments;
 }
 
 struct Sink {

@@ -28,17 +28,17 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
         u32x4 codes[LOADS];
         u16 scales[LOADS];
     };
-    struct Fragments {
-        u32 x[FT][4];
-        u32 w[FN][4];
-    };
+    // Quantised weights of a 64 x 64 warp leave no registers for a second set of row fragments.
+    static constexpr u32 W_SETS = !W::PLAIN && FT * FN >= 16 ? 1 : 2;
 
     const PrefillArgs& a;
     u8* x_shared;
     u8* w_shared;
     const u8* x_from;
-    const u8* w_from[W::PLAIN ? ROWS / COPY_STRIDE : LOADS];
-    const u16* scales_from[LOADS];
+    const u8* w_from;
+    const u8* scales_from;
+    // From w_from; scales lie in the same order, SCALE_RATIO times closer.
+    u32 w_at[W::PLAIN ? ROWS / COPY_STRIDE : LOADS];
     u32 copy_to, decode_to, decode_chunk;
     u32 x_row, w_row, x_chunk, w_chunk;
     TilePlace place;
@@ -51,20 +51,19 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
         u32 row = tid / 8, chunk = tid % 8;
         copy_to = row * 128 + ((chunk ^ (row & 7)) << 4);
         x_from = (const u8*)(a.x + (u64)(place.token + row) * a.k_tiles * 128 + chunk * 8);
+        u64 tile = W::code_offset(place.row, 0, a.k_tiles);
+        w_from = a.codes + tile;
         if constexpr (W::PLAIN) {
 #pragma unroll
-            for (u32 i = 0; i < ROWS / COPY_STRIDE; i++) {
-                w_from[i] = a.codes + W::code_offset(inside(row + i * COPY_STRIDE), chunk * 8, a.k_tiles);
-            }
+            for (u32 i = 0; i < ROWS / COPY_STRIDE; i++)
+                w_at[i] = (u32)W::code_offset(inside(row + i * COPY_STRIDE), chunk * 8, a.k_tiles);
         } else {
             u32 r = tid / LOADS_PER_ROW, k = tid % LOADS_PER_ROW * W::K_PER_LOAD;
             decode_to = r * 128;
             decode_chunk = k / 8;
+            scales_from = (const u8*)a.scales + tile / W::SCALE_RATIO;
 #pragma unroll
-            for (u32 i = 0; i < LOADS; i++) {
-                w_from[i] = a.codes + W::code_offset(inside(r + i * ROW_STRIDE), k, a.k_tiles);
-                scales_from[i] = a.scales + W::scale_index(inside(r + i * ROW_STRIDE), k, a.k_tiles);
-            }
+            for (u32 i = 0; i < LOADS; i++) w_at[i] = (u32)W::code_offset(inside(r + i * ROW_STRIDE), k, a.k_tiles);
         }
         u32 warp_t = warp_idx() % WARPS_T, warp_n = warp_idx() / WARPS_T;
         x_row = (warp_t * FT * 16 + (lane & 15)) * 128;
@@ -75,8 +74,8 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
 
     // Rows past the last are computed from the last and not kept.
     DEVICE_MEMBER u32 inside(u32 row) const {
-        u32 r = place.row + row;
-        return r < a.n_rows ? r : a.n_rows - 1;
+        u32 last = a.n_rows - 1 - place.row;
+        return row < last ? row : last;
     }
 
     // The copies of one step; a group of its own even when the step is past the end.
@@ -91,20 +90,19 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
                 u8* w_to = w_shared + stage * W_STEP + copy_to;
 #pragma unroll
                 for (u32 i = 0; i < ROWS / COPY_STRIDE; i++)
-                    copy_async(w_to + i * COPY_STRIDE * 128, w_from[i] + (u64)step * 128, true);
+                    copy_async(w_to + i * COPY_STRIDE * 128, w_from + ((u64)step * 128 + w_at[i]), true);
             }
         }
         copy_async_commit();
     }
 
     DEVICE_MEMBER void load_codes(Codes& c, u32 step) const {
-        // A k-tile of 128 is two steps: the second lies half a row of codes further, and so do its scales.
+        // A k-tile of 128 is two steps: the second lies half a row of codes further.
         u64 at = (u64)(step >> 1) * 512 + (step & 1) * W::code_offset(0, 64, 1);
-        u64 scales_at = (u64)(step >> 1) * W::scale_index(0, 128, 1) + (step & 1) * W::scale_index(0, 64, 1);
 #pragma unroll
         for (u32 i = 0; i < LOADS; i++) {
-            c.codes[i] = load_stream((const u32x4*)(w_from[i] + at));
-            c.scales[i] = load_stream(scales_from[i] + scales_at);
+            c.codes[i] = load_stream((const u32x4*)(w_from + (at + w_at[i])));
+            c.scales[i] = load_stream((const u16*)(scales_from + (at + w_at[i]) / (2 * W::SCALE_RATIO) * 2));
         }
     }
 
@@ -122,23 +120,26 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
         }
     }
 
-    DEVICE_MEMBER void load_fragments(Fragments& f, u32 x_stage, u32 w_stage, u32 ki) const {
-        const u8* x = x_shared + x_stage * X_STEP + x_row + ((2 * ki ^ x_chunk) << 4);
-        const u8* w = w_shared + w_stage * W_STEP + w_row + ((2 * ki ^ w_chunk) << 4);
+    DEVICE_MEMBER void load_x(u32 (&f)[FT][4], u32 stage, u32 ki) const {
+        const u8* x = x_shared + stage * X_STEP + x_row + ((2 * ki ^ x_chunk) << 4);
 #pragma unroll
-        for (u32 i = 0; i < FT; i++) ldmatrix_x4(f.x[i], x + i * 2048);
-#pragma unroll
-        for (u32 j = 0; j < FN; j++) ldmatrix_x4(f.w[j], w + j * 2048);
+        for (u32 i = 0; i < FT; i++) ldmatrix_x4(f[i], x + i * 2048);
     }
 
-    DEVICE_MEMBER void multiply(float (&sums)[FT][2 * FN][4], const Fragments& f) const {
+    DEVICE_MEMBER void load_w(u32 (&f)[FN][4], u32 stage, u32 ki) const {
+        const u8* w = w_shared + stage * W_STEP + w_row + ((2 * ki ^ w_chunk) << 4);
+#pragma unroll
+        for (u32 j = 0; j < FN; j++) ldmatrix_x4(f[j], w + j * 2048);
+    }
+
+    DEVICE_MEMBER void multiply(float (&sums)[FT][2 * FN][4], const u32 (&x)[FT][4], const u32 (&w)[FN][4]) const {
 #pragma unroll
         for (u32 i = 0; i < FT; i++) {
 #pragma unroll
             for (u32 j = 0; j < 2 * FN; j++) {
-                const u32 w[2] = {f.w[j / 2][j % 2 * 2], f.w[j / 2][j % 2 * 2 + 1]};
-                if constexpr (W::BFLOAT) mma_bf16(sums[i][j], f.x[i], w);
-                else mma_f16(sums[i][j], f.x[i], w);
+                const u32 pair[2] = {w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]};
+                if constexpr (W::BFLOAT) mma_bf16(sums[i][j], x[i], pair);
+                else mma_f16(sums[i][j], x[i], pair);
             }
         }
     }
@@ -146,7 +147,8 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
     // A lane holds two neighbouring rows of two tokens: of four lanes, even ones take the first token's of their
     // neighbour, odd ones the second's, so that each has four rows of one token.
     DEVICE_MEMBER void put(const Sink& sink, float (&sums)[FT][2 * FN][4]) const {
-        u32 lane = lane_idx(), odd = lane & 1;
+        // Else the addresses of all stores are computed before the products, and spilled.
+        u32 lane = computed_here(lane_idx()), odd = lane & 1;
         u32 t0 = place.token + warp_idx() % WARPS_T * FT * 16 + (lane >> 2) + 8 * odd;
         u32 n0 = place.row + warp_idx() / WARPS_T * FN * 16 + (lane & 2) * 2;
 #pragma unroll
@@ -161,7 +163,8 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
         }
     }
 
-    DEVICE_MEMBER void segment(u32 begin, u32 end, const Sink& sink) const {
+    DEVICE_MEMBER void segment(u32 index) const {
+        u32 begin = 2 * segment_start(a, index), end = 2 * segment_start(a, index + 1);
         float sums[FT][2 * FN][4];
 #pragma unroll
         for (u32 i = 0; i < FT; i++)
@@ -170,54 +173,58 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
 #pragma unroll
                 for (u32 e = 0; e < 4; e++) sums[i][j][e] = 0.0f;
         Codes codes;
-        Fragments fragments[2];
+        u32 x_fragments[2][FT][4], w_fragments[W_SETS][FN][4];
         for (u32 s = 0; s < STAGES - 1; s++) copy_step(begin + s, end, s);
         if constexpr (!W::PLAIN) {
             load_codes(codes, begin);
 #pragma unroll
             for (u32 i = 0; i < LOADS; i++) decode(codes, i, 0);
-            if (begin + 1 < end) load_codes(codes, begin + 1);
+            load_codes(codes, begin + 1);
         }
         copy_async_wait<STAGES - 2>();
         sync_block();
-        load_fragments(fragments[0], 0, 0, 0);
+        load_x(x_fragments[0], 0, 0);
+        if constexpr (W_SETS == 2) load_w(w_fragments[0], 0, 0);
+        // The last step loads and decodes what nobody uses, which is cheaper than a branch between products.
         u32 stage = 0, w_stage = 0, free_stage = STAGES - 1;
         for (u32 step = begin; step < end; step++) {
             u32 next = stage + 1 == STAGES ? 0 : stage + 1;
             u32 w_next = W::PLAIN ? next : w_stage ^ 1;
 #pragma unroll
             for (u32 ki = 0; ki < 4; ki++) {
-                if (ki == 3) {
+                u32 set = ki % W_SETS;
+                if (W_SETS == 1) load_w(w_fragments[0], w_stage, ki);
+                if (ki < 3) {
+                    load_x(x_fragments[(ki + 1) % 2], stage, ki + 1);
+                    if (W_SETS == 2) load_w(w_fragments[set ^ 1], w_stage, ki + 1);
+                } else {
                     // The next step is there for all, and nobody reads this one any more.
                     copy_async_wait<STAGES - 2>();
                     sync_block();
-                    if (step + 1 < end) load_fragments(fragments[0], next, w_next, 0);
-                } else {
-                    load_fragments(fragments[(ki + 1) % 2], stage, w_stage, ki + 1);
+                    load_x(x_fragments[0], next, 0);
+                    if (W_SETS == 2) load_w(w_fragments[0], w_next, 0);
                 }
                 if (ki == 0) copy_step(step + STAGES - 1, end, free_stage);
                 if constexpr (!W::PLAIN) {
-                    if (step + 1 < end) {
 #pragma unroll
-                        for (u32 i = 0; i < LOADS; i++)
-                            if (i * 2 / LOADS == ki) decode(codes, i, w_next);
-                    }
-                    if (ki == 1 && step + 2 < end) load_codes(codes, step + 2);
+                    for (u32 i = 0; i < LOADS; i++)
+                        if (i * 2 / LOADS == ki) decode(codes, i, w_next);
+                    if (ki == 1) load_codes(codes, step + 2 < end ? step + 2 : begin);
                 }
-                multiply(sums, fragments[ki % 2]);
+                multiply(sums, x_fragments[ki % 2], w_fragments[set]);
             }
             free_stage = stage;
             stage = next;
             w_stage = w_next;
         }
-        put(sink, sums);
+        put(sink_of_segment(a, index), sums);
     }
 
     DEVICE_MEMBER void run() const {
         Segments s = segments_of_block(a);
         for (u32 i = s.first; i < s.end; i++) {
             if (i > s.first) sync_block();
-            segment(2 * segment_start(a, i), 2 * segment_start(a, i + 1), sink_of_segment(a, i));
+            segment(i);
         }
     }
 };

@@ -2,7 +2,9 @@
 // bytes one thread loads become pairs of f16 (element 0 in the low half). `pairs` gives the codes alone, which are exact
 // in f16 (integers, or NF4 levels rounded once); the caller multiplies by `scale`.
 //
-// `row` counts from the first row of the matrix, `k` is a multiple of K_PER_LOAD, `k_tiles` is the padded K / 128.
+// `code_offset` is in bytes; `row` counts from the matrix's first or from any multiple of eight, `k` is a multiple of
+// K_PER_LOAD, `k_tiles` is the padded K / 128. The scale of the codes at a byte offset is the f16 that lies
+// offset / SCALE_RATIO bytes into the scales, rounded down to whole halves: both planes keep one order.
 #pragma once
 #include "common.cuh"
 
@@ -10,12 +12,10 @@ struct Q8_0 {
     static constexpr bool PLAIN = false;
     static constexpr bool BFLOAT = false;
     static constexpr u32 K_PER_LOAD = 16;
+    static constexpr u32 SCALE_RATIO = 16;
 
     DEVICE u64 code_offset(u32 row, u32 k, u32 k_tiles) {
         return ((u64)(row >> 2) * k_tiles + (k >> 7)) * 512 + ((row & 3) << 7) + (k & 127);
-    }
-    DEVICE u64 scale_index(u32 row, u32 k, u32 k_tiles) {
-        return ((u64)(row >> 2) * k_tiles + (k >> 7)) * 16 + ((row & 3) << 2) + ((k & 127) >> 5);
     }
     DEVICE void pairs(const u32x4& codes, u32 (&out)[8]) {
         const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
@@ -33,12 +33,10 @@ struct Q4_0 {
     static constexpr bool PLAIN = false;
     static constexpr bool BFLOAT = false;
     static constexpr u32 K_PER_LOAD = 32;
+    static constexpr u32 SCALE_RATIO = 8;
 
     DEVICE u64 code_offset(u32 row, u32 k, u32 k_tiles) {
         return ((u64)(row >> 3) * k_tiles + (k >> 7)) * 512 + ((row & 7) << 6) + ((k & 127) >> 1);
-    }
-    DEVICE u64 scale_index(u32 row, u32 k, u32 k_tiles) {
-        return ((u64)(row >> 3) * k_tiles + (k >> 7)) * 32 + ((row & 7) << 2) + ((k & 127) >> 5);
     }
     DEVICE void pairs(const u32x4& codes, u32 (&out)[16]) {
         const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
@@ -60,12 +58,10 @@ struct NF4 {
     static constexpr bool PLAIN = false;
     static constexpr bool BFLOAT = false;
     static constexpr u32 K_PER_LOAD = 32;
+    static constexpr u32 SCALE_RATIO = 16;
 
     DEVICE u64 code_offset(u32 row, u32 k, u32 k_tiles) {
         return ((u64)(row >> 3) * k_tiles + (k >> 7)) * 512 + ((row & 7) << 6) + ((k & 127) >> 1);
-    }
-    DEVICE u64 scale_index(u32 row, u32 k, u32 k_tiles) {
-        return ((u64)(row >> 3) * k_tiles + (k >> 7)) * 16 + ((row & 7) << 1) + ((k & 127) >> 6);
     }
     // Four levels by table: the bytes of the sixteen halves lie in eight registers, and a nibble's low three bits select
     // among eight bytes, its top bit between the two eights.
@@ -111,6 +107,15 @@ struct BF16 {
     static constexpr u32 K_PER_LOAD = 8;
 
     DEVICE u64 code_offset(u32 row, u32 k, u32 k_tiles) { return ((u64)row * k_tiles * 128 + k) * 2; }
+    // Where there is no bf16 product: beyond 65504 a weight becomes infinite, below 2^-14 it loses bits.
+    DEVICE void pairs(const u32x4& codes, u32 (&out)[4]) {
+        const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            float low = f32_from_bits(words[i] << 16), high = f32_from_bits(words[i] & 0xffff0000);
+            out[i] = pack16(f32_to_f16(low), f32_to_f16(high));
+        }
+    }
 };
 
 // A factor in both halves.
