@@ -31,5 +31,5 @@ BUDGETS = [
     Budget("matmul_decode_q8_0_t1", 34 / 32, 16, 4, 2.3),
 ]
 
-# All modules of one architecture. A board's first start compiles them, and a Nano must do so in seconds: it gets the least.
+# All modules of one architecture. A board compiles them at its first start, and a Nano must do so in seconds.
 PTX_BYTES_MAX = {53: 3_000_000, 72: 4_000_000, 80: 6_000_000, 87: 6_000_000, 90: 6_000_000}
