@@ -56,8 +56,8 @@ impl PackedMatrix {
             )));
         }
         let (n_codes, n_scales) = pack::plane_bytes(format, rows, cols);
-        let mut codes = memory(n_codes)?;
-        let mut scales = if n_scales > 0 { Some(memory(n_scales)?) } else { None };
+        let codes = memory(n_codes)?;
+        let scales = if n_scales > 0 { Some(memory(n_scales)?) } else { None };
         let (factor, absmax_scale) = pack::absmax_factor(matrix.absmax());
         let mut first = 0;
         while first < rows {
@@ -67,9 +67,10 @@ impl PackedMatrix {
             let (c, s) = staging.as_mut_slice()[..part_codes + part_scales].split_at_mut(part_codes);
             pack::pack_rows(matrix, part.clone(), factor, c, s);
             let group = first / pack::ROW_GROUP;
-            codes.write_async(group * group_codes, staging, 0..part_codes);
-            if let Some(scales) = &mut scales {
-                scales.write_async(group * group_scales, staging, part_codes..part_codes + part_scales);
+            cuda.copy_from_pinned(&codes, group * group_codes, staging, 0..part_codes);
+            if let Some(scales) = &scales {
+                let bytes = part_codes..part_codes + part_scales;
+                cuda.copy_from_pinned(scales, group * group_scales, staging, bytes);
             }
             on_rows_done(part.clone());
             first = part.end;

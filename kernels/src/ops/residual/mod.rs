@@ -85,16 +85,21 @@ impl Residual {
     /// The pending output of `rows` has been added, into the other memory. For part of the rows nothing changes: that is
     /// the end of a pass, and the others may be asked for next.
     pub(crate) fn advance(&mut self, rows: &Range<usize>) {
-        if *rows == (0..self.n_rows) {
+        if self.is_whole(rows) {
             (self.current, self.is_pending) = (1 - self.current, false);
         }
     }
 
     /// The same when it was added in place.
     pub(crate) fn settled(&mut self, rows: &Range<usize>) {
-        if *rows == (0..self.n_rows) {
+        if self.is_whole(rows) {
             self.is_pending = false;
         }
+    }
+
+    /// True for all rows of this pass.
+    pub(crate) fn is_whole(&self, rows: &Range<usize>) -> bool {
+        *rows == (0..self.n_rows)
     }
 
     pub fn dim(&self) -> usize {

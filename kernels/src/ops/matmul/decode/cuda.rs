@@ -72,10 +72,10 @@ impl Rows {
         let x = residual.stream(rows.end).ptr().offset(first);
         let y = residual.pending(rows.end).map(|y| y.ptr().offset(first));
         // Rows alone at the end of a pass: nobody asks for their sum again.
-        let is_kept = y.is_some() && rows.start == 0;
+        let is_kept = y.is_some() && residual.is_whole(&rows);
         let x_new = if is_kept { residual.next_mut(rows.end).ptr() } else { null };
         if is_kept {
-            residual.advance();
+            residual.advance(&rows);
         }
         Rows {
             x,
