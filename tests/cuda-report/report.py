@@ -172,7 +172,7 @@ def cell(kernel):
 
 
 def render_times(modules):
-    lines = [TIMES_HEADING, "", "One module after the other, on the machine that wrote this table; not compared.", "",
+    lines = [TIMES_HEADING, "", "Of one core of the machine that wrote this table; not compared.", "",
              "| architecture | seconds | slowest module |", "| --- | --- | --- |"]
     for arch in ARCHS:
         mine = [m for m in modules if m.arch == arch]
