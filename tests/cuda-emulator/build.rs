@@ -14,9 +14,10 @@ use std::sync::Mutex;
 use std::thread;
 
 const ARCHS: [u32; 5] = [53, 72, 80, 87, 90];
+const CLANG_VERSION_MIN: u32 = 14;
 
 /// Undefined behaviour that a GPU answers with an error or with garbage: a trap here.
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 20] = [
     "-x",
     "c++",
     "-std=c++17",
@@ -33,6 +34,8 @@ const FLAGS: [&str; 18] = [
     "-fsanitize-trap=all",
     // A local that was never written is not 0 by chance.
     "-ftrivial-auto-var-init=pattern",
+    "-mllvm",
+    "-pragma-unroll-threshold=0",
     "-Wall",
     "-Wno-unused",
     "-Wno-pass-failed",
@@ -72,7 +75,7 @@ fn main() {
     let target = env::var("TARGET").expect("set by cargo");
     let level = level_of(&target);
     println!("cargo:rustc-env=LICHEN_EMULATOR_LEVEL={}", level.unwrap_or(""));
-    let include = vec![here.join("include"), root.join("kernels/cuda"), root.join("kernels/src")];
+    let include = vec![here.join("include"), root.join("kernels/cuda")];
     let compiler = Compiler { command, target, level, include };
     let mut sources = Vec::new();
     find_kernels(&root.join("kernels/src/ops"), &mut sources);
@@ -93,13 +96,27 @@ fn main() {
     println!("cargo:rustc-cfg=has_kernels");
 }
 
-/// As kernels/build.rs finds it.
+/// As kernels/build.rs finds it: the one that is named or none, else the newest of these; `off` is none.
 fn find_clang() -> Option<String> {
     let named = env::var("LICHEN_CLANG").ok().filter(|c| !c.is_empty());
-    let usual = (14..=19).rev().map(|version| format!("clang-{version}")).chain(["clang".to_string()]);
-    let names: Vec<String> = named.map_or_else(|| usual.collect(), |name| vec![name]);
-    let answers = |name: &String| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
-    names.into_iter().find(answers)
+    if named.as_deref() == Some("off") {
+        return None;
+    }
+    let usual = (CLANG_VERSION_MIN..=19).rev().map(|version| format!("clang-{version}")).chain(["clang".to_string()]);
+    let names: Vec<String> = named.clone().map_or_else(|| usual.collect(), |name| vec![name]);
+    let found = names.into_iter().find(|name| version_of(name).is_some_and(|v| v >= CLANG_VERSION_MIN));
+    assert!(
+        named.is_none() || found.is_some(),
+        "LICHEN_CLANG={} is no clang {CLANG_VERSION_MIN}",
+        named.unwrap_or_default()
+    );
+    found
+}
+
+fn version_of(clang: &str) -> Option<u32> {
+    let output = Command::new(clang).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split("clang version ").nth(1)?.split(['.', ' ']).next()?.parse().ok()
 }
 
 /// FMA, F16C and AVX2 where the building machine has them; the library refuses to run where they are missing.
@@ -135,7 +152,8 @@ fn compile_all(compiler: &Compiler, units: &[Unit]) {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+        let n_jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, units.len());
+        for _ in 0..n_jobs {
             scope.spawn(|| {
                 while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(message) = compile(compiler, unit) {

@@ -2,7 +2,8 @@
 // kernel file and architecture, so nothing here has a name outside it.
 #pragma once
 
-#define DEVICE static inline __attribute__((always_inline))
+#define DEVICE static inline
+#define DEVICE_MEMBER inline __attribute__((always_inline))
 #define CONSTANT static const
 
 // The kernel, and an entry in the list of kernels with the sizes of its parameters and a function that unpacks them.
@@ -116,6 +117,8 @@ DEVICE u64 atomic_max(u64* p, u64 v) {
 }
 
 DEVICE u32 forget(u32 v) { return v; }
+DEVICE u32 computed_here(u32 v) { return v; }
+
 DEVICE u32 f32_bits(float v) { return __builtin_bit_cast(u32, v); }
 DEVICE float f32_from_bits(u32 v) { return __builtin_bit_cast(float, v); }
 DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
