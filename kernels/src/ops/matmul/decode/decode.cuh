@@ -80,7 +80,7 @@ DEVICE void fill_chunk(const MatmulInput& in, u32 first, u32 n_columns, u32 from
 // The warp's share of the k-tiles in shared memory, `lane` being at the first of its own; afterwards it is at the first of
 // its own in the next chunk.
 template <class W, int columns>
-DEVICE void multiply_chunk(typename W::Lane& lane, const u8* chunk, u32 n_tiles, u32 split, u32 splits,
+DEVICE void multiply_chunk(typename W::Lane& lane, const u8* table, const u8* chunk, u32 n_tiles, u32 split, u32 splits,
                            float (&sums)[W::N_SUMS][columns]) {
     const u8* x = chunk + split * BATCH * columns * W::X_BYTES;
     u32 tile = split * BATCH;
@@ -90,14 +90,14 @@ DEVICE void multiply_chunk(typename W::Lane& lane, const u8* chunk, u32 n_tiles,
         for (u32 i = 0; i < BATCH; i++) w[i] = W::load(lane, i);
         W::advance(lane, splits * BATCH);
 #pragma unroll
-        for (u32 i = 0; i < BATCH; i++) W::template multiply<columns>(w[i], x + i * columns * W::X_BYTES, sums);
+        for (u32 i = 0; i < BATCH; i++) W::template multiply<columns>(w[i], x + i * columns * W::X_BYTES, table, sums);
         x += splits * BATCH * columns * W::X_BYTES;
     }
     // The rest of a batch that the row's end cuts.
     for (; tile < n_tiles; tile++) {
         typename W::Loaded w = W::load(lane, 0);
         W::advance(lane, 1);
-        W::template multiply<columns>(w, x, sums);
+        W::template multiply<columns>(w, x, table, sums);
         x += columns * W::X_BYTES;
     }
 }
@@ -154,7 +154,9 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
         typename W::Lane lane = W::lane(found, n_tiles);
         W::advance(lane, split * BATCH);
         float sums[W::N_SUMS][columns];
+#pragma unroll
         for (int i = 0; i < W::N_SUMS; i++) {
+#pragma unroll
             for (int c = 0; c < columns; c++) sums[i][c] = 0.0f;
         }
         for (u32 from = 0; from < n_tiles; from += cut.chunk_tiles) {
@@ -165,7 +167,7 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
                 sync_block();
                 is_filled = true;
             }
-            if (is_active) multiply_chunk<W, columns>(lane, chunk, to - from, split, cut.splits, sums);
+            if (is_active) multiply_chunk<W, columns>(lane, dynamic, chunk, to - from, split, cut.splits, sums);
         }
         float* own = partial + warp_idx() * 2 * W::TILE_ROWS * columns;
         W::template fold<columns>(sums, own);
@@ -191,13 +193,13 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
 #define MATMUL_DECODE_KERNEL(max_threads, min_blocks, name, W, columns)                                                        \
     KERNEL(max_threads, min_blocks, name, const float* x, const float* y, const float* post_weight, const float* weight,       \
            float* x_new, float* h, float eps, u32 n_rows, u32 cols, u32 chunk_tiles, u32 splits, u32 gate, const u8* codes_0,  \
-           const u8* scales_0, const float* bias_0, float* out_0, u32 rows_0, u32 units_0, float scale_0, const u8* codes_1,                \
-           const u8* scales_1, const float* bias_1, float* out_1, u32 rows_1, u32 units_1, float scale_1, const u8* codes_2,                \
-           const u8* scales_2, const float* bias_2, float* out_2, u32 rows_2, u32 units_2, float scale_2) {                                 \
+           const u8* scales_0, const float* bias_0, float* out_0, u32 rows_0, u32 units_0, float scale_0, const u8* codes_1,   \
+           const u8* scales_1, const float* bias_1, float* out_1, u32 rows_1, u32 units_1, float scale_1, const u8* codes_2,   \
+           const u8* scales_2, const float* bias_2, float* out_2, u32 rows_2, u32 units_2, float scale_2) {                    \
         MatmulInput in = {x, y, post_weight, weight, x_new, h, eps, n_rows, cols};                                             \
-        MatmulProduct p0 = {codes_0, scales_0, bias_0, out_0, rows_0, units_0, scale_0};                                                \
-        MatmulProduct p1 = {codes_1, scales_1, bias_1, out_1, rows_1, units_1, scale_1};                                                \
-        MatmulProduct p2 = {codes_2, scales_2, bias_2, out_2, rows_2, units_2, scale_2};                                                \
+        MatmulProduct p0 = {codes_0, scales_0, bias_0, out_0, rows_0, units_0, scale_0};                                       \
+        MatmulProduct p1 = {codes_1, scales_1, bias_1, out_1, rows_1, units_1, scale_1};                                       \
+        MatmulProduct p2 = {codes_2, scales_2, bias_2, out_2, rows_2, units_2, scale_2};                                       \
         MatmulCut cut = {chunk_tiles, splits, gate};                                                                           \
         matmul_decode<W, columns>(in, p0, p1, p2, cut);                                                                        \
     }
