@@ -127,7 +127,7 @@ impl Model {
         // small beside the largest value of its row or block loses bits below 2^-25 of it at most; the smallest bf16 is
         // 2^-133.
         let relative = match self.kind {
-            Kind::Bf16 => 2f64.powi(-9),
+            Kind::Bf16 => 2f64.powi(-8),
             Kind::F16 => 3.0 * 2f64.powi(-11),
             Kind::Half2 => 19.0 * 2f64.powi(-11),
         };
