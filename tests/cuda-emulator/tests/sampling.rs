@@ -55,7 +55,8 @@ fn a_vocabulary_of_a_quarter_million_is_searched() {
     let cpu = cpu();
     let logits = random(262_144, 20.0, 9);
     for_each_arch(|device, arch| {
-        let (mut on_gpu, mut on_cpu) = (TopK::new(device, logits.len()).unwrap(), TopK::new(&cpu, logits.len()).unwrap());
+        let (mut on_gpu, mut on_cpu) =
+            (TopK::new(device, logits.len()).unwrap(), TopK::new(&cpu, logits.len()).unwrap());
         for k in [1, 40] {
             assert_eq!(find(device, &mut on_gpu, &logits, k), find(&cpu, &mut on_cpu, &logits, k), "sm_{arch}");
         }
