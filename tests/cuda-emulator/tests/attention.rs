@@ -2,6 +2,7 @@
 //! a row's bits do not depend on its neighbours.
 
 mod attending;
+mod common;
 mod oracle;
 
 use attending::{expect, Expected, Inputs, Layer, Session};

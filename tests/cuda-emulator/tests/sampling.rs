@@ -1,5 +1,6 @@
 //! The largest logits, against the search on the CPU: the same ids and bits, ties and NaN included.
 
+mod common;
 mod oracle;
 
 use lichen_kernels::ops::sampling::{TopK, MAX_TOP_K};

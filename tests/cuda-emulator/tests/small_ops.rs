@@ -1,5 +1,6 @@
 //! Norms with the residual addition, gated activations and low-rank products, on every architecture.
 
+mod common;
 mod oracle;
 
 use lichen_kernels::ops::activation::{self, Activation};
