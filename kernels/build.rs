@@ -28,6 +28,9 @@ const TRIAL: &str = "extern \"C\" __attribute__((global)) void trial(unsigned* p
 }
 ";
 
+#[path = "src/cuda/embed.rs"]
+mod embed;
+
 /// A kernel as the PTX declares it.
 struct Kernel {
     name: String,
@@ -51,7 +54,7 @@ fn main() {
     env::set_current_dir(&root).expect("cargo's own folder");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     println!("cargo:rerun-if-env-changed=LICHEN_CLANG");
-    for watched in ["build.rs", "cuda", "src/ops", "src/formats"] {
+    for watched in ["build.rs", "src/cuda/embed.rs", "cuda", "src/ops", "src/formats"] {
         println!("cargo:rerun-if-changed={watched}");
     }
 
@@ -203,8 +206,6 @@ fn run_jobs(clang: &str, jobs: &[Job]) {
         for line in said.lines() {
             println!("cargo:warning={line}");
         }
-        let compressed = compress(&fs::read(&job.ptx).expect("just written"));
-        fs::write(job.ptx.with_extension("z"), compressed).expect("OUT_DIR can be written");
         fs::write(key_file, &job.key).expect("OUT_DIR can be written");
     };
     let n_threads = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, jobs.len().max(1));
@@ -217,13 +218,11 @@ fn run_jobs(clang: &str, jobs: &[Job]) {
     }
 }
 
-fn compress(ptx: &[u8]) -> Vec<u8> {
-    miniz_oxide::deflate::compress_to_vec(ptx, 9)
-}
-
 fn write_table(jobs: &[Job]) -> String {
     let mut table = String::from("&[\n");
     let (mut n_raw, mut n_compressed) = (0, 0);
+    // Texts that a later architecture's may differ little from, by module, the newest last.
+    let mut bases: HashMap<&str, Vec<(u32, String)>> = HashMap::new();
     for (arch, _) in ARCHES.iter().filter(|(a, _)| jobs.iter().any(|j| j.arch == *a)) {
         writeln!(table, "    Arch {{ arch: {arch}, modules: &[").expect("a string");
         let mut owners: HashMap<String, &str> = HashMap::new();
@@ -237,28 +236,52 @@ fn write_table(jobs: &[Job]) -> String {
             }
             // A file may have nothing for an architecture.
             if !kernels.is_empty() {
-                let z = job.ptx.with_extension("z");
                 n_raw += ptx.len();
-                n_compressed += fs::metadata(&z).map(|m| m.len()).unwrap_or(0);
-                write_module(&mut table, job.module, &kernels, ptx.len(), &z);
+                n_compressed += write_module(&mut table, job, &kernels, &ptx, bases.entry(job.module).or_default());
             }
         }
         table.push_str("    ] },\n");
     }
     // In the output file of this program, for those who watch the size.
-    println!("PTX: {n_raw} bytes, {n_compressed} compressed");
+    println!("PTX: {n_raw} bytes, {n_compressed} embedded");
     table + "]"
 }
 
-fn write_module(table: &mut String, module: &str, kernels: &[Kernel], ptx_bytes: usize, compressed: &Path) {
-    writeln!(table, "        Module {{ name: {module:?}, ptx_bytes: {ptx_bytes},").expect("a string");
-    writeln!(table, "            compressed: include_bytes!({:?}), kernels: &[", compressed).expect("a string");
+/// Returns the bytes that are embedded.
+fn write_module(table: &mut String, job: &Job, kernels: &[Kernel], ptx: &str, bases: &mut Vec<(u32, String)>) -> usize {
+    let difference = bases.iter().rev().find_map(|(arch, base)| {
+        let difference = embed::difference(base, ptx)?;
+        assert!(embed::patched(base, &difference).is_some_and(|p| p == ptx), "{}: a difference", job.module);
+        Some((*arch, difference))
+    });
+    let (base, stored) = difference.map_or((None, ptx.to_string()), |(arch, stored)| (Some(arch), stored));
+    if base.is_none() {
+        bases.push((job.arch, ptx.to_string()));
+    }
+    let compressed = compress_once(&stored, &job.ptx.with_extension("z"));
+    let (name, key) = (job.module, embed::key(&[ptx.as_bytes()]));
+    writeln!(table, "        Module {{ name: {name:?}, key: {key:#x}, base: {base:?},").expect("a string");
+    let file = job.ptx.with_extension("z");
+    writeln!(table, "            stored_bytes: {}, compressed: include_bytes!({file:?}), kernels: &[", stored.len())
+        .expect("a string");
     for Kernel { name, param_bytes, threads_max } in kernels {
         let line =
             format!("KernelInfo {{ name: {name:?}, param_bytes: &{param_bytes:?}, threads_max: {threads_max} }},");
         writeln!(table, "                {line}").expect("a string");
     }
     table.push_str("        ] },\n");
+    compressed
+}
+
+/// Compresses into `file` what is not there already: a build without optimisation does 2 MB a second.
+fn compress_once(stored: &str, file: &Path) -> usize {
+    let key_file = file.with_extension("z-key");
+    let key = format!("{:032x}", embed::key(&[stored.as_bytes()]));
+    if !fs::read_to_string(&key_file).is_ok_and(|k| k == key) || !file.exists() {
+        fs::write(file, miniz_oxide::deflate::compress_to_vec(stored.as_bytes(), 9)).expect("OUT_DIR can be written");
+        fs::write(key_file, key).expect("OUT_DIR can be written");
+    }
+    fs::metadata(file).map_or(0, |m| m.len() as usize)
 }
 
 /// Entries with the sizes of their parameters. The text between `.entry` and `{` is

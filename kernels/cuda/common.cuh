@@ -159,12 +159,6 @@ DEVICE float max_f32(float a, float b) {
     return r;
 }
 
-// The same value, computed here: the compiler may not compute it earlier, which would keep a register for it.
-DEVICE u32 computed_here(u32 v) {
-    asm volatile("" : "+r"(v));
-    return v;
-}
-
 // Conversions round to nearest, ties to even.
 DEVICE float f16_to_f32(u16 v) {
     float r;

@@ -63,7 +63,8 @@ def from_ptx(module):
         if not threads:
             offences.append(f"{module.ptx.name}: {name} has no launch bounds")
             continue
-        kernels[name] = Kernel(name, module.name, module.arch, int(threads.group(1)), int(blocks.group(1)) if blocks else 1)
+        min_blocks = int(blocks.group(1)) if blocks else 1
+        kernels[name] = Kernel(name, module.name, module.arch, int(threads.group(1)), min_blocks)
     return kernels, offences
 
 

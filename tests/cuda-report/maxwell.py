@@ -1,12 +1,12 @@
 """Issue slots of a loop on a Maxwell multiprocessor (sm_53), from its disassembly.
 
 A slot is one warp's issue of a full-rate instruction: four schedulers give four a clock. An instruction that its pipe
-takes at half the rate costs two slots, at a quarter four. Rates of sm_5x: CUDA C Programming Guide, "Throughput of Native
-Arithmetic Instructions" (shifts, bit fields, compare, minimum: 64 of 128 lanes a clock; conversions, reciprocals: 32),
+takes at half the rate costs two slots, at a quarter four. Rates of sm_5x: CUDA C Programming Guide, "Throughput of
+Native Arithmetic Instructions" (shifts, bit fields, compare, minimum: 64 of 128 lanes a clock; conversions, reciprocals: 32),
 and per opcode maxas (NervanaSystems/maxas, MaxAsGrammar.pm: x32 full; shift, cmp half; qtr quarter). Memory
 instructions cost the slot they are issued in; what they hold up is the memory's time, except for shared memory, whose
-own pipe (32 lanes a clock, a quarter rate) is counted beside. Pairs that issue together are counted as two, so the sum is
-an upper bound.
+own pipe (32 lanes a clock, a quarter rate) is counted beside. The compiler pairs some instructions (braces in the
+disassembly): the second of a pair issues in the first one's slot.
 """
 
 import re
@@ -17,7 +17,7 @@ FULL = """FADD FADD32I FMUL FMUL32I FFMA FFMA32I FSWZADD FCHK HADD2 HADD2_32I HM
     BRA SSY SYNC PBK BRK PCNT CONT EXIT RET CAL JCAL BAR MEMBAR WARPSYNC
     LD LDG LDS LDC LDL ST STG STS STL ATOM ATOMS RED SHFL""".split()
 HALF = """SHL SHR SHF BFE BFI ISCADD ISCADD32I LEA FMNMX IMNMX FSET ISET FCMP ICMP FSETP ISETP PSET PSETP HSET2
-    HSETP2 R2P VOTE RRO ISAD""".split()
+    HSETP2 R2P VOTE RRO ISAD VADD VMNMX VABSDIFF VSET VSHL VSHR""".split()
 QUARTER = "MUFU I2F F2F F2I I2I FLO POPC".split()
 SLOTS = {**dict.fromkeys(FULL, 1), **dict.fromkeys(HALF, 2), **dict.fromkeys(QUARTER, 4)}
 
@@ -29,13 +29,19 @@ class Loop:
     start: int
     end: int
     instructions: list = field(default_factory=list)
+    # Instructions that issue together with the one before.
+    n_pairs: int = 0
 
     def wide_loads(self):
-        """16-byte loads from global memory: a lane's weights."""
-        return sum(1 for i in self.instructions if re.match(r"LDG?\b.*\.128\b", i))
+        """16-byte loads of what no one writes: a lane's weights."""
+        return sum(1 for i in self.instructions if re.match(r"LDG\b.*\.CI\b.*\.128\b", i))
+
+    def single_slots(self):
+        """Slots if nothing issued in pairs."""
+        return sum(SLOTS[opcode(i)] for i in self.instructions)
 
     def issue_slots(self):
-        return sum(SLOTS[opcode(i)] for i in self.instructions)
+        return self.single_slots() - self.n_pairs
 
     def shared_slots(self):
         """Slots that go by while the shared memory's pipe serves the loop, without bank conflicts or broadcasts."""
@@ -55,7 +61,7 @@ def opcode(instruction):
 
 
 def functions(sass):
-    """{kernel: (instructions by address, addresses of labels)} of nvdisasm's text."""
+    """{kernel: (instructions by address, addresses of labels)} of nvdisasm's text. A second of a pair ends in `}`."""
     found = {}
     instructions, labels, pending = {}, {}, []
     for line in sass.splitlines():
@@ -64,16 +70,16 @@ def functions(sass):
             found[head.group(1)] = (instructions, labels)
         elif label := re.match(r"(\.L_\w+):", line):
             pending.append(label.group(1))
-        elif code := re.match(r"\s+/\*([0-9a-f]+)\*/\s+\{?\s*(.*?)\s*[;}]", line):
+        elif code := re.match(r"\s+/\*([0-9a-f]+)\*/\s+\{?\s*(.*?)\s*([;}])", line):
             address = int(code.group(1), 16)
-            instructions[address] = code.group(2)
+            instructions[address] = code.group(2) + ("}" if code.group(3) == "}" else "")
             labels.update(dict.fromkeys(pending, address))
             pending = []
     return found
 
 
 def without_predicate(instruction):
-    return re.sub(r"^@!?P\w\s+", "", instruction)
+    return re.sub(r"^@!?P\w\s+", "", instruction).rstrip("}")
 
 
 def innermost_loops(instructions, labels):
@@ -88,7 +94,9 @@ def innermost_loops(instructions, labels):
     loops = [Loop(start, end) for start, end in ends.items()]
     inner = [l for l in loops if not any(o is not l and l.start <= o.start and o.end <= l.end for o in loops)]
     for loop in inner:
-        loop.instructions = [without_predicate(i) for a, i in instructions.items() if loop.start <= a <= loop.end]
+        inside = [i for a, i in instructions.items() if loop.start <= a <= loop.end]
+        loop.instructions = [without_predicate(i) for i in inside]
+        loop.n_pairs = sum(1 for i in inside if i.endswith("}"))
     return inner
 
 

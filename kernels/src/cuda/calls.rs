@@ -31,6 +31,10 @@ const JIT_INPUT_PTX: i32 = 1;
 const CAPTURE_THREAD_LOCAL: i32 = 1;
 const NOT_SUPPORTED: Code = 801;
 
+// SAFETY:
+// - A type; its call says what holds.
+type TextFunction = unsafe extern "C" fn(Code, *mut *const c_char) -> Code;
+
 type Result<T> = std::result::Result<T, Code>;
 
 fn ok(code: Code) -> Result<()> {
@@ -67,7 +71,7 @@ impl Driver {
     /// the code.
     pub(super) fn describe(&self, code: Code) -> String {
         let text_of = |function: Option<_>| {
-            let function: unsafe extern "C" fn(Code, *mut *const c_char) -> Code = function?;
+            let function: TextFunction = function?;
             let text: Result<*const c_char> = written!(null(), |out| function(code, out));
             let text = text.ok().filter(|t| !t.is_null())?;
             // SAFETY:
@@ -260,7 +264,7 @@ impl Driver {
         stream: Handle,
         values: &mut [u64],
     ) -> Result<()> {
-        const ARGS_MAX: usize = 32;
+        const ARGS_MAX: usize = super::launch::ARGS_MAX;
         assert!(values.len() <= ARGS_MAX, "{} arguments; at most {ARGS_MAX}", values.len());
         // A null pointer ends the list: drivers count by the function's parameters, the emulator checks both.
         let mut pointers = [null_mut::<c_void>(); ARGS_MAX + 1];

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io, process};
 
+use super::embed::key;
+
 const MAGIC: &[u8; 16] = b"lichen cubin 1\r\n";
 
 /// Where machine code is cached: `asked`, LICHEN_CACHE_DIR, XDG_CACHE_HOME/lichen or ~/.cache/lichen.
@@ -15,18 +17,6 @@ pub(super) fn folder(asked: Option<&Path>, env: &dyn Fn(&str) -> Option<PathBuf>
         .or_else(|| set("LICHEN_CACHE_DIR"))
         .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("lichen")))
         .or_else(|| set("HOME").map(|p| p.join(".cache").join("lichen")))
-}
-
-/// Names what machine code was made of and for. FNV-1a of 128 bits: nobody gains by forging one's own cache.
-pub(super) fn key(parts: &[&[u8]]) -> u128 {
-    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    for part in parts {
-        let length = (part.len() as u64).to_le_bytes();
-        for byte in length.iter().chain(*part) {
-            hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-        }
-    }
-    hash
 }
 
 /// One cached file.
@@ -119,12 +109,6 @@ mod tests {
         fs::write(&file, b"").unwrap();
         assert!(Entry::new(&file.join("below"), "m", 1).write(b"code").is_err());
         fs::remove_file(file).unwrap();
-    }
-
-    #[test]
-    fn keys_tell_where_parts_end() {
-        assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
-        assert_ne!(key(&[b"a"]), key(&[b"a", b""]));
     }
 
     #[test]

@@ -24,6 +24,8 @@ macro_rules! table {
         /// Optional ones are missing in old drivers; the second name of a required one is the older.
         pub(super) struct Driver {
             pub version: u32,
+            // SAFETY:
+            // - Types; each call says what holds.
             $(pub(super) $name: unsafe extern "C" fn($($arg),*) -> Code,)*
             $(pub(super) $maybe: Option<unsafe extern "C" fn($($maybe_arg),*) -> Code>,)*
         }
@@ -145,15 +147,14 @@ fn start(find: &dyn Fn(&CStr) -> Option<*mut c_void>) -> Result<Driver, DeviceEr
     let first = |name: &CStr| find(name).ok_or_else(|| lacking(0, name));
     let (get_version, init) = (first(c"cuDriverGetVersion")?, first(c"cuInit")?);
     // SAFETY:
-    // - The functions of cuda.h with these parameters.
+    // - The functions of cuda.h with these parameters; the first writes one number and may come before the second, which
+    //   takes a number. Neither is given anything but that, below.
     let (get_version, init) = unsafe {
-        let get_version = std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut i32) -> Code>(get_version);
-        (get_version, std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u32) -> Code>(init))
+        let get_version = std::mem::transmute::<*mut c_void, extern "C" fn(*mut i32) -> Code>(get_version);
+        (get_version, std::mem::transmute::<*mut c_void, extern "C" fn(u32) -> Code>(init))
     };
     let mut version = 0;
-    // SAFETY:
-    // - Writes one number; may be called before cuInit.
-    unsafe { get_version(&mut version) };
+    get_version(&mut version);
     if (version as u32) < VERSION_MIN {
         return Err(DeviceError::OldDriver(format!(
             "the CUDA driver is version {}: a driver of CUDA {} or later is needed",
@@ -162,9 +163,8 @@ fn start(find: &dyn Fn(&CStr) -> Option<*mut c_void>) -> Result<Driver, DeviceEr
         )));
     }
     let driver = Driver::load(version as u32, find)?;
-    // SAFETY:
-    // - Its only flag is 0.
-    match unsafe { init(0) } {
+    // Its only flag.
+    match init(0) {
         0 => Ok(driver),
         code => Err(driver.start_error(code)),
     }

@@ -9,6 +9,7 @@ mod calls;
 mod context;
 mod cubin_cache;
 mod driver;
+mod embed;
 mod error;
 mod graph;
 mod launch;

@@ -12,8 +12,9 @@ use std::thread;
 use std::time::Instant;
 
 use super::context::Context;
-use super::cubin_cache::{key, Entry};
+use super::cubin_cache::Entry;
 use super::driver::{dotted, Handle};
+use super::embed::key;
 use super::launch::Kernel;
 use super::ptx::{Arch, Module};
 use super::DeviceError;
@@ -25,11 +26,10 @@ pub(super) struct Loaded {
     pub n_compiled: usize,
 }
 
-/// A module on its way: its PTX, where its machine code is cached, and that code once it is there.
+/// A module on its way: where its machine code is cached, and that code once it is there.
 struct Piece {
     module: &'static Module,
     entry: Option<Entry>,
-    ptx: CString,
     cubin: Option<Vec<u8>>,
 }
 
@@ -62,13 +62,12 @@ pub(super) fn load(context: &Context, arch: &'static Arch, folder: Option<&Path>
 
 /// The key has all that the machine code depends on.
 fn piece(context: &Context, module: &'static Module, folder: Option<&Path>) -> Piece {
-    let ptx = module.ptx();
     let info = &context.info;
     let device = format!("{} {} {}", info.name, info.capability, context.driver.version);
-    let key = key(&[ptx.as_bytes(), device.as_bytes()]);
+    let key = key(&[&module.key.to_le_bytes(), device.as_bytes()]);
     let entry = folder.map(|folder| Entry::new(folder, module.name, key));
     let cubin = entry.as_ref().and_then(Entry::read);
-    Piece { module, entry, ptx, cubin }
+    Piece { module, entry, cubin }
 }
 
 /// Compiles what the cache did not have, a module a thread, and says so: a small board needs its time for it.
@@ -103,7 +102,8 @@ fn compile(context: &Context, piece: &Piece) -> Result<Vec<u8>, DeviceError> {
     let doing = format!("compiling the CUDA kernels of {}", piece.module.name);
     // Not in the context's turn: the threads compile side by side.
     context.make_current().map_err(|code| context.explain(code, &doing))?;
-    let cubin = context.driver.compile(&piece.ptx, &name).map_err(|(code, log)| {
+    let ptx = CString::new(piece.module.ptx()).expect("PTX has no zero bytes");
+    let cubin = context.driver.compile(&ptx, &name).map_err(|(code, log)| {
         if !log.is_empty() {
             log::warn!("{doing}: {log}");
         }

@@ -1,14 +1,17 @@
 //! The PTX that build.rs embedded, and which of it a device gets.
 
-use std::ffi::CString;
-
+use super::embed;
 use super::{DeviceError, DeviceInfo};
 
 /// One source file for one architecture.
 pub(super) struct Module {
     /// `matmul/decode` is `src/ops/matmul/decode.cu`.
     pub name: &'static str,
-    pub ptx_bytes: usize,
+    /// Of the PTX.
+    pub key: u128,
+    /// The architecture whose PTX of this module `compressed` is a [`difference`](embed::difference) from.
+    pub base: Option<u32>,
+    pub stored_bytes: usize,
     pub compressed: &'static [u8],
     pub kernels: &'static [KernelInfo],
 }
@@ -31,9 +34,13 @@ pub(super) struct Arch {
 include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
 
 impl Module {
-    pub fn ptx(&self) -> CString {
-        let text = miniz_oxide::inflate::decompress_to_vec_with_limit(self.compressed, self.ptx_bytes);
-        CString::new(text.expect("build.rs compressed it")).expect("PTX has no zero bytes")
+    pub fn ptx(&self) -> String {
+        let stored = miniz_oxide::inflate::decompress_to_vec_with_limit(self.compressed, self.stored_bytes);
+        let stored = String::from_utf8(stored.expect("build.rs compressed it")).expect("PTX is text");
+        let Some(base) = self.base else { return stored };
+        let same_name = |arch: &Arch| arch.modules.iter().find(|m| m.name == self.name);
+        let base = ARCHES.iter().filter(|a| a.arch == base).find_map(same_name).expect("build.rs embedded it");
+        embed::patched(&base.ptx(), &stored).expect("build.rs compared them")
     }
 }
 
@@ -118,8 +125,8 @@ mod tests {
     fn every_module_is_whole() {
         for arch in ARCHES {
             for module in arch.modules {
-                let ptx = module.ptx().into_string().expect("ASCII");
-                assert_eq!(ptx.len(), module.ptx_bytes);
+                let ptx = module.ptx();
+                assert_eq!(embed::key(&[ptx.as_bytes()]), module.key, "{} for {}", module.name, arch.arch);
                 assert!(ptx.contains(&format!(".target sm_{}", arch.arch)), "{}", module.name);
             }
         }

@@ -3,7 +3,7 @@
 #pragma once
 
 #define DEVICE static inline
-#define DEVICE_MEMBER inline __attribute__((always_inline))
+#define DEVICE_MEMBER inline
 #define CONSTANT static const
 
 // The kernel, and an entry in the list of kernels with the sizes of its parameters and a function that unpacks them.

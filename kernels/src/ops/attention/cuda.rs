@@ -14,6 +14,8 @@ const HEAD_DIM_MAX: usize = 256;
 const PREPARE_WARPS: usize = 4;
 const DECODE_WARPS: usize = 4;
 const PREFILL_WARPS: usize = 8;
+/// Rows of a block of prefill_mma.cu.
+const MMA_ROWS: usize = 64;
 
 /// f32 values of the scratch memory: a counter for each head, then the partial results of the parts: maximum, sum and
 /// values.
@@ -47,14 +49,9 @@ impl Heads {
         Heads { per_kv: n_heads / n_kv_heads, rows, width }
     }
 
-    /// The kernel of a format among those of all formats and widths.
-    fn kernel(&self, format: KvFormat, names: &[[&'static str; 3]; 3]) -> &'static str {
-        let format = match format {
-            KvFormat::F32 => 0,
-            KvFormat::F16 => 1,
-            KvFormat::I8 => 2,
-        };
-        names[format][match self.width {
+    /// One of the kernels for 64, 128 and 256 values.
+    fn kernel(&self, names: &[&'static str; 3]) -> &'static str {
+        names[match self.width {
             64 => 0,
             128 => 1,
             _ => 2,
@@ -74,6 +71,12 @@ const PREFILL_ROWS: [[&str; 3]; 3] = [
     ["attention_prefill_i8_64", "attention_prefill_i8_128", "attention_prefill_i8_256"],
 ];
 
+/// Without f32.
+const PREFILL_MMA: [[&str; 3]; 2] = [
+    ["attention_mma_f16_64", "attention_mma_f16_128", "attention_mma_f16_256"],
+    ["attention_mma_i8_64", "attention_mma_i8_128", "attention_mma_i8_256"],
+];
+
 pub fn forward(cuda: &Cuda, a: Attention<'_>, scratch: &mut Scratch) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let heads = Heads::new(n_heads, n_kv_heads, head_dim);
@@ -81,16 +84,46 @@ pub fn forward(cuda: &Cuda, a: Attention<'_>, scratch: &mut Scratch) {
         return decode(cuda, &a, &heads, scratch);
     }
     prepare(cuda, &a);
-    prefill_rows(cuda, &a, &heads);
+    let (index, n_group_rows) = (format_index(a.cache.format()), n_rows * heads.per_kv);
+    // Stores of f32 are for those who want f32 results.
+    if cuda.arch() >= 80 && a.cache.format() != KvFormat::F32 {
+        let shared_bytes = match heads.width {
+            256 => (MMA_ROWS + 2 * 32) * 256 * 2,
+            width => (MMA_ROWS + 2 * 64) * width * 2,
+        };
+        let grid = [n_group_rows.div_ceil(MMA_ROWS) as u32, n_kv_heads as u32, 1];
+        let shape = LaunchShape { grid, block: 128, shared_bytes: shared_bytes as u32 };
+        return prefill(cuda, &a, heads.kernel(&PREFILL_MMA[index - 1]), shape);
+    }
+    let grid = [n_group_rows.div_ceil(PREFILL_WARPS * heads.rows) as u32, n_kv_heads as u32, 1];
+    let shape = LaunchShape { grid, block: 32 * PREFILL_WARPS as u32, shared_bytes: 0 };
+    prefill(cuda, &a, heads.kernel(&PREFILL_ROWS[index]), shape);
 }
 
-/// Cells and scales of a plane; int8 alone has scales.
-fn plane_ptrs(plane: &Plane) -> [DevicePtr; 2] {
-    match plane {
-        Plane::F32(floats) => [floats.ptr(), DevicePtr::NULL],
-        Plane::F16(halves) => [halves.ptr(), DevicePtr::NULL],
-        Plane::I8(codes, scales) => [codes.ptr(), scales.ptr()],
+/// The codes of KvFormatCode in rows.cuh.
+fn format_index(format: KvFormat) -> usize {
+    match format {
+        KvFormat::F32 => 0,
+        KvFormat::F16 => 1,
+        KvFormat::I8 => 2,
     }
+}
+
+fn size(n: usize) -> Arg {
+    Arg::U32(n as u32)
+}
+
+/// Cells and scales of the keys, and of the values; int8 alone has scales.
+fn planes(a: &Attention<'_>) -> ([Arg; 2], [Arg; 2]) {
+    let pointers = |plane: &Plane| {
+        let [cells, scales] = match plane {
+            Plane::F32(floats) => [floats.ptr(), DevicePtr::NULL],
+            Plane::F16(halves) => [halves.ptr(), DevicePtr::NULL],
+            Plane::I8(codes, scales) => [codes.ptr(), scales.ptr()],
+        };
+        [cells.into(), scales.into()]
+    };
+    (pointers(&a.cache.keys), pointers(&a.cache.values))
 }
 
 /// Positions a query sees: no cache has as many as the window of a layer that sees all.
@@ -98,70 +131,108 @@ fn window(a: &Attention<'_>) -> u32 {
     a.window.min(a.cache.n_slots()) as u32
 }
 
-/// cos, sin, q_norm, k_norm and epsilon.
-fn rotation(a: &Attention<'_>) -> ([DevicePtr; 4], f32) {
-    let (norms, eps) = match &a.qk_norm {
-        Some(([q, k], eps)) => ([q.ptr(), k.ptr()], *eps),
-        None => ([DevicePtr::NULL; 2], 0.0),
+/// cos, sin, q_norm, k_norm; and epsilon.
+fn rotation(a: &Attention<'_>) -> ([Arg; 4], Arg) {
+    let (q_norm, k_norm, eps) = match &a.qk_norm {
+        Some(([q, k], eps)) => (q.ptr(), k.ptr(), *eps),
+        None => (DevicePtr::NULL, DevicePtr::NULL, 0.0),
     };
-    ([a.rope.cos().ptr(), a.rope.sin().ptr(), norms[0], norms[1]], eps)
+    ([a.rope.cos().ptr(), a.rope.sin().ptr(), q_norm, k_norm].map(Arg::from), eps.into())
 }
 
 fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) {
     let ([_, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let grid_y = n_kv_heads * heads.per_kv.div_ceil(heads.rows);
     // By what the cache may hold, not by the position: the launch is recorded once.
-    let wanted = splits_max(cuda).div_ceil(grid_y).max((2 * cuda.n_sms() as usize).div_ceil(grid_y));
-    let n_splits = (window(a) as usize).div_ceil(PART_MIN).min(wanted).clamp(1, splits_max(cuda));
+    let wanted = (2 * cuda.n_sms() as usize).div_ceil(grid_y).min(splits_max(cuda));
+    let n_splits = (window(a) as usize).div_ceil(PART_MIN).min(wanted);
     assert!(scratch.scores.len() >= n_heads + n_heads * n_splits * (head_dim + 2));
     let finished = scratch.scores.ptr();
     let partial = finished.offset(4 * n_heads);
-    let mut args: Vec<Arg> = [a.out.ptr(), a.q.ptr(), a.k.ptr(), a.v.ptr()].map(Arg::from).to_vec();
-    args.extend(plane_ptrs(&a.cache.keys).map(Arg::from));
-    args.extend(plane_ptrs(&a.cache.values).map(Arg::from));
-    let (pointers, eps) = rotation(a);
-    args.extend(pointers.map(Arg::from));
-    args.extend([a.step.position_ptr(), finished, partial].map(Arg::from));
-    args.extend([eps, a.scale].map(Arg::from));
-    let sizes = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()];
-    args.push(window(a).into());
-    args.extend(sizes.map(|n| Arg::from(n as u32)));
+    let ([keys, key_scales], [values, value_scales]) = planes(a);
+    let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
+    let [heads_arg, kv_heads, dim, slots] = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
+    let args = [
+        a.out.ptr().into(),
+        a.q.ptr().into(),
+        a.k.ptr().into(),
+        a.v.ptr().into(),
+        keys,
+        key_scales,
+        values,
+        value_scales,
+        cos,
+        sin,
+        q_norm,
+        k_norm,
+        a.step.position_ptr().into(),
+        finished.into(),
+        partial.into(),
+        eps,
+        a.scale.into(),
+        window(a).into(),
+        heads_arg,
+        kv_heads,
+        dim,
+        slots,
+    ];
     let grid = [n_splits as u32, grid_y as u32, 1];
     let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
-    cuda.launch(heads.kernel(a.cache.format(), &DECODE), shape, &args);
+    cuda.launch(heads.kernel(&DECODE[format_index(a.cache.format())]), shape, &args);
 }
 
 /// Norms and rotates q in place, and stores k and v.
 fn prepare(cuda: &Cuda, a: &Attention<'_>) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
-    let mut args: Vec<Arg> = [a.q.ptr(), a.k.ptr(), a.v.ptr()].map(Arg::from).to_vec();
-    args.extend(plane_ptrs(&a.cache.keys).map(Arg::from));
-    args.extend(plane_ptrs(&a.cache.values).map(Arg::from));
-    let (pointers, eps) = rotation(a);
-    args.extend(pointers.map(Arg::from));
-    args.extend([Arg::from(a.step.position_ptr()), eps.into()]);
-    let format = match a.cache.format() {
-        KvFormat::F32 => 0,
-        KvFormat::F16 => 1,
-        KvFormat::I8 => 2,
-    };
-    let sizes = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots(), format];
-    args.extend(sizes.map(|n| Arg::from(n as u32)));
+    let ([keys, key_scales], [values, value_scales]) = planes(a);
+    let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
+    let [rows, heads, kv_heads, dim, slots] = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
+    let args = [
+        a.q.ptr().into(),
+        a.k.ptr().into(),
+        a.v.ptr().into(),
+        keys,
+        key_scales,
+        values,
+        value_scales,
+        cos,
+        sin,
+        q_norm,
+        k_norm,
+        a.step.position_ptr().into(),
+        eps,
+        rows,
+        heads,
+        kv_heads,
+        dim,
+        slots,
+        size(format_index(a.cache.format())),
+    ];
     let n_blocks = (n_rows * (n_heads + 2 * n_kv_heads)).div_ceil(PREPARE_WARPS);
     let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block: 32 * PREPARE_WARPS as u32, shared_bytes: 0 };
     cuda.launch("attention_prepare", shape, &args);
 }
 
-fn prefill_rows(cuda: &Cuda, a: &Attention<'_>, heads: &Heads) {
+/// After [`prepare`]: both kinds of kernels take the same arguments.
+fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchShape) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
-    let mut args: Vec<Arg> = [a.out.ptr(), a.q.ptr()].map(Arg::from).to_vec();
-    args.extend(plane_ptrs(&a.cache.keys).map(Arg::from));
-    args.extend(plane_ptrs(&a.cache.values).map(Arg::from));
-    args.extend([Arg::from(a.step.position_ptr()), a.scale.into(), window(a).into()]);
-    let sizes = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()];
-    args.extend(sizes.map(|n| Arg::from(n as u32)));
-    let n_blocks = (n_rows * heads.per_kv).div_ceil(PREFILL_WARPS * heads.rows);
-    let grid = [n_blocks as u32, n_kv_heads as u32, 1];
-    let shape = LaunchShape { grid, block: 32 * PREFILL_WARPS as u32, shared_bytes: 0 };
-    cuda.launch(heads.kernel(a.cache.format(), &PREFILL_ROWS), shape, &args);
+    let ([keys, key_scales], [values, value_scales]) = planes(a);
+    let [rows, heads, kv_heads, dim, slots] = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
+    let args = [
+        a.out.ptr().into(),
+        a.q.ptr().into(),
+        keys,
+        key_scales,
+        values,
+        value_scales,
+        a.step.position_ptr().into(),
+        a.scale.into(),
+        window(a).into(),
+        rows,
+        heads,
+        kv_heads,
+        dim,
+        slots,
+    ];
+    cuda.launch(kernel, shape, &args);
 }

@@ -10,7 +10,6 @@ const u32 WARPS = 4;
 const u32 PART_MIN = 2 * WARPS * GROUP;
 // The grid's width at most.
 const u32 SPLITS_MAX = 64;
-const float LOG2_E = 1.44269504088896340736f;
 
 struct DecodeArgs {
     // (n_heads, dim)

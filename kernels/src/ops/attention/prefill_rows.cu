@@ -1,5 +1,5 @@
-// Attention of several new tokens in f32, after attention_prepare: every architecture with f32 stores, and the ones without
-// tensor cores of their own in every format.
+// Attention of several new tokens in f32, after attention_prepare: f32 stores everywhere, and every format on the
+// architectures that have no mma.sync (prefill_mma.cu).
 //
 // A block takes 8 * ROWS neighbouring rows (t, head of the group) of one kv head, ROWS a warp; tiles of stored keys and
 // values pass through shared memory as they are. Tiles and groups begin at multiples of their length in positions, so a
@@ -27,9 +27,6 @@ struct PrefillArgs {
     float scale;
     u32 window, n_rows, n_heads, n_kv_heads, dim, n_slots;
 };
-
-// The first position that the one at `position` sees.
-DEVICE u32 first_visible(u32 position, u32 window) { return position < window ? 0 : position + 1 - window; }
 
 // Shared memory of a tile: keys and values (KEYS, dim) as stored, and their scales.
 struct PrefillShared {
@@ -89,7 +86,7 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void prefill_rows(const Prefill
     for (int r = 0; r < ROWS; r++) {
         u32 row = first + r < last ? first + r : last, t = row / per_kv;
         const float* q = a.q + ((u64)t * a.n_heads + kv_head * per_kv + row - t * per_kv) * a.dim;
-        flash_load(f, r, q, a.dim, a.scale * 1.44269504088896340736f);
+        flash_load(f, r, q, a.dim, a.scale * LOG2_E);
     }
     flash_reset(f);
 
@@ -140,9 +137,11 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void prefill_rows(const Prefill
 PREFILL_KERNEL(KV_F32, 2, 8, attention_prefill_f32_64)
 PREFILL_KERNEL(KV_F32, 4, 8, attention_prefill_f32_128)
 PREFILL_KERNEL(KV_F32, 8, 4, attention_prefill_f32_256)
+#if LICHEN_ARCH < 80
 PREFILL_KERNEL(KV_F16, 2, 8, attention_prefill_f16_64)
 PREFILL_KERNEL(KV_F16, 4, 8, attention_prefill_f16_128)
 PREFILL_KERNEL(KV_F16, 8, 4, attention_prefill_f16_256)
 PREFILL_KERNEL(KV_I8, 2, 8, attention_prefill_i8_64)
 PREFILL_KERNEL(KV_I8, 4, 8, attention_prefill_i8_128)
 PREFILL_KERNEL(KV_I8, 8, 4, attention_prefill_i8_256)
+#endif

@@ -9,7 +9,12 @@ enum KvFormatCode { KV_F32 = 0, KV_F16 = 1, KV_I8 = 2 };
 // Keys a warp takes at once.
 const u32 GROUP = 4;
 
+const float LOG2_E = 1.44269504088896340736f;
+
 template <int FORMAT> DEVICE u32 kv_bytes(u32 n) { return FORMAT == KV_F32 ? 4 * n : FORMAT == KV_F16 ? 2 * n : n; }
+
+// The first position that the one at `position` sees.
+DEVICE u32 first_visible(u32 position, u32 window) { return position < window ? 0 : position + 1 - window; }
 
 // DIMS neighbouring values of a stored vector, as they are stored.
 template <int FORMAT, int DIMS> struct Packed {

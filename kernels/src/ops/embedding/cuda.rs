@@ -1,10 +1,37 @@
-//! Launch of the embedding lookup.
+//! Launch of the embedding lookup: a thread a value.
 
-use crate::cuda::Cuda;
+use crate::cuda::{Cuda, DevicePtr, LaunchShape};
+use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::step::Step;
 use crate::view::ViewMut;
 
-pub fn forward(_cuda: &Cuda, _out: ViewMut<'_, f32, 2>, _table: &Matrix, _step: &Step, _scale: f32) {
-    unimplemented!()
+const THREADS: u32 = 256;
+
+pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, table: &Matrix, step: &Step, scale: f32) {
+    let [n_rows, dim] = out.shape();
+    if n_rows == 0 {
+        return;
+    }
+    let packed = table.packed();
+    let kernel = match packed.format {
+        Format::Q8_0 => "embedding_q8_0",
+        Format::Q4_0 => "embedding_q4_0",
+        Format::NF4 => "embedding_nf4",
+        Format::F32 => "embedding_f32",
+        Format::F16 => "embedding_f16",
+        Format::BF16 => "embedding_bf16",
+        other => unreachable!("{other} is converted when it is read"),
+    };
+    let grid = [(dim as u32).div_ceil(THREADS), n_rows as u32, 1];
+    let args = [
+        out.ptr().into(),
+        step.tokens_ptr().into(),
+        packed.codes.ptr().into(),
+        packed.scales.as_ref().map_or(DevicePtr::NULL, |s| s.ptr()).into(),
+        (dim as u32).into(),
+        packed.absmax_scale.into(),
+        scale.into(),
+    ];
+    cuda.launch(kernel, LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
 }

@@ -14,6 +14,7 @@ mod cuda;
 mod decode;
 mod float;
 mod nf4;
+mod prefill;
 pub mod quantize;
 mod simd;
 

@@ -1,20 +1,40 @@
-//! Launches of the search.
+//! Launches of sampling.cu.
 
-use crate::cuda::Cuda;
+use super::MAX_TOP_K;
+use crate::cuda::{Cuda, LaunchShape};
 use crate::readback::Readback;
 use crate::view::{Buffer, View};
 
-/// u32 values of the workspace.
-pub fn workspace_len(_vocab_size: usize) -> usize {
-    unimplemented!()
+const THREADS: u32 = 256;
+/// Logits that are worth a block.
+const BLOCK_LOGITS: usize = 2048;
+/// The last block merges what the others found: not too many of them.
+const BLOCKS_MAX: usize = 128;
+
+fn n_blocks(vocab_size: usize) -> usize {
+    vocab_size.div_ceil(BLOCK_LOGITS).clamp(1, BLOCKS_MAX)
+}
+
+/// u32 values of the workspace: a counter and one that is unused, then 64-bit keys, a list of them a block.
+pub fn workspace_len(vocab_size: usize) -> usize {
+    2 + n_blocks(vocab_size) * MAX_TOP_K * 2
 }
 
 pub fn find(
-    _cuda: &Cuda,
-    _logits: View<'_, f32, 1>,
-    _k: usize,
-    _workspace: &mut Buffer<u32>,
-    _found: &mut Readback<[u32; 2]>,
+    cuda: &Cuda,
+    logits: View<'_, f32, 1>,
+    k: usize,
+    workspace: &mut Buffer<u32>,
+    found: &mut Readback<[u32; 2]>,
 ) {
-    unimplemented!()
+    let n = logits.len();
+    assert!(workspace.len() >= workspace_len(n), "{n} logits");
+    let shape = LaunchShape { grid: [n_blocks(n) as u32, 1, 1], block: THREADS, shared_bytes: 0 };
+    let (logits, n, k) = (logits.ptr().into(), (n as u32).into(), k as u32);
+    let (workspace, found) = (workspace.ptr().into(), found.ptr().into());
+    if k == 1 {
+        cuda.launch("sampling_argmax", shape, &[logits, n, workspace, found]);
+    } else {
+        cuda.launch("sampling_top_k", shape, &[logits, n, k.into(), workspace, found]);
+    }
 }

@@ -1,4 +1,4 @@
-// Packed Q8_0 times x in 16-bit integers. Planes (kernels/src/cuda/packed.rs): tiles of 4 rows x 128 k = 512 bytes, a row
+// Packed Q8_0 times x in 16-bit integers. Planes (kernels/src/cuda/pack.rs): tiles of 4 rows x 128 k = 512 bytes, a row
 // 128 bytes; scales f16, 4 rows x 4 blocks a tile. A lane holds 16 codes of row lane / 8, half a block.
 //
 // Within a block sums are exact. A lane finishes blocks of one of its two tiles: the even lanes the first, the odd ones the
@@ -92,7 +92,8 @@ struct Q8_0 {
     }
 #endif
 
-    template <int columns> DEVICE void multiply(const Loaded& w, const u8* x, float (&sums)[N_SUMS][columns]) {
+    template <int columns>
+    DEVICE void multiply(const Loaded& w, const u8* x, const u8*, float (&sums)[N_SUMS][columns]) {
         const u32 l = lane_idx();
         const float w_scale = f16_to_f32(w.scale);
         const u8* codes = x + l % 8 * 16;
@@ -125,6 +126,7 @@ struct Q8_0 {
     // Rows of `partial` (2 TILE_ROWS, columns).
     template <int columns> DEVICE void fold(const float (&sums)[N_SUMS][columns], float* partial) {
         const u32 l = forget(lane_idx());
+#pragma unroll
         for (int c = 0; c < columns; c++) {
             float v = sums[0][c];
             v += shuffle_xor(v, 2);

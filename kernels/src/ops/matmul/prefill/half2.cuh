@@ -196,7 +196,7 @@ template <class W> struct HalfTile {
             multiply(sums);
         }
         Sink sink = sink_of_segment(a, index);
-        u32 tid = computed_here(thread_idx());
+        u32 tid = forget(thread_idx());
 #pragma unroll
         for (u32 i = 0; i < 8; i++) {
 #pragma unroll

@@ -103,7 +103,7 @@ template <class W> struct WmmaTile {
 
     // Which sum a register holds is not known: through shared memory, 16 x 16 at a time, a warp in its own part.
     DEVICE_MEMBER void put(const Sink& sink, const WmmaC (&sums)[4][2]) const {
-        u32 lane = computed_here(lane_idx());
+        u32 lane = forget(lane_idx());
         float* part = (float*)shared + warp_idx() * 16 * 20;
         u32 t = place.token + warp_idx() / 2 * 64 + lane / 4, n = place.row + warp_idx() % 2 * 32 + lane % 4 * 4;
 #pragma unroll

@@ -1,0 +1,16 @@
+// Products of one to eight rows with F32, F16 and BF16 weights.
+#include "decode.cuh"
+#include "float.cuh"
+
+MATMUL_DECODE_KERNEL(256, 3, matmul_decode_f32_t1, Floats<AsF32>, 1)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_f32_t2, Floats<AsF32>, 2)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_f32_t4, Floats<AsF32>, 4)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_f32_t8, Floats<AsF32>, 8)
+MATMUL_DECODE_KERNEL(256, 3, matmul_decode_f16_t1, Floats<AsF16>, 1)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_f16_t2, Floats<AsF16>, 2)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_f16_t4, Floats<AsF16>, 4)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_f16_t8, Floats<AsF16>, 8)
+MATMUL_DECODE_KERNEL(256, 3, matmul_decode_bf16_t1, Floats<AsBf16>, 1)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_bf16_t2, Floats<AsBf16>, 2)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_bf16_t4, Floats<AsBf16>, 4)
+MATMUL_DECODE_KERNEL(256, 2, matmul_decode_bf16_t8, Floats<AsBf16>, 8)
