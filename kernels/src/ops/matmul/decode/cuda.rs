@@ -233,13 +233,13 @@ fn launch(cuda: &Cuda, jobs: &[Option<Job>; PRODUCTS_MAX], gate: Option<Activati
         Some(Activation::GeluTanh) => 1,
         Some(Activation::Silu) => 2,
     };
-    let mut args = [Arg::U32(0); 12 + 7 * PRODUCTS_MAX];
+    let mut args = [Arg::U32(0); 13 + 7 * PRODUCTS_MAX];
     let pointers = [rows.x, rows.y, rows.post_weight, rows.weight, rows.x_new, rows.h];
     args.iter_mut().zip(pointers).for_each(|(arg, ptr)| *arg = ptr.into());
     args[6] = rows.eps.into();
-    let numbers = [rows.n_rows, rows.cols, cut.chunk_tiles, cut.splits, gate];
+    let numbers = [rows.n_rows, rows.cols, cut.chunk_tiles, cut.splits.ilog2(), gate, total];
     args[7..].iter_mut().zip(numbers).for_each(|(arg, n)| *arg = n.into());
-    for ((job, units), args) in jobs.iter().zip(units).zip(args[12..].chunks_exact_mut(7)) {
+    for ((job, units), args) in jobs.iter().zip(units).zip(args[13..].chunks_exact_mut(7)) {
         let null = DevicePtr::NULL;
         let of = match job {
             Some(job) => [

@@ -29,11 +29,12 @@ struct MatmulProduct {
 
 // How the work is cut. `gate`: 0 separate products; 1, 2: act(product 0) * product 1 goes to out of product 0, the
 // activation being GELU (tanh) or SiLU. `chunk_tiles` k-tiles of x lie in shared memory at a time: a multiple of
-// BATCH * splits, or all of them.
+// BATCH * splits, or all of them; `splits` is 1 << split_bits.
 struct MatmulCut {
     u32 chunk_tiles;
-    u32 splits;
+    u32 split_bits;
     u32 gate;
+    u32 n_units;
 };
 
 const u32 BATCH = 2;
@@ -63,10 +64,9 @@ DEVICE MatmulUnit find_unit(const MatmulProduct& p0, const MatmulProduct& p1, co
 
 // Brings k-tiles `from..to` of the columns into shared memory. All warps.
 template <class W, int columns>
-DEVICE void fill_chunk(const MatmulInput& in, u32 first, u32 n_columns, u32 from, u32 to, const RowFactors* factors, bool keep,
-                       u8* chunk) {
+DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors* factors, bool keep, u8* chunk) {
+    const u32 first = forget(first_column<columns>()), n_columns = count_columns<columns>(in.n_rows);
     const u32 thread = forget(thread_idx());
-    first = forget(first);
     for (u32 c = 0; c < n_columns; c++) {
         RowFactors f = factors[c];
         for (u32 tile = from + thread / 32; tile < to; tile += W::N_WARPS) {
@@ -80,18 +80,17 @@ DEVICE void fill_chunk(const MatmulInput& in, u32 first, u32 n_columns, u32 from
 // The warp's share of the k-tiles in shared memory, `lane` being at the first of its own; afterwards it is at the first of
 // its own in the next chunk.
 template <class W, int columns>
-DEVICE void multiply_chunk(typename W::Lane& lane, const u8* table, const u8* chunk, u32 n_tiles, u32 split, u32 splits,
+DEVICE void multiply_chunk(typename W::Lane& lane, const u8* table, const u8* chunk, u32 n_tiles, u32 tile, u32 step,
                            float (&sums)[W::N_SUMS][columns]) {
-    const u8* x = chunk + split * BATCH * columns * W::X_BYTES;
-    u32 tile = split * BATCH;
-    for (; tile + BATCH <= n_tiles; tile += splits * BATCH) {
+    const u8* x = chunk + tile * columns * W::X_BYTES;
+    for (; tile + BATCH <= n_tiles; tile += step) {
         typename W::Loaded w[BATCH];
 #pragma unroll
         for (u32 i = 0; i < BATCH; i++) w[i] = W::load(lane, i);
-        W::advance(lane, splits * BATCH);
+        W::advance(lane, step);
 #pragma unroll
         for (u32 i = 0; i < BATCH; i++) W::template multiply<columns>(w[i], x + i * columns * W::X_BYTES, table, sums);
-        x += splits * BATCH * columns * W::X_BYTES;
+        x += step * columns * W::X_BYTES;
     }
     // The rest of a batch that the row's end cuts.
     for (; tile < n_tiles; tile++) {
@@ -104,10 +103,20 @@ DEVICE void multiply_chunk(typename W::Lane& lane, const u8* table, const u8* ch
 
 DEVICE float activate(float x, u32 gate) { return gate == 1 ? gelu_tanh(x) : silu(x); }
 
+// The warps that share a unit: one alone, or any of the block.
+DEVICE void sync_splits(u32 bits) {
+    if (bits == 0) {
+        sync_warp();
+    } else {
+        sync_block();
+    }
+}
+
 // Adds the splits' sums and stores the unit's outputs. `partial` is (splits, 2 TILE_ROWS, columns); one warp.
 template <class W, int columns>
-DEVICE void store_unit(const MatmulUnit& u, const float* partial, u32 splits, u32 gate, u32 first, u32 n_columns,
+DEVICE void store_unit(const MatmulUnit& u, const float* partial, u32 splits, u32 gate, u32 n_rows,
                        const RowFactors* factors) {
+    const u32 first = first_column<columns>(), n_columns = count_columns<columns>(n_rows);
     const u32 unit_rows = 2 * W::TILE_ROWS, stored_rows = gate ? W::TILE_ROWS : unit_rows;
     for (u32 i = forget(lane_idx()); i < stored_rows * n_columns; i += 32) {
         u32 c = i / stored_rows, r = i % stored_rows, row = u.tile_a * W::TILE_ROWS + r;
@@ -131,7 +140,8 @@ DEVICE void store_unit(const MatmulUnit& u, const float* partial, u32 splits, u3
     }
 }
 
-// The kernels' body. The grid's y counts groups of `columns` rows of x.
+// The kernels' body. The grid's y counts groups of `columns` rows of x. Indices are computed where they are used: registers
+// that hold them through the inner loop are missing there.
 template <class W, int columns>
 DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const MatmulProduct& p1, const MatmulProduct& p2,
                           const MatmulCut& cut) {
@@ -139,52 +149,48 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
     SHARED(RowFactors, factors, columns);
     SHARED(float, partial, W::N_WARPS * 2 * W::TILE_ROWS * columns);
     u8* chunk = dynamic + W::TABLE_BYTES;
-    const u32 first = block_y() * columns;
-    const u32 n_columns = in.n_rows - first < columns ? in.n_rows - first : columns;
     W::fill_table(dynamic);
-    compute_row_factors<columns, W::N_WARPS, W::USES_HALF, W::WHOLE_FOURS>(in, first, n_columns, factors);
+    compute_row_factors<columns, W::N_WARPS, W::USES_HALF, W::WHOLE_FOURS>(in, factors);
 
-    const u32 n_tiles = div_up(in.cols, TILE_K), units = p0.n_units + p1.n_units + p2.n_units;
-    const u32 units_per_block = W::N_WARPS / cut.splits, split = warp_idx() % cut.splits;
-    bool is_filled = false;
-    for (u32 base = block_x() * units_per_block; base < units; base += grid_x() * units_per_block) {
-        const u32 unit = base + warp_idx() / cut.splits;
-        const bool is_active = unit < units;
-        MatmulUnit found = find_unit<W>(p0, p1, p2, cut.gate, is_active ? unit : units - 1);
-        typename W::Lane lane = W::lane(found, n_tiles);
-        W::advance(lane, split * BATCH);
+    for (u32 round = 0;; round++) {
+        const u32 warp = forget(thread_idx()) / 32, bits = forget(cut.split_bits);
+        const u32 base = (block_x() + round * grid_x()) * (W::N_WARPS >> bits), unit = base + (warp >> bits);
+        if (base >= cut.n_units) break;
+        typename W::Lane lane;
         float sums[W::N_SUMS][columns];
+        {
+            const u32 n_tiles = div_up(in.cols, TILE_K), split = warp & ((1u << bits) - 1);
+            lane = W::lane(find_unit<W>(p0, p1, p2, cut.gate, unit < cut.n_units ? unit : base), n_tiles);
+            W::advance(lane, split * BATCH);
 #pragma unroll
-        for (int i = 0; i < W::N_SUMS; i++) {
+            for (int i = 0; i < W::N_SUMS; i++) {
 #pragma unroll
-            for (int c = 0; c < columns; c++) sums[i][c] = 0.0f;
-        }
-        for (u32 from = 0; from < n_tiles; from += cut.chunk_tiles) {
-            const u32 to = n_tiles - from < cut.chunk_tiles ? n_tiles : from + cut.chunk_tiles;
-            if (!is_filled || cut.chunk_tiles < n_tiles) {
-                sync_block();
-                fill_chunk<W, columns>(in, first, n_columns, from, to, factors, block_x() == 0 && base == 0, chunk);
-                sync_block();
-                is_filled = true;
+                for (int c = 0; c < columns; c++) sums[i][c] = 0.0f;
             }
-            if (is_active) multiply_chunk<W, columns>(lane, dynamic, chunk, to - from, split, cut.splits, sums);
+            for (u32 from = 0; from < n_tiles; from += cut.chunk_tiles) {
+                const u32 to = n_tiles - from < cut.chunk_tiles ? n_tiles : from + cut.chunk_tiles;
+                // A chunk that is all of x stays for the units to come.
+                if (round == 0 || cut.chunk_tiles < n_tiles) {
+                    sync_block();
+                    fill_chunk<W, columns>(in, from, to, factors, block_x() == 0 && round == 0, chunk);
+                    sync_block();
+                }
+                if (unit < cut.n_units) {
+                    multiply_chunk<W, columns>(lane, dynamic, chunk, to - from, split * BATCH, BATCH << bits, sums);
+                }
+            }
         }
-        float* own = partial + warp_idx() * 2 * W::TILE_ROWS * columns;
-        W::template fold<columns>(sums, own);
-        if (cut.splits == 1) {
-            sync_warp();
-        } else {
-            sync_block();
-        }
-        if (is_active && split == 0) {
-            MatmulUnit u = find_unit<W>(p0, p1, p2, cut.gate, forget(unit));
-            store_unit<W, columns>(u, own, cut.splits, cut.gate, first, n_columns, factors);
-        }
-        // The partial sums are read before the next unit's overwrite them.
-        if (cut.splits == 1) {
-            sync_warp();
-        } else {
-            sync_block();
+        {
+            const u32 warp = forget(thread_idx()) / 32, bits = forget(cut.split_bits);
+            float* own = partial + warp * 2 * W::TILE_ROWS * columns;
+            W::template fold<columns>(sums, own);
+            sync_splits(bits);
+            const u32 unit = (block_x() + round * grid_x()) * (W::N_WARPS >> bits) + (warp >> bits);
+            if (unit < cut.n_units && (warp & ((1u << bits) - 1)) == 0) {
+                store_unit<W, columns>(find_unit<W>(p0, p1, p2, cut.gate, unit), own, 1u << bits, cut.gate, in.n_rows, factors);
+            }
+            // The partial sums are read before the next unit's overwrite them.
+            sync_splits(bits);
         }
     }
 }
@@ -192,14 +198,15 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
 // The parameters every kernel of decoding has, in the order of `args` in cuda.rs.
 #define MATMUL_DECODE_KERNEL(max_threads, min_blocks, name, W, columns)                                                        \
     KERNEL(max_threads, min_blocks, name, const float* x, const float* y, const float* post_weight, const float* weight,       \
-           float* x_new, float* h, float eps, u32 n_rows, u32 cols, u32 chunk_tiles, u32 splits, u32 gate, const u8* codes_0,  \
-           const u8* scales_0, const float* bias_0, float* out_0, u32 rows_0, u32 units_0, float scale_0, const u8* codes_1,   \
-           const u8* scales_1, const float* bias_1, float* out_1, u32 rows_1, u32 units_1, float scale_1, const u8* codes_2,   \
-           const u8* scales_2, const float* bias_2, float* out_2, u32 rows_2, u32 units_2, float scale_2) {                    \
+           float* x_new, float* h, float eps, u32 n_rows, u32 cols, u32 chunk_tiles, u32 split_bits, u32 gate, u32 n_units,    \
+           const u8* codes_0, const u8* scales_0, const float* bias_0, float* out_0, u32 rows_0, u32 units_0,                  \
+           float scale_0, const u8* codes_1, const u8* scales_1, const float* bias_1, float* out_1, u32 rows_1,                \
+           u32 units_1, float scale_1, const u8* codes_2, const u8* scales_2, const float* bias_2, float* out_2,               \
+           u32 rows_2, u32 units_2, float scale_2) {                                                                           \
         MatmulInput in = {x, y, post_weight, weight, x_new, h, eps, n_rows, cols};                                             \
         MatmulProduct p0 = {codes_0, scales_0, bias_0, out_0, rows_0, units_0, scale_0};                                       \
         MatmulProduct p1 = {codes_1, scales_1, bias_1, out_1, rows_1, units_1, scale_1};                                       \
         MatmulProduct p2 = {codes_2, scales_2, bias_2, out_2, rows_2, units_2, scale_2};                                       \
-        MatmulCut cut = {chunk_tiles, splits, gate};                                                                           \
+        MatmulCut cut = {chunk_tiles, split_bits, gate, n_units};                                                              \
         matmul_decode<W, columns>(in, p0, p1, p2, cut);                                                                        \
     }

@@ -32,6 +32,13 @@ struct RowFactors {
     float to_half, from_half;
 };
 
+// The rows of x of this block's column group: the first of them, and how many.
+template <int columns> DEVICE u32 first_column() { return block_y() * columns; }
+template <int columns> DEVICE u32 count_columns(u32 n_rows) {
+    const u32 rest = n_rows - first_column<columns>();
+    return rest < columns ? rest : columns;
+}
+
 // Four values at k..k + 4 of a row of `cols`; zeros behind its end. `whole`: rows are multiples of four values.
 template <bool whole> DEVICE void load_four(const float* row, u32 k, u32 cols, float (&v)[4]) {
     if (whole) {
@@ -99,10 +106,11 @@ DEVICE void half_factors(float largest, RowFactors& f) {
     f.from_half = f32_from_bits((u32)(exponent - 10 + 127) << 23);
 }
 
-// Fills `factors` (columns) for rows first.. of the input; all threads of the block, which sees them after its next
+// Fills `factors` (columns) for the block's rows of the input; all threads of the block, which sees them after its next
 // barrier. Sums run over the threads' own values in order of k, then lanes, then warps. `half` asks for the powers of two.
 template <int columns, u32 n_warps, bool half, bool whole>
-DEVICE void compute_row_factors(const MatmulInput& in, u32 first, u32 n_columns, RowFactors* factors) {
+DEVICE void compute_row_factors(const MatmulInput& in, RowFactors* factors) {
+    const u32 first = first_column<columns>(), n_columns = count_columns<columns>(in.n_rows);
     SHARED(float, partial, columns * n_warps);
     SHARED(float, largest, columns * n_warps);
     if (!half && !in.weight) return;

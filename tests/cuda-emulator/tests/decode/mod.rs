@@ -1,0 +1,146 @@
+//! What the tests of decoding share: devices, matrices, the products as the ops compute them, and their twins on the CPU.
+#![allow(dead_code)]
+
+pub mod twin;
+
+use std::sync::Arc;
+
+use lichen_kernels::cuda::{Cuda, CudaOptions, PackedMatrix};
+use lichen_kernels::formats::{float, nf4, q4_0, q8_0, Format};
+use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
+use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
+
+pub const FORMATS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16, Format::F32];
+
+/// A device for each architecture there is one for; LICHEN_TEST_ARCH takes one alone.
+pub fn for_each_arch(test: impl Fn(&Device)) {
+    if std::env::var_os("LICHEN_EMULATOR_DEVICES").is_none() {
+        std::env::set_var("LICHEN_EMULATOR_DEVICES", "53,72,80,87,90");
+    }
+    if let Some(why) = lichen_kernels::cuda::NOT_COMPILED {
+        assert!(std::env::var_os("LICHEN_REQUIRE_CUDA").is_none(), "{why}");
+        return eprintln!("{why}");
+    }
+    let devices = Cuda::list().expect("a driver");
+    let only: Option<u32> = std::env::var("LICHEN_TEST_ARCH").ok().map(|a| a.parse().expect("a number"));
+    for arch in [53, 72, 80, 87, 90].into_iter().filter(|a| only.is_none_or(|o| o == *a)) {
+        let fits = devices.iter().filter(|d| d.capability >= arch).min_by_key(|d| d.capability);
+        let Some(info) = fits else { continue };
+        let options = CudaOptions { ordinal: info.ordinal, arch: Some(arch), cache_dir: None };
+        let device = Device::Cuda(Cuda::open(&options).expect("a device"));
+        test(&device);
+        device.synchronize().expect("no failure");
+    }
+}
+
+pub fn cuda(device: &Device) -> &Cuda {
+    match device {
+        Device::Cuda(cuda) => cuda,
+        Device::Cpu(_) => panic!("not a GPU"),
+    }
+}
+
+/// Uniform numbers in -scale..scale (SplitMix64).
+pub fn random(n: usize, scale: f32, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^= z >> 31;
+            ((z >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
+        })
+        .collect()
+}
+
+/// The matrix of these values on the host.
+pub fn encode(format: Format, rows: usize, cols: usize, values: &[f32]) -> Matrix {
+    let mut bytes = Vec::new();
+    match format {
+        Format::F32 => values.iter().for_each(|v| bytes.extend(v.to_le_bytes())),
+        Format::F16 => float::encode_f16(values, &mut bytes),
+        Format::BF16 => float::encode_bf16(values, &mut bytes),
+        Format::Q8_0 => q8_0::encode(values, &mut bytes),
+        Format::Q4_0 => q4_0::encode(values, &mut bytes),
+        Format::NF4 => {
+            let mut absmax = Vec::new();
+            nf4::encode(values, &mut bytes, &mut absmax);
+            return Matrix::new_nf4(rows, cols, SharedBytes::from_vec(bytes), Arc::from(absmax));
+        }
+        other => panic!("{other}"),
+    }
+    Matrix::new(format, rows, cols, SharedBytes::from_vec(bytes))
+}
+
+pub fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {
+    encode(format, rows, cols, &random(rows * cols, 0.5, seed))
+}
+
+/// On the device, through a buffer that takes several parts.
+pub fn upload(device: &Device, matrix: &Matrix) -> Matrix {
+    let cuda = cuda(device);
+    let eight_rows = PackedMatrix::planned_bytes(matrix.format(), 8, matrix.cols());
+    let mut staging = cuda.alloc_pinned(2 * eight_rows + 3).expect("memory");
+    let mut done = 0;
+    let packed = PackedMatrix::upload(cuda, matrix, &mut |bytes| cuda.alloc(bytes), &mut staging, &mut |rows| {
+        assert_eq!(rows.start, done);
+        done = rows.end;
+    });
+    assert_eq!(done, matrix.rows());
+    let packed = packed.expect("an upload");
+    assert_eq!(packed.size_bytes(), PackedMatrix::planned_bytes(matrix.format(), matrix.rows(), matrix.cols()));
+    Matrix::on_gpu(packed)
+}
+
+/// `x` times each of the matrices and its bias.
+pub fn products(device: &Device, weights: &[&Matrix], x: &[f32], t: usize, biases: &[Option<&[f32]>]) -> Vec<Vec<f32>> {
+    let k = weights[0].cols();
+    let x = Buffer::from_slice(device, x).unwrap();
+    let mut outs: Vec<Buffer<f32>> =
+        weights.iter().map(|w| Buffer::from_slice(device, &vec![f32::NAN; t * w.rows()]).unwrap()).collect();
+    let biases: Vec<Option<Buffer<f32>>> =
+        biases.iter().map(|b| b.map(|b| Buffer::from_slice(device, b).unwrap())).collect();
+    let n_max = weights.iter().map(|w| w.rows()).max().unwrap();
+    let mut scratch = Scratch::new(device, t, k, n_max).unwrap();
+    let mut list: Vec<Product> = outs
+        .iter_mut()
+        .zip(weights)
+        .zip(&biases)
+        .map(|((out, weights), bias)| Product {
+            out: out.view_mut([t, weights.rows()]),
+            weights,
+            bias: bias.as_ref().map(|b| b.all()),
+        })
+        .collect();
+    matmul::forward(device, &mut list, Input::Rows(x.view([t, k])), &mut scratch);
+    drop(list);
+    outs.iter().map(|out| read(out)).collect()
+}
+
+pub fn read(buffer: &Buffer<f32>) -> Vec<f32> {
+    let mut values = vec![0.0; buffer.len()];
+    buffer.read(0, &mut values).unwrap();
+    values
+}
+
+pub fn product(device: &Device, weights: &Matrix, x: &[f32], t: usize, bias: Option<&[f32]>) -> Vec<f32> {
+    products(device, &[weights], x, t, &[bias]).remove(0)
+}
+
+/// The weights as the device has them.
+pub fn dense(on_gpu: &Matrix) -> Vec<f32> {
+    let host = on_gpu.packed().download().expect("a download");
+    let mut values = vec![0.0; host.rows() * host.cols()];
+    host.decode_rows(0..host.rows(), &mut values);
+    values
+}
+
+pub fn assert_same(got: &[f32], want: &[f32], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let same = g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan();
+        assert!(same, "{what}: [{i}] is {g} ({:#x}), the twin has {w} ({:#x})", g.to_bits(), w.to_bits());
+    }
+}
