@@ -29,6 +29,7 @@ class Budget:
 
 BUDGETS = [
     Budget("matmul_decode_q8_0_t1", 34 / 32, 16, 4, 2.3),
+    Budget("matmul_decode_nf4_t1", 33 / 64, 32, 4, 3.3),
 ]
 
 # All modules of one architecture. A board compiles them at its first start, and a Nano must do so in seconds.
