@@ -264,7 +264,7 @@ impl Driver {
         stream: Handle,
         values: &mut [u64],
     ) -> Result<()> {
-        const ARGS_MAX: usize = 32;
+        const ARGS_MAX: usize = super::launch::ARGS_MAX;
         assert!(values.len() <= ARGS_MAX, "{} arguments; at most {ARGS_MAX}", values.len());
         // A null pointer ends the list: drivers count by the function's parameters, the emulator checks both.
         let mut pointers = [null_mut::<c_void>(); ARGS_MAX + 1];
