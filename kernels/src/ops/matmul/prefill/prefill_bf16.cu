@@ -1,0 +1,3 @@
+#include "tile.cuh"
+
+PREFILL_KERNELS(bf16, BF16)

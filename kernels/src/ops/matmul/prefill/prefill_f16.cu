@@ -1,0 +1,3 @@
+#include "tile.cuh"
+
+PREFILL_KERNELS(f16, F16)

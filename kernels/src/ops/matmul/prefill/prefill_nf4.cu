@@ -1,0 +1,3 @@
+#include "tile.cuh"
+
+PREFILL_KERNELS(nf4, NF4)

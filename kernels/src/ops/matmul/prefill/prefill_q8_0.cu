@@ -1,0 +1,3 @@
+#include "tile.cuh"
+
+PREFILL_KERNELS(q8_0, Q8_0)
