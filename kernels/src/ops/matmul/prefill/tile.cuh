@@ -6,11 +6,11 @@
 #if LICHEN_ARCH >= 80
 #include "mma.cuh"
 
-#define MMA_KERNEL(name, min_blocks, ...)                                                                                      \
-    KERNEL(MmaTile<__VA_ARGS__>::THREADS, min_blocks, name, PREFILL_PARAMS) {                                                  \
+#define MMA_KERNEL(name, min_blocks, format, tokens, rows, warps_t, warps_n, stages)                                           \
+    KERNEL(32 * warps_t * warps_n, min_blocks, name, PREFILL_PARAMS) {                                                         \
         DYNAMIC_SHARED(u8, shared);                                                                                            \
         PrefillArgs args = PREFILL_ARGS;                                                                                       \
-        MmaTile<__VA_ARGS__>(args, shared).run();                                                                              \
+        MmaTile<format, tokens, rows, warps_t, warps_n, stages>(args, shared).run();                                           \
     }
 // 256 tokens x 128 rows: 64 x 64 a warp, one block an SM; each weight is decoded once for 256 tokens. 128 x 128: four warps
 // of 64 x 64, two blocks an SM where shared memory allows. 64 x 64: four warps of 32 x 32, for few tokens or few rows.
