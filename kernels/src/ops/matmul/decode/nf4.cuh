@@ -65,12 +65,13 @@ struct Nf4 {
         *(u32x2*)(x + l % 8 / 2 * 64 + l / 8 * 16 + (l & 1) * 8) = four;
     }
 
-    // The levels of the four bytes of a word. `own` is the lane's column of the table.
-    DEVICE void decode(u32 w, const u8* own, u32 (&levels)[4]) {
-        levels[0] = *(const u32*)(own + (w << 7 & 0x7f80));
-        levels[1] = *(const u32*)(own + (w >> 1 & 0x7f80));
-        levels[2] = *(const u32*)(own + (w >> 9 & 0x7f80));
-        levels[3] = *(const u32*)(own + (w >> 17 & 0x7f80));
+    // The levels of the four bytes of a word. `column` is the lane's column of the table, 4 bytes of 128: joined by `|`, so
+    // that Maxwell takes one LOP3 for a byte's address; added, it would take two instructions (3.5 slots a weight, not 3.0).
+    DEVICE void decode(u32 w, const u8* table, u32 column, u32 (&levels)[4]) {
+        levels[0] = *(const u32*)(table + ((w << 7 & 0x7f80) | column));
+        levels[1] = *(const u32*)(table + ((w >> 1 & 0x7f80) | column));
+        levels[2] = *(const u32*)(table + ((w >> 9 & 0x7f80) | column));
+        levels[3] = *(const u32*)(table + ((w >> 17 & 0x7f80) | column));
     }
 
     DEVICE u32 dot(const u32 (&levels)[4], const u32x4& x, u32 sum) {
@@ -90,15 +91,14 @@ struct Nf4 {
     template <int columns>
     DEVICE void multiply(const Loaded& w, const u8* x, const u8* table, float (&sums)[N_SUMS][columns]) {
         const u32 l = lane_idx();
-        const u8* own = table + l * 4;
         const u8* pieces = x + l % 4 * 16;
         const u32 words_a[4] = {w.a.x, w.a.y, w.a.z, w.a.w}, words_b[4] = {w.b.x, w.b.y, w.b.z, w.b.w};
         u32 a[columns][2], b[columns][2];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             u32 levels_a[4], levels_b[4];
-            decode(words_a[i], own, levels_a);
-            decode(words_b[i], own, levels_b);
+            decode(words_a[i], table, l * 4, levels_a);
+            decode(words_b[i], table, l * 4, levels_b);
 #pragma unroll
             for (int c = 0; c < columns; c++) {
                 u32x4 piece = *(const u32x4*)(pieces + c * X_BYTES + i * 64);

@@ -100,7 +100,6 @@ fn multiply(cuda: &Cuda, plan: Plan, shape: Shape, product: &mut Product<'_>, wo
     let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { n_segments } else { 1 }];
     cuda.launch(plan.kernel, LaunchShape { grid, block: plan.tile.threads, shared_bytes: plan.shared_bytes }, &args);
     if plan.is_split {
-        // At most 16 MiB of partial sums: far fewer tokens than a grid's y has.
         let grid = [n_rows.div_ceil(PREPARE_THREADS), n_tokens, 1];
         let args: [Arg; 8] = [
             out.into(),
