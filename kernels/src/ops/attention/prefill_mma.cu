@@ -21,7 +21,8 @@ struct MmaArgs {
     const float* value_scales;
     const u32* position;
     float scale;
-    u32 window, n_rows, n_heads, n_kv_heads, dim, n_slots;
+    // `per_kv`: query heads of a kv head.
+    u32 window, n_rows, n_heads, per_kv, dim, n_slots;
 };
 
 // Where value `8 * chunk` of a row of DIM halves is in a tile: neighbouring rows differ in their banks.
@@ -194,7 +195,7 @@ template <int DIM, int KEYS> DEVICE void mma_write(const MmaArgs& a, MmaRows<DIM
 
 template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& a, u16* shared) {
     u16 *queries = shared, *keys = shared + MMA_ROWS * DIM, *values = keys + KEYS * DIM;
-    u32 per_kv = a.n_heads / a.n_kv_heads, total = a.n_rows * per_kv, first = block_x() * MMA_ROWS;
+    u32 per_kv = a.per_kv, total = a.n_rows * per_kv, first = block_x() * MMA_ROWS;
     u32 position = *a.position;
     u32 last = first + MMA_ROWS < total ? first + MMA_ROWS - 1 : total - 1;
     // What the block's rows see, and what the warp's first row and its last one do.
@@ -244,11 +245,11 @@ template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& 
 // head.
 #define PREFILL_MMA_KERNEL(FORMAT, DIM, KEYS, name)                                                                            \
     KERNEL(128, 2, name, float* out, const float* q, const u8* key_cells, const float* key_scales, const u8* value_cells,      \
-           const float* value_scales, const u32* position, float scale, u32 window, u32 n_rows, u32 n_heads, u32 n_kv_heads,   \
+           const float* value_scales, const u32* position, float scale, u32 window, u32 n_rows, u32 n_heads, u32 per_kv,       \
            u32 dim, u32 n_slots) {                                                                                             \
         DYNAMIC_SHARED(u16, shared);                                                                                           \
         MmaArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position,                            \
-                        scale,  window, n_rows,    n_heads,    n_kv_heads,  dim,          n_slots};                            \
+                        scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                            \
         prefill_mma<FORMAT, DIM, KEYS>(args, shared);                                                                          \
     }
 

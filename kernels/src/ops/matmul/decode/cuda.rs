@@ -117,12 +117,13 @@ struct Family {
     /// Bytes of x in shared memory for a k-tile and a column.
     x_bytes: u32,
     table_bytes: u32,
-    kernels: [&'static str; 4],
+    /// For 1, 2, 4 and 8 columns. NF4 has none for 8: beside its table no shared memory is left for so many rows of x.
+    kernels: &'static [&'static str],
 }
 
 macro_rules! kernels {
     ($format:literal) => {
-        [
+        &[
             concat!("matmul_decode_", $format, "_t1"),
             concat!("matmul_decode_", $format, "_t2"),
             concat!("matmul_decode_", $format, "_t4"),
@@ -137,7 +138,8 @@ fn family(format: Format) -> Family {
         Format::Q8_0 => Family { x_bytes: 272, kernels: kernels!("q8_0"), ..float },
         Format::Q4_0 => Family { tile_rows: 8, x_bytes: 288, kernels: kernels!("q4_0"), ..float },
         Format::NF4 => {
-            Family { tile_rows: 8, n_warps: 16, x_bytes: 256, table_bytes: 32 << 10, kernels: kernels!("nf4") }
+            let kernels = &["matmul_decode_nf4_t1", "matmul_decode_nf4_t2", "matmul_decode_nf4_t4"];
+            Family { tile_rows: 8, n_warps: 16, x_bytes: 256, table_bytes: 32 << 10, kernels }
         }
         Format::F32 => float,
         Format::F16 => Family { kernels: kernels!("f16"), ..float },
@@ -155,12 +157,8 @@ struct Cut {
 }
 
 fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
-    let (index, columns) = match n_rows {
-        0..=1 => (0, 1),
-        2 => (1, 2),
-        3..=4 => (2, 4),
-        _ => (3, COLUMNS_MAX as u32),
-    };
+    let index = n_rows.next_power_of_two().ilog2().min(f.kernels.len() as u32 - 1);
+    let columns = 1 << index;
     let n_tiles = cols.div_ceil(TILE_K);
     let mut splits = 1;
     while n_units * splits < cuda.n_sms() * WARPS_PER_SM && splits < f.n_warps && 2 * splits * BATCH <= n_tiles {
@@ -169,8 +167,7 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
     let blocks_per_sm = blocks_per_sm(cuda.arch(), f, columns);
     let room = shared_bytes(cuda, blocks_per_sm) - static_bytes(f, columns) - f.table_bytes;
     let tile_bytes = f.x_bytes * columns;
-    let step = BATCH * splits;
-    let chunk_tiles = if room / tile_bytes >= n_tiles { n_tiles } else { (room / tile_bytes / step).max(1) * step };
+    let chunk_tiles = if room / tile_bytes >= n_tiles { n_tiles } else { room / tile_bytes / BATCH * BATCH };
     let units_per_block = f.n_warps / splits;
     let mut n_blocks = n_units.div_ceil(units_per_block);
     // Blocks that hold all of x keep it for further units; the others are made for one unit a warp.
@@ -178,7 +175,7 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
         n_blocks = n_blocks.min(cuda.n_sms() * blocks_per_sm);
     }
     Cut {
-        kernel: f.kernels[index],
+        kernel: f.kernels[index as usize],
         shape: LaunchShape {
             grid: [n_blocks, n_rows.div_ceil(columns), 1],
             block: f.n_warps * 32,
@@ -225,35 +222,34 @@ fn launch(cuda: &Cuda, jobs: &[Option<Job>; PRODUCTS_MAX], gate: Option<Activati
         Some(_) if i > 0 => 0,
         _ => job.weights.rows.div_ceil(unit_rows) as u32,
     };
-    let units = jobs.iter().enumerate().map(|(i, job)| job.as_ref().map_or(0, |job| n_units(i, job)));
-    let total = units.clone().sum();
+    let units: [u32; PRODUCTS_MAX] = std::array::from_fn(|i| jobs[i].as_ref().map_or(0, |job| n_units(i, job)));
+    let total = units.iter().sum();
     let cut = cut(cuda, &f, total, rows.n_rows, rows.cols);
     let gate = match gate {
         None => 0u32,
         Some(Activation::GeluTanh) => 1,
         Some(Activation::Silu) => 2,
     };
-    let mut args = [Arg::U32(0); 13 + 7 * PRODUCTS_MAX];
+    let mut args = [Arg::U32(0); 14 + 6 * PRODUCTS_MAX];
     let pointers = [rows.x, rows.y, rows.post_weight, rows.weight, rows.x_new, rows.h];
     args.iter_mut().zip(pointers).for_each(|(arg, ptr)| *arg = ptr.into());
     args[6] = rows.eps.into();
-    let numbers = [rows.n_rows, rows.cols, cut.chunk_tiles, cut.splits.ilog2(), gate, total];
+    let bits_and_gate = cut.splits.ilog2() | gate << 8;
+    let numbers = [rows.n_rows, rows.cols, cut.chunk_tiles, bits_and_gate, total, units[0], units[1]];
     args[7..].iter_mut().zip(numbers).for_each(|(arg, n)| *arg = n.into());
-    for ((job, units), args) in jobs.iter().zip(units).zip(args[13..].chunks_exact_mut(7)) {
+    for (job, args) in jobs.iter().zip(args[14..].chunks_exact_mut(6)) {
         let null = DevicePtr::NULL;
-        let of = match job {
+        args.copy_from_slice(&match job {
             Some(job) => [
                 job.weights.codes.ptr().into(),
                 job.weights.scales.as_ref().map_or(null, |s| s.ptr()).into(),
                 job.bias.into(),
                 job.out.into(),
                 (job.weights.rows as u32).into(),
-                units.into(),
                 job.weights.absmax_scale.into(),
             ],
-            None => [null.into(), null.into(), null.into(), null.into(), 0u32.into(), 0u32.into(), 0f32.into()],
-        };
-        args.copy_from_slice(&of);
+            None => [null.into(), null.into(), null.into(), null.into(), 0u32.into(), 0f32.into()],
+        });
     }
     cuda.launch(cut.kernel, cut.shape, &args);
 }

@@ -21,20 +21,19 @@ struct MatmulProduct {
     // (T, N).
     float* out;
     u32 n_rows;
-    // Units of this product: its pairs of row tiles; product 0 alone when gated.
-    u32 n_units;
     // What sums are multiplied by: NF4's absmax_scale.
     float scale;
 };
 
 // How the work is cut. `gate`: 0 separate products; 1, 2: act(product 0) * product 1 goes to out of product 0, the
 // activation being GELU (tanh) or SiLU. `chunk_tiles` k-tiles of x lie in shared memory at a time: a multiple of
-// BATCH * splits, or all of them; `splits` is 1 << split_bits.
+// BATCH, or all of them. 1 << split_bits warps share a unit.
 struct MatmulCut {
     u32 chunk_tiles;
     u32 split_bits;
     u32 gate;
-    u32 n_units;
+    // Units of all products, of product 0 and of product 1: pairs of row tiles, or the tiles of gate and up.
+    u32 n_units, units_0, units_1;
 };
 
 const u32 BATCH = 2;
@@ -46,14 +45,15 @@ struct MatmulUnit {
 };
 
 template <class W>
-DEVICE MatmulUnit find_unit(const MatmulProduct& p0, const MatmulProduct& p1, const MatmulProduct& p2, u32 gate, u32 unit) {
-    if (gate) return {p0, p1, unit, unit};
+DEVICE MatmulUnit find_unit(const MatmulProduct& p0, const MatmulProduct& p1, const MatmulProduct& p2, const MatmulCut& cut,
+                            u32 unit) {
+    if (cut.gate) return {p0, p1, unit, unit};
     MatmulProduct p = p0;
-    if (unit >= p0.n_units) {
-        unit -= p0.n_units;
+    if (unit >= cut.units_0) {
+        unit -= cut.units_0;
         p = p1;
-        if (unit >= p1.n_units) {
-            unit -= p1.n_units;
+        if (unit >= cut.units_1) {
+            unit -= cut.units_1;
             p = p2;
         }
     }
@@ -77,13 +77,13 @@ DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors
     }
 }
 
-// The warp's share of the k-tiles in shared memory, `lane` being at the first of its own; afterwards it is at the first of
-// its own in the next chunk.
+// The warp's share of k-tiles from..to, which lie in shared memory. `tile` is its next one, wherever that is, and `lane` is
+// there.
 template <class W, int columns>
-DEVICE void multiply_chunk(typename W::Lane& lane, const u8* table, const u8* chunk, u32 n_tiles, u32 tile, u32 step,
+DEVICE void multiply_chunk(typename W::Lane& lane, u32& tile, const u8* table, const u8* chunk, u32 from, u32 to, u32 step,
                            float (&sums)[W::N_SUMS][columns]) {
-    const u8* x = chunk + tile * columns * W::X_BYTES;
-    for (; tile + BATCH <= n_tiles; tile += step) {
+    const u8* x = chunk + (tile - from) * columns * W::X_BYTES;
+    for (; tile + BATCH <= to; tile += step) {
         typename W::Loaded w[BATCH];
 #pragma unroll
         for (u32 i = 0; i < BATCH; i++) w[i] = W::load(lane, i);
@@ -93,7 +93,7 @@ DEVICE void multiply_chunk(typename W::Lane& lane, const u8* table, const u8* ch
         x += step * columns * W::X_BYTES;
     }
     // The rest of a batch that the row's end cuts.
-    for (; tile < n_tiles; tile++) {
+    for (; tile < to; tile++) {
         typename W::Loaded w = W::load(lane, 0);
         W::advance(lane, 1);
         W::template multiply<columns>(w, x, table, sums);
@@ -159,9 +159,10 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
         typename W::Lane lane;
         float sums[W::N_SUMS][columns];
         {
-            const u32 n_tiles = div_up(in.cols, TILE_K), split = warp & ((1u << bits) - 1);
-            lane = W::lane(find_unit<W>(p0, p1, p2, cut.gate, unit < cut.n_units ? unit : base), n_tiles);
-            W::advance(lane, split * BATCH);
+            const u32 n_tiles = div_up(in.cols, TILE_K);
+            u32 tile = (warp & ((1u << bits) - 1)) * BATCH;
+            lane = W::lane(find_unit<W>(p0, p1, p2, cut, unit < cut.n_units ? unit : base), n_tiles);
+            W::advance(lane, tile);
 #pragma unroll
             for (int i = 0; i < W::N_SUMS; i++) {
 #pragma unroll
@@ -176,7 +177,7 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
                     sync_block();
                 }
                 if (unit < cut.n_units) {
-                    multiply_chunk<W, columns>(lane, dynamic, chunk, to - from, split * BATCH, BATCH << bits, sums);
+                    multiply_chunk<W, columns>(lane, tile, dynamic, chunk, from, to, BATCH << bits, sums);
                 }
             }
         }
@@ -187,7 +188,7 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
             sync_splits(bits);
             const u32 unit = (block_x() + round * grid_x()) * (W::N_WARPS >> bits) + (warp >> bits);
             if (unit < cut.n_units && (warp & ((1u << bits) - 1)) == 0) {
-                store_unit<W, columns>(find_unit<W>(p0, p1, p2, cut.gate, unit), own, 1u << bits, cut.gate, in.n_rows, factors);
+                store_unit<W, columns>(find_unit<W>(p0, p1, p2, cut, unit), own, 1u << bits, cut.gate, in.n_rows, factors);
             }
             // The partial sums are read before the next unit's overwrite them.
             sync_splits(bits);
@@ -198,15 +199,15 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
 // The parameters every kernel of decoding has, in the order of `args` in cuda.rs.
 #define MATMUL_DECODE_KERNEL(max_threads, min_blocks, name, W, columns)                                                        \
     KERNEL(max_threads, min_blocks, name, const float* x, const float* y, const float* post_weight, const float* weight,       \
-           float* x_new, float* h, float eps, u32 n_rows, u32 cols, u32 chunk_tiles, u32 split_bits, u32 gate, u32 n_units,    \
-           const u8* codes_0, const u8* scales_0, const float* bias_0, float* out_0, u32 rows_0, u32 units_0,                  \
-           float scale_0, const u8* codes_1, const u8* scales_1, const float* bias_1, float* out_1, u32 rows_1,                \
-           u32 units_1, float scale_1, const u8* codes_2, const u8* scales_2, const float* bias_2, float* out_2,               \
-           u32 rows_2, u32 units_2, float scale_2) {                                                                           \
+           float* x_new, float* h, float eps, u32 n_rows, u32 cols, u32 chunk_tiles, u32 bits_and_gate, u32 n_units,           \
+           u32 units_0, u32 units_1, const u8* codes_0, const u8* scales_0, const float* bias_0, float* out_0,                 \
+           u32 rows_0, float scale_0, const u8* codes_1, const u8* scales_1, const float* bias_1, float* out_1,                \
+           u32 rows_1, float scale_1, const u8* codes_2, const u8* scales_2, const float* bias_2, float* out_2,                \
+           u32 rows_2, float scale_2) {                                                                                        \
         MatmulInput in = {x, y, post_weight, weight, x_new, h, eps, n_rows, cols};                                             \
-        MatmulProduct p0 = {codes_0, scales_0, bias_0, out_0, rows_0, units_0, scale_0};                                       \
-        MatmulProduct p1 = {codes_1, scales_1, bias_1, out_1, rows_1, units_1, scale_1};                                       \
-        MatmulProduct p2 = {codes_2, scales_2, bias_2, out_2, rows_2, units_2, scale_2};                                       \
-        MatmulCut cut = {chunk_tiles, split_bits, gate, n_units};                                                              \
+        MatmulProduct p0 = {codes_0, scales_0, bias_0, out_0, rows_0, scale_0};                                                \
+        MatmulProduct p1 = {codes_1, scales_1, bias_1, out_1, rows_1, scale_1};                                                \
+        MatmulProduct p2 = {codes_2, scales_2, bias_2, out_2, rows_2, scale_2};                                                \
+        MatmulCut cut = {chunk_tiles, bits_and_gate & 255, bits_and_gate >> 8, n_units, units_0, units_1};                     \
         matmul_decode<W, columns>(in, p0, p1, p2, cut);                                                                        \
     }
