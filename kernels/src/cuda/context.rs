@@ -122,9 +122,16 @@ impl Context {
         Ok(())
     }
 
-    /// Waits if there is anything to wait for; what fails is [`check`](Context::check)'s to tell.
+    /// Waits if there is anything to wait for, but not inside a recording; what fails is [`check`](Context::check)'s to tell.
     pub fn settle(&self) {
-        if self.n_given.load(Ordering::Relaxed) != self.n_waited.load(Ordering::Relaxed) && !self.is_recording() {
+        if self.n_given.load(Ordering::Relaxed) == self.n_waited.load(Ordering::Relaxed) {
+            return;
+        }
+        // A recording of another thread is over when this one gets its turn.
+        let turn = self.turn.take();
+        let is_recording = self.is_recording();
+        drop(turn);
+        if !is_recording {
             let _ = self.synchronize();
         }
     }

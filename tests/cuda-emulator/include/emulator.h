@@ -102,7 +102,16 @@ DEVICE u32 ballot(bool v) {
     return mine.result;
 }
 
-DEVICE u32x4 load_stream(const u32x4* p) { return *p; }
+// The compiler checks the alignment of numbers. Copies of structs are checked where it chose an instruction for aligned
+// operands, and wherever this is called.
+DEVICE void check_aligned16(const void* p) {
+    typedef u32 aligned __attribute__((aligned(16)));
+    (void)*(const volatile aligned*)p;
+}
+DEVICE u32x4 load_stream(const u32x4* p) {
+    check_aligned16(p);
+    return *p;
+}
 DEVICE u16 load_stream(const u16* p) { return *p; }
 DEVICE u32 load_stream(const u32* p) { return *p; }
 DEVICE u32 load_coherent(const u32* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }

@@ -54,7 +54,8 @@ static const ::emulator::Collective WMMA_MMA = {"wmma_mma", combine_wmma};
 
 // The hardware wants fragments at 16 bytes, and rows at multiples of them.
 DEVICE void check_fragment(const void* p, u32 stride_bytes) {
-    if (((u64)p | stride_bytes) & 15) __builtin_trap();
+    check_aligned16(p);
+    check_aligned16((const u8*)p + stride_bytes);
 }
 template <class Fragment> DEVICE Fragment wmma_load(const u16* p, u32 stride) {
     check_fragment(p, stride * 2);

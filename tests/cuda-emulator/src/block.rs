@@ -10,6 +10,7 @@ use std::ptr;
 
 use corosensei::Yielder;
 
+use crate::copies::Copies;
 use crate::fiber::{Fibers, Pause, N_MAX};
 use crate::foreign::{self, Calls, Collective, Head};
 use crate::launch::Launch;
@@ -38,20 +39,6 @@ enum State {
     AtBarrier,
     AtCollective,
     Exited,
-}
-
-/// Copies from global to shared memory that a thread began.
-#[derive(Default)]
-struct Copies {
-    open: Vec<Copy16>,
-    /// Where each committed group ends in `open`.
-    groups: Vec<usize>,
-}
-
-struct Copy16 {
-    to: *mut u8,
-    from: *const u8,
-    is_valid: bool,
 }
 
 struct Warp {
@@ -86,14 +73,14 @@ pub fn calls() -> Calls {
 
 impl Worker {
     pub fn new() -> Box<Self> {
-        let none = [ptr::null_mut(); 3].map(|p: *mut u8| p);
+        let none = ptr::null_mut();
         let block = foreign::Block {
             dim: 0,
             index: [0; 3],
             grid: [0; 3],
             dynamic_bytes: 0,
-            dynamic_shared: none[0],
-            shared_base: none[1],
+            dynamic_shared: none,
+            shared_base: none,
         };
         let warp = || Warp { n_arrived: 0, collective: ptr::null(), slots: [ptr::null_mut(); WARP as usize] };
         let mut worker = Box::new(Worker {
@@ -149,8 +136,7 @@ impl Worker {
             thread.invoke = launch.kernel.invoke;
             thread.params = launch.params();
             thread.state = State::Running;
-            thread.copies.open.clear();
-            thread.copies.groups.clear();
+            thread.copies.clear();
         }
         for warp in &mut self.warps[..n.div_ceil(WARP) as usize] {
             warp.n_arrived = 0;
@@ -366,22 +352,19 @@ unsafe extern "C" fn shared(head: *mut Head, site: *const c_void, name: *const c
     }
 }
 
-/// The hardware may write at any time from here to the wait: what was there is gone at once, and what comes is there at
-/// the wait.
 unsafe extern "C" fn copy_async(head: *mut Head, to: *mut c_void, from: *const c_void, valid: u32) {
     let thread: *mut Thread = head.cast();
     // SAFETY:
-    // - Kernels pass the thread that runs. The destination was checked to lie in the block's shared memory.
+    // - Kernels pass the thread that runs. The destination is checked to lie in the block's shared memory.
     unsafe {
         let worker = (*thread).worker;
-        if (to as usize | from as usize) % 16 != 0 {
+        if !(to as usize | from as usize).is_multiple_of(16) {
             fail(thread, worker, "copy_async with an address that is no multiple of 16");
         }
         if (*worker).shared.room(to) < 16 {
             fail(thread, worker, "copy_async to an address outside the block's shared memory");
         }
-        ptr::write_bytes(to.cast::<u8>(), 0xff, 16);
-        (*thread).copies.open.push(Copy16 { to: to.cast(), from: from.cast(), is_valid: valid != 0 });
+        (*thread).copies.begin(to.cast(), from.cast(), valid != 0);
     }
 }
 
@@ -389,23 +372,12 @@ unsafe extern "C" fn copy_async_commit(head: *mut Head) {
     let thread: *mut Thread = head.cast();
     // SAFETY:
     // - Kernels pass the thread that runs.
-    let copies = unsafe { &mut (*thread).copies };
-    copies.groups.push(copies.open.len());
+    unsafe { (*thread).copies.commit() };
 }
 
 unsafe extern "C" fn copy_async_wait(head: *mut Head, pending: u32) {
     let thread: *mut Thread = head.cast();
     // SAFETY:
     // - Kernels pass the thread that runs; a source that cannot be read faults as any load would.
-    unsafe {
-        let copies = &mut (*thread).copies;
-        let Some(n_groups) = copies.groups.len().checked_sub(pending as usize).filter(|n| *n > 0) else { return };
-        let end = copies.groups[n_groups - 1];
-        for copy in copies.open.drain(..end) {
-            let bytes: [u8; 16] = ptr::read_volatile(copy.from.cast());
-            copy.to.cast::<[u8; 16]>().write(if copy.is_valid { bytes } else { [0; 16] });
-        }
-        copies.groups.drain(..n_groups);
-        copies.groups.iter_mut().for_each(|group| *group -= end);
-    }
+    unsafe { (*thread).copies.wait(pending as usize) };
 }

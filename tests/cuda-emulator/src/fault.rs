@@ -17,6 +17,7 @@ use crate::fiber::Pause;
 use crate::{foreign, memory};
 
 const SIGNALS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+const MISALIGNED: &str = "an access at an address that is no multiple of its size";
 const STACK_BYTES: usize = 64 * 1024;
 
 /// What the process did with these signals before.
@@ -112,7 +113,10 @@ unsafe extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: 
     // SAFETY:
     // - The context of a signal handler with SA_SIGINFO.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
-    let (error, what) = explain(signal, address, context);
+    // SAFETY:
+    // - As above.
+    let code = unsafe { (*info).si_code };
+    let (error, what) = explain(signal, code, address, context);
     // SAFETY:
     // - The thread runs here.
     eprintln!("lichen emulator: {}: {what}", unsafe { block::place_of(thread) });
@@ -123,8 +127,13 @@ unsafe extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: 
     go_to(context, land as *const () as u64);
 }
 
-fn explain(signal: c_int, address: usize, context: &libc::ucontext_t) -> (Error, String) {
-    if matches!(signal, libc::SIGSEGV | libc::SIGBUS) {
+fn explain(signal: c_int, code: c_int, address: usize, context: &libc::ucontext_t) -> (Error, String) {
+    // An x86 instruction for aligned operands gives no address.
+    const SI_KERNEL: c_int = 128;
+    if signal == libc::SIGBUS || (signal == libc::SIGSEGV && code == SI_KERNEL && address == 0) {
+        return (Error::MISALIGNED_ADDRESS, MISALIGNED.to_string());
+    }
+    if signal == libc::SIGSEGV {
         let worker = WORKER.with(Cell::get);
         // SAFETY:
         // - Set while this thread runs blocks.
@@ -137,7 +146,7 @@ fn explain(signal: c_int, address: usize, context: &libc::ucontext_t) -> (Error,
     match trap_kind(context) {
         Some(18) => (Error::LAUNCH_FAILED, "an index outside its array".to_string()),
         Some(20) => (Error::LAUNCH_FAILED, "a shift by more bits than there are".to_string()),
-        Some(22) => (Error::MISALIGNED_ADDRESS, "an access at an address that is no multiple of its size".to_string()),
+        Some(22) => (Error::MISALIGNED_ADDRESS, MISALIGNED.to_string()),
         Some(3) => (Error::LAUNCH_FAILED, "an integer division by zero".to_string()),
         _ => (Error::LAUNCH_FAILED, format!("a trap (signal {signal})")),
     }

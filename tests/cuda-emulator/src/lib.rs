@@ -18,6 +18,7 @@
 
 mod api;
 mod block;
+mod copies;
 mod device;
 mod environment;
 mod error;

@@ -81,8 +81,10 @@ pub fn alloc(kind: Kind, device: Option<usize>, bytes: usize) -> Result<usize> {
 
 pub fn free(kind: Kind, start: usize) -> Result<()> {
     with(|memory| {
-        let is_right = memory.allocations.get(&start).is_some_and(|a| a.kind == kind);
-        let allocation = memory.allocations.remove(&start).filter(|_| is_right).ok_or(Error::INVALID_VALUE)?;
+        if memory.allocations.get(&start).is_none_or(|a| a.kind != kind) {
+            return Err(Error::INVALID_VALUE);
+        }
+        let allocation = memory.allocations.remove(&start).ok_or(Error::INVALID_VALUE)?;
         if let Some(used) = allocation.device.and_then(|d| memory.used.get_mut(&d)) {
             *used -= allocation.bytes;
         }

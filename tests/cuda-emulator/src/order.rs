@@ -21,7 +21,7 @@ impl Random {
     }
 
     pub fn below(&mut self, n: u32) -> u32 {
-        ((self.next() & 0xffff_ffff) * u64::from(n) >> 32) as u32
+        (((self.next() & 0xffff_ffff) * u64::from(n)) >> 32) as u32
     }
 }
 
@@ -97,18 +97,9 @@ pub struct Walk {
 
 impl Walk {
     pub fn new(random: &mut Random, n: u64) -> Self {
-        let coprime = |a: u64| {
-            (|| {
-                let (mut a, mut b) = (a, n);
-                while b != 0 {
-                    (a, b) = (b, a % b);
-                }
-                a == 1
-            })()
-        };
         let start = random.next() % n;
         let mut step = 1 + random.next() % n;
-        while !coprime(step) {
+        while common_divisor(step, n) != 1 {
             step += 1;
         }
         Walk { n, start, step: step % n.max(2) }
@@ -117,4 +108,11 @@ impl Walk {
     pub fn at(self, i: u64) -> u64 {
         ((u128::from(i) * u128::from(self.step) + u128::from(self.start)) % u128::from(self.n)) as u64
     }
+}
+
+fn common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }

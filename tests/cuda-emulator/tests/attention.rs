@@ -2,6 +2,7 @@
 //! a row's bits do not depend on its neighbours.
 
 mod attending;
+mod common;
 mod oracle;
 
 use attending::{expect, Expected, Inputs, Layer, Session};
@@ -65,8 +66,7 @@ fn check(layer: Layer, chunks: &[usize], device: &lichen_kernels::Device, arch: 
     let n_positions: usize = chunks.iter().sum();
     let inputs = Inputs::new(&layer, n_positions);
     let host = cpu();
-    let (mut on_gpu, mut on_cpu) =
-        (Session::new(device, layer, n_positions), Session::new(&host, layer, n_positions));
+    let (mut on_gpu, mut on_cpu) = (Session::new(device, layer, n_positions), Session::new(&host, layer, n_positions));
     let (width, mut first) = (layer.n_heads * layer.head_dim, 0);
     // Largest difference from f64 of the GPU and of plain f16, over all rows of several.
     let (mut worst, mut worst_plain) = (0.0f64, 0.0f64);
@@ -105,14 +105,22 @@ fn check(layer: Layer, chunks: &[usize], device: &lichen_kernels::Device, arch: 
     assert!(worst <= 2.0 * worst_plain + 1e-6, "sm_{arch} {layer:?}: {worst}, plain f16 {worst_plain}");
 }
 
+/// The architectures between the oldest and the newest have the kernels of one of them: a few shapes do.
+fn heads_for(arch: u32) -> &'static [(usize, usize, usize)] {
+    match arch {
+        53 | 90 => &HEADS,
+        _ => &HEADS[3..7],
+    }
+}
+
 #[test]
 fn decoding_token_by_token_equals_f64() {
     for_each_arch(|device, arch| {
-        for (i, heads) in HEADS.into_iter().enumerate() {
+        for heads in heads_for(arch) {
             for format in FORMATS {
                 // All positions; a window in a ring that wraps.
-                check(layer(heads, usize::MAX, 36, format), &[1; 36], device, arch);
-                check(layer(heads, 5, 5 + i, format), &[1; 30], device, arch);
+                check(layer(*heads, usize::MAX, 36, format), &[1; 36], device, arch);
+                check(layer(*heads, 5, 7, format), &[1; 16], device, arch);
             }
         }
     });
@@ -122,27 +130,46 @@ fn decoding_token_by_token_equals_f64() {
 #[test]
 fn decoding_at_lengths_around_splits_equals_f64() {
     for_each_arch(|device, arch| {
-        for (heads, format) in [(HEADS[6], KvFormat::F16), (HEADS[3], KvFormat::I8), (HEADS[5], KvFormat::F32)] {
-            for length in [62, 127, 511] {
-                check(layer(heads, usize::MAX, length + 3, format), &[length - 1, 1, 1, 1, 1], device, arch);
-            }
-            check(layer(heads, 512, 620, format), &[510, 1, 1, 1, 1, 96, 1, 1], device, arch);
+        check(layer(HEADS[3], usize::MAX, 130, KvFormat::I8), &[126, 1, 1, 1, 1], device, arch);
+        check(layer(HEADS[5], usize::MAX, 66, KvFormat::F32), &[62, 1, 1, 1, 1], device, arch);
+        check(layer(HEADS[6], usize::MAX, 130, KvFormat::F16), &[126, 1, 1, 1, 1], device, arch);
+        for format in FORMATS {
+            check(layer(HEADS[4], usize::MAX, 514, format), &[510, 1, 1, 1, 1], device, arch);
+            check(layer(HEADS[4], 512, 620, format), &[510, 1, 1, 1, 1, 96, 1, 1], device, arch);
         }
     });
+}
+
+/// How many parts the positions are cut into depends on the multiprocessors; what comes out hardly does.
+#[test]
+fn the_number_of_splits_changes_no_result_by_more_than_rounding() {
+    let layer = layer(HEADS[4], usize::MAX, 500, KvFormat::F32);
+    let inputs = Inputs::new(&layer, 500);
+    let results = std::cell::RefCell::new(Vec::new());
+    for_each_arch(|device, _| {
+        let mut session = Session::new(device, layer, 500);
+        session.run(&inputs, 0, 499);
+        results.borrow_mut().push(session.run(&inputs, 499, 1).out);
+    });
+    for other in results.borrow().iter() {
+        for (a, b) in other.iter().zip(&results.borrow()[0]) {
+            assert!((a - b).abs() <= 1e-5, "{a} and {b}");
+        }
+    }
 }
 
 #[test]
 fn chunks_of_awkward_lengths_equal_f64() {
     for_each_arch(|device, arch| {
-        for heads in HEADS {
+        for heads in heads_for(arch) {
             for format in FORMATS {
-                check(layer(heads, usize::MAX, 120, format), &[2, 31, 1, 33, 17], device, arch);
-                check(layer(heads, 16, 60, format), &[32, 44, 3, 1, 20], device, arch);
-                check(layer(heads, 3, 9, format), &[7, 2, 6, 7, 5], device, arch);
+                check(layer(*heads, usize::MAX, 84, format), &[2, 31, 1, 33, 17], device, arch);
+                check(layer(*heads, 16, 48, format), &[32, 33, 3, 1, 20], device, arch);
+                check(layer(*heads, 3, 9, format), &[7, 2, 6, 7, 5], device, arch);
             }
         }
         check(layer(HEADS[6], 64, 193, KvFormat::F16), &[129, 65, 63, 2], device, arch);
-        check(layer(HEADS[3], 512, 640, KvFormat::F16), &[128, 128, 127, 65, 128, 3], device, arch);
+        check(layer(HEADS[4], 512, 640, KvFormat::F16), &[128, 128, 127, 65, 128, 3], device, arch);
     });
 }
 

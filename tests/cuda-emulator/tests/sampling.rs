@@ -1,5 +1,6 @@
 //! The largest logits, against the search on the CPU: the same ids and bits, ties and NaN included.
 
+mod common;
 mod oracle;
 
 use lichen_kernels::ops::sampling::{TopK, MAX_TOP_K};
@@ -55,7 +56,8 @@ fn a_vocabulary_of_a_quarter_million_is_searched() {
     let cpu = cpu();
     let logits = random(262_144, 20.0, 9);
     for_each_arch(|device, arch| {
-        let (mut on_gpu, mut on_cpu) = (TopK::new(device, logits.len()).unwrap(), TopK::new(&cpu, logits.len()).unwrap());
+        let (mut on_gpu, mut on_cpu) =
+            (TopK::new(device, logits.len()).unwrap(), TopK::new(&cpu, logits.len()).unwrap());
         for k in [1, 40] {
             assert_eq!(find(device, &mut on_gpu, &logits, k), find(&cpu, &mut on_cpu, &logits, k), "sm_{arch}");
         }

@@ -1,5 +1,6 @@
 //! Norms with the residual addition, gated activations and low-rank products, on every architecture.
 
+mod common;
 mod oracle;
 
 use lichen_kernels::ops::activation::{self, Activation};
@@ -64,7 +65,10 @@ fn norms_add_what_is_pending() {
                 // the addition may cancel: so relative to the largest values, which are a few.
                 let bound = 4.0 * (dim as f32 / 256.0 + 16.0) * 2f32.powi(-24) * 4.0;
                 for (got, want) in stream.iter().chain(&h).zip(want_stream.iter().chain(&want_h)) {
-                    assert!((got - want).abs() <= bound, "sm_{arch} ({n_rows}, {dim}) {y} {post}: {got}, {want} expected");
+                    assert!(
+                        (got - want).abs() <= bound,
+                        "sm_{arch} ({n_rows}, {dim}) {y} {post}: {got}, {want} expected"
+                    );
                 }
             }
         }
@@ -74,7 +78,21 @@ fn norms_add_what_is_pending() {
 #[test]
 fn activations_have_the_bits_of_the_cpu() {
     let mut gate = random(1000, 8.0, 5);
-    gate.extend([0.0, -0.0, 1e-30, -1e-30, 87.0, 89.0, -87.0, -89.0, 1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
+    gate.extend([
+        0.0,
+        -0.0,
+        1e-30,
+        -1e-30,
+        87.0,
+        89.0,
+        -87.0,
+        -89.0,
+        1e30,
+        -1e30,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+    ]);
     gate.extend((-2000..2000).map(|i| i as f32 * 0.047));
     let up = random(gate.len(), 1.0, 6);
     let cpu = cpu();
@@ -120,7 +138,10 @@ fn low_rank_products_are_added() {
                     // A lane's share of K, five folds, then the ranks in turn.
                     let bound = ((k as f64 / 32.0).ceil() + 8.0 + r as f64) * 2f64.powi(-24) * magnitude;
                     let got = got[i * n + j] as f64;
-                    assert!((got - want).abs() <= bound, "sm_{arch} ({t} {k} {n} {r})[{i} {j}]: {got}, {want} expected");
+                    assert!(
+                        (got - want).abs() <= bound,
+                        "sm_{arch} ({t} {k} {n} {r})[{i} {j}]: {got}, {want} expected"
+                    );
                 }
             }
         }

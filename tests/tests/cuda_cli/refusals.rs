@@ -32,7 +32,7 @@ fn an_architecture_that_is_not_there() {
     if !has_kernels() {
         return;
     }
-    for (value, words) in [("banana", ["LICHEN_CUDA_ARCH", "banana"]), ("75", ["LICHEN_CUDA_ARCH", "75"])] {
+    for (value, words) in [("banana", ["LICHEN_CUDA_ARCH", "banana"]), ("75", ["architecture", "75"])] {
         on_cuda(&any_machine().with("LICHEN_CUDA_ARCH", value)).refuses(&words);
     }
     if !is_machine() {

@@ -216,8 +216,9 @@ fn prepare(cuda: &Cuda, a: &Attention<'_>) {
 /// After [`prepare`]: both kinds of kernels take the same arguments.
 fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchShape) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
+    let per_kv = n_heads / n_kv_heads;
     let ([keys, key_scales], [values, value_scales]) = planes(a);
-    let [rows, heads, kv_heads, dim, slots] = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
+    let [rows, heads, per_kv, dim, slots] = [n_rows, n_heads, per_kv, head_dim, a.cache.n_slots()].map(size);
     let args = [
         a.out.ptr().into(),
         a.q.ptr().into(),
@@ -230,7 +231,7 @@ fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchSh
         window(a).into(),
         rows,
         heads,
-        kv_heads,
+        per_kv,
         dim,
         slots,
     ];

@@ -25,7 +25,8 @@ struct PrefillArgs {
     const float* value_scales;
     const u32* position;
     float scale;
-    u32 window, n_rows, n_heads, n_kv_heads, dim, n_slots;
+    // `per_kv`: query heads of a kv head.
+    u32 window, n_rows, n_heads, per_kv, dim, n_slots;
 };
 
 // Shared memory of a tile: keys and values (KEYS, dim) as stored, and their scales.
@@ -46,9 +47,13 @@ DEVICE void prefill_load(const PrefillArgs& a, const PrefillShared& s, u32 kv_he
         const u32x2* keys = (const u32x2*)(a.key_cells + vector * bytes);
         const u32x2* values = (const u32x2*)(a.value_cells + vector * bytes);
         for (u32 i = lane_idx(); i < bytes / 8; i += 32) {
-            u32x2 zero = {0, 0};
-            ((u32x2*)(s.keys + j * bytes))[i] = is_seen ? keys[i] : zero;
-            ((u32x2*)(s.values + j * bytes))[i] = is_seen ? values[i] : zero;
+            u32x2 key = {0, 0}, value = {0, 0};
+            if (is_seen) {
+                key = keys[i];
+                value = values[i];
+            }
+            ((u32x2*)(s.keys + j * bytes))[i] = key;
+            ((u32x2*)(s.values + j * bytes))[i] = value;
         }
         if (FORMAT == KV_I8 && lane_idx() == 0) {
             s.key_scales[j] = is_seen ? a.key_scales[vector] : 0.0f;
@@ -68,7 +73,7 @@ template <int FORMAT, int DIMS> DEVICE void prefill_group(Packed<FORMAT, DIMS> (
 
 template <int FORMAT, int DIMS, int ROWS> DEVICE void prefill_rows(const PrefillArgs& a, const PrefillShared& s) {
     const u32 KEYS = PrefillTile<FORMAT, DIMS>::KEYS;
-    u32 per_kv = a.n_heads / a.n_kv_heads, kv_head = block_y(), total = a.n_rows * per_kv;
+    u32 per_kv = a.per_kv, kv_head = block_y(), total = a.n_rows * per_kv;
     u32 position = *a.position, bytes = kv_bytes<FORMAT>(a.dim);
     // Rows of the block, of the warp, and the lane's own; a warp past the end repeats the last row and writes nothing.
     u32 block_first = block_x() * PREFILL_WARPS * ROWS;
@@ -121,7 +126,7 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void prefill_rows(const Prefill
 // (ceil(T * heads of a kv head / (8 * ROWS)), n_kv_heads) blocks. At most 32 * DIMS values a head.
 #define PREFILL_KERNEL(FORMAT, DIMS, ROWS, name)                                                                               \
     KERNEL(256, 2, name, float* out, const float* q, const u8* key_cells, const float* key_scales, const u8* value_cells,      \
-           const float* value_scales, const u32* position, float scale, u32 window, u32 n_rows, u32 n_heads, u32 n_kv_heads,   \
+           const float* value_scales, const u32* position, float scale, u32 window, u32 n_rows, u32 n_heads, u32 per_kv,       \
            u32 dim, u32 n_slots) {                                                                                             \
         typedef PrefillTile<FORMAT, DIMS> Tile;                                                                                \
         SHARED(u8, tile_keys, Tile::BYTES);                                                                                    \
@@ -130,7 +135,7 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void prefill_rows(const Prefill
         SHARED(float, tile_value_scales, FORMAT == KV_I8 ? Tile::KEYS : 1);                                                    \
         PrefillShared shared = {tile_keys, tile_values, tile_key_scales, tile_value_scales};                                   \
         PrefillArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position,                        \
-                            scale,  window, n_rows,    n_heads,    n_kv_heads,  dim,          n_slots};                        \
+                            scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                        \
         prefill_rows<FORMAT, DIMS, ROWS>(args, shared);                                                                        \
     }
 

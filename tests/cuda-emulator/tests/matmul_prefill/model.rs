@@ -124,14 +124,15 @@ impl Model {
         let exact_terms = || x.iter().zip(&self.exact[rows.clone()]).map(|(x, w)| *x as f64 * *w as f64);
         let exact_magnitude = exact_terms().map(f64::abs).sum::<f64>();
         // One rounding to 8 bits of x, or two to 11 and for NF4's levels a third; sixteen sums in f16 on sm_53. What is
-        // small beside the largest value of its row or block loses bits below 2^-25 of it at most.
+        // small beside the largest value of its row or block loses bits below 2^-25 of it at most; the smallest bf16 is
+        // 2^-133.
         let relative = match self.kind {
-            Kind::Bf16 => 2f64.powi(-9),
+            Kind::Bf16 => 2f64.powi(-8),
             Kind::F16 => 3.0 * 2f64.powi(-11),
             Kind::Half2 => 19.0 * 2f64.powi(-11),
         };
         let largest_weight = self.exact[rows.clone()].iter().fold(0.0f32, |m, v| m.max(v.abs())) as f64;
-        let below = 2f64.powi(-18) * largest as f64 * largest_weight * x.len() as f64;
+        let below = (2f64.powi(-18) * largest as f64 + 2f64.powi(-133)) * largest_weight * x.len() as f64;
         let up = unit * self.factor;
         Expected {
             value: value * up,

@@ -5,10 +5,10 @@
 // sum depends on the format and `splits` alone: not on T, the other rows, or how K was cut into chunks.
 //
 // A format W gives: TILE_ROWS; N_WARPS of a block; TABLE_BYTES at the head of the dynamic shared memory; X_BYTES of x in
-// shared memory for a k-tile and column; USES_HALF;
-// WHOLE_FOURS (K is a multiple of 4); Lane (a lane's addresses); Loaded (what a lane
-// holds of one k-tile of both tiles of rows); COLUMNS_AHEAD up to which two
-// k-tiles are loaded at once, COLUMNS_UNROLLED up to which they are multiplied side by side; N_SUMS accumulators of a lane and column; and the functions below.
+// shared memory for a k-tile and column; USES_HALF; WHOLE_FOURS (K is a multiple of 4); Lane (a lane's addresses); Loaded
+// (what a lane holds of one k-tile of both tiles of rows); COLUMNS_AHEAD up to which two k-tiles are loaded at once;
+// COLUMNS_UNROLLED up to which they are multiplied side by side; N_SUMS accumulators of a lane and column; and the
+// functions below.
 #pragma once
 #include "common.cuh"
 #include "math.cuh"

@@ -33,8 +33,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, w
             rows.prepare(cuda, weights.padded_cols, workspace, &at);
             prepared = Some(rows.is_bf16);
         }
-        let shape =
-            Shape { format: weights.format, n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
+        let shape = Shape { format: weights.format, n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
         multiply(cuda, plan(target, shape), shape, product, workspace, &at);
     }
 }
@@ -100,7 +99,6 @@ fn multiply(cuda: &Cuda, plan: Plan, shape: Shape, product: &mut Product<'_>, wo
     let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { n_segments } else { 1 }];
     cuda.launch(plan.kernel, LaunchShape { grid, block: plan.tile.threads, shared_bytes: plan.shared_bytes }, &args);
     if plan.is_split {
-        // At most 16 MiB of partial sums: far fewer tokens than a grid's y has.
         let grid = [n_rows.div_ceil(PREPARE_THREADS), n_tokens, 1];
         let args: [Arg; 8] = [
             out.into(),
@@ -112,10 +110,6 @@ fn multiply(cuda: &Cuda, plan: Plan, shape: Shape, product: &mut Product<'_>, wo
             n_segments.into(),
             weights.absmax_scale.into(),
         ];
-        cuda.launch(
-            "matmul_reduce_segments",
-            LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 },
-            &args,
-        );
+        cuda.launch("matmul_reduce_segments", LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 }, &args);
     }
 }

@@ -67,36 +67,29 @@ DEVICE Sink sink_of_segment(const PrefillArgs& a, u32 segment) {
     return s;
 }
 
-DEVICE float finish_sum(const PrefillArgs& a, float sum, float x_scale, u32 n) {
-    float y = sum * a.weight_scale * x_scale;
-    return a.bias ? y + a.bias[n] : y;
-}
-
-// The sums of token t, rows n..n + 3, of which those inside the matrix are kept.
+// The sums of token t, rows n..n + 3, of which those inside the matrix are kept. There are up to 64 of these calls in a
+// kernel: the common case alone has instructions of its own.
 DEVICE void put_four(const PrefillArgs& a, const Sink& s, u32 t, u32 n, float (&sum)[4]) {
     if (t >= a.n_tokens || n >= a.n_rows) return;
     float* out = s.out + (u64)t * a.n_rows + n;
-    float x_scale = s.finish ? a.x_scales[t] : 0.0f;
-    if (s.vector) {
-        f32x4* four = (f32x4*)out;
-        if (s.add) {
-            f32x4 before = *four;
-            sum[0] = before.x + sum[0];
-            sum[1] = before.y + sum[1];
-            sum[2] = before.z + sum[2];
-            sum[3] = before.w + sum[3];
-        }
-        if (s.finish) {
+    if (s.add) {
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) sum[i] = finish_sum(a, sum[i], x_scale, n + i);
-        }
-        *four = f32x4{sum[0], sum[1], sum[2], sum[3]};
-        return;
+        for (u32 i = 0; i < 4; i++)
+            if (n + i < a.n_rows) sum[i] = out[i] + sum[i];
     }
+    if (s.finish) {
+        float x_scale = a.x_scales[t];
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-        if (n + i >= a.n_rows) return;
-        float v = s.add ? out[i] + sum[i] : sum[i];
-        out[i] = s.finish ? finish_sum(a, v, x_scale, n + i) : v;
+        for (u32 i = 0; i < 4; i++) {
+            sum[i] = sum[i] * a.weight_scale * x_scale;
+            if (a.bias && n + i < a.n_rows) sum[i] += a.bias[n + i];
+        }
+    }
+    if (s.vector) {
+        *(f32x4*)out = f32x4{sum[0], sum[1], sum[2], sum[3]};
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++)
+            if (n + i < a.n_rows) out[i] = sum[i];
     }
 }

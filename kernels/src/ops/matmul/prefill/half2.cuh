@@ -9,12 +9,14 @@
 #include "epilogue.cuh"
 #include "weights.cuh"
 
-// The f16 in the high bits of a register, times 2^-112, as f32: two integer instructions, where the conversion runs at a
-// quarter of the rate. Infinity and NaN become large numbers: rows of x that hold them have the scale NaN.
+// The f16 in the high bits of a register, times 2^-112, as f32: two integer instructions. The conversion takes the place of
+// four; so one half of a pair is converted and the other shifted, and neither unit waits for the other. Infinity and NaN
+// become large numbers: rows of x that hold them have the scale NaN.
 DEVICE float high_half_small(u32 v) { return f32_from_bits((u32)((s32)v >> 3) & 0x8fffe000); }
-// Block scales carry 2^96 of the missing 2^112, so that the largest f16 stays finite; the rest is put back at the end.
+// Block scales carry 2^96 of the missing 2^112, so that the largest f16 stays finite; sums are 2^-16 of what they should be.
 static constexpr float SCALE_UP = 79228162514264337593543950336.0f;
-static constexpr float REST_UP = 65536.0f;
+static constexpr float SUMS_DOWN = 1.0f / 65536.0f;
+static constexpr float SUMS_UP = 65536.0f;
 
 // The pairs of 32 weights and their scale.
 template <class W> struct HalfBlock {
@@ -88,7 +90,7 @@ template <class W> struct HalfTile {
 
     struct Memory {
         u32 x[16 * STRIDE], w[16 * STRIDE];
-        float scales[64];
+        float scales[64], scales_up[64];
     };
     struct Staged {
         u32x4 x[4], codes[LOADS];
@@ -139,7 +141,8 @@ template <class W> struct HalfTile {
         float scale = HalfBlock<W>::pairs(s.codes, s.scale, pairs);
 #pragma unroll
         for (u32 i = 0; i < 16; i++) m.w[i * STRIDE + tid] = pairs[i];
-        m.scales[tid] = scale * SCALE_UP;
+        m.scales[tid] = scale * SUMS_DOWN;
+        m.scales_up[tid] = scale * SCALE_UP;
     }
 
     // A thread's eight tokens, and rows, are four and four, 32 apart: 16-byte loads of a warp then meet no bank twice.
@@ -153,13 +156,16 @@ template <class W> struct HalfTile {
         u32 part[8][8];
         const u32* x = m.x + thread_idx() / 8 * 4;
         const u32* w = m.w + thread_idx() % 8 * 4;
+        // The first products need no zeros to be added to.
+        u32 xs[8], ws[8];
+        eight(xs, x);
+        eight(ws, w);
 #pragma unroll
         for (u32 i = 0; i < 8; i++)
 #pragma unroll
-            for (u32 j = 0; j < 8; j++) part[i][j] = 0;
-#pragma unroll 4
-        for (u32 k = 0; k < 16; k++) {
-            u32 xs[8], ws[8];
+            for (u32 j = 0; j < 8; j++) part[i][j] = mul_f16x2(xs[i], ws[j]);
+#pragma unroll 5
+        for (u32 k = 1; k < 16; k++) {
             eight(xs, x + k * STRIDE);
             eight(ws, w + k * STRIDE);
 #pragma unroll
@@ -167,14 +173,14 @@ template <class W> struct HalfTile {
 #pragma unroll
                 for (u32 j = 0; j < 8; j++) part[i][j] = fma_f16x2(xs[i], ws[j], part[i][j]);
         }
-        const float* scales = m.scales + thread_idx() % 8 * 4;
+        u32 scales = thread_idx() % 8 * 4;
 #pragma unroll
         for (u32 j = 0; j < 8; j++) {
-            float scale = scales[j / 4 * 32 + j % 4];
+            float up = m.scales_up[scales + j / 4 * 32 + j % 4], scale = m.scales[scales + j / 4 * 32 + j % 4];
 #pragma unroll
             for (u32 i = 0; i < 8; i++) {
-                float both = high_half_small(part[i][j] << 16) + high_half_small(part[i][j]);
-                sums[i][j] = fma(both, scale, sums[i][j]);
+                float sum = fma(f16_to_f32((u16)part[i][j]), scale, sums[i][j]);
+                sums[i][j] = fma(high_half_small(part[i][j]), up, sum);
             }
         }
     }
@@ -203,7 +209,7 @@ template <class W> struct HalfTile {
             for (u32 j = 0; j < 8; j += 4) {
                 float four[4];
 #pragma unroll
-                for (u32 e = 0; e < 4; e++) four[e] = sums[i][j + e] * REST_UP;
+                for (u32 e = 0; e < 4; e++) four[e] = sums[i][j + e] * SUMS_UP;
                 put_four(a, sink, place.token + tid / 8 * 4 + i / 4 * 32 + i % 4, place.row + tid % 8 * 4 + j * 8, four);
             }
         }

@@ -228,10 +228,3 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
         }
     }
 };
-
-#define MMA_KERNEL(name, min_blocks, format, tokens, rows, warps_t, warps_n, stages)                                          \
-    KERNEL(32 * warps_t * warps_n, min_blocks, name, PREFILL_PARAMS) {                                                         \
-        DYNAMIC_SHARED(u8, shared);                                                                                            \
-        PrefillArgs args = PREFILL_ARGS;                                                                                       \
-        MmaTile<format, tokens, rows, warps_t, warps_n, stages>(args, shared).run();                                           \
-    }

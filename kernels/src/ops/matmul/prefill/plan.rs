@@ -9,6 +9,9 @@ const SEGMENT_COLS_MIN: usize = 512;
 /// What the sums of segments may take: one wave of 64 x 64 tiles on an H200 takes 2.1 MiB.
 pub const PARTIALS_BYTES_MAX: usize = 16 << 20;
 
+/// The kernel that adds the sums of segments has a row of blocks for each token.
+const GRID_Y_MAX: usize = 65535;
+
 /// The shape of a block's tile, and the kernels that have it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tile {
@@ -155,7 +158,7 @@ pub fn plan(target: Target, shape: Shape) -> Plan {
     let padded = padded_tokens(target.arch, shape.n_tokens);
     let n_segments = n_segments(target, shape.n_rows, shape.padded_cols);
     let partials_bytes = n_segments * shape.n_tokens * shape.n_rows * size_of::<f32>();
-    let may_split = n_segments > 1 && partials_bytes <= PARTIALS_BYTES_MAX;
+    let may_split = n_segments > 1 && partials_bytes <= PARTIALS_BYTES_MAX && shape.n_tokens <= GRID_Y_MAX;
     let mut best: Option<(f64, Plan)> = None;
     for tile in tiles {
         let shared_bytes = tile.shared_bytes[is_quantised as usize];

@@ -1,8 +1,8 @@
 //! The driver's symbols as they are, found in the libcuda.so that cargo just built, and PTX that names kernels of
-//! kernels/basics.cu.
-#![allow(dead_code)]
+//! the folder kernels.
 
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::process::Command;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -48,33 +48,75 @@ macro_rules! ok {
     };
 }
 
-/// True when the emulator has kernels. Without clang there is nothing to test, which is said, or refused when
-/// LICHEN_REQUIRE_CUDA is set.
-pub fn has_kernels() -> bool {
-    let rc = call!(cuInit: fn(u32), 0);
-    if rc == 0 {
-        return true;
-    }
+/// The devices of these tests: ordinal and capability.
+pub const DEVICES: [(c_int, u32); 5] = [(0, 53), (1, 72), (2, 80), (3, 87), (4, 90)];
+
+/// True when the emulator is there, with kernels. Without clang there is nothing to test, which is said, or refused where
+/// LICHEN_REQUIRE_CUDA is set; a machine's own driver is not what these tests are about.
+pub fn is_ready() -> bool {
+    static READY: OnceLock<bool> = OnceLock::new();
+    *READY.get_or_init(|| {
+        if std::env::var_os("LICHEN_EMULATOR_DEVICES").is_none() {
+            std::env::set_var("LICHEN_EMULATOR_DEVICES", "53,72,80,87,90");
+        }
+        let rc = call!(cuInit: fn(u32), 0);
+        if rc != 0 {
+            assert!(std::env::var_os("LICHEN_REQUIRE_CUDA").is_none(), "cuInit: {}", error_string(rc));
+            eprintln!("NOT RUN: {}", error_string(rc));
+            return false;
+        }
+        let mut name = [0 as c_char; 64];
+        ok!(cuDeviceGetName: fn(*mut c_char, c_int, c_int), name.as_mut_ptr(), 64, 0);
+        // SAFETY:
+        // - The driver ends the name with a zero byte.
+        let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy();
+        let is_emulated = name.starts_with("Lichen emulated");
+        if !is_emulated {
+            eprintln!("NOT RUN: the driver is {name}'s, not the emulator");
+        }
+        is_emulated
+    })
+}
+
+pub fn error_string(code: u32) -> String {
     let mut text: *const c_char = ptr::null();
-    call!(cuGetErrorString: fn(u32, *mut *const c_char), rc, &mut text);
+    call!(cuGetErrorString: fn(u32, *mut *const c_char), code, &mut text);
+    if text.is_null() {
+        return format!("error {code}");
+    }
     // SAFETY:
     // - The driver's strings are constants.
-    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    assert!(std::env::var_os("LICHEN_REQUIRE_CUDA").is_none(), "not run: {text}");
-    eprintln!("not run: {text}");
-    false
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// True in the process that [`child`] started for this test.
+pub fn is_child(test: &str) -> bool {
+    std::env::var("LICHEN_TEST_AGAIN").is_ok_and(|name| name == test)
+}
+
+/// Runs a test of this program again with other variables: the emulator reads its environment once, and some of what it
+/// promises ends the process. Gives whether it succeeded, and what it wrote.
+pub fn child(test: &str, variables: &[(&str, &str)]) -> (bool, String) {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", test, "--nocapture"]).env("LICHEN_TEST_AGAIN", test).envs(variables.iter().copied());
+    let output = command.output().expect("this program starts");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
 /// A device with its context current on this thread.
-pub struct Device;
+#[derive(Clone, Copy)]
+pub struct Device {
+    pub arch: u32,
+}
 
 impl Device {
     pub fn open(ordinal: c_int) -> Device {
-        ok!(cuInit: fn(u32), 0);
+        assert!(is_ready());
         let mut context = 0usize;
         ok!(cuDevicePrimaryCtxRetain: fn(*mut usize, c_int), &mut context, ordinal);
         ok!(cuCtxSetCurrent: fn(usize), context);
-        Device
+        Device { arch: DEVICES[ordinal as usize].1 }
     }
 
     pub fn alloc(&self, bytes: usize) -> u64 {
@@ -85,9 +127,13 @@ impl Device {
 
     pub fn upload<T: bytemuck::Pod>(&self, values: &[T]) -> u64 {
         let pointer = self.alloc(std::mem::size_of_val(values));
-        let from = values.as_ptr().cast();
-        ok!(cuMemcpyHtoD_v2: fn(u64, *const c_void, usize), pointer, from, std::mem::size_of_val(values));
+        self.write(pointer, values);
         pointer
+    }
+
+    pub fn write<T: bytemuck::Pod>(&self, to: u64, values: &[T]) {
+        let from = values.as_ptr().cast();
+        ok!(cuMemcpyHtoD_v2: fn(u64, *const c_void, usize), to, from, std::mem::size_of_val(values));
     }
 
     pub fn download<T: bytemuck::Pod>(&self, from: u64, n: usize) -> Vec<T> {
@@ -109,13 +155,19 @@ impl Device {
         module
     }
 
-    /// A kernel of basics.cu for `arch`; `params` are the types of its parameters in the PTX.
-    pub fn kernel(&self, arch: u32, name: &str, params: &str) -> usize {
-        let module = self.load(&ptx(arch, name, params));
+    /// A kernel for the device's architecture; `params` are the types of its parameters in the PTX.
+    pub fn kernel(&self, name: &str, params: &str) -> usize {
+        let module = self.load(&ptx(self.arch, name, params));
         let name = CString::new(name).expect("no zero byte");
         let mut function = 0;
         ok!(cuModuleGetFunction: fn(*mut usize, usize, *const c_char), &mut function, module, name.as_ptr());
         function
+    }
+
+    /// Launches and waits; both must succeed.
+    pub fn run(&self, function: usize, grid: u32, block: u32, shared: u32, args: &[Arg]) {
+        assert_eq!(self.launch(function, grid, block, shared, args), 0);
+        ok!(cuCtxSynchronize: fn(),);
     }
 
     pub fn launch(&self, function: usize, grid: u32, block: u32, shared: u32, args: &[Arg]) -> u32 {
