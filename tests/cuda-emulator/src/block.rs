@@ -11,7 +11,7 @@ use std::ptr;
 use corosensei::Yielder;
 
 use crate::copies::Copies;
-use crate::fiber::{Fibers, Pause, N_MAX};
+use crate::fiber::{pause, Fibers, Pause, N_MAX};
 use crate::foreign::{self, Calls, Collective, Head};
 use crate::launch::Launch;
 use crate::order::{Random, Ready};
@@ -175,6 +175,7 @@ pub unsafe fn run(worker: *mut Worker, launch: &Launch, index: [u32; 3], seed: u
         let threads = (*worker).threads.as_mut_ptr();
         while let Some(i) = (*worker).ready.pop() {
             let thread = threads.add(usize::from(i));
+            (*thread).state = State::Running;
             *slot = thread.cast();
             let pause = (*worker).fibers.resume(usize::from(i));
             match pause {
@@ -260,18 +261,6 @@ fn deadlock(worker: &Worker) -> String {
     format!("no thread can go on: {}", list.join(", "))
 }
 
-/// Gives the processor back until another thread releases this one.
-#[inline]
-unsafe fn wait(thread: *mut Thread, state: State) {
-    // SAFETY:
-    // - The yielder is that of the fiber that runs here.
-    unsafe {
-        (*thread).state = state;
-        (*(*thread).yielder).suspend(Pause::Waiting);
-        (*thread).state = State::Running;
-    }
-}
-
 unsafe extern "C" fn sync_block(head: *mut Head) {
     let thread: *mut Thread = head.cast();
     // SAFETY:
@@ -279,11 +268,12 @@ unsafe extern "C" fn sync_block(head: *mut Head) {
     unsafe {
         let worker = (*thread).worker;
         if (*worker).n_exited > 0 {
-            fail(thread, worker, &format!("reached sync_block after {} threads left the kernel", (*worker).n_exited));
+            fail_late(thread, worker);
         }
         (*worker).n_at_barrier += 1;
         if (*worker).n_at_barrier < (*worker).block.dim {
-            return wait(thread, State::AtBarrier);
+            (*thread).state = State::AtBarrier;
+            return pause(thread, Pause::Waiting);
         }
         (*worker).n_at_barrier = 0;
         let (n, me) = ((*worker).block.dim, (*thread).head.index);
@@ -301,15 +291,17 @@ unsafe extern "C" fn warp(head: *mut Head, collective: *const Collective, slot: 
         let warp: *mut Warp = (*worker).warps.as_mut_ptr().add((index / WARP) as usize);
         if (*warp).n_arrived == 0 {
             (*warp).collective = collective;
-            check_whole(thread, worker, collective);
+            if (*worker).n_exited > 0 || (*worker).block.dim % WARP != 0 {
+                check_whole(thread, worker, collective);
+            }
         } else if (*warp).collective != collective {
-            let (mine, theirs) = ((*collective).name(), (*(*warp).collective).name());
-            fail(thread, worker, &format!("reached {mine} while lanes of its warp wait at {theirs}"));
+            fail_mixed(thread, worker, collective, (*warp).collective);
         }
         (*warp).slots[(index % WARP) as usize] = slot;
         (*warp).n_arrived += 1;
         if (*warp).n_arrived < WARP {
-            return wait(thread, State::AtCollective);
+            (*thread).state = State::AtCollective;
+            return pause(thread, Pause::Waiting);
         }
         (*warp).n_arrived = 0;
         ((*collective).combine)((*warp).slots.as_ptr());
@@ -317,7 +309,37 @@ unsafe extern "C" fn warp(head: *mut Head, collective: *const Collective, slot: 
     }
 }
 
+// The sentences are made elsewhere: a function that can fail with one has a frame, and cannot end in a jump to `pause`.
+
+#[cold]
+#[inline(never)]
+unsafe fn fail_late(thread: *mut Thread, worker: *mut Worker) -> ! {
+    // SAFETY:
+    // - As in `sync_block`.
+    unsafe {
+        fail(thread, worker, &format!("reached sync_block after {} threads left the kernel", (*worker).n_exited));
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn fail_mixed(
+    thread: *mut Thread,
+    worker: *mut Worker,
+    mine: *const Collective,
+    theirs: *const Collective,
+) -> ! {
+    // SAFETY:
+    // - As in `warp`; collectives are constants of the compiled kernels.
+    unsafe {
+        let (mine, theirs) = ((*mine).name(), (*theirs).name());
+        fail(thread, worker, &format!("reached {mine} while lanes of its warp wait at {theirs}"));
+    }
+}
+
 /// A collective is for 32 lanes that are all there.
+#[cold]
+#[inline(never)]
 unsafe fn check_whole(thread: *mut Thread, worker: *mut Worker, collective: *const Collective) {
     // SAFETY:
     // - As in `warp`.

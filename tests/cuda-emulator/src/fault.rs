@@ -13,7 +13,7 @@ use std::sync::Once;
 use crate::block::{self, Thread, Worker};
 use crate::environment::environment;
 use crate::error::Error;
-use crate::fiber::Pause;
+use crate::fiber::{self, Pause};
 use crate::{foreign, memory};
 
 const SIGNALS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
@@ -193,7 +193,7 @@ unsafe extern "C" fn land() -> ! {
     // - The fiber of the slot's thread runs here, and is never resumed.
     unsafe {
         let thread: *mut Thread = (*foreign::thread_slot()).cast();
-        (*(*thread).yielder).suspend(Pause::Faulted);
+        fiber::pause(thread, Pause::Faulted);
     }
     std::process::abort()
 }
