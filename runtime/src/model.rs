@@ -72,6 +72,16 @@ impl Model {
     /// Takes every tensor the configuration implies from `source`; shapes are checked there. On a GPU each is copied to the
     /// device and its pages are given back before the next is read.
     pub fn load(source: &ModelSource, device: &Device) -> Result<Model> {
+        match device {
+            Device::Cpu(_) => Model::assemble_from(source, device),
+            Device::Cuda(cuda) => {
+                let (bytes, _) = Model::planned_gpu_bytes(source)?;
+                cuda.with_arena(bytes, || Model::assemble_from(source, device))
+            }
+        }
+    }
+
+    fn assemble_from(source: &ModelSource, device: &Device) -> Result<Model> {
         let shrink = tables_shrink(source)?;
         let mut upload = Upload::new(device)?;
         let mut model = assemble(

@@ -46,6 +46,15 @@ impl Session {
     /// # Errors
     /// The device has no room.
     pub fn new(model: Arc<Model>, device: Arc<Device>, plan: &MemoryPlan) -> Result<Session> {
+        match &*device.clone() {
+            Device::Cpu(_) => Session::allocate(model, device, plan),
+            Device::Cuda(cuda) => {
+                cuda.with_arena(plan.session_gpu_bytes(), || Session::allocate(model, device, plan))
+            }
+        }
+    }
+
+    fn allocate(model: Arc<Model>, device: Arc<Device>, plan: &MemoryPlan) -> Result<Session> {
         let (config, limits) = (&model.config, plan.limits);
         assert!(limits.context > 0 && limits.chunk > 0 && limits.logit_rows > 0);
         let rope = |theta, scale| RopeTable::new(&device, limits.context, config.head_dim, theta, scale);

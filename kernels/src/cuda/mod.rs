@@ -18,6 +18,7 @@ mod module;
 mod pack;
 mod packed;
 mod ptx;
+mod scope;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -191,11 +192,6 @@ impl Cuda {
     /// prepared. Other threads wait with their work.
     pub fn time_ms(&self, record: &mut dyn FnMut()) -> Result<f32, DeviceError> {
         graph::time_ms(self, record)
-    }
-
-    /// Device memory, not initialised.
-    pub fn alloc(&self, bytes: usize) -> Result<Allocation, DeviceError> {
-        Allocation::new(self, bytes)
     }
 
     /// Page-locked host memory, zeroed.

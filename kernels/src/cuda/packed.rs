@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{pack, Allocation, Cuda, DeviceError, PinnedBytes};
+use super::{pack, Allocation, Arena, Cuda, DeviceError, PinnedBytes};
 use crate::formats::Format;
 use crate::matrix::{Matrix, SharedBytes};
 
@@ -27,10 +27,10 @@ impl PackedMatrix {
         self.codes.len_bytes() + self.scales.as_ref().map_or(0, |s| s.len_bytes())
     }
 
-    /// Bytes both planes of such a matrix take.
+    /// Bytes both planes of such a matrix take of an arena.
     pub fn planned_bytes(format: Format, rows: usize, cols: usize) -> usize {
         let (codes, scales) = pack::plane_bytes(format, rows, cols);
-        codes + scales
+        Arena::padded(codes) + Arena::padded(scales)
     }
 
     /// Copies a matrix of the host to the device through `staging`; `on_rows_done` hears of the rows that need not be kept.

@@ -8,7 +8,7 @@ use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::ops::sampling::TopK;
 use lichen_kernels::{Format, Step};
 
-use super::{widest_input, widest_output, ActivationSizes, Limits, MemoryPlan, ModelBytes, Place, PROGRAM_BYTES};
+use super::{widest_input, widest_output, ActivationSizes, Item, Limits, MemoryPlan, ModelBytes, Place, PROGRAM_BYTES};
 use crate::kv_cache::KvCache;
 use crate::model_config::ModelConfig;
 use crate::sampler::{Sampler, SamplerConfig};
@@ -18,6 +18,8 @@ impl MemoryPlan {
     /// The same on a GPU. `model.heap` is what the host holds while weights are converted on the way.
     pub fn on_gpu(config: &ModelConfig, model: ModelBytes, limits: Limits, cuda: &Cuda) -> Self {
         use Place::{Device, Host};
+        // Keys and values of every layer, and some thirty other buffers, each rounded up.
+        let rounding = Arena::padded(1) * (4 * config.n_layers + 32);
         let (local, global) = KvCache::size_bytes(config, limits.kv_format, limits.context, limits.chunk);
         let n = ActivationSizes::new(config, &limits);
         let streams = Residual::n_elements(true, limits.chunk, config.dim);
@@ -30,7 +32,7 @@ impl MemoryPlan {
         MemoryPlan::of(
             limits,
             [
-                ("weights, gpu", model.device, Device),
+                (WEIGHTS, model.device, Device),
                 ("kv cache, local layers", local, Device),
                 ("kv cache, global layers", global, Device),
                 ("activations", activations, Device),
@@ -39,8 +41,8 @@ impl MemoryPlan {
                 ("rope tables", 2 * RopeTable::size_bytes(limits.context, config.head_dim), Device),
                 ("logits, gpu", device_logits, Device),
                 ("sampling workspace", TopK::device_bytes(config.vocab_size), Device),
-                ("tokens and positions", 2 * Step::size_bytes(limits.chunk), Device),
-                ("adapters", model.adapters, Device),
+                ("tokens and rounding", 2 * Step::size_bytes(limits.chunk) + rounding, Device),
+                (ADAPTERS, model.adapters, Device),
                 ("upload buffer", STAGING_BYTES, Host),
                 ("largest converted weight", model.heap, Host),
                 ("logits, host", logits, Host),
@@ -50,6 +52,18 @@ impl MemoryPlan {
             ]
             .into_iter(),
         )
+    }
+}
+
+/// What is not a session's own.
+const WEIGHTS: &str = "weights, gpu";
+const ADAPTERS: &str = "adapters";
+
+impl MemoryPlan {
+    /// Device bytes that each session takes.
+    pub(crate) fn session_gpu_bytes(&self) -> usize {
+        let shared = |item: &Item| item.name == WEIGHTS || item.name == ADAPTERS;
+        self.items.iter().filter(|i| i.place == Place::Device && !shared(i)).map(|i| i.bytes).sum()
     }
 }
 

@@ -146,7 +146,13 @@ fn check_exactly(device: &Device, format: Format, t: usize, n: usize, k: usize, 
         let bound = e.bound + (want.abs() + e.value.abs()) * 2f64.powi(-23);
         assert!(error <= bound, "{case} [{row}, {column}]: {got}, model {want}, off {error} > {bound}");
         let off = (e.value - e.exact).abs();
-        assert!(off <= e.rounding, "{case} [{row}, {column}]: model {}, exact {}, {off} > {}", e.value, e.exact, e.rounding);
+        assert!(
+            off <= e.rounding,
+            "{case} [{row}, {column}]: model {}, exact {}, {off} > {}",
+            e.value,
+            e.exact,
+            e.rounding
+        );
     }
 }
 
@@ -182,7 +188,8 @@ fn nan_and_infinity_reach_their_row_alone() {
                 x[4 * k + 77] = bad;
                 let got = product(&device, &weights, &x, None);
                 for (i, row) in got.chunks_exact(n).enumerate() {
-                    let all = if i == 4 { row.iter().all(|y| !y.is_finite()) } else { row.iter().all(|y| y.is_finite()) };
+                    let all =
+                        if i == 4 { row.iter().all(|y| !y.is_finite()) } else { row.iter().all(|y| y.is_finite()) };
                     assert!(all, "{} {format} {bad}: row {i}: {row:?}", name(&device));
                 }
             }

@@ -143,6 +143,22 @@ fn the_nanos_kernels_on_a_newer_device() {
     assert!(info["device"].as_str().expect("a device").contains("sm_53"), "{}", info["device"]);
 }
 
+/// A board needs a while to make machine code of the kernels: it says so, once.
+#[test]
+fn the_first_start_compiles_and_the_second_does_not() {
+    if !has_kernels() {
+        return;
+    }
+    let cache = TempFile::new();
+    let machine = any_machine().with("LICHEN_CACHE_DIR", cache.path());
+    let starts = [(); 2].map(|()| machine.lichen(&["info", "--device", "cuda"]));
+    for start in &starts {
+        assert_eq!(start.code, Some(0), "{}", start.stderr);
+    }
+    assert!(starts[0].stderr.contains("compiling CUDA kernels"), "{}", starts[0].stderr);
+    assert!(!starts[1].stderr.contains("compil"), "{}", starts[1].stderr);
+}
+
 #[test]
 fn info_names_the_device() {
     if !has_kernels() {

@@ -97,6 +97,8 @@ impl Machine {
             command.env_remove("LD_LIBRARY_PATH");
         } else if !is_machine() {
             command.env("LD_LIBRARY_PATH", programs::cuda_emulator().parent().expect("a folder"));
+            // Not among what a real driver made.
+            command.env("LICHEN_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/cuda-cache"));
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().expect("the program starts");
@@ -113,8 +115,7 @@ impl Machine {
     }
 }
 
-/// Every way the kernels of one architecture can be run here: (what is run, where). None where the machine's device is
-/// older than the architecture.
+/// A device that runs the kernels of one architecture. None where this machine's is older than that.
 pub fn machine_of(arch: u32) -> Option<Machine> {
     if !is_machine() {
         return Some(Machine::emulated(&[arch]));
@@ -137,7 +138,7 @@ pub fn fixture(name: &str) -> String {
     lichen_tests::fixture(name).to_str().expect("a UTF-8 path").to_string()
 }
 
-/// A new file name; what is there is removed when the value goes.
+/// A new name for a file or a folder; what is there is removed when the value goes.
 pub struct TempFile(pub PathBuf);
 
 impl TempFile {
@@ -154,6 +155,6 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.0).or_else(|_| std::fs::remove_dir_all(&self.0));
     }
 }

@@ -38,9 +38,11 @@ DEVICE u32x4 mma_halves(u32x2 codes, float scale) {
 }
 
 // Rows of a tile: positions base .. base + KEYS of one plane, zeros for those outside `first..=last`. Halves are there after
-// a wait, int8 at once; both after a barrier.
+// a wait, int8 at once; both after a barrier. int8 codes are multiplied by their scales, or where `tile_scales` is not null
+// left as they are, exact, beside the scales.
 template <int FORMAT, int DIM, int KEYS>
-DEVICE void mma_load(const MmaArgs& a, u16* tile, const u8* cells, const float* scales, u32 base, u32 first, u32 last) {
+DEVICE void mma_load(const MmaArgs& a, u16* tile, float* tile_scales, const u8* cells, const float* scales, u32 base,
+                     u32 first, u32 last) {
     const u32 CHUNKS = DIM / 8;
     u64 plane = (u64)block_y() * a.n_slots;
     u32 base_slot = base % a.n_slots;
@@ -58,8 +60,14 @@ DEVICE void mma_load(const MmaArgs& a, u16* tile, const u8* cells, const float* 
         if (FORMAT == KV_F16) {
             copy_async(to, (const u16*)cells + vector * a.dim + from, is_there);
         } else {
-            u32x2 codes = *(const u32x2*)(cells + vector * a.dim + from);
-            *(u32x4*)to = mma_halves(codes, is_there ? scales[vector] : 0.0f);
+            u32x2 codes = {0, 0};
+            float scale = 0.0f;
+            if (is_there) {
+                codes = *(const u32x2*)(cells + vector * a.dim + from);
+                scale = scales[vector];
+            }
+            if (tile_scales && chunk == 0) tile_scales[row] = scale;
+            *(u32x4*)to = mma_halves(codes, tile_scales ? 1.0f : scale);
         }
     }
     if (FORMAT == KV_F16) copy_async_commit();
@@ -111,6 +119,16 @@ template <int DIM, int KEYS> DEVICE void mma_scores(MmaRows<DIM, KEYS>& m, u16* 
             mma_f16(m.scores[2 * n], a, b0);
             mma_f16(m.scores[2 * n + 1], a, b1);
         }
+    }
+}
+
+// The scores of int8 keys, by the keys' scales.
+template <int DIM, int KEYS> DEVICE void mma_scale_scores(MmaRows<DIM, KEYS>& m, const float* tile_scales) {
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++) {
+        u32x2 pair = *(const u32x2*)(tile_scales + n * 8 + (lane_idx() & 3) * 2);
+#pragma unroll
+        for (int i = 0; i < 4; i++) m.scores[n][i] *= f32_from_bits(i % 2 ? pair.y : pair.x);
     }
 }
 
@@ -193,7 +211,7 @@ template <int DIM, int KEYS> DEVICE void mma_write(const MmaArgs& a, MmaRows<DIM
     }
 }
 
-template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& a, u16* shared) {
+template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& a, u16* shared, float* key_scales) {
     u16 *queries = shared, *keys = shared + MMA_ROWS * DIM, *values = keys + KEYS * DIM;
     u32 per_kv = a.per_kv, total = a.n_rows * per_kv, first = block_x() * MMA_ROWS;
     u32 position = *a.position;
@@ -220,22 +238,23 @@ template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& 
         for (int i = 0; i < 4; i++) m.out[n][i] = 0.0f;
 
     u32 base = block_from / KEYS * KEYS;
-    mma_load<FORMAT, DIM, KEYS>(a, keys, a.key_cells, a.key_scales, base, block_from, block_until);
+    mma_load<FORMAT, DIM, KEYS>(a, keys, key_scales, a.key_cells, a.key_scales, base, block_from, block_until);
     mma_load_queries<DIM>(a, queries, first, total, per_kv, a.scale * LOG2_E);
     for (; base <= block_until; base += KEYS) {
         // Nothing to do for a warp whose rows see none of the tile: the others may.
         bool is_seen = base <= last_until && base + KEYS > first_from;
         if (FORMAT == KV_F16) copy_async_wait<0>();
         sync_block();
-        mma_load<FORMAT, DIM, KEYS>(a, values, a.value_cells, a.value_scales, base, block_from, block_until);
+        mma_load<FORMAT, DIM, KEYS>(a, values, nullptr, a.value_cells, a.value_scales, base, block_from, block_until);
         if (is_seen) {
             mma_scores(m, queries, keys);
+            if (FORMAT == KV_I8) mma_scale_scores(m, key_scales);
             mma_softmax(m, base, base < last_from || base + KEYS - 1 > first_until);
         }
         if (FORMAT == KV_F16) copy_async_wait<0>();
         sync_block();
         if (base + KEYS <= block_until)
-            mma_load<FORMAT, DIM, KEYS>(a, keys, a.key_cells, a.key_scales, base + KEYS, block_from, block_until);
+            mma_load<FORMAT, DIM, KEYS>(a, keys, key_scales, a.key_cells, a.key_scales, base + KEYS, block_from, block_until);
         if (is_seen) mma_values(m, values);
     }
     mma_write(a, m, first, total, per_kv);
@@ -248,9 +267,10 @@ template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& 
            const float* value_scales, const u32* position, float scale, u32 window, u32 n_rows, u32 n_heads, u32 per_kv,       \
            u32 dim, u32 n_slots) {                                                                                             \
         DYNAMIC_SHARED(u16, shared);                                                                                           \
+        SHARED(float, tile_key_scales, FORMAT == KV_I8 ? KEYS : 1);                                                            \
         MmaArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position,                            \
                         scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                            \
-        prefill_mma<FORMAT, DIM, KEYS>(args, shared);                                                                          \
+        prefill_mma<FORMAT, DIM, KEYS>(args, shared, FORMAT == KV_I8 ? tile_key_scales : nullptr);                             \
     }
 
 PREFILL_MMA_KERNEL(KV_F16, 64, 64, attention_mma_f16_64)

@@ -8,6 +8,9 @@
 //!   the integer sum is exact. Blocks are added in order of k: `acc = fma(sum as f32, w_scale * x_scale, acc)`.
 //! - Float weights and NF4: [`crate::simd::dot`] in f32, whatever the storage; an NF4 weight is `level * absmax`, rounded
 //!   once.
+//!
+//! On a GPU that contract is the decode's alone, and its T is up to eight. More rows go to the prefill, where activations
+//! and weights are 16-bit floats; among those the bits again do not depend on T. F32 weights never do.
 
 mod cpu;
 mod cuda;

@@ -60,11 +60,6 @@ impl Residual {
         self.x[self.current].view([n_rows, self.dim])
     }
 
-    /// The same, to be changed in place.
-    pub(crate) fn stream_mut(&mut self, n_rows: usize) -> ViewMut<'_, f32, 2> {
-        self.x[self.current].view_mut([n_rows, self.dim])
-    }
-
     /// (n_rows, D); `None` when nothing is pending.
     pub(crate) fn pending(&self, n_rows: usize) -> Option<View<'_, f32, 2>> {
         self.is_pending.then(|| self.y.view([n_rows, self.dim]))

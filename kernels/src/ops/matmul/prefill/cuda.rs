@@ -33,8 +33,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, w
             rows.prepare(cuda, weights.padded_cols, workspace, &at);
             prepared = Some(rows.is_bf16);
         }
-        let shape =
-            Shape { format: weights.format, n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
+        let shape = Shape { format: weights.format, n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
         multiply(cuda, plan(target, shape), shape, product, workspace, &at);
     }
 }
@@ -111,10 +110,6 @@ fn multiply(cuda: &Cuda, plan: Plan, shape: Shape, product: &mut Product<'_>, wo
             n_segments.into(),
             weights.absmax_scale.into(),
         ];
-        cuda.launch(
-            "matmul_reduce_segments",
-            LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 },
-            &args,
-        );
+        cuda.launch("matmul_reduce_segments", LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 }, &args);
     }
 }

@@ -1,0 +1,46 @@
+//! The memory plan of a CUDA device against what the device says is gone. Alone in its program: others would allocate too.
+
+#[path = "../cuda-emulator/tests/common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+
+use lichen_kernels::Device;
+use lichen_runtime::memory_plan::{MemoryPlan, ModelBytes, Place};
+use lichen_runtime::model::Model;
+use lichen_runtime::session::Session;
+use lichen_runtime::ModelSource;
+use lichen_tests::models::*;
+use lichen_tests::programs;
+
+#[test]
+fn a_device_gives_what_the_plan_says() {
+    if std::env::var_os(programs::PROGRAMS).is_none() {
+        programs::cuda_emulator();
+    }
+    for device in common::devices().into_iter().map(Arc::new) {
+        let Device::Cuda(cuda) = &*device else { panic!("not a CUDA device") };
+        // Another program may use a real device at the same time.
+        if !cuda.info().is_emulated() {
+            continue;
+        }
+        for name in ["tiny-gemma3", "tiny-gemma3/tiny-gemma3-q8_0.gguf", "tiny-gemma3-nf4"] {
+            let source = ModelSource::open(&fixture(name)).unwrap_or_else(|e| panic!("{e}"));
+            let (weights, _) = Model::planned_gpu_bytes(&source).unwrap_or_else(|e| panic!("{e}"));
+            let free = cuda.free_bytes().unwrap();
+            let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
+            assert_eq!(free - cuda.free_bytes().unwrap(), weights, "{} {name}: weights", device.describe());
+            let bytes = ModelBytes { device: weights, ..ModelBytes::default() };
+            let plan = MemoryPlan::on_gpu(&model.config, bytes, limits(1), cuda);
+            let mut session = Session::new(model, device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"));
+            for token in 3..8 {
+                decode(&mut session, token);
+            }
+            let used = free - cuda.free_bytes().unwrap();
+            let planned = plan.bytes_in(Place::Device);
+            // Where memory is shared the driver counts what is pinned too: logits, candidates, tokens.
+            let pinned = if cuda.info().is_integrated { 4 * 5 * 320 + 1024 } else { 0 };
+            assert!((planned..=planned + pinned).contains(&used), "{} {name}: {used}\n{plan}", device.describe());
+        }
+    }
+}
