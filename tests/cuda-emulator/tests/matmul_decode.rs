@@ -84,3 +84,123 @@ fn every_format_at_awkward_sizes_equals_its_twin_and_is_near_f64() {
         }
     });
 }
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_any_batch() {
+    for_each_arch(|device| {
+        for format in FORMATS {
+            let (t, n, k) = (8, 50, cols(format, 1152));
+            let w = upload(device, &matrix(format, n, k, 1));
+            let x = random(t * k, 1.0, 2);
+            let all = product(device, &w, &x, t, None);
+            for rows in [1, 2, 3, 5, 6] {
+                let got = product(device, &w, &x[k..(1 + rows) * k], rows, None);
+                let what = format!("sm_{} {format}: rows 1..{} of {t}", cuda(device).arch(), 1 + rows);
+                assert_same(&got, &all[n..(1 + rows) * n], &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn many_rows_of_f32_go_through_in_groups() {
+    for_each_arch(|device| {
+        let (t, n, k) = (19, 20, 200);
+        let w = upload(device, &matrix(Format::F32, n, k, 1));
+        let x = random(t * k, 1.0, 2);
+        let got = product(device, &w, &x, t, None);
+        assert_near(&got, &w, &x, None, "F32, 19 rows");
+        assert_same(&got[11 * n..12 * n], &product(device, &w, &x[11 * k..12 * k], 1, None), "row 11 of 19");
+    });
+}
+
+#[test]
+fn rows_longer_than_shared_memory_are_cut_into_chunks() {
+    for_each_arch(|device| {
+        for (format, k) in FORMATS.into_iter().zip([29568, 29568, 29568, 18944, 18944, 18944]) {
+            for t in [1, 2] {
+                let what = format!("sm_{} {format}, K {k}, T {t}", cuda(device).arch());
+                let w = upload(device, &matrix(format, 9, k, 3));
+                let x = random(t * k, 1.0, 4);
+                let got = product(device, &w, &x, t, None);
+                assert_near(&got, &w, &x, None, &what);
+                let splits = twin::splits(cuda(device).n_sms(), format, &[9], k, false);
+                if let Some(want) = twin::product(&w, &x, None, splits) {
+                    assert_same(&got, &want, &what);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn several_products_share_x_in_one_launch_or_by_format() {
+    for_each_arch(|device| {
+        for formats in [[Format::Q8_0; 3], [Format::NF4; 3], [Format::Q8_0, Format::F16, Format::Q4_0]] {
+            let (t, k, rows) = (2, 256, [70, 24, 9]);
+            let weights: Vec<Matrix> =
+                formats.iter().zip(rows).map(|(f, n)| upload(device, &matrix(*f, n, k, n as u64))).collect();
+            let biases: Vec<Vec<f32>> = rows.iter().map(|n| random(*n, 1.0, 5)).collect();
+            let biases: Vec<Option<&[f32]>> = vec![Some(&biases[0]), None, Some(&biases[2])];
+            let x = random(t * k, 1.0, 3);
+            let got = products(device, &weights.iter().collect::<Vec<_>>(), &x, t, &biases);
+            for ((got, w), bias) in got.iter().zip(&weights).zip(&biases) {
+                let what = format!("sm_{} {} of {formats:?}", cuda(device).arch(), w.format());
+                assert_near(got, w, &x, *bias, &what);
+                let shared = if formats[0] == formats[1] { &rows[..] } else { &[w.rows()] };
+                let splits = twin::splits(cuda(device).n_sms(), w.format(), shared, k, false);
+                if let Some(want) = twin::product(w, &x, *bias, splits) {
+                    assert_same(got, &want, &what);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn extremes_neither_overflow_nor_vanish() {
+    for_each_arch(|device| {
+        for format in FORMATS {
+            let (n, k) = (9, 256);
+            let what = |case: &str| format!("sm_{} {format}: {case}", cuda(device).arch());
+            // The largest weights and the largest x of a sign; then x that f16 cannot hold, next to one it can.
+            let largest = upload(
+                device,
+                &decode::encode(format, n, k, &vec![if format == Format::F16 { 6e4 } else { 1e5 }; n * k]),
+            );
+            for x in [1e30f32, -60000.0, 1e-25] {
+                let x = vec![x; k];
+                assert_near(&product(device, &largest, &x, 1, None), &largest, &x, None, &what("constant"));
+            }
+            let w = upload(device, &matrix(format, n, k, 6));
+            for spike in [0, 31, 32, 127, 128, 255] {
+                let mut x = vec![0.0; k];
+                x[spike] = 3.0e5;
+                assert_near(&product(device, &w, &x, 1, None), &w, &x, None, &what("one-hot"));
+                x.fill(1e-3);
+                x[spike] = 2.0e5;
+                assert_near(&product(device, &w, &x, 1, None), &w, &x, None, &what("outlier"));
+            }
+            assert!(product(device, &w, &vec![0.0; k], 1, None).iter().all(|y| *y == 0.0), "{}", what("zeros"));
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = random(2 * k, 1.0, 3);
+                x[77] = bad;
+                let y = product(device, &w, &x, 2, None);
+                assert!(y[..n].iter().all(|y| !y.is_finite()), "{}: {bad} gave {:?}", what("lost"), &y[..n]);
+                assert!(y[n..].iter().all(|y| y.is_finite()), "{}: {bad} reached another row", what("spread"));
+            }
+        }
+    });
+}
+
+#[test]
+fn legal_bytes_that_no_encoder_writes() {
+    for_each_arch(|device| {
+        // -128 in Q8_0 against the largest codes of x: the sum stays inside 32 bits.
+        let block = [&[0x00, 0x3c][..], &[0x80; 32]].concat();
+        let data = lichen_kernels::SharedBytes::from_vec(block.repeat(8));
+        let w = upload(device, &Matrix::new(Format::Q8_0, 1, 256, data));
+        let got = product(device, &w, &[1.0; 256], 1, None);
+        assert_same(&got, &[-128.0 * 256.0], &format!("sm_{}", cuda(device).arch()));
+    });
+}

@@ -117,8 +117,11 @@ struct Family {
     /// Bytes of x in shared memory for a k-tile and a column.
     x_bytes: u32,
     table_bytes: u32,
-    /// For 1, 2, 4 and 8 columns. NF4 has none for 8: beside its table no shared memory is left for so many rows of x.
+    /// For 1, 2, 4 and 8 columns. NF4 has fewer: its table leaves little shared memory for x, and on a Jetson Nano few
+    /// registers for columns.
     kernels: &'static [&'static str],
+    /// Blocks of each that an SM holds at once: what the launch bounds promise of registers.
+    blocks_per_sm: [u32; 4],
 }
 
 macro_rules! kernels {
@@ -132,15 +135,27 @@ macro_rules! kernels {
     };
 }
 
-fn family(format: Format) -> Family {
-    let float = Family { tile_rows: 4, n_warps: 8, x_bytes: 512, table_bytes: 0, kernels: kernels!("f32") };
+fn family(format: Format, arch: u32) -> Family {
+    const NF4: [&str; 3] = ["matmul_decode_nf4_t1", "matmul_decode_nf4_t2", "matmul_decode_nf4_t4"];
+    let float = Family {
+        tile_rows: 4,
+        n_warps: 8,
+        x_bytes: 512,
+        table_bytes: 0,
+        kernels: kernels!("f32"),
+        blocks_per_sm: [3, 2, 2, 2],
+    };
     match format {
-        Format::Q8_0 => Family { x_bytes: 272, kernels: kernels!("q8_0"), ..float },
+        Format::Q8_0 => Family { x_bytes: 272, kernels: kernels!("q8_0"), blocks_per_sm: [4, 3, 2, 2], ..float },
         Format::Q4_0 => Family { tile_rows: 8, x_bytes: 288, kernels: kernels!("q4_0"), ..float },
-        Format::NF4 => {
-            let kernels = &["matmul_decode_nf4_t1", "matmul_decode_nf4_t2", "matmul_decode_nf4_t4"];
-            Family { tile_rows: 8, n_warps: 16, x_bytes: 256, table_bytes: 32 << 10, kernels }
-        }
+        Format::NF4 => Family {
+            tile_rows: 8,
+            n_warps: 16,
+            x_bytes: 256,
+            table_bytes: 32 << 10,
+            kernels: if arch == 53 { &NF4[..2] } else { &NF4 },
+            blocks_per_sm: if arch == 53 { [1; 4] } else { [2, 1, 1, 1] },
+        },
         Format::F32 => float,
         Format::F16 => Family { kernels: kernels!("f16"), ..float },
         Format::BF16 => Family { kernels: kernels!("bf16"), ..float },
@@ -164,7 +179,7 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
     while n_units * splits < cuda.n_sms() * WARPS_PER_SM && splits < f.n_warps && 2 * splits * BATCH <= n_tiles {
         splits *= 2;
     }
-    let blocks_per_sm = blocks_per_sm(cuda.arch(), f, columns);
+    let blocks_per_sm = f.blocks_per_sm[index as usize];
     let room = shared_bytes(cuda, blocks_per_sm) - static_bytes(f, columns) - f.table_bytes;
     let tile_bytes = f.x_bytes * columns;
     let chunk_tiles = if room / tile_bytes >= n_tiles { n_tiles } else { room / tile_bytes / BATCH * BATCH };
@@ -186,23 +201,11 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
     }
 }
 
-/// Blocks that an SM holds at once: what the kernels' launch bounds promise of registers, and one alone where the NF4
-/// table meets the 64 KiB of a Jetson Nano.
-fn blocks_per_sm(arch: u32, f: &Family, columns: u32) -> u32 {
-    match (f.table_bytes > 0, columns) {
-        (true, 1) if arch > 53 => 2,
-        (true, _) => 1,
-        (false, 1) => 3,
-        (false, _) => 2,
-    }
-}
-
 /// Shared memory for each of that many blocks; without an opt-in none has more than 48 KiB.
 fn shared_bytes(cuda: &Cuda, blocks: u32) -> u32 {
     let of_sm = match cuda.arch() {
         53 => 64 << 10,
-        72 => 96 << 10,
-        // The least of the newer ones: sm_86 has 100 KiB and runs the PTX of sm_80.
+        // sm_72 has 96 KiB; the least of the newer ones is sm_86, with 100, which runs the PTX of sm_80.
         _ => 96 << 10,
     };
     // The driver keeps 1 KiB of each block.
@@ -216,7 +219,7 @@ fn static_bytes(f: &Family, columns: u32) -> u32 {
 
 fn launch(cuda: &Cuda, jobs: &[Option<Job>; PRODUCTS_MAX], gate: Option<Activation>, rows: &Rows) {
     let format = jobs[0].as_ref().expect("one product").weights.format;
-    let f = family(format);
+    let f = family(format, cuda.arch());
     let unit_rows = if gate.is_some() { f.tile_rows } else { 2 * f.tile_rows } as usize;
     let n_units = |i: usize, job: &Job| match gate {
         Some(_) if i > 0 => 0,

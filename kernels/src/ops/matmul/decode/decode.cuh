@@ -5,9 +5,10 @@
 // sum depends on the format and `splits` alone: not on T, the other rows, or how K was cut into chunks.
 //
 // A format W gives: TILE_ROWS; N_WARPS of a block; TABLE_BYTES at the head of the dynamic shared memory; X_BYTES of x in
-// shared memory for a k-tile and column; USES_HALF;
-// WHOLE_FOURS (K is a multiple of 4); Lane (a lane's addresses); Loaded (what a lane
-// holds of one k-tile of both tiles of rows); N_SUMS accumulators of a lane and column; and the functions below.
+// shared memory for a k-tile and column; USES_HALF; WHOLE_FOURS (K is a multiple of 4); Lane (a lane's addresses); Loaded
+// (what a lane holds of one k-tile of both tiles of rows); COLUMNS_AHEAD up to which two k-tiles are loaded at once;
+// COLUMNS_UNROLLED up to which they are multiplied side by side; N_SUMS accumulators of a lane and column; and the
+// functions below.
 #pragma once
 #include "common.cuh"
 #include "math.cuh"
@@ -65,7 +66,7 @@ DEVICE MatmulUnit find_unit(const MatmulProduct& p0, const MatmulProduct& p1, co
 // Brings k-tiles `from..to` of the columns into shared memory. All warps.
 template <class W, int columns>
 DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors* factors, bool keep, u8* chunk) {
-    const u32 first = forget(first_column<columns>()), n_columns = count_columns<columns>(in.n_rows);
+    const u32 first = first_column<columns>(), n_columns = count_columns<columns>(in.n_rows);
     const u32 thread = forget(thread_idx());
     for (u32 c = 0; c < n_columns; c++) {
         RowFactors f = factors[c];
@@ -77,28 +78,35 @@ DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors
     }
 }
 
-// The warp's share of k-tiles from..to, which lie in shared memory. `tile` is its next one, wherever that is, and `lane` is
-// there.
+// The warp's share of a chunk. `at` is its next k-tile, in bytes from the chunk's start, and `lane` is there; afterwards `at`
+// counts from the next chunk's start.
 template <class W, int columns>
-DEVICE void multiply_chunk(typename W::Lane& lane, u32& tile, const u8* table, const u8* chunk, u32 from, u32 to, u32 step,
+DEVICE void multiply_chunk(typename W::Lane& lane, u32& at, const u8* table, const u8* chunk, u32 n_tiles, u32 step,
                            float (&sums)[W::N_SUMS][columns]) {
-    const u8* x = chunk + (tile - from) * columns * W::X_BYTES;
-    for (; tile + BATCH <= to; tile += step) {
-        typename W::Loaded w[BATCH];
+    const u32 tile_bytes = columns * W::X_BYTES, end = n_tiles * tile_bytes;
+    // Tiles whose weights are loaded before the first is multiplied, and how the loop over a batch is unrolled: one by one
+    // where many columns take the registers.
+    constexpr u32 ahead = columns <= W::COLUMNS_AHEAD ? BATCH : 1, unroll = columns <= W::COLUMNS_UNROLLED ? BATCH : 1;
+    for (; at + BATCH * tile_bytes <= end; at += step * tile_bytes) {
+#pragma unroll unroll
+        for (u32 first = 0; first < BATCH; first += ahead) {
+            typename W::Loaded w[ahead];
 #pragma unroll
-        for (u32 i = 0; i < BATCH; i++) w[i] = W::load(lane, i);
-        W::advance(lane, step);
+            for (u32 i = 0; i < ahead; i++) w[i] = W::load(lane, first + i);
+            if (first + ahead == BATCH) W::advance(lane, step);
 #pragma unroll
-        for (u32 i = 0; i < BATCH; i++) W::template multiply<columns>(w[i], x + i * columns * W::X_BYTES, table, sums);
-        x += step * columns * W::X_BYTES;
+            for (u32 i = 0; i < ahead; i++) {
+                W::template multiply<columns>(w[i], chunk + at + (first + i) * tile_bytes, table, sums);
+            }
+        }
     }
     // The rest of a batch that the row's end cuts.
-    for (; tile < to; tile++) {
+    for (; at < end; at += tile_bytes) {
         typename W::Loaded w = W::load(lane, 0);
         W::advance(lane, 1);
-        W::template multiply<columns>(w, x, table, sums);
-        x += columns * W::X_BYTES;
+        W::template multiply<columns>(w, chunk + at, table, sums);
     }
+    at -= end;
 }
 
 DEVICE float activate(float x, u32 gate) { return gate == 1 ? gelu_tanh(x) : silu(x); }
@@ -140,6 +148,17 @@ DEVICE void store_unit(const MatmulUnit& u, const float* partial, u32 splits, u3
     }
 }
 
+// What a warp works at in a round of the block: the block's first unit, the warp's own, and which of the unit's warps it is.
+struct Place {
+    u32 first_unit, unit, split;
+};
+
+template <class W> DEVICE Place find_place(u32 round, const MatmulCut& cut) {
+    const u32 warp = forget(thread_idx()) / 32, bits = forget(cut.split_bits);
+    const u32 first = (block_x() + round * grid_x()) * (W::N_WARPS >> bits);
+    return {first, first + (warp >> bits), warp & ((1u << bits) - 1)};
+}
+
 // The kernels' body. The grid's y counts groups of `columns` rows of x. Indices are computed where they are used: registers
 // that hold them through the inner loop are missing there.
 template <class W, int columns>
@@ -153,46 +172,45 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
     compute_row_factors<columns, W::N_WARPS, W::USES_HALF, W::WHOLE_FOURS>(in, factors);
 
     for (u32 round = 0;; round++) {
-        const u32 warp = forget(thread_idx()) / 32, bits = forget(cut.split_bits);
-        const u32 base = (block_x() + round * grid_x()) * (W::N_WARPS >> bits), unit = base + (warp >> bits);
-        if (base >= cut.n_units) break;
         typename W::Lane lane;
+        u32 at_tile;
+        {
+            const Place at = find_place<W>(round, cut);
+            if (at.first_unit >= cut.n_units) break;
+            const u32 unit = at.unit < cut.n_units ? at.unit : at.first_unit;
+            lane = W::lane(find_unit<W>(p0, p1, p2, cut, unit), div_up(in.cols, TILE_K));
+            W::advance(lane, at.split * BATCH);
+            at_tile = at.split * BATCH * columns * W::X_BYTES;
+        }
         float sums[W::N_SUMS][columns];
-        {
-            const u32 n_tiles = div_up(in.cols, TILE_K);
-            u32 tile = (warp & ((1u << bits) - 1)) * BATCH;
-            lane = W::lane(find_unit<W>(p0, p1, p2, cut, unit < cut.n_units ? unit : base), n_tiles);
-            W::advance(lane, tile);
 #pragma unroll
-            for (int i = 0; i < W::N_SUMS; i++) {
+        for (int i = 0; i < W::N_SUMS; i++) {
 #pragma unroll
-                for (int c = 0; c < columns; c++) sums[i][c] = 0.0f;
+            for (int c = 0; c < columns; c++) sums[i][c] = 0.0f;
+        }
+        for (u32 from = 0; from < div_up(in.cols, TILE_K); from += cut.chunk_tiles) {
+            const u32 n_tiles = div_up(forget(in.cols), TILE_K);
+            const u32 to = n_tiles - from < cut.chunk_tiles ? n_tiles : from + cut.chunk_tiles;
+            // A chunk that is all of x stays for the units to come.
+            if (round == 0 || cut.chunk_tiles < n_tiles) {
+                sync_block();
+                fill_chunk<W, columns>(in, from, to, factors, block_x() == 0 && round == 0, chunk);
+                sync_block();
             }
-            for (u32 from = 0; from < n_tiles; from += cut.chunk_tiles) {
-                const u32 to = n_tiles - from < cut.chunk_tiles ? n_tiles : from + cut.chunk_tiles;
-                // A chunk that is all of x stays for the units to come.
-                if (round == 0 || cut.chunk_tiles < n_tiles) {
-                    sync_block();
-                    fill_chunk<W, columns>(in, from, to, factors, block_x() == 0 && round == 0, chunk);
-                    sync_block();
-                }
-                if (unit < cut.n_units) {
-                    multiply_chunk<W, columns>(lane, tile, dynamic, chunk, from, to, BATCH << bits, sums);
-                }
+            if (find_place<W>(round, cut).unit < cut.n_units) {
+                multiply_chunk<W, columns>(lane, at_tile, dynamic, chunk, to - from, BATCH << cut.split_bits, sums);
             }
         }
-        {
-            const u32 warp = forget(thread_idx()) / 32, bits = forget(cut.split_bits);
-            float* own = partial + warp * 2 * W::TILE_ROWS * columns;
-            W::template fold<columns>(sums, own);
-            sync_splits(bits);
-            const u32 unit = (block_x() + round * grid_x()) * (W::N_WARPS >> bits) + (warp >> bits);
-            if (unit < cut.n_units && (warp & ((1u << bits) - 1)) == 0) {
-                store_unit<W, columns>(find_unit<W>(p0, p1, p2, cut, unit), own, 1u << bits, cut.gate, in.n_rows, factors);
-            }
-            // The partial sums are read before the next unit's overwrite them.
-            sync_splits(bits);
+        const Place at = find_place<W>(round, cut);
+        float* own = partial + forget(thread_idx()) / 32 * 2 * W::TILE_ROWS * columns;
+        W::template fold<columns>(sums, own);
+        sync_splits(cut.split_bits);
+        if (at.unit < cut.n_units && at.split == 0) {
+            const MatmulUnit unit = find_unit<W>(p0, p1, p2, cut, at.unit);
+            store_unit<W, columns>(unit, own, 1u << cut.split_bits, forget(cut.gate), in.n_rows, factors);
         }
+        // The partial sums are read before the next unit's overwrite them.
+        sync_splits(cut.split_bits);
     }
 }
 

@@ -35,7 +35,8 @@ template <class E> struct Floats {
     static const u32 TILE_ROWS = 4, ROW_BYTES = 128 * E::BYTES, N_WARPS = 8, TABLE_BYTES = 0;
     // Reads of 16 bytes for eight values.
     static const int READS = E::BYTES / 2;
-    static const int N_SUMS = 4;
+    static const int N_SUMS = 4, COLUMNS_AHEAD = E::BYTES == 4 ? 0 : 1;
+    static const int COLUMNS_UNROLLED = E::BYTES == 4 ? 0 : 2;
     static const u32 X_BYTES = 512;
     static const bool USES_HALF = false, WHOLE_FOURS = false;
 
@@ -53,15 +54,15 @@ template <class E> struct Floats {
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = lane_idx(), row_bytes = n_tiles * ROW_BYTES;
+        const u32 l = forget(lane_idx()), row_bytes = n_tiles * ROW_BYTES;
         const u64 own = (u64)(l / 16) * row_bytes + l % 16 * 8 * E::BYTES;
         return {u.a.codes + (u64)u.tile_a * TILE_ROWS * row_bytes + own,
                 u.b.codes + (u64)u.tile_b * TILE_ROWS * row_bytes + own, 2 * row_bytes};
     }
 
     DEVICE void advance(Lane& l, u32 n_tiles) {
-        l.a += (u64)n_tiles * ROW_BYTES;
-        l.b += (u64)n_tiles * ROW_BYTES;
+        l.a += n_tiles * ROW_BYTES;
+        l.b += n_tiles * ROW_BYTES;
     }
 
     DEVICE Loaded load(const Lane& l, u32 tile) {

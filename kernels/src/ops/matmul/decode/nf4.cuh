@@ -11,7 +11,7 @@
 
 struct Nf4 {
     static const u32 TILE_ROWS = 8, TILE_BYTES = 512, TILE_SCALE_BYTES = 32, N_WARPS = 16, TABLE_BYTES = 32768;
-    static const int N_SUMS = 2;
+    static const int N_SUMS = 2, COLUMNS_AHEAD = 1, COLUMNS_UNROLLED = 1;
     // 128 halves.
     static const u32 X_BYTES = 256;
     static const bool USES_HALF = true, WHOLE_FOURS = true;
@@ -36,17 +36,17 @@ struct Nf4 {
     }
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = lane_idx(), scale = l / 4 * 4 + l % 4 / 2 * 2;
+        const u32 l = forget(lane_idx()), scale = l / 4 * 4 + l % 4 / 2 * 2;
         const u64 a = (u64)u.tile_a * n_tiles, b = (u64)u.tile_b * n_tiles;
         return {u.a.codes + a * TILE_BYTES + l * 16, u.b.codes + b * TILE_BYTES + l * 16,
                 u.a.scales + a * TILE_SCALE_BYTES + scale, u.b.scales + b * TILE_SCALE_BYTES + scale};
     }
 
     DEVICE void advance(Lane& l, u32 n_tiles) {
-        l.a += (u64)n_tiles * TILE_BYTES;
-        l.b += (u64)n_tiles * TILE_BYTES;
-        l.scale_a += (u64)n_tiles * TILE_SCALE_BYTES;
-        l.scale_b += (u64)n_tiles * TILE_SCALE_BYTES;
+        l.a += n_tiles * TILE_BYTES;
+        l.b += n_tiles * TILE_BYTES;
+        l.scale_a += n_tiles * TILE_SCALE_BYTES;
+        l.scale_b += n_tiles * TILE_SCALE_BYTES;
     }
 
     DEVICE Loaded load(const Lane& l, u32 tile) {
@@ -65,8 +65,7 @@ struct Nf4 {
         *(u32x2*)(x + l % 8 / 2 * 64 + l / 8 * 16 + (l & 1) * 8) = four;
     }
 
-    // The levels of the four bytes of a word. `column` is the lane's column of the table, 4 bytes of 128: joined by `|`, so
-    // that Maxwell takes one LOP3 for a byte's address; added, it would take two instructions (3.5 slots a weight, not 3.0).
+    // The levels of the four bytes of a word. `column` is four times the lane: the table's rows have 128 bytes.
     DEVICE void decode(u32 w, const u8* table, u32 column, u32 (&levels)[4]) {
         levels[0] = *(const u32*)(table + ((w << 7 & 0x7f80) | column));
         levels[1] = *(const u32*)(table + ((w >> 1 & 0x7f80) | column));

@@ -9,7 +9,7 @@
 
 struct Q4_0 {
     static const u32 TILE_ROWS = 8, TILE_BYTES = 512, TILE_SCALE_BYTES = 64, N_WARPS = 8, TABLE_BYTES = 0;
-    static const int N_SUMS = 2;
+    static const int N_SUMS = 2, COLUMNS_AHEAD = 4, COLUMNS_UNROLLED = 4;
     // 128 codes of 16 bits; for each block its scale and -8 times the sum of its codes.
     static const u32 X_BYTES = 288;
     static const bool USES_HALF = false, WHOLE_FOURS = true;
@@ -28,17 +28,17 @@ struct Q4_0 {
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = lane_idx(), scale = l * 2;
+        const u32 l = forget(lane_idx()), scale = l * 2;
         const u64 a = (u64)u.tile_a * n_tiles, b = (u64)u.tile_b * n_tiles;
         return {u.a.codes + a * TILE_BYTES + l * 16, u.b.codes + b * TILE_BYTES + l * 16,
                 u.a.scales + a * TILE_SCALE_BYTES + scale, u.b.scales + b * TILE_SCALE_BYTES + scale};
     }
 
     DEVICE void advance(Lane& l, u32 n_tiles) {
-        l.a += (u64)n_tiles * TILE_BYTES;
-        l.b += (u64)n_tiles * TILE_BYTES;
-        l.scale_a += (u64)n_tiles * TILE_SCALE_BYTES;
-        l.scale_b += (u64)n_tiles * TILE_SCALE_BYTES;
+        l.a += n_tiles * TILE_BYTES;
+        l.b += n_tiles * TILE_BYTES;
+        l.scale_a += n_tiles * TILE_SCALE_BYTES;
+        l.scale_b += n_tiles * TILE_SCALE_BYTES;
     }
 
     DEVICE Loaded load(const Lane& l, u32 tile) {

@@ -9,7 +9,7 @@
 
 struct Q8_0 {
     static const u32 TILE_ROWS = 4, TILE_BYTES = 512, TILE_SCALE_BYTES = 32, N_WARPS = 8, TABLE_BYTES = 0;
-    static const int N_SUMS = 1;
+    static const int N_SUMS = 1, COLUMNS_AHEAD = 8, COLUMNS_UNROLLED = 8;
     // 128 codes of 16 bits and 4 scales.
     static const u32 X_BYTES = 272;
     static const bool USES_HALF = false, WHOLE_FOURS = true;
@@ -27,7 +27,7 @@ struct Q8_0 {
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = lane_idx();
+        const u32 l = forget(lane_idx());
         const u64 a = (u64)u.tile_a * n_tiles, b = (u64)u.tile_b * n_tiles;
         Lane r;
         r.a = u.a.codes + a * TILE_BYTES + l * 16;
@@ -37,9 +37,9 @@ struct Q8_0 {
     }
 
     DEVICE void advance(Lane& l, u32 n_tiles) {
-        l.a += (u64)n_tiles * TILE_BYTES;
-        l.b += (u64)n_tiles * TILE_BYTES;
-        l.scale += (u64)n_tiles * TILE_SCALE_BYTES;
+        l.a += n_tiles * TILE_BYTES;
+        l.b += n_tiles * TILE_BYTES;
+        l.scale += n_tiles * TILE_SCALE_BYTES;
     }
 
     DEVICE Loaded load(const Lane& l, u32 tile) {

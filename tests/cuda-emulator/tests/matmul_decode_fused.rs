@@ -1,0 +1,205 @@
+//! What decoding fuses into its products: the norm of the residual stream before them, the activation behind them; and the
+//! embedding that begins the stream.
+
+mod decode;
+
+use decode::{assert_same, cuda, encode, for_each_arch, matrix, random, read, twin, upload, FORMATS};
+use lichen_kernels::formats::Format;
+use lichen_kernels::ops::activation::Activation;
+use lichen_kernels::ops::embedding;
+use lichen_kernels::ops::matmul::{self, Gated, Input, Product, Scratch};
+use lichen_kernels::ops::residual::Residual;
+use lichen_kernels::ops::rmsnorm::{self, Normed};
+use lichen_kernels::step::Step;
+use lichen_kernels::{math, Buffer, Device, Matrix};
+
+const EPS: f32 = 1e-6;
+
+/// A stream of `t` rows with or without a pending output, as a pass leaves it.
+struct Stream {
+    residual: Residual,
+    h: Buffer<f32>,
+    weight: Buffer<f32>,
+    post: Buffer<f32>,
+}
+
+impl Stream {
+    fn new(device: &Device, t: usize, dim: usize, is_pending: bool) -> Stream {
+        let mut residual = Residual::new(device, t, dim).unwrap();
+        table(device, t, dim, |table, step| embedding::forward(device, residual.start(t), table, step, 30.0));
+        if is_pending {
+            table(device, t, dim, |table, step| embedding::forward(device, residual.output(t), table, step, 500.0));
+        }
+        let vector = |seed| Buffer::from_vec(device, random(dim, 2.0, seed)).unwrap();
+        Stream { residual, h: Buffer::new(device, t * dim).unwrap(), weight: vector(11), post: vector(12) }
+    }
+
+    fn normed(&mut self, t: usize, has_post: bool) -> Normed<'_> {
+        let dim = self.residual.dim();
+        Normed {
+            residual: &mut self.residual,
+            post_norm: has_post.then(|| self.post.all()),
+            weight: self.weight.all(),
+            eps: EPS,
+            h: self.h.view_mut([t, dim]),
+            rows: 0..t,
+        }
+    }
+}
+
+/// Calls `then` with an F32 table on the device and a step of the tokens 1..=t.
+fn table(device: &Device, t: usize, dim: usize, then: impl FnOnce(&Matrix, &Step)) {
+    let host = encode(Format::F32, t + 1, dim, &random((t + 1) * dim, 1.0, 10));
+    let mut step = Step::new(device, t).unwrap();
+    step.set(0, &(1..=t as u32).collect::<Vec<_>>());
+    match device {
+        Device::Cpu(_) => then(&host, &step),
+        Device::Cuda(_) => {
+            step.send();
+            then(&upload(device, &host), &step);
+            device.synchronize().unwrap();
+        }
+    }
+}
+
+fn read_stream(device: &Device, residual: &Residual, t: usize) -> Vec<f32> {
+    let dim = residual.dim();
+    let mut values = vec![0.0; t * dim];
+    match device {
+        Device::Cpu(_) => values.copy_from_slice(residual.stream(t).host()),
+        Device::Cuda(cuda) => {
+            let mut copy = cuda.alloc(4 * t * dim).unwrap();
+            cuda.copy_on_device(copy.ptr(), residual.stream(t).ptr(), 4 * t * dim);
+            cuda.synchronize().unwrap();
+            copy.read(0, bytemuck::cast_slice_mut(&mut values)).unwrap();
+            let _ = &mut copy;
+        }
+    }
+    values
+}
+
+fn assert_close(got: &[f32], want: &[f32], share: f32, what: &str) {
+    assert_eq!(got.len(), want.len());
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= share * w.abs() + 1e-6, "{what}[{i}]: {g}, the CPU has {w}");
+    }
+}
+
+#[test]
+fn the_norm_before_a_product_is_that_of_the_cpu_and_the_product_that_of_its_rows() {
+    let cpu = Device::cpu(1).unwrap();
+    for_each_arch(|device| {
+        for format in FORMATS {
+            for (t, dim, is_pending, has_post) in [
+                (1, 1152, true, true),
+                (1, 896, true, false),
+                (3, 128, false, true),
+                (8, 192, true, true),
+                (2, 64, false, false),
+            ] {
+                let what = format!("sm_{} {format} T {t}, D {dim}, {is_pending} {has_post}", cuda(device).arch());
+                let n = 24;
+                let w = upload(device, &matrix(format, n, dim, 1));
+                let mut scratch = Scratch::new(device, t, dim, n).unwrap();
+                let mut stream = Stream::new(device, t, dim, is_pending);
+                let mut out = Buffer::new(device, t * n).unwrap();
+                let p = Product { out: out.view_mut([t, n]), weights: &w, bias: None };
+                matmul::forward(device, &mut [p], Input::Normed(stream.normed(t, has_post)), &mut scratch);
+
+                let mut oracle = Stream::new(&cpu, t, dim, is_pending);
+                rmsnorm::add_norm(&cpu, oracle.normed(t, has_post));
+                // Sums of squares in another order: 2^-24 for each of a few dozen roundings.
+                assert_close(&read(&stream.h), oracle.h.host(), 4e-6, &format!("{what}: h"));
+                let (got, want) = (read_stream(device, &stream.residual, t), read_stream(&cpu, &oracle.residual, t));
+                // The stream is a sum that may cancel: its terms are below 30 + 1000 * 2.
+                for (g, w) in got.iter().zip(&want) {
+                    assert!(
+                        (g - w).abs() <= 4e-6 * (w.abs() + if is_pending { 2000.0 } else { 0.0 }),
+                        "{what}: stream {g} {w}"
+                    );
+                }
+                // The kernel multiplied the rows it wrote.
+                let h = read(&stream.h);
+                assert_same(&read(&out), &decode::product(device, &w, &h, t, None), &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn the_activation_behind_gate_and_up_is_that_of_the_cpu() {
+    for_each_arch(|device| {
+        for format in FORMATS {
+            for (n, k, t) in [(8, 128, 1), (33, 1152, 2), (20, 192, 5)] {
+                for activation in [Activation::GeluTanh, Activation::Silu] {
+                    let what = format!("sm_{} {format} N {n}, K {k}, T {t} {activation:?}", cuda(device).arch());
+                    let [gate, up] = [1, 2].map(|seed| upload(device, &matrix(format, n, k, seed)));
+                    let host_x = random(t * k, 1.0, 3);
+                    let x = Buffer::from_slice(device, &host_x).unwrap();
+                    let mut out = Buffer::new(device, t * n).unwrap();
+                    let mut spare = Buffer::new(device, t * n).unwrap();
+                    let g = Gated {
+                        out: out.view_mut([t, n]),
+                        gate: &gate,
+                        up: &up,
+                        activation,
+                        spare: spare.view_mut([t, n]),
+                    };
+                    let mut scratch = Scratch::new(device, t, k, n).unwrap();
+                    matmul::forward_gated(device, g, Input::Rows(x.view([t, k])), &mut scratch);
+                    let act = |v: f32| match activation {
+                        Activation::GeluTanh => math::gelu_tanh(v),
+                        Activation::Silu => math::silu(v),
+                    };
+                    let splits = twin::splits(cuda(device).n_sms(), format, &[n], k, true);
+                    let twins = [&gate, &up].map(|w| twin::product(w, &host_x, None, splits));
+                    if let [Some(g), Some(u)] = twins {
+                        let want: Vec<f32> = g.iter().zip(&u).map(|(g, u)| act(*g) * u).collect();
+                        assert_same(&read(&out), &want, &what);
+                    } else {
+                        let [g, u] = [&gate, &up].map(|w| decode::product(device, w, &host_x, t, None));
+                        let want: Vec<f32> = g.iter().zip(&u).map(|(g, u)| act(*g) * u).collect();
+                        assert_close(&read(&out), &want, 1e-5, &what);
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn embedding_rows_have_the_bits_of_the_cpu() {
+    for_each_arch(|device| {
+        for format in FORMATS {
+            for (dim, scale) in [(64, 1.0), (1152, 33.941_125), (192, 0.5)] {
+                let host = matrix(format, 37, dim, 4);
+                let on_gpu = upload(device, &host);
+                let tokens = [0, 36, 7, 7, 17];
+                let mut step = Step::new(device, tokens.len()).unwrap();
+                step.set(9, &tokens);
+                step.send();
+                let mut out = Buffer::new(device, tokens.len() * dim).unwrap();
+                embedding::forward(device, out.view_mut([tokens.len(), dim]), &on_gpu, &step, scale);
+                // Of the matrix as the device has it: NF4's absmax was rounded.
+                let all = decode::dense(&on_gpu);
+                let want: Vec<f32> =
+                    tokens.iter().flat_map(|t| &all[*t as usize * dim..][..dim]).map(|v| v * scale).collect();
+                assert_same(&read(&out), &want, &format!("sm_{} {format} D {dim}", cuda(device).arch()));
+            }
+        }
+    });
+}
+
+#[test]
+fn packing_and_its_inverse_keep_every_byte() {
+    for_each_arch(|device| {
+        for format in FORMATS {
+            let host = matrix(format, 41, 192, 4);
+            let back = upload(device, &host).packed().download().unwrap();
+            assert_eq!(back.bytes(), host.bytes(), "{format}");
+            for (got, want) in back.absmax().iter().zip(host.absmax()) {
+                assert!((got - want).abs() <= want * 2f32.powi(-11), "{format}: absmax {got}, was {want}");
+            }
+        }
+    });
+}
