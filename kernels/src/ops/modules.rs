@@ -67,16 +67,26 @@ mod tests {
     use super::*;
     use crate::cuda::module_names;
 
-    /// Those of the matrix products and of attention that are wanted, on an architecture without tensor cores and on one
-    /// with them.
-    fn wanted(formats: &[Format], kv: KvFormat) -> Vec<String> {
-        let wants = modules_for(formats, kv);
-        let names = ["decode/decode_", "prefill/prefill_"].into_iter().flat_map(|stem| {
-            let suffixes = ["float", "q8_0", "q4_0", "nf4", "f16", "bf16"];
-            suffixes.map(|suffix| format!("matmul/{stem}{suffix}"))
-        });
-        let others = ["attention/decode_f32", "attention/decode_f16", "attention/prefill_mma", "bandwidth/bandwidth"];
-        names.chain(others.map(String::from)).filter(|name| wants(name)).collect()
+    const NAMES: [&str; 12] = [
+        "matmul/decode/decode_float",
+        "matmul/decode/decode_q8_0",
+        "matmul/decode/decode_nf4",
+        "matmul/prefill/prefill_q8_0",
+        "matmul/prefill/prefill_f16",
+        "matmul/prefill/prefill_bf16",
+        "attention/decode_f32",
+        "attention/decode_f16",
+        "attention/prefill_mma",
+        "attention/prepare",
+        "bandwidth/bandwidth",
+        "rmsnorm/rmsnorm",
+    ];
+
+    /// Those of [`NAMES`] that are wanted, without the two that always are.
+    fn wanted(formats: &[Format], kv: KvFormat) -> Vec<&'static str> {
+        let (wants, always) = (modules_for(formats, kv), ["attention/prepare", "rmsnorm/rmsnorm"]);
+        assert!(always.iter().all(|name| wants(name)));
+        NAMES.into_iter().filter(|name| wants(name) && !always.contains(name)).collect()
     }
 
     #[test]

@@ -213,6 +213,7 @@ fn a_recording_reads_its_memory_anew() {
         return;
     }
     let cuda = open();
+    cuda.prepare(&|module| module == "bandwidth/bandwidth").unwrap();
     let n = 4096;
     let data = cuda.alloc(n).unwrap();
     let sums = cuda.alloc(4).unwrap();

@@ -134,7 +134,8 @@ fn a_recording_loads_nothing() {
         Err(error) => error,
         Ok(graph) => return assert!(graph.is_none() && !cuda.info().is_emulated(), "the emulator records"),
     };
-    let expected = "the CUDA kernels of bandwidth/bandwidth cannot be loaded while launches are recorded: they must be \
+    let expected =
+        "the CUDA kernels of bandwidth/bandwidth cannot be loaded while launches are recorded: they must be \
                     prepared, or launched once, before";
     assert_eq!(error.to_string(), expected);
     assert_eq!(cuda.check().err(), Some(error));
