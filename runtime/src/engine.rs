@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use lichen_kernels::cuda::{Cuda, CudaOptions, LEAST_CAPABILITY, NOT_COMPILED};
 use lichen_kernels::ops::attention::KvFormat;
+use lichen_kernels::ops::modules_for;
 use lichen_kernels::{Device, Format};
 
 use crate::adapter::Adapter;
@@ -234,6 +235,7 @@ impl Engine {
                 file.advise_will_need(0..usize::MAX);
             }
         }
+        prepare_kernels(&opened.device, &Model::planned_formats(&opened.source)?, &opened.plan)?;
         let model = Arc::new(Model::load(&opened.source, &opened.device)?);
         Ok(Engine {
             name: opened.name,
@@ -254,6 +256,7 @@ impl Engine {
         let device = options.start_device()?;
         let plan = plan_synthetic(name, format, options, &device)?;
         options.check(&plan, &device)?;
+        prepare_kernels(&device, &[format, geometry::table_format(format)], &plan)?;
         let model = Arc::new(geometry::synthetic(geometry::config(name)?, format, &device)?);
         Ok(Engine {
             name: name.to_string(),
@@ -343,6 +346,15 @@ pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions, devic
             Ok(MemoryPlan::on_gpu(&config, bytes, limits, cuda))
         }
     }
+}
+
+/// Loads what a model of these formats launches, before its weights take memory that the driver's compiler needs: a launch
+/// would load it too, one module after the other.
+fn prepare_kernels(device: &Device, formats: &[Format], plan: &MemoryPlan) -> Result<()> {
+    if let Device::Cuda(cuda) = device {
+        cuda.prepare(&modules_for(formats, plan.limits.kv_format))?;
+    }
+    Ok(())
 }
 
 /// The first GPU this build has kernels for. An emulated one computes slower than the CPU that emulates it and is only

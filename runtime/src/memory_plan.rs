@@ -147,17 +147,21 @@ impl MemoryPlan {
         )))
     }
 
-    /// Refuses a plan that passes what the system has left for these places. Mapped weights do not count: the system drops
-    /// and reads again what does not fit.
+    /// Refuses a plan that passes what the system or the GPU (`whose`) has left for these places. Mapped weights do not
+    /// count: the system drops and reads again what does not fit.
     pub fn check_available(&self, places: &[Place], whose: &str, available_bytes: usize) -> Result<()> {
         let held = self.items.iter().filter(|i| i.place != Place::Mapped && places.contains(&i.place));
         let total: usize = held.clone().map(|i| i.bytes).sum();
         if total <= available_bytes {
             return Ok(());
         }
+        let way_out = match whose {
+            "GPU" => "use --device cpu",
+            _ => "set --memory-budget to override",
+        };
         Err(Error::limit(format!(
             "needs {} beside mapped files ({}, ..), and the {whose} has {} left: lower --context (now {}), choose a smaller \
-             --model, or set --memory-budget to override",
+             --model, or {way_out}",
             mib(total),
             largest(held),
             mib(available_bytes),

@@ -134,13 +134,7 @@ impl Model {
                 }
                 PartShape::Matrix(rows, cols) => (rows, cols),
             };
-            let stored = source.plain_format(part, layer)?.unwrap_or(Format::NF4);
-            let format = match stored {
-                f if f.is_float() && shrink && is_table(part) => Format::Q8_0,
-                Format::NF4 if cols % Format::NF4.block_len() != 0 => Format::F32,
-                f if f.is_computed() => f,
-                _ => Format::Q8_0,
-            };
+            let (stored, format) = planned_format(source, part, layer, shrink)?;
             device += matrix_bytes(format, rows, cols);
             let heap = match format == stored {
                 true => source.part_memory(part, layer)?.heap,
@@ -149,6 +143,21 @@ impl Model {
             converted = heap.max(converted);
         }
         Ok((device, converted))
+    }
+
+    /// The formats of the matrices that [`Model::load`] will make, each once.
+    pub fn planned_formats(source: &ModelSource) -> Result<Vec<Format>> {
+        let (config, shrink) = (source.config(), tables_shrink(source)?);
+        let mut formats = Vec::new();
+        for (part, layer) in Part::of_model(config) {
+            if matches!(part.shape(config), PartShape::Matrix(..)) {
+                let (_, format) = planned_format(source, part, layer, shrink)?;
+                if !formats.contains(&format) {
+                    formats.push(format);
+                }
+            }
+        }
+        Ok(formats)
     }
 
     /// Bytes read to produce one token: every matrix once, but one row of an untied embedding.
@@ -178,6 +187,19 @@ impl Model {
         });
         [("embedding".to_string(), &self.embedding), ("head".to_string(), &self.head)].into_iter().chain(layers)
     }
+}
+
+/// The format of a matrix in its file, and the one that it is loaded in.
+fn planned_format(source: &ModelSource, part: Part, layer: Option<usize>, shrink: bool) -> Result<(Format, Format)> {
+    let PartShape::Matrix(_, cols) = part.shape(source.config()) else { panic!("{part:?} is a vector") };
+    let stored = source.plain_format(part, layer)?.unwrap_or(Format::NF4);
+    let format = match stored {
+        f if f.is_float() && shrink && is_table(part) => Format::Q8_0,
+        Format::NF4 if cols % Format::NF4.block_len() != 0 => Format::F32,
+        f if f.is_computed() => f,
+        _ => Format::Q8_0,
+    };
+    Ok((stored, format))
 }
 
 fn is_table(part: Part) -> bool {

@@ -33,4 +33,4 @@ BUDGETS = [
 ]
 
 # All modules of one architecture. A board compiles them at its first start, and a Nano must do so in seconds.
-PTX_BYTES_MAX = {53: 6_000_000, 72: 5_500_000, 80: 8_000_000, 87: 8_000_000, 90: 8_000_000}
+PTX_BYTES_MAX = {53: 5_500_000, 72: 5_000_000, 80: 7_500_000, 87: 7_500_000, 90: 7_500_000}

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lichen_kernels::cuda::{Cuda, CudaOptions, DeviceInfo, NOT_COMPILED};
+use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceInfo, NOT_COMPILED};
 use serde_json::{json, Map, Value};
 
 const USAGE: &str = "Usage: run.sh [tests] [models] [kernels] [sanitizer] [--quick]
@@ -21,8 +21,8 @@ const USAGE: &str = "Usage: run.sh [tests] [models] [kernels] [sanitizer] [--qui
 Without names, all four. --quick takes the smallest sizes: a rehearsal, not a result.
 
 Environment: OUT=FOLDER for the JSON and the logs; LICHEN_GPU_CHECK_LIMIT_S, the seconds one program may run
-[default: 1200]; LICHEN_GPU_CHECK_MODELS=gemma-3-1b:q8_0,... for other models; LICHEN_CUDA_ARCH has no effect: each
-step runs the device's best kernels and the Nano's.";
+[default: 1200]; LICHEN_GPU_CHECK_MODELS=gemma-3-1b:q8_0,... for other models; LICHEN_CUDA_ARCH has no effect: the
+tests run the kernels of every architecture up to the device's, measurements its best and the Nano's.";
 
 /// What to run, and how.
 pub struct Plan {
@@ -32,8 +32,10 @@ pub struct Plan {
     pub out: PathBuf,
     /// Folder of run.sh: tests/ with the test binaries, bin/ with the programs.
     pub package: PathBuf,
-    /// Architectures whose kernels are run: the device's best, and the oldest.
+    /// Architectures whose kernels are measured: the device's best, and the oldest.
     pub archs: Vec<u32>,
+    /// Architectures whose kernels are tested: all that the device runs.
+    pub tested_archs: Vec<u32>,
 }
 
 impl Plan {
@@ -72,16 +74,17 @@ fn plan(args: Vec<String>) -> Result<Plan, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     let package = program.parent().and_then(|bin| bin.parent()).ok_or("no folder above the program's")?.to_path_buf();
     let out = std::env::var_os("OUT").map_or_else(|| package.join("results"), PathBuf::from);
-    Ok(Plan { steps, quick: !flags.is_empty(), out, package, archs: Vec::new() })
+    Ok(Plan { steps, quick: !flags.is_empty(), out, package, archs: Vec::new(), tested_archs: Vec::new() })
 }
 
 /// The whole check; false when a test failed.
 fn check(mut plan: Plan) -> Result<bool, String> {
     let device = device()?;
-    plan.archs = archs(&device)?;
+    plan.tested_archs = embedded_archs().into_iter().filter(|arch| *arch <= device.capability).rev().collect();
+    plan.archs = best_and_oldest(&device, &plan.tested_archs)?;
     let plan = &plan;
     std::fs::create_dir_all(plan.out.join("logs")).map_err(|e| format!("{}: {e}", plan.out.display()))?;
-    println!("gpu-check: {}, kernels of {:?}", device.name, plan.archs);
+    println!("gpu-check: {}, tests of sm_{:?}, measurements of sm_{:?}", device.name, plan.tested_archs, plan.archs);
     let mut report = head(plan, &device);
     let mut passed = true;
     if plan.has("tests") {
@@ -121,11 +124,12 @@ fn device() -> Result<DeviceInfo, String> {
     devices.into_iter().next().ok_or_else(|| "the driver knows no device".to_string())
 }
 
-/// The device's best kernels and the Nano's: the same PTX that a Nano gets.
-fn archs(device: &DeviceInfo) -> Result<Vec<u32>, String> {
-    let best = [90, 87, 80, 72, 53].into_iter().find(|arch| *arch <= device.capability);
-    let best = best.ok_or_else(|| format!("{} is older than sm_53", device.name))?;
-    Ok(if best == 53 { vec![53] } else { vec![best, 53] })
+/// The device's best kernels and the Nano's: the same PTX that a Nano gets. `archs` come newest first.
+fn best_and_oldest(device: &DeviceInfo, archs: &[u32]) -> Result<Vec<u32>, String> {
+    let (Some(best), Some(oldest)) = (archs.first(), archs.last()) else {
+        return Err(format!("{} is older than every kernel in this program", device.name));
+    };
+    Ok(if best == oldest { vec![*best] } else { vec![*best, *oldest] })
 }
 
 fn head(plan: &Plan, device: &DeviceInfo) -> Map<String, Value> {

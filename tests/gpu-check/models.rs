@@ -18,12 +18,13 @@ pub fn run(plan: &Plan, kernels: Option<&Value>, device: &DeviceInfo) -> (Value,
             let Some(args) = arguments(plan, &geometry, &format) else { continue };
             let mut command = program(plan, "lichen");
             command.args(&args).env("LICHEN_CUDA_ARCH", arch.to_string());
-            let name = format!("bench-{geometry}-{format}-sm_{arch}");
+            let name =
+                format!("bench-{}-sm_{arch}", if plan.quick { "demo".into() } else { format!("{geometry}-{format}") });
             let outcome = processes::run(plan, &name, &mut command);
             let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or(Value::Null);
             let error = (!outcome.ok).then(|| outcome.output.lines().last().unwrap_or("").to_string());
             results.push(json!({
-                "geometry": geometry,
+                "geometry": if plan.quick { "the model inside the program" } else { &geometry },
                 "format": format,
                 "arch": arch,
                 "ok": outcome.ok,

@@ -39,8 +39,11 @@ pub fn run(plan: &Plan, name: &str, command: &mut Command) -> Outcome {
     println!("gpu-check: {name}: {end}, {seconds:.1} s");
     let ok = end == "exit 0";
     if !ok {
-        let tail: Vec<&str> = stderr.lines().rev().take(8).collect();
-        tail.iter().rev().for_each(|line| println!("    {line}"));
+        // What a test says stands in its standard output, what a program says in the other.
+        for text in [&stdout, &stderr] {
+            let tail: Vec<&str> = text.lines().rev().take(12).collect();
+            tail.iter().rev().for_each(|line| println!("    {line}"));
+        }
     }
     Outcome { ok, end, seconds, output: format!("{stdout}{stderr}"), stdout }
 }

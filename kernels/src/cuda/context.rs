@@ -84,6 +84,11 @@ impl Context {
         }
     }
 
+    /// What the stream was to get cannot be given to it: that stays.
+    pub fn fail(&self, error: DeviceError) {
+        let _ = self.failure.set(error);
+    }
+
     /// The sentence for a code. That the context is lost stays, wherever it is noticed.
     pub fn explain(&self, code: Code, doing: &str) -> DeviceError {
         let error = self.driver.error(code, doing);

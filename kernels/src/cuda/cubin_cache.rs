@@ -3,11 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 use std::{fs, io, process};
 
 use super::embed::key;
 
-const MAGIC: &[u8; 16] = b"lichen cubin 1\r\n";
+/// What a file of any version begins with.
+const OURS: &str = "lichen cubin ";
+/// What this version's begin with.
+const MAGIC: &str = concat!("lichen cubin ", env!("CARGO_PKG_VERSION"), "\r\n");
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Unused for so long, a file goes when another is written.
+const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Where machine code is cached: `asked`, LICHEN_CACHE_DIR, XDG_CACHE_HOME/lichen or ~/.cache/lichen.
 pub(super) fn folder(asked: Option<&Path>, env: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
@@ -35,7 +43,18 @@ impl Entry {
     pub fn read(&self) -> Option<Vec<u8>> {
         let bytes = fs::read(&self.path).ok()?;
         let (head, cubin) = bytes.split_at_checked(MAGIC.len() + 32)?;
-        (head == self.head(cubin)).then(|| cubin.to_vec())
+        let is_whole = head == self.head(cubin);
+        if is_whole {
+            self.mark_used();
+        }
+        is_whole.then(|| cubin.to_vec())
+    }
+
+    /// Its time of change says when it was last used, to the day: an SD card is written to no more than that.
+    fn mark_used(&self) {
+        if fs::metadata(&self.path).is_ok_and(|m| age(&m) > DAY) {
+            let _ = fs::File::options().write(true).open(&self.path).and_then(|f| f.set_modified(SystemTime::now()));
+        }
     }
 
     /// Whole or not at all, also when two programs write it at once.
@@ -53,8 +72,41 @@ impl Entry {
     }
 
     fn head(&self, cubin: &[u8]) -> Vec<u8> {
-        [MAGIC.as_slice(), &self.key.to_le_bytes(), &key(&[cubin]).to_le_bytes()].concat()
+        [MAGIC.as_bytes(), &self.key.to_le_bytes(), &key(&[cubin]).to_le_bytes()].concat()
     }
+}
+
+/// Removes what is of another version of this program, was not used for a long time, or was left half written. A file that
+/// does not begin as ours do stays, whatever its name.
+pub(super) fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // Not of what a link leads to.
+        let Some(age) = entry.metadata().ok().filter(fs::Metadata::is_file).map(|m| age(&m)) else { continue };
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+        let old = match extension {
+            "cubin" => KEPT,
+            // Another program may be writing it.
+            "tmp" => DAY,
+            _ => continue,
+        };
+        let Ok(head) = head_of(&path) else { continue };
+        let is_other_version = extension == "cubin" && !head.starts_with(MAGIC.as_bytes());
+        if head.starts_with(OURS.as_bytes()) && (is_other_version || age > old) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A clock that stood wrong makes a file young.
+fn age(metadata: &fs::Metadata) -> Duration {
+    metadata.modified().ok().and_then(|t| t.elapsed().ok()).unwrap_or_default()
+}
+
+fn head_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, MAGIC.len() as u64), &mut head)?;
+    Ok(head)
 }
 
 #[cfg(test)]
@@ -100,6 +152,42 @@ mod tests {
         let other = Entry { path: entry.path.clone(), key: key(&[b"b"]) };
         other.write(b"machine code").unwrap();
         assert_eq!(entry.read(), None);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_folder_does_not_grow() {
+        let folder = scratch("sweep");
+        let [used, unused] = ["used", "unused"].map(|name| Entry::new(&folder, name, key(&[b"a"])));
+        used.write(b"code").unwrap();
+        unused.write(b"code").unwrap();
+        let ours = format!("{OURS}0.0.1\r\nold");
+        let others = [
+            ("other.cubin", "not ours", 100),
+            ("notes.txt", ours.as_str(), 100),
+            ("young.1-1.tmp", MAGIC, 0),
+            ("cut.cubin", "lichen", 100),
+        ];
+        let gone = [("older.cubin", ours.as_str(), 0), ("left.1-2.tmp", MAGIC, 2)];
+        let aged = |path: &Path, days: u32| {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::now() - days * DAY).unwrap();
+        };
+        for (name, text, days) in others.iter().chain(&gone) {
+            fs::write(folder.join(name), text).unwrap();
+            aged(&folder.join(name), *days);
+        }
+        aged(&used.path, 91);
+        aged(&unused.path, 91);
+        assert!(used.read().is_some());
+        sweep(&folder);
+        let kept = others.map(|(name, ..)| folder.join(name)).into_iter().chain([used.path]);
+        let mut kept: Vec<PathBuf> = kept.collect();
+        let mut found: Vec<PathBuf> = fs::read_dir(&folder).unwrap().flatten().map(|e| e.path()).collect();
+        kept.sort();
+        found.sort();
+        assert_eq!(found, kept);
+        sweep(&folder.join("none"));
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -89,8 +89,8 @@ impl Kernel {
         Kernel { info, function, shared_bytes: AtomicU32::new(SHARED_BYTES_UNASKED) }
     }
 
+    /// The shape and the arguments have been [checked](check_args).
     pub fn launch(&self, context: &Context, shape: LaunchShape, args: &[Arg]) {
-        check_args(self.info, shape, args);
         let mut words: [u64; ARGS_MAX] = [0; ARGS_MAX];
         for (word, arg) in words.iter_mut().zip(args) {
             *word = arg.word();
@@ -112,7 +112,7 @@ impl Kernel {
 pub(super) const ARGS_MAX: usize = 40;
 
 /// A launch that does not fit its kernel is a fault of this program.
-fn check_args(kernel: &KernelInfo, shape: LaunchShape, args: &[Arg]) {
+pub(super) fn check_args(kernel: &KernelInfo, shape: LaunchShape, args: &[Arg]) {
     let name = kernel.name;
     let given: Vec<u32>;
     let same =

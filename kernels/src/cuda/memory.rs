@@ -32,6 +32,8 @@ impl Drop for Block {
         let context = self.cuda.context();
         // Kernels that use it may be on their way.
         context.settle();
+        // Not while another thread records: freeing memory would end its recording.
+        let _turn = context.take_turn();
         if context.make_current().is_ok() {
             let _ = context.driver.free(self.address);
         }
@@ -261,6 +263,8 @@ impl Drop for PinnedBytes {
     fn drop(&mut self) {
         let context = self.cuda.context();
         context.settle();
+        // Not while another thread records: freeing memory would end its recording.
+        let _turn = context.take_turn();
         if context.make_current().is_ok() {
             let _ = context.driver.free_host(self.host as *mut u8);
         }

@@ -33,7 +33,7 @@ pub use ptx::NOT_COMPILED;
 use calls::Attribute;
 use context::Context;
 use driver::Driver;
-use module::Loaded;
+use module::Modules;
 
 /// The oldest architecture with kernels: Maxwell, as on the Jetson Nano.
 pub const LEAST_CAPABILITY: u32 = 53;
@@ -44,7 +44,7 @@ pub struct Cuda(Arc<Shared>);
 
 struct Shared {
     arch: u32,
-    loaded: Loaded,
+    modules: Modules,
     context: Context,
 }
 
@@ -81,6 +81,12 @@ pub fn embedded_archs() -> Vec<u32> {
     ptx::ARCHES.iter().map(|a| a.arch).collect()
 }
 
+/// Architectures and the names of their modules.
+#[cfg(test)]
+pub(crate) fn module_names() -> impl Iterator<Item = (u32, &'static str)> {
+    ptx::ARCHES.iter().flat_map(|a| a.modules.iter().map(move |m| (a.arch, m.name)))
+}
+
 impl DeviceInfo {
     /// True for the emulator of the tests.
     pub fn is_emulated(&self) -> bool {
@@ -89,7 +95,7 @@ impl DeviceInfo {
 }
 
 impl Cuda {
-    /// Opens a device and loads all kernels.
+    /// Opens a device. Its kernels are loaded when [`prepare`](Cuda::prepare) or a launch wants them.
     pub fn open(options: &CudaOptions) -> Result<Cuda, DeviceError> {
         if let Some(why) = NOT_COMPILED {
             return Err(DeviceError::Other(why.into()));
@@ -101,8 +107,7 @@ impl Cuda {
         let folder =
             cubin_cache::folder(options.cache_dir.as_deref(), &|name| std::env::var_os(name).map(PathBuf::from));
         let context = Context::open(driver, info)?;
-        let loaded = module::load(&context, arch, folder.as_deref())?;
-        Ok(Cuda(Arc::new(Shared { arch: arch.arch, loaded, context })))
+        Ok(Cuda(Arc::new(Shared { arch: arch.arch, modules: Modules::new(arch, folder), context })))
     }
 
     /// The machine's devices. None is opened.
@@ -129,9 +134,23 @@ impl Cuda {
         self.info().max_shared_bytes
     }
 
-    /// Modules that the driver compiled when this was opened: none when the cache had them all.
+    /// Loads the modules whose names are wanted (`matmul/decode/decode_q8_0` is the source below `ops`), and compiles those
+    /// that the cache does not have on all cores. [`modules_for`](crate::ops::modules_for) knows what a model wants.
+    ///
+    /// # Errors
+    /// The driver refuses a kernel, or this thread is recording.
+    pub fn prepare(&self, wanted: &dyn Fn(&str) -> bool) -> Result<(), DeviceError> {
+        self.0.modules.prepare(self.context(), wanted)
+    }
+
+    /// Modules that the driver has compiled for this: none when the cache had them all.
     pub fn n_compiled(&self) -> usize {
-        self.0.loaded.n_compiled
+        self.0.modules.n_compiled()
+    }
+
+    /// Modules that a launch had to load because they were not prepared.
+    pub fn n_late(&self) -> usize {
+        self.0.modules.n_late()
     }
 
     pub fn free_bytes(&self) -> Result<usize, DeviceError> {
@@ -139,12 +158,18 @@ impl Cuda {
     }
 
     /// Gives the stream one kernel. A kernel that is not there, or arguments that are not its parameters, are a fault of
-    /// this program and panic.
+    /// this program and panic. What was not prepared is loaded now, which takes seconds when it must be compiled; that it
+    /// cannot be, because this thread is recording or the driver refuses, is a failure of the launch.
     pub fn launch(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
-        let Some(kernel) = self.0.loaded.kernels.get(kernel) else {
+        let (modules, context) = (&self.0.modules, self.context());
+        let Some(place) = modules.find(kernel) else {
             panic!("no kernel {kernel} for CUDA architecture {}", self.arch());
         };
-        kernel.launch(self.context(), shape, args);
+        launch::check_args(place.info, shape, args);
+        match modules.kernel(context, place) {
+            Ok(kernel) => kernel.launch(context, shape, args),
+            Err(error) => context.fail(error),
+        }
     }
 
     /// The first failure, if there was one, without waiting.
@@ -163,7 +188,8 @@ impl Cuda {
         graph::capture(self, record)
     }
 
-    /// Milliseconds that the device needs for what `record` launches. Other threads wait with their work.
+    /// Milliseconds that the device needs for what `record` launches, and those that loading takes for what was not
+    /// prepared. Other threads wait with their work.
     pub fn time_ms(&self, record: &mut dyn FnMut()) -> Result<f32, DeviceError> {
         graph::time_ms(self, record)
     }
@@ -187,9 +213,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.context.settle();
         if self.context.make_current().is_ok() {
-            for module in &self.loaded.modules {
-                let _ = self.context.driver.unload_module(*module);
-            }
+            self.modules.unload(&self.context);
         }
     }
 }

@@ -8,10 +8,13 @@ pub mod bandwidth;
 pub mod embedding;
 pub mod lora;
 pub mod matmul;
+mod modules;
 pub mod residual;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sampling;
+
+pub use modules::modules_for;
 
 #[cfg(test)]
 pub(crate) mod testing;

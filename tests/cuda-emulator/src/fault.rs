@@ -13,7 +13,6 @@ use std::sync::Once;
 use crate::block::{self, Thread, Worker};
 use crate::environment::environment;
 use crate::error::Error;
-use crate::fiber::Pause;
 use crate::{foreign, memory};
 
 const SIGNALS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
@@ -190,10 +189,10 @@ fn go_to(context: &mut libc::ucontext_t, function: u64) {
 /// Where a fiber that faulted ends.
 unsafe extern "C" fn land() -> ! {
     // SAFETY:
-    // - The fiber of the slot's thread runs here, and is never resumed.
+    // - The slot's thread runs here, and no switch comes back to it.
     unsafe {
         let thread: *mut Thread = (*foreign::thread_slot()).cast();
-        (*(*thread).yielder).suspend(Pause::Faulted);
+        block::give_up(thread);
     }
     std::process::abort()
 }

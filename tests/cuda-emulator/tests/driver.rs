@@ -1,10 +1,13 @@
 //! The driver layer against a driver: the emulator, or the machine's own. What only the emulator can be told to do runs in
 //! a process of its own, because it reads its environment once.
 
+#[path = "driver/loading.rs"]
+mod loading;
+
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use lichen_kernels::cuda::{Arena, Arg, Cuda, CudaOptions, DeviceError, DevicePtr, LaunchShape, NOT_COMPILED};
 use lichen_kernels::ops::bandwidth;
@@ -210,6 +213,7 @@ fn a_recording_reads_its_memory_anew() {
         return;
     }
     let cuda = open();
+    cuda.prepare(&|module| module == "bandwidth/bandwidth").unwrap();
     let n = 4096;
     let data = cuda.alloc(n).unwrap();
     let sums = cuda.alloc(4).unwrap();
@@ -275,33 +279,6 @@ fn threads_share_a_device() {
         }
     });
     cuda.synchronize().unwrap();
-}
-
-#[test]
-fn machine_code_is_made_once() {
-    if !has_kernels() {
-        return;
-    }
-    let folder = scratch(&format!("cache-{}", std::process::id()));
-    let options = CudaOptions { cache_dir: Some(folder.clone()), ..CudaOptions::default() };
-    let n_compiled = || {
-        let cuda = Cuda::open(&options).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(bandwidth::read_pass(&cuda, &[1; 16]).unwrap().sum, 0x0404_0404);
-        cuda.n_compiled()
-    };
-    let all = n_compiled();
-    let files: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
-    assert!(all > 0 && files.len() == all, "{all} modules, {files:?}");
-    assert_eq!(n_compiled(), 0);
-    let whole = fs::read(&files[0]).unwrap();
-    fs::write(&files[0], &whole[..whole.len() / 2]).unwrap();
-    assert_eq!(n_compiled(), 1, "a file cut in half");
-    assert_eq!(n_compiled(), 0);
-    fs::remove_dir_all(&folder).unwrap();
-    // Where no folder can be.
-    fs::write(&folder, b"").unwrap();
-    assert_eq!(n_compiled(), all);
-    fs::remove_file(&folder).unwrap();
 }
 
 #[test]

@@ -24,14 +24,6 @@ fn devices() -> Vec<Arc<Device>> {
     common::devices().into_iter().map(Arc::new).collect()
 }
 
-/// The architecture whose kernels run.
-fn arch(device: &Device) -> u32 {
-    match device {
-        Device::Cpu(_) => panic!("not a CUDA device"),
-        Device::Cuda(cuda) => cuda.arch(),
-    }
-}
-
 /// A model on a device, and a session of it.
 fn on(device: &Arc<Device>, name: &str, limits: Limits) -> (Arc<Model>, Session) {
     let source = ModelSource::open(&fixture(name)).unwrap_or_else(|e| panic!("{e}"));
@@ -70,8 +62,8 @@ struct Case {
 }
 
 /// Decode steps keep f32 or 16-bit activations, as the CPU does: its bounds. Prefill narrows activations and weights to
-/// f16, 2^-11 each: over the seven layers of these models that was seen to grow to 2e-2. So does Maxwell's NF4 decode, whose
-/// products are halves ([`HALF_NF4_BOUND`]).
+/// f16, 2^-11 each: over the seven layers of these models that was seen to grow to 2.2e-2. So does NF4's decode, whose
+/// products are halves; 1.2e-2 was seen.
 const CASES: [Case; 5] = [
     Case { model: "tiny-gemma3", golden: "tiny-gemma3/golden.safetensors", decode: 1e-4, prefill: 1e-4 },
     Case {
@@ -80,7 +72,7 @@ const CASES: [Case; 5] = [
         decode: 3e-3,
         prefill: 4e-2,
     },
-    Case { model: "tiny-gemma3-nf4", golden: "tiny-gemma3-nf4/golden.safetensors", decode: 1e-3, prefill: 4e-2 },
+    Case { model: "tiny-gemma3-nf4", golden: "tiny-gemma3-nf4/golden.safetensors", decode: 3e-2, prefill: 4e-2 },
     Case { model: "tiny-qwen2-tied", golden: "tiny-qwen2-tied/golden.safetensors", decode: 1e-4, prefill: 1e-4 },
     Case {
         model: "tiny-qwen2-untied/tiny-qwen2-untied-q8_0.gguf",
@@ -89,9 +81,6 @@ const CASES: [Case; 5] = [
         prefill: 4e-2,
     },
 ];
-
-/// Of the decode step with NF4 weights in the kernels of sm_53.
-const HALF_NF4_BOUND: f32 = 3e-2;
 
 #[test]
 fn logits_equal_transformers() {
@@ -105,9 +94,7 @@ fn logits_equal_transformers() {
             let decode = relative_difference(&decoded(&mut session, &tokens), &want);
             println!("{} {}: prefill {prefill:.1e}, decode {decode:.1e}", device.describe(), case.model);
             assert!(prefill <= case.prefill, "{} {}: prefill {prefill}", device.describe(), case.model);
-            let is_half = case.model.contains("nf4") && arch(&device) == 53;
-            let bound = if is_half { HALF_NF4_BOUND } else { case.decode };
-            assert!(decode <= bound, "{} {}: decode {decode}", device.describe(), case.model);
+            assert!(decode <= case.decode, "{} {}: decode {decode}", device.describe(), case.model);
         }
     }
 }

@@ -13,6 +13,7 @@ pub(super) fn read(cuda: &Cuda, data: &Allocation, n_passes: usize) -> Result<Ve
     let sums = cuda.alloc(n_blocks as usize * 4)?;
     let shape = LaunchShape { grid: [n_blocks, 1, 1], block: THREADS, shared_bytes: 0 };
     let args = [data.ptr().into(), n.into(), sums.ptr().into()];
+    cuda.prepare(&|module| module == "bandwidth/bandwidth")?;
     let mut of_blocks = vec![0u32; n_blocks as usize];
     (0..n_passes)
         .map(|_| {

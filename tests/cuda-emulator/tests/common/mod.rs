@@ -28,6 +28,7 @@ pub fn opened() -> &'static [Cuda] {
         if env::var_os("LICHEN_EMULATOR_DEVICES").is_none() {
             env::set_var("LICHEN_EMULATOR_DEVICES", EMULATED);
         }
+        renew_emulator();
         let opened = open_all();
         let required = env::var_os("LICHEN_REQUIRE_CUDA").is_some();
         opened.unwrap_or_else(|why| {
@@ -36,6 +37,20 @@ pub fn opened() -> &'static [Cuda] {
             Vec::new()
         })
     })
+}
+
+/// `cargo build` leaves a libcuda.so beside the programs, which the loader finds before the one that `cargo test` has just
+/// built in `deps`: an old one there would run old kernels.
+fn renew_emulator() {
+    let Ok(test) = env::current_exe() else { return };
+    let Some(deps) = test.parent().filter(|folder| folder.ends_with("deps")) else { return };
+    let (built, copy) = (deps.join("libcuda.so"), deps.with_file_name("libcuda.so"));
+    let age = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    if age(&copy) < age(&built) && copy.exists() {
+        // Removed first: a program that runs keeps the file it has mapped.
+        let _ = std::fs::remove_file(&copy);
+        std::fs::copy(&built, &copy).expect("room for a copy of the emulator");
+    }
 }
 
 fn open_all() -> Result<Vec<Cuda>, DeviceError> {

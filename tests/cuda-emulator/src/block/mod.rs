@@ -4,18 +4,20 @@
 //! the processor back to [`run`]; the last to arrive releases the others in a drawn order and goes on. What a GPU would hang
 //! on, or leave undefined, ends the process with a sentence: which kernel, block and thread, and what they wait for.
 
-use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
 
-use corosensei::Yielder;
-
 use crate::copies::Copies;
-use crate::fiber::{Fibers, Pause, N_MAX};
+use crate::fiber::{switch, Fibers, Place, N_MAX};
 use crate::foreign::{self, Calls, Collective, Head};
 use crate::launch::Launch;
 use crate::order::{Random, Ready};
 use crate::shared::Shared;
+
+mod report;
+
+pub use report::place_of;
+use report::{check_whole, deadlock, fail, fail_late, fail_mixed};
 
 const WARP: u32 = 32;
 const NOBODY: u32 = u32::MAX;
@@ -27,7 +29,8 @@ pub struct Thread {
     head: Head,
     pub invoke: unsafe extern "C" fn(*const *const c_void),
     pub params: *const *const c_void,
-    pub yielder: *const Yielder<(), Pause>,
+    /// Where its fiber goes on.
+    at: Place,
     worker: *mut Worker,
     state: State,
     copies: Copies,
@@ -51,6 +54,11 @@ struct Warp {
 pub struct Worker {
     threads: Vec<Thread>,
     fibers: Fibers,
+    /// Where [`run`] goes on, when no thread can or one faulted.
+    below: Place,
+    has_faulted: bool,
+    /// [`foreign::thread_slot`] of the thread of the system that runs the block.
+    slot: *mut *mut Head,
     pub shared: Shared,
     block: foreign::Block,
     warps: Vec<Warp>,
@@ -86,6 +94,9 @@ impl Worker {
         let mut worker = Box::new(Worker {
             threads: Vec::with_capacity(N_MAX),
             fibers: Fibers::new(),
+            below: ptr::null_mut(),
+            has_faulted: false,
+            slot: ptr::null_mut(),
             shared: Shared::new(),
             block,
             warps: (0..N_MAX / WARP as usize).map(|_| warp()).collect(),
@@ -102,7 +113,7 @@ impl Worker {
                 head: Head { index, reserved: 0, block: ptr::null() },
                 invoke: nothing,
                 params: ptr::null(),
-                yielder: ptr::null(),
+                at: ptr::null_mut(),
                 worker: me,
                 state: State::Exited,
                 copies: Copies::default(),
@@ -118,7 +129,10 @@ impl Worker {
 
     fn begin(&mut self, launch: &Launch, index: [u32; 3], seed: u64) {
         let n = launch.block;
-        self.fibers.reserve(n as usize, self.threads.as_mut_ptr());
+        // SAFETY:
+        // - The threads of this worker.
+        self.fibers.reserve(n as usize, self.threads.as_mut_ptr(), |thread, at| unsafe { (*thread).at = at });
+        (self.slot, self.has_faulted) = (foreign::thread_slot(), false);
         self.block = foreign::Block {
             dim: n,
             index,
@@ -144,16 +158,6 @@ impl Worker {
         self.ready.clear();
         self.ready.push_block(&mut self.random, n, NOBODY);
     }
-
-    /// After a fault no fiber is where it could go on.
-    fn abandon(&mut self) {
-        self.fibers.abandon();
-    }
-
-    fn place(&self) -> String {
-        let [x, y, z] = self.block.index;
-        format!("kernel {}, block ({x}, {y}, {z})", self.kernel)
-    }
 }
 
 unsafe extern "C" fn nothing(_: *const *const c_void) {}
@@ -166,31 +170,21 @@ pub struct Faulted;
 /// # Safety
 /// `worker` is this thread's alone, and the launch's parameters are what its kernel wants.
 pub unsafe fn run(worker: *mut Worker, launch: &Launch, index: [u32; 3], seed: u64) -> Result<(), Faulted> {
-    let slot = foreign::thread_slot();
     // SAFETY:
-    // - By the contract. While a fiber runs, the calls below reach the worker's other fields through the same pointer, so no
-    //   reference to the whole of it is held across `resume`.
+    // - By the contract. Fibers reach the worker's fields through the same pointer, so no reference to any of it is held
+    //   across the switch.
     unsafe {
         (*worker).begin(launch, index, seed);
-        let threads = (*worker).threads.as_mut_ptr();
-        while let Some(i) = (*worker).ready.pop() {
-            let thread = threads.add(usize::from(i));
-            *slot = thread.cast();
-            let pause = (*worker).fibers.resume(usize::from(i));
-            match pause {
-                Pause::Waiting => {}
-                Pause::Finished => exit(thread),
-                Pause::Faulted => {
-                    *slot = ptr::null_mut();
-                    (*worker).abandon();
-                    return Err(Faulted);
-                }
-            }
+        let first = next(worker);
+        switch(&raw mut (*worker).below, first);
+        *(*worker).slot = ptr::null_mut();
+        if (*worker).has_faulted {
+            (*worker).fibers.abandon();
+            return Err(Faulted);
         }
         if (*worker).n_exited != launch.block {
             fail(ptr::null_mut(), worker, &deadlock(&*worker));
         }
-        *slot = ptr::null_mut();
         if (*worker).shared.is_overrun() {
             fail(ptr::null_mut(), worker, "a write behind the end of a shared array");
         }
@@ -198,13 +192,53 @@ pub unsafe fn run(worker: *mut Worker, launch: &Launch, index: [u32; 3], seed: u
     Ok(())
 }
 
-/// The thread returned from its kernel.
-unsafe fn exit(thread: *mut Thread) {
+/// Takes a thread that may run and gives its place; the place of [`run`] when there is none.
+#[inline(always)]
+unsafe fn next(worker: *mut Worker) -> Place {
+    // SAFETY:
+    // - The worker is this thread's own.
+    unsafe {
+        match (*worker).ready.pop() {
+            Some(i) => {
+                let thread = (*worker).threads.as_mut_ptr().add(usize::from(i));
+                (*thread).state = State::Running;
+                *(*worker).slot = thread.cast();
+                (*thread).at
+            }
+            None => (*worker).below,
+        }
+    }
+}
+
+/// Lets others run until one of them releases this thread.
+#[inline(always)]
+unsafe fn wait(thread: *mut Thread, worker: *mut Worker, state: State) {
+    // SAFETY:
+    // - The thread runs here; what is ready waits at its place, and so does `run`.
+    unsafe {
+        (*thread).state = state;
+        let to = next(worker);
+        switch(&raw mut (*thread).at, to);
+    }
+}
+
+/// A signal handler led the thread here: it is left where it is.
+pub unsafe fn give_up(thread: *mut Thread) {
+    // SAFETY:
+    // - The thread runs here, and `run` waits.
+    unsafe {
+        let worker = (*thread).worker;
+        (*worker).has_faulted = true;
+        switch(&raw mut (*thread).at, (*worker).below);
+    }
+}
+
+/// The thread returned from its kernel. Comes back when the thread was set up for another block.
+pub unsafe fn exit(thread: *mut Thread) {
     // SAFETY:
     // - The thread and its worker are alive, and this thread of the system is theirs.
     unsafe {
         let worker = (*thread).worker;
-        (*thread).state = State::Exited;
         (*worker).n_exited += 1;
         if (*worker).n_at_barrier > 0 {
             fail(
@@ -213,62 +247,12 @@ unsafe fn exit(thread: *mut Thread) {
                 &format!("left the kernel while {} threads wait at sync_block", (*worker).n_at_barrier),
             );
         }
-        let warp = &(&(*worker).warps)[((*thread).head.index / WARP) as usize];
-        if warp.n_arrived > 0 {
-            let name = (*warp.collective).name();
+        let warp = (*worker).warps.as_ptr().add(((*thread).head.index / WARP) as usize);
+        if (*warp).n_arrived > 0 {
+            let name = (*(*warp).collective).name();
             fail(thread, worker, &format!("left the kernel while lanes of its warp wait at {name}"));
         }
-    }
-}
-
-/// Says what is wrong and ends the process. A null thread: the block as a whole.
-pub unsafe fn fail(thread: *mut Thread, worker: *mut Worker, what: &str) -> ! {
-    // SAFETY:
-    // - As in `exit`.
-    let (place, index) = unsafe { ((*worker).place(), thread.as_ref().map(|t| t.head.index)) };
-    match index {
-        Some(index) => eprintln!("lichen emulator: {place}, thread {index}: {what}"),
-        None => eprintln!("lichen emulator: {place}: {what}"),
-    }
-    std::process::abort()
-}
-
-/// Where the thread runs: for reports.
-pub unsafe fn place_of(thread: *const Thread) -> String {
-    // SAFETY:
-    // - The thread and its worker are alive.
-    unsafe { format!("{}, thread {}", (*(*thread).worker).place(), (*thread).head.index) }
-}
-
-fn deadlock(worker: &Worker) -> String {
-    let mut waits: BTreeMap<String, u32> = BTreeMap::new();
-    for thread in &worker.threads[..worker.block.dim as usize] {
-        let what = match thread.state {
-            State::AtBarrier => "wait at sync_block".to_string(),
-            State::AtCollective => {
-                let collective = worker.warps[(thread.head.index / WARP) as usize].collective;
-                // SAFETY:
-                // - A lane that waits has set it.
-                format!("wait at {}", unsafe { &*collective }.name())
-            }
-            State::Exited => "have left the kernel".to_string(),
-            State::Running => "run".to_string(),
-        };
-        *waits.entry(what).or_default() += 1;
-    }
-    let list: Vec<String> = waits.iter().map(|(what, n)| format!("{n} threads {what}")).collect();
-    format!("no thread can go on: {}", list.join(", "))
-}
-
-/// Gives the processor back until another thread releases this one.
-#[inline]
-unsafe fn wait(thread: *mut Thread, state: State) {
-    // SAFETY:
-    // - The yielder is that of the fiber that runs here.
-    unsafe {
-        (*thread).state = state;
-        (*(*thread).yielder).suspend(Pause::Waiting);
-        (*thread).state = State::Running;
+        wait(thread, worker, State::Exited);
     }
 }
 
@@ -279,11 +263,11 @@ unsafe extern "C" fn sync_block(head: *mut Head) {
     unsafe {
         let worker = (*thread).worker;
         if (*worker).n_exited > 0 {
-            fail(thread, worker, &format!("reached sync_block after {} threads left the kernel", (*worker).n_exited));
+            fail_late(thread, worker);
         }
         (*worker).n_at_barrier += 1;
         if (*worker).n_at_barrier < (*worker).block.dim {
-            return wait(thread, State::AtBarrier);
+            return wait(thread, worker, State::AtBarrier);
         }
         (*worker).n_at_barrier = 0;
         let (n, me) = ((*worker).block.dim, (*thread).head.index);
@@ -301,40 +285,20 @@ unsafe extern "C" fn warp(head: *mut Head, collective: *const Collective, slot: 
         let warp: *mut Warp = (*worker).warps.as_mut_ptr().add((index / WARP) as usize);
         if (*warp).n_arrived == 0 {
             (*warp).collective = collective;
-            check_whole(thread, worker, collective);
+            if (*worker).n_exited > 0 || !(*worker).block.dim.is_multiple_of(WARP) {
+                check_whole(thread, worker, collective);
+            }
         } else if (*warp).collective != collective {
-            let (mine, theirs) = ((*collective).name(), (*(*warp).collective).name());
-            fail(thread, worker, &format!("reached {mine} while lanes of its warp wait at {theirs}"));
+            fail_mixed(thread, worker, collective, (*warp).collective);
         }
         (*warp).slots[(index % WARP) as usize] = slot;
         (*warp).n_arrived += 1;
         if (*warp).n_arrived < WARP {
-            return wait(thread, State::AtCollective);
+            return wait(thread, worker, State::AtCollective);
         }
         (*warp).n_arrived = 0;
         ((*collective).combine)((*warp).slots.as_ptr());
         (*worker).ready.push_warp(&mut (*worker).random, index & !(WARP - 1), WARP, index);
-    }
-}
-
-/// A collective is for 32 lanes that are all there.
-unsafe fn check_whole(thread: *mut Thread, worker: *mut Worker, collective: *const Collective) {
-    // SAFETY:
-    // - As in `warp`.
-    unsafe {
-        let name = (*collective).name();
-        let dim = (*worker).block.dim;
-        let first = (*thread).head.index & !(WARP - 1);
-        if dim - first < WARP {
-            fail(thread, worker, &format!("{name} in a warp of {} lanes; collectives need all 32", dim - first));
-        }
-        if (*worker).n_exited == 0 {
-            return;
-        }
-        let lanes = &(&(*worker).threads)[first as usize..(first + WARP) as usize];
-        if lanes.iter().any(|lane| lane.state == State::Exited) {
-            fail(thread, worker, &format!("reached {name} after lanes of its warp left the kernel"));
-        }
     }
 }
 

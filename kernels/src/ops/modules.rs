@@ -1,0 +1,120 @@
+//! Which modules of CUDA kernels a model needs. Those of one format say so in the last word of their names
+//! (`matmul/prefill/prefill_q8_0`); the others are for every model.
+
+use super::attention::KvFormat;
+use crate::formats::Format;
+
+/// Measures a device; no model has it.
+const BENCHES: [&str; 1] = ["bandwidth/"];
+
+/// True for the modules that a model with weights of these formats and a cache of keys and values of that one launches, by
+/// name: for [`Cuda::prepare`](crate::cuda::Cuda::prepare). What it leaves out is loaded when it is launched after all.
+pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
+    let formats = formats.to_vec();
+    move |module| {
+        let file = module.rsplit('/').next().unwrap_or(module);
+        if BENCHES.iter().any(|bench| module.starts_with(bench)) {
+            return false;
+        }
+        if module.starts_with("attention/") {
+            return kv_is_served(file, kv);
+        }
+        match Suffix::of(file) {
+            Some(suffix) => formats.iter().any(|format| suffix.serves(*format)),
+            None => true,
+        }
+    }
+}
+
+/// Tensor cores have no f32: such a cache is read by the kernels of rows.
+fn kv_is_served(file: &str, kv: KvFormat) -> bool {
+    let own = match kv {
+        KvFormat::F32 => "_f32",
+        KvFormat::F16 => "_f16",
+        KvFormat::I8 => "_i8",
+    };
+    let is_of_one = ["_f32", "_f16", "_i8"].iter().any(|suffix| file.ends_with(suffix));
+    (!is_of_one || file.ends_with(own)) && !(kv == KvFormat::F32 && file.ends_with("_mma"))
+}
+
+/// The weights that a module is for.
+#[derive(Clone, Copy)]
+enum Suffix {
+    /// F32, F16 and BF16.
+    Float,
+    One(Format),
+}
+
+impl Suffix {
+    fn of(file: &str) -> Option<Suffix> {
+        if file.ends_with("_float") {
+            return Some(Suffix::Float);
+        }
+        let is_of = |format: &Format| file.ends_with(&format!("_{}", format.to_string().to_lowercase()));
+        Format::ALL.into_iter().find(is_of).map(Suffix::One)
+    }
+
+    fn serves(self, format: Format) -> bool {
+        match self {
+            Suffix::Float => format.is_float(),
+            Suffix::One(own) => format == own,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::module_names;
+
+    const NAMES: [&str; 12] = [
+        "matmul/decode/decode_float",
+        "matmul/decode/decode_q8_0",
+        "matmul/decode/decode_nf4",
+        "matmul/prefill/prefill_q8_0",
+        "matmul/prefill/prefill_f16",
+        "matmul/prefill/prefill_bf16",
+        "attention/decode_f32",
+        "attention/decode_f16",
+        "attention/prefill_mma",
+        "attention/prepare",
+        "bandwidth/bandwidth",
+        "rmsnorm/rmsnorm",
+    ];
+
+    /// Those of [`NAMES`] that are wanted, without the two that always are.
+    fn wanted(formats: &[Format], kv: KvFormat) -> Vec<&'static str> {
+        let (wants, always) = (modules_for(formats, kv), ["attention/prepare", "rmsnorm/rmsnorm"]);
+        assert!(always.iter().all(|name| wants(name)));
+        NAMES.into_iter().filter(|name| wants(name) && !always.contains(name)).collect()
+    }
+
+    #[test]
+    fn a_format_is_in_the_name() {
+        let q8_0 = ["matmul/decode/decode_q8_0", "matmul/prefill/prefill_q8_0"];
+        let f16 = ["attention/decode_f16", "attention/prefill_mma"];
+        assert_eq!(wanted(&[Format::Q8_0], KvFormat::F16), [q8_0, f16].concat());
+        assert_eq!(wanted(&[Format::F32], KvFormat::F32), ["matmul/decode/decode_float", "attention/decode_f32"]);
+        let bf16 = ["matmul/decode/decode_float", "matmul/prefill/prefill_bf16", "attention/prefill_mma"];
+        assert_eq!(wanted(&[Format::BF16], KvFormat::I8), bf16);
+    }
+
+    #[test]
+    fn every_module_is_known() {
+        let computed: Vec<Format> = Format::ALL.into_iter().filter(|f| f.is_computed()).collect();
+        for (arch, name) in module_names() {
+            let is_bench = BENCHES.iter().any(|bench| name.starts_with(bench));
+            let kvs = [KvFormat::F32, KvFormat::F16, KvFormat::I8];
+            let some = kvs.into_iter().any(|kv| modules_for(&computed, kv)(name));
+            assert_eq!(some, !is_bench, "{name} for {arch}");
+        }
+    }
+
+    #[test]
+    fn other_formats_are_left_out() {
+        let of = |name: &str| modules_for(&[Format::Q8_0], KvFormat::F16)(name);
+        let others = module_names().filter(|(_, name)| name.starts_with("matmul/") && !of(name));
+        let of_others = others.filter(|(_, name)| !name.ends_with("q8_0") && !name.ends_with("prepare")).count();
+        assert!(of_others >= 6 * module_names().filter(|(_, name)| name.ends_with("decode_q8_0")).count());
+    }
+}
