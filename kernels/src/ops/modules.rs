@@ -19,14 +19,15 @@ pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
         if module.starts_with("attention/") {
             return kv_is_served(file, kv);
         }
-        match Suffix::of(file) {
-            Some(suffix) => formats.iter().any(|format| suffix.serves(*format)),
+        let is_of = |format: &Format| file.ends_with(&format!("_{}", format.to_string().to_lowercase()));
+        match Format::ALL.into_iter().find(is_of) {
+            Some(format) => formats.contains(&format),
             None => true,
         }
     }
 }
 
-/// Tensor cores have no f32: such a cache is read by the kernels of rows.
+/// Those without a format in their name serve every cache.
 fn kv_is_served(file: &str, kv: KvFormat) -> bool {
     let own = match kv {
         KvFormat::F32 => "_f32",
@@ -34,32 +35,7 @@ fn kv_is_served(file: &str, kv: KvFormat) -> bool {
         KvFormat::I8 => "_i8",
     };
     let is_of_one = ["_f32", "_f16", "_i8"].iter().any(|suffix| file.ends_with(suffix));
-    (!is_of_one || file.ends_with(own)) && !(kv == KvFormat::F32 && file.ends_with("_mma"))
-}
-
-/// The weights that a module is for.
-#[derive(Clone, Copy)]
-enum Suffix {
-    /// F32, F16 and BF16.
-    Float,
-    One(Format),
-}
-
-impl Suffix {
-    fn of(file: &str) -> Option<Suffix> {
-        if file.ends_with("_float") {
-            return Some(Suffix::Float);
-        }
-        let is_of = |format: &Format| file.ends_with(&format!("_{}", format.to_string().to_lowercase()));
-        Format::ALL.into_iter().find(is_of).map(Suffix::One)
-    }
-
-    fn serves(self, format: Format) -> bool {
-        match self {
-            Suffix::Float => format.is_float(),
-            Suffix::One(own) => format == own,
-        }
-    }
+    !is_of_one || file.ends_with(own)
 }
 
 #[cfg(test)]
@@ -67,8 +43,9 @@ mod tests {
     use super::*;
     use crate::cuda::module_names;
 
-    const NAMES: [&str; 12] = [
-        "matmul/decode/decode_float",
+    const NAMES: [&str; 14] = [
+        "matmul/decode/decode_f32",
+        "matmul/decode/decode_bf16",
         "matmul/decode/decode_q8_0",
         "matmul/decode/decode_nf4",
         "matmul/prefill/prefill_q8_0",
@@ -76,7 +53,8 @@ mod tests {
         "matmul/prefill/prefill_bf16",
         "attention/decode_f32",
         "attention/decode_f16",
-        "attention/prefill_mma",
+        "attention/prefill_mma_f16",
+        "attention/prefill_mma_i8",
         "attention/prepare",
         "bandwidth/bandwidth",
         "rmsnorm/rmsnorm",
@@ -92,10 +70,10 @@ mod tests {
     #[test]
     fn a_format_is_in_the_name() {
         let q8_0 = ["matmul/decode/decode_q8_0", "matmul/prefill/prefill_q8_0"];
-        let f16 = ["attention/decode_f16", "attention/prefill_mma"];
+        let f16 = ["attention/decode_f16", "attention/prefill_mma_f16"];
         assert_eq!(wanted(&[Format::Q8_0], KvFormat::F16), [q8_0, f16].concat());
-        assert_eq!(wanted(&[Format::F32], KvFormat::F32), ["matmul/decode/decode_float", "attention/decode_f32"]);
-        let bf16 = ["matmul/decode/decode_float", "matmul/prefill/prefill_bf16", "attention/prefill_mma"];
+        assert_eq!(wanted(&[Format::F32], KvFormat::F32), ["matmul/decode/decode_f32", "attention/decode_f32"]);
+        let bf16 = ["matmul/decode/decode_bf16", "matmul/prefill/prefill_bf16", "attention/prefill_mma_i8"];
         assert_eq!(wanted(&[Format::BF16], KvFormat::I8), bf16);
     }
 

@@ -1,9 +1,9 @@
 //! A CUDA driver that runs our kernels on the CPU.
 //!
 //! The library is libcuda.so: it exports the symbols of a CUDA 10.2 driver that the product may use, and no newer one. The
-//! kernels are the sources of kernels/src/ops, compiled as C++ ([`foreign`]); a thread of a block is a fiber ([`block`]),
-//! blocks are spread over a few threads of the system ([`launch`]). Device memory ends at guard pages ([`memory`]). What the
-//! module's PTX says of targets, kernels and parameters is held against the compiled kernels ([`ptx`]).
+//! kernels are the sources of kernels/src/ops, compiled as C++ (`foreign`); a thread of a block is a fiber (`block`),
+//! blocks are spread over a few threads of the system (`launch`). Device memory ends at guard pages (`memory`). What the
+//! module's PTX says of targets, kernels and parameters is held against the compiled kernels (`ptx`).
 //!
 //! What it is told, through the environment:
 //! - `LICHEN_EMULATOR_DEVICES`: capabilities, in the order of ordinals; `53` by default.

@@ -326,7 +326,7 @@ fn a_lost_device_stays_lost() {
     }
     let mut memory = cuda.alloc(16).unwrap();
     assert_eq!(bandwidth::read_pass(&cuda, &[1; 16]).unwrap().sum, 0x0404_0404);
-    let lost = bandwidth::read_pass(&cuda, &[1; 16]).err().expect("the second launch is lost");
+    let lost = bandwidth::read_pass(&cuda, &[1; 16]).expect_err("the second launch is lost");
     assert!(matches!(lost, DeviceError::Lost(_)), "{lost:?}");
     assert!(lost.to_string().contains("while launching read_bandwidth"), "{lost}");
     assert!(lost.to_string().ends_with("the program must be restarted"), "{lost}");

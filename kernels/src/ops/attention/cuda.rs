@@ -4,9 +4,9 @@ use super::kv_store::Plane;
 use super::{Attention, KvFormat, Scratch};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 
-/// Parts that the positions of a decode step are cut into at most: SPLITS_MAX of decode.cu.
+/// Parts that the positions of a decode step are cut into at most: SPLITS_MAX of decode.cuh.
 const SPLITS_MAX: usize = 64;
-/// Positions of a part at least: PART_MIN of decode.cu.
+/// Positions of a part at least: PART_MIN of decode.cuh.
 const PART_MIN: usize = 32;
 /// Values of a head at most: eight for each lane of a warp.
 const HEAD_DIM_MAX: usize = 256;
@@ -14,7 +14,7 @@ const HEAD_DIM_MAX: usize = 256;
 const PREPARE_WARPS: usize = 4;
 const DECODE_WARPS: usize = 4;
 const PREFILL_WARPS: usize = 8;
-/// Rows of a block of prefill_mma.cu.
+/// Rows of a block of prefill_mma.cuh.
 const MMA_ROWS: usize = 64;
 
 /// f32 values of the scratch memory: a counter for each head, then the partial results of the parts: maximum, sum and

@@ -118,7 +118,7 @@ pub fn products(device: &Device, weights: &[&Matrix], x: &[f32], t: usize, biase
         .collect();
     matmul::forward(device, &mut list, Input::Rows(x.view([t, k])), &mut scratch);
     drop(list);
-    outs.iter().map(|out| read(out)).collect()
+    outs.iter().map(read).collect()
 }
 
 pub fn read(buffer: &Buffer<f32>) -> Vec<f32> {

@@ -85,7 +85,7 @@ fn nf4_dot(w: &Matrix, absmax_scale: f32, row: usize, x: &[f32], splits: usize) 
     let up = 2f64.powi(10 - exponent);
     let level = |i: usize| {
         let byte = w.bytes()[(row * cols + i) / 2];
-        to_half(nf4::LEVELS[if i % 2 == 0 { byte >> 4 } else { byte & 15 } as usize] as f64)
+        to_half(nf4::LEVELS[if i.is_multiple_of(2) { byte >> 4 } else { byte & 15 } as usize] as f64)
     };
     let sum = in_order(cols, splits, |tile, quarter, sum| {
         let k = tile * 128 + quarter * 32;

@@ -3,6 +3,7 @@
 // Block (split, kv head and group of its query heads). The visible older positions are cut into as many parts as the grid
 // is wide, fewer where there are few of them; the block of the last part also prepares and stores the newest key and value,
 // and is the only one to read them. Blocks without a part leave. The last block to finish merges the parts in order.
+#pragma once
 #include "prepare.cuh"
 
 const u32 WARPS = 4;
@@ -270,13 +271,3 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void decode(const DecodeArgs& a
                            position, finished, partial, eps, scale, window, n_heads, n_kv_heads, dim, n_slots};                \
         decode<FORMAT, DIMS, ROWS>(args, shared);                                                                              \
     }
-
-DECODE_KERNEL(KV_F32, 2, 8, attention_decode_f32_64)
-DECODE_KERNEL(KV_F32, 4, 8, attention_decode_f32_128)
-DECODE_KERNEL(KV_F32, 8, 4, attention_decode_f32_256)
-DECODE_KERNEL(KV_F16, 2, 8, attention_decode_f16_64)
-DECODE_KERNEL(KV_F16, 4, 8, attention_decode_f16_128)
-DECODE_KERNEL(KV_F16, 8, 4, attention_decode_f16_256)
-DECODE_KERNEL(KV_I8, 2, 8, attention_decode_i8_64)
-DECODE_KERNEL(KV_I8, 4, 8, attention_decode_i8_128)
-DECODE_KERNEL(KV_I8, 8, 4, attention_decode_i8_256)

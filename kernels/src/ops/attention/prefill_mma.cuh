@@ -3,6 +3,7 @@
 // A block takes 64 neighbouring rows (t, head of the group) of one kv head, 16 a warp. Keys and values pass through shared
 // memory as halves in tiles that begin at multiples of their length in positions, so a row's sums do not depend on the rows
 // beside it. While scores are computed the tile's values are on their way, and while values are added the next keys.
+#pragma once
 #include "rows.cuh"
 
 #if LICHEN_ARCH >= 80
@@ -272,12 +273,5 @@ template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& 
                         scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                            \
         prefill_mma<FORMAT, DIM, KEYS>(args, shared, FORMAT == KV_I8 ? tile_key_scales : nullptr);                             \
     }
-
-PREFILL_MMA_KERNEL(KV_F16, 64, 64, attention_mma_f16_64)
-PREFILL_MMA_KERNEL(KV_F16, 128, 64, attention_mma_f16_128)
-PREFILL_MMA_KERNEL(KV_F16, 256, 32, attention_mma_f16_256)
-PREFILL_MMA_KERNEL(KV_I8, 64, 64, attention_mma_i8_64)
-PREFILL_MMA_KERNEL(KV_I8, 128, 64, attention_mma_i8_128)
-PREFILL_MMA_KERNEL(KV_I8, 256, 32, attention_mma_i8_256)
 
 #endif

@@ -1,9 +1,10 @@
 // Attention of several new tokens in f32, after attention_prepare: f32 stores everywhere, and every format on the
-// architectures that have no mma.sync (prefill_mma.cu).
+// architectures that have no mma.sync (prefill_mma.cuh).
 //
 // A block takes 8 * ROWS neighbouring rows (t, head of the group) of one kv head, ROWS a warp; tiles of stored keys and
 // values pass through shared memory as they are. Tiles and groups begin at multiples of their length in positions, so a
 // row's sums do not depend on the rows beside it.
+#pragma once
 #include "rows.cuh"
 
 const u32 PREFILL_WARPS = 8;
@@ -138,15 +139,3 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void prefill_rows(const Prefill
                             scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                        \
         prefill_rows<FORMAT, DIMS, ROWS>(args, shared);                                                                        \
     }
-
-PREFILL_KERNEL(KV_F32, 2, 8, attention_prefill_f32_64)
-PREFILL_KERNEL(KV_F32, 4, 8, attention_prefill_f32_128)
-PREFILL_KERNEL(KV_F32, 8, 4, attention_prefill_f32_256)
-#if LICHEN_ARCH < 80
-PREFILL_KERNEL(KV_F16, 2, 8, attention_prefill_f16_64)
-PREFILL_KERNEL(KV_F16, 4, 8, attention_prefill_f16_128)
-PREFILL_KERNEL(KV_F16, 8, 4, attention_prefill_f16_256)
-PREFILL_KERNEL(KV_I8, 2, 8, attention_prefill_i8_64)
-PREFILL_KERNEL(KV_I8, 4, 8, attention_prefill_i8_128)
-PREFILL_KERNEL(KV_I8, 8, 4, attention_prefill_i8_256)
-#endif
