@@ -163,10 +163,10 @@ pub fn expect(q: &[f32], keys: &[f64], values: &[f64]) -> Expected {
     let relative = 2.0 * (score + 2.0 * 2f64.powi(-22)) + (n as f64 / 4.0 + 40.0) * eps;
     let mut expected = Expected { out: vec![0.0; dim], bound: vec![0.0; dim], plain: vec![0.0; dim] };
     for (j, v) in values.chunks(dim).enumerate() {
-        for i in 0..dim {
-            expected.out[i] += weights[j] / sum * v[i];
-            expected.bound[i] += relative * weights[j] / sum * v[i].abs();
-            expected.plain[i] += to_half(plain_weights[j]) / plain_sum * to_half(v[i]);
+        for (i, v) in v.iter().enumerate() {
+            expected.out[i] += weights[j] / sum * v;
+            expected.bound[i] += relative * weights[j] / sum * v.abs();
+            expected.plain[i] += to_half(plain_weights[j]) / plain_sum * to_half(*v);
         }
     }
     expected.bound.iter_mut().for_each(|b| *b += 1e-30);
