@@ -87,6 +87,15 @@ DEVICE u32x4 load_stream(const u32x4* p) {
 #endif
     return v;
 }
+DEVICE u32x2 load_stream(const u32x2* p) {
+    u32x2 v;
+#if LICHEN_ARCH >= 87
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+#else
+    asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+#endif
+    return v;
+}
 DEVICE u16 load_stream(const u16* p) {
     u16 v;
     asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));

@@ -28,7 +28,7 @@ DEVICE float exp_f32(float x) {
     float half = (n * 0.5f + round) - round;
     float value = p * power_of_two(half) * power_of_two(n - half);
     if (x > 88.72284f) return f32_from_bits(0x7f800000);
-    if (x < -87.33656f) return 0.0f;
+    if (x < -87.33654f) return 0.0f;
     return value;
 }
 

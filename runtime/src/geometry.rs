@@ -6,9 +6,9 @@ use half::f16;
 use lichen_kernels::{Buffer, Device, Format, Matrix, SharedBytes};
 
 use crate::error::{Error, Result};
+use crate::memory_plan::gpu::{matrix_bytes, vector_bytes};
 use crate::model::{assemble, Model};
 use crate::model_config::{Architecture, ModelConfig};
-use crate::memory_plan::gpu::{matrix_bytes, vector_bytes};
 use crate::model_source::Part;
 use crate::upload::Upload;
 

@@ -37,9 +37,8 @@ impl KvCache {
         context: usize,
         chunk: usize,
     ) -> Result<Self, DeviceError> {
-        let layer = |i| {
-            KvStore::new(device, format, slots(config, i, context, chunk), config.n_kv_heads, config.head_dim)
-        };
+        let layer =
+            |i| KvStore::new(device, format, slots(config, i, context, chunk), config.n_kv_heads, config.head_dim);
         let layers = (0..config.n_layers).map(layer).collect::<Result<Vec<_>, _>>()?;
         let rings = config.is_global.iter().map(|g| !g).collect();
         Ok(KvCache { layers, position: 0, written: 0, floor: 0, window: config.sliding_window, rings })

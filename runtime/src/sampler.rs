@@ -175,8 +175,10 @@ impl Sampler {
             return Ok(best);
         }
         self.candidates.clear();
-        self.candidates.extend(top.iter().map(|&(id, logit)| {
-            Candidate { logit, weight: (f64::from(logit) - f64::from(best_logit)).exp(), id }
+        self.candidates.extend(top.iter().map(|&(id, logit)| Candidate {
+            logit,
+            weight: (f64::from(logit) - f64::from(best_logit)).exp(),
+            id,
         }));
         self.keep_top_p();
         self.keep_min_p();

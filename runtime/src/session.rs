@@ -48,9 +48,7 @@ impl Session {
     pub fn new(model: Arc<Model>, device: Arc<Device>, plan: &MemoryPlan) -> Result<Session> {
         match &*device.clone() {
             Device::Cpu(_) => Session::allocate(model, device, plan),
-            Device::Cuda(cuda) => {
-                cuda.with_arena(plan.session_gpu_bytes(), || Session::allocate(model, device, plan))
-            }
+            Device::Cuda(cuda) => cuda.with_arena(plan.session_gpu_bytes(), || Session::allocate(model, device, plan)),
         }
     }
 

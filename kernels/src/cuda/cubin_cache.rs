@@ -76,8 +76,8 @@ impl Entry {
     }
 }
 
-/// Removes what is of another version of this program, was not used for a long time, or was left half written. A file that
-/// does not begin as ours do stays, whatever its name.
+/// Removes what is of another version of this program, was not used for a long time, or was left half written. A file
+/// that does not begin as ours do stays, whatever its name.
 pub(super) fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -37,7 +37,11 @@ impl MemoryPlan {
                 ("kv cache, global layers", global, Device),
                 ("activations", activations, Device),
                 ("matrix workspace", workspace, Device),
-                ("attention workspace", attention::Scratch::device_bytes(cuda, config.n_heads, config.head_dim), Device),
+                (
+                    "attention workspace",
+                    attention::Scratch::device_bytes(cuda, config.n_heads, config.head_dim),
+                    Device,
+                ),
                 ("rope tables", 2 * RopeTable::size_bytes(limits.context, config.head_dim), Device),
                 ("logits, gpu", device_logits, Device),
                 ("sampling workspace", TopK::device_bytes(config.vocab_size), Device),

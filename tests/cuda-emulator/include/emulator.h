@@ -113,6 +113,7 @@ DEVICE u32x4 load_stream(const u32x4* p) {
     check_aligned16(p);
     return *p;
 }
+DEVICE u32x2 load_stream(const u32x2* p) { return *p; }
 DEVICE u16 load_stream(const u16* p) { return *p; }
 DEVICE u32 load_stream(const u32* p) { return *p; }
 DEVICE u32 load_coherent(const u32* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }

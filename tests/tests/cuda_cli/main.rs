@@ -151,7 +151,7 @@ fn the_first_start_compiles_and_the_second_does_not() {
     }
     let cache = TempFile::new();
     let machine = any_machine().with("LICHEN_CACHE_DIR", cache.path());
-    let starts = [(); 2].map(|()| machine.lichen(&["info", "--device", "cuda"]));
+    let starts = [(); 2].map(|()| machine.lichen(&[&GREEDY[..], &["--prompt", "Hello", "--device", "cuda"]].concat()));
     for start in &starts {
         assert_eq!(start.code, Some(0), "{}", start.stderr);
     }

@@ -45,7 +45,11 @@ fn a_device_that_is_too_small() {
     if !has_kernels() || is_machine() {
         return;
     }
-    on_cuda(&Machine::emulated(&[53]).with("LICHEN_EMULATOR_MEMORY_MIB", 2)).refuses(&["memory"]);
+    on_cuda(&Machine::emulated(&[53]).with("LICHEN_EMULATOR_MEMORY_MIB", 2)).refuses(&[
+        "weights, gpu",
+        "the GPU has",
+        "--device cpu",
+    ]);
 }
 
 #[test]

@@ -110,10 +110,13 @@ fn logits_with_an_adapter_equal_peft() {
             let file = AdapterFile::open(&fixture(folder), &model.config).unwrap_or_else(|e| panic!("{e}"));
             let adapter = Adapter::new(file, &model.config, 1.0, &device).unwrap_or_else(|e| panic!("{e}"));
             session.set_adapter(Some(Arc::new(adapter))).unwrap_or_else(|e| panic!("{e}"));
-            for (way, got) in [("prefill", logits(&mut session, &tokens)), ("decode", {
-                session.reset();
-                decoded(&mut session, &tokens)
-            })] {
+            for (way, got) in [
+                ("prefill", logits(&mut session, &tokens)),
+                ("decode", {
+                    session.reset();
+                    decoded(&mut session, &tokens)
+                }),
+            ] {
                 let difference = max_difference(&got, &want);
                 assert!(difference <= 1e-4, "{} {folder} {way}: {difference}", device.describe());
             }

@@ -24,9 +24,15 @@ fn a_reset_session_gives_the_same_bits_again() {
     let tokens = some_tokens(45);
     for device in devices() {
         let (model, mut session) = on(&device, "tiny-gemma3/tiny-gemma3-q8_0.gguf", limits(1));
-        let first = (decoded(&mut session, &tokens), { session.reset(); logits(&mut session, &tokens) });
+        let first = (decoded(&mut session, &tokens), {
+            session.reset();
+            logits(&mut session, &tokens)
+        });
         session.reset();
-        let again = (decoded(&mut session, &tokens), { session.reset(); logits(&mut session, &tokens) });
+        let again = (decoded(&mut session, &tokens), {
+            session.reset();
+            logits(&mut session, &tokens)
+        });
         assert_eq!(bits(&first.0), bits(&again.0), "{}: decode", device.describe());
         assert_eq!(bits(&first.1), bits(&again.1), "{}: prefill", device.describe());
         let mut other = session_of(&device, &model, limits(1));

@@ -66,7 +66,13 @@ mod tests {
             let pair = LoraPair { a: View::new(&a, [r, k]), b: View::new(&b, [n, r]), scale: 2.0 };
             let got = assert_same_on_every_isa(|device| {
                 let (mut out, mut u) = (y.clone(), vec![0.0; t * r]);
-                forward(device, ViewMut::new(&mut out, [t, n]), View::new(&x, [t, k]), pair, ViewMut::new(&mut u, [t * r]));
+                forward(
+                    device,
+                    ViewMut::new(&mut out, [t, n]),
+                    View::new(&x, [t, k]),
+                    pair,
+                    ViewMut::new(&mut u, [t * r]),
+                );
                 out
             });
             for i in 0..t {

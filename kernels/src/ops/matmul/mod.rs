@@ -208,7 +208,8 @@ impl<'a> Jobs<'a> {
         assert!(products.len() <= Self::MAX);
         let mut jobs = [const { None }; Self::MAX];
         for (slot, p) in jobs.iter_mut().zip(products) {
-            *slot = Some(Job { weights: p.weights, bias: p.bias.map(|b| b.host()), out: Disjoint::new(p.out.host_mut()) });
+            *slot =
+                Some(Job { weights: p.weights, bias: p.bias.map(|b| b.host()), out: Disjoint::new(p.out.host_mut()) });
         }
         Jobs { jobs, rows_per_task }
     }

@@ -55,13 +55,7 @@ fn add_norm_cpu(cpu: &Cpu, mut n: Normed<'_>) {
 }
 
 /// Shapes: `out`, `x` (T, D), `weight` (D).
-pub fn forward(
-    device: &Device,
-    mut out: ViewMut<'_, f32, 2>,
-    x: View<'_, f32, 2>,
-    weight: View<'_, f32, 1>,
-    eps: f32,
-) {
+pub fn forward(device: &Device, mut out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, weight: View<'_, f32, 1>, eps: f32) {
     let [_, dim] = x.shape();
     assert_eq!(out.shape(), x.shape());
     assert_eq!(weight.len(), dim);

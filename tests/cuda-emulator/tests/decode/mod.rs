@@ -90,7 +90,9 @@ pub fn upload(device: &Device, matrix: &Matrix) -> Matrix {
     });
     assert_eq!(done, matrix.rows());
     let packed = packed.expect("an upload");
-    assert_eq!(packed.size_bytes(), PackedMatrix::planned_bytes(matrix.format(), matrix.rows(), matrix.cols()));
+    // The plan counts what both planes take of an arena.
+    let padding = PackedMatrix::planned_bytes(matrix.format(), matrix.rows(), matrix.cols()) - packed.size_bytes();
+    assert!(padding < 2 * 256);
     Matrix::on_gpu(packed)
 }
 

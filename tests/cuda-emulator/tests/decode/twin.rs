@@ -106,14 +106,15 @@ fn nf4_dot(w: &Matrix, absmax_scale: f32, row: usize, x: &[f32], splits: usize) 
     sum * (absmax_scale * (1.0 / up) as f32)
 }
 
-/// `x` (T, K) times a matrix that was downloaded again; `None` for formats without a twin.
+/// `x` (T, K) times a matrix that was downloaded again; `None` where the order of sums is not ours: float formats, tensor
+/// cores.
 pub fn product(on_gpu: &Matrix, x: &[f32], bias: Option<&[f32]>, splits: usize) -> Option<Vec<f32>> {
     let w = on_gpu.packed().download().expect("a download");
     let dot = |row: usize, x: &[f32]| match w.format() {
         Format::Q8_0 | Format::Q4_0 => integer_dot(&w, row, x, splits),
         _ => nf4_dot(&w, on_gpu.packed().absmax_scale, row, x, splits),
     };
-    if w.format().is_float() {
+    if w.format().is_float() || (w.format() == Format::NF4 && on_gpu.packed().codes.cuda().arch() >= 80) {
         return None;
     }
     let add = |row: usize, y: f32| bias.map_or(y, |b| y + b[row]);

@@ -117,8 +117,8 @@ struct Family {
     /// Bytes of x in shared memory for a k-tile and a column.
     x_bytes: u32,
     table_bytes: u32,
-    /// For 1, 2, 4 and 8 columns. NF4 has fewer: its table leaves little shared memory for x, and on a Jetson Nano few
-    /// registers for columns.
+    /// For 1, 2, 4 and 8 columns. NF4 without tensor cores has fewer: its table leaves little shared memory for x, and on a
+    /// Jetson Nano few registers for columns.
     kernels: &'static [&'static str],
     /// Blocks of each that an SM holds at once: what the launch bounds promise of registers.
     blocks_per_sm: [u32; 4],
@@ -126,7 +126,7 @@ struct Family {
 
 macro_rules! kernels {
     ($format:literal) => {
-        &[
+        [
             concat!("matmul_decode_", $format, "_t1"),
             concat!("matmul_decode_", $format, "_t2"),
             concat!("matmul_decode_", $format, "_t4"),
@@ -136,29 +136,30 @@ macro_rules! kernels {
 }
 
 fn family(format: Format, arch: u32) -> Family {
-    const NF4: [&str; 3] = ["matmul_decode_nf4_t1", "matmul_decode_nf4_t2", "matmul_decode_nf4_t4"];
+    const NF4: [&str; 4] = kernels!("nf4");
     let float = Family {
         tile_rows: 4,
         n_warps: 8,
         x_bytes: 512,
         table_bytes: 0,
-        kernels: kernels!("f32"),
+        kernels: &kernels!("f32"),
         blocks_per_sm: [3, 2, 2, 2],
     };
     match format {
-        Format::Q8_0 => Family { x_bytes: 272, kernels: kernels!("q8_0"), blocks_per_sm: [4, 3, 2, 2], ..float },
-        Format::Q4_0 => Family { tile_rows: 8, x_bytes: 288, kernels: kernels!("q4_0"), ..float },
-        Format::NF4 => Family {
-            tile_rows: 8,
-            n_warps: 16,
-            x_bytes: 256,
-            table_bytes: 32 << 10,
-            kernels: if arch == 53 { &NF4[..2] } else { &NF4 },
-            blocks_per_sm: if arch == 53 { [1; 4] } else { [2, 1, 1, 1] },
-        },
+        Format::Q8_0 => Family { x_bytes: 272, kernels: &kernels!("q8_0"), blocks_per_sm: [4, 3, 2, 2], ..float },
+        Format::Q4_0 => Family { tile_rows: 8, x_bytes: 288, kernels: &kernels!("q4_0"), ..float },
+        Format::NF4 => {
+            let nf4 = Family { tile_rows: 8, table_bytes: 32 << 10, ..float };
+            match arch {
+                53 => Family { n_warps: 16, x_bytes: 256, kernels: &NF4[..2], blocks_per_sm: [1; 4], ..nf4 },
+                72 => Family { n_warps: 16, x_bytes: 256, kernels: &NF4[..3], blocks_per_sm: [2, 1, 1, 1], ..nf4 },
+                // On tensor cores.
+                _ => Family { x_bytes: 272, kernels: &NF4, blocks_per_sm: [3, 2, 2, 2], ..nf4 },
+            }
+        }
         Format::F32 => float,
-        Format::F16 => Family { kernels: kernels!("f16"), ..float },
-        Format::BF16 => Family { kernels: kernels!("bf16"), ..float },
+        Format::F16 => Family { kernels: &kernels!("f16"), ..float },
+        Format::BF16 => Family { kernels: &kernels!("bf16"), ..float },
         other => unreachable!("{other} is converted when it is read"),
     }
 }
@@ -180,8 +181,9 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
         splits *= 2;
     }
     let blocks_per_sm = f.blocks_per_sm[index as usize];
-    let room = shared_bytes(cuda, blocks_per_sm) - static_bytes(f, columns) - f.table_bytes;
     let tile_bytes = f.x_bytes * columns;
+    let fixed_bytes = static_bytes(f, columns) + f.table_bytes;
+    let room = shared_bytes(cuda, blocks_per_sm).max(fixed_bytes + BATCH * tile_bytes) - fixed_bytes;
     let chunk_tiles = if room / tile_bytes >= n_tiles { n_tiles } else { room / tile_bytes / BATCH * BATCH };
     let units_per_block = f.n_warps / splits;
     let mut n_blocks = n_units.div_ceil(units_per_block);
@@ -201,15 +203,11 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
     }
 }
 
-/// Shared memory for each of that many blocks; without an opt-in none has more than 48 KiB.
+/// Shared memory for each of so many blocks of an SM.
 fn shared_bytes(cuda: &Cuda, blocks: u32) -> u32 {
-    let of_sm = match cuda.arch() {
-        53 => 64 << 10,
-        // sm_72 has 96 KiB; the least of the newer ones is sm_86, with 100, which runs the PTX of sm_80.
-        _ => 96 << 10,
-    };
-    // The driver keeps 1 KiB of each block.
-    (of_sm / blocks - 1024).min(cuda.max_shared_bytes()).min(48 << 10)
+    // A Jetson Nano's SM has more than a block may have; elsewhere a block may have all but the driver's 1 KiB.
+    let of_sm = if cuda.arch() == 53 { 64 << 10 } else { cuda.max_shared_bytes() + 1024 };
+    (of_sm / blocks - 1024).min(cuda.max_shared_bytes())
 }
 
 /// The arrays the kernels declare: partial sums of units and of row factors, and the factors.

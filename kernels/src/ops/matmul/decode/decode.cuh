@@ -7,8 +7,8 @@
 // A format W gives: TILE_ROWS; N_WARPS of a block; TABLE_BYTES at the head of the dynamic shared memory; X_BYTES of x in
 // shared memory for a k-tile and column; USES_HALF; WHOLE_FOURS (K is a multiple of 4); Lane (a lane's addresses); Loaded
 // (what a lane holds of one k-tile of both tiles of rows); COLUMNS_AHEAD up to which two k-tiles are loaded at once;
-// COLUMNS_UNROLLED up to which they are multiplied side by side; N_SUMS accumulators of a lane and column; and the
-// functions below.
+// COLUMNS_UNROLLED up to which they are multiplied side by side; Sums, a lane's accumulators; and the functions
+// below.
 #pragma once
 #include "common.cuh"
 #include "math.cuh"
@@ -82,7 +82,7 @@ DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors
 // counts from the next chunk's start.
 template <class W, int columns>
 DEVICE void multiply_chunk(typename W::Lane& lane, u32& at, const u8* table, const u8* chunk, u32 n_tiles, u32 step,
-                           float (&sums)[W::N_SUMS][columns]) {
+                           typename W::template Sums<columns>& sums) {
     const u32 tile_bytes = columns * W::X_BYTES, end = n_tiles * tile_bytes;
     // Tiles whose weights are loaded before the first is multiplied, and how the loop over a batch is unrolled: one by one
     // where many columns take the registers.
@@ -182,12 +182,7 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
             W::advance(lane, at.split * BATCH);
             at_tile = at.split * BATCH * columns * W::X_BYTES;
         }
-        float sums[W::N_SUMS][columns];
-#pragma unroll
-        for (int i = 0; i < W::N_SUMS; i++) {
-#pragma unroll
-            for (int c = 0; c < columns; c++) sums[i][c] = 0.0f;
-        }
+        typename W::template Sums<columns> sums = {};
         for (u32 from = 0; from < div_up(in.cols, TILE_K); from += cut.chunk_tiles) {
             const u32 n_tiles = div_up(forget(in.cols), TILE_K);
             const u32 to = n_tiles - from < cut.chunk_tiles ? n_tiles : from + cut.chunk_tiles;

@@ -51,6 +51,10 @@ template <class E> struct Floats {
         u32x4 w[4][READS];
     };
 
+    template <int columns> struct Sums {
+        float v[N_SUMS][columns];
+    };
+
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
@@ -83,7 +87,7 @@ template <class E> struct Floats {
     }
 
     template <int columns>
-    DEVICE void multiply(const Loaded& w, const u8* x, const u8*, float (&sums)[N_SUMS][columns]) {
+    DEVICE void multiply(const Loaded& w, const u8* x, const u8*, Sums<columns>& sums) {
         const u8* own = x + lane_idx() % 16 * 16;
 #pragma unroll
         for (int r = 0; r < N_SUMS; r++) {
@@ -92,21 +96,21 @@ template <class E> struct Floats {
 #pragma unroll
             for (int c = 0; c < columns; c++) {
                 const f32x4 first = *(const f32x4*)(own + c * X_BYTES), last = *(const f32x4*)(own + c * X_BYTES + 256);
-                float sum = sums[r][c];
+                float sum = sums.v[r][c];
                 sum = fma(v[3], first.w, fma(v[2], first.z, fma(v[1], first.y, fma(v[0], first.x, sum))));
-                sums[r][c] = fma(v[7], last.w, fma(v[6], last.z, fma(v[5], last.y, fma(v[4], last.x, sum))));
+                sums.v[r][c] = fma(v[7], last.w, fma(v[6], last.z, fma(v[5], last.y, fma(v[4], last.x, sum))));
             }
         }
     }
 
     // Rows of `partial` (2 TILE_ROWS, columns).
-    template <int columns> DEVICE void fold(const float (&sums)[N_SUMS][columns], float* partial) {
+    template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
         const u32 l = forget(lane_idx());
 #pragma unroll
         for (int i = 0; i < N_SUMS; i++) {
 #pragma unroll
             for (int c = 0; c < columns; c++) {
-                float v = warp_sum<16>(sums[i][c]);
+                float v = warp_sum<16>(sums.v[i][c]);
                 if (l % 16 == 0) partial[(i * 2 + l / 16) * columns + c] = v;
             }
         }

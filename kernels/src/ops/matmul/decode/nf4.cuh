@@ -27,8 +27,13 @@ struct Nf4 {
         u16 scale_a, scale_b;
     };
 
-    DEVICE void fill_table(u8* table) {
-        for (u32 i = thread_idx(); i < TABLE_BYTES / 4; i += N_WARPS * 32) {
+    template <int columns> struct Sums {
+        float v[N_SUMS][columns];
+    };
+
+    DEVICE void fill_table(u8* table) { fill_table(table, N_WARPS * 32); }
+    DEVICE void fill_table(u8* table, u32 n_threads) {
+        for (u32 i = thread_idx(); i < TABLE_BYTES / 4; i += n_threads) {
             // The high nibble is the lower k.
             u16 first = f32_to_f16(NF4_LEVELS[i / 32 >> 4]), second = f32_to_f16(NF4_LEVELS[i / 32 & 15]);
             ((u32*)table)[i] = pack16(first, second);
@@ -65,7 +70,8 @@ struct Nf4 {
         *(u32x2*)(x + l % 8 / 2 * 64 + l / 8 * 16 + (l & 1) * 8) = four;
     }
 
-    // The levels of the four bytes of a word. `column` is four times the lane: the table's rows have 128 bytes.
+    // The levels of the four bytes of a word. `column` is the lane's column of the table, 4 bytes of 128: joined by `|`, so
+    // that Maxwell takes one LOP3 for a byte's address; added, it would take two instructions (3.5 slots a weight, not 3.0).
     DEVICE void decode(u32 w, const u8* table, u32 column, u32 (&levels)[4]) {
         levels[0] = *(const u32*)(table + ((w << 7 & 0x7f80) | column));
         levels[1] = *(const u32*)(table + ((w >> 1 & 0x7f80) | column));
@@ -88,7 +94,7 @@ struct Nf4 {
     }
 
     template <int columns>
-    DEVICE void multiply(const Loaded& w, const u8* x, const u8* table, float (&sums)[N_SUMS][columns]) {
+    DEVICE void multiply(const Loaded& w, const u8* x, const u8* table, Sums<columns>& sums) {
         const u32 l = lane_idx();
         const u8* pieces = x + l % 4 * 16;
         const u32 words_a[4] = {w.a.x, w.a.y, w.a.z, w.a.w}, words_b[4] = {w.b.x, w.b.y, w.b.z, w.b.w};
@@ -108,19 +114,19 @@ struct Nf4 {
         const float scale_a = f16_to_f32(w.scale_a), scale_b = f16_to_f32(w.scale_b);
 #pragma unroll
         for (int c = 0; c < columns; c++) {
-            sums[0][c] = fma(widen(a[c]), scale_a, sums[0][c]);
-            sums[1][c] = fma(widen(b[c]), scale_b, sums[1][c]);
+            sums.v[0][c] = fma(widen(a[c]), scale_a, sums.v[0][c]);
+            sums.v[1][c] = fma(widen(b[c]), scale_b, sums.v[1][c]);
         }
     }
 
     // Rows of `partial` (2 TILE_ROWS, columns).
-    template <int columns> DEVICE void fold(const float (&sums)[N_SUMS][columns], float* partial) {
+    template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
         const u32 l = forget(lane_idx());
 #pragma unroll
         for (int i = 0; i < N_SUMS; i++) {
 #pragma unroll
             for (int c = 0; c < columns; c++) {
-                float v = sums[i][c];
+                float v = sums.v[i][c];
                 v += shuffle_xor(v, 1);
                 v += shuffle_xor(v, 2);
                 if (l % 4 == 0) partial[(i * TILE_ROWS + l / 4) * columns + c] = v;

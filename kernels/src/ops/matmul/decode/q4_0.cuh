@@ -25,6 +25,10 @@ struct Q4_0 {
         u16 scale_a, scale_b;
     };
 
+    template <int columns> struct Sums {
+        float v[N_SUMS][columns];
+    };
+
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
@@ -113,7 +117,7 @@ struct Q4_0 {
 #endif
 
     template <int columns>
-    DEVICE void multiply(const Loaded& w, const u8* x, const u8*, float (&sums)[N_SUMS][columns]) {
+    DEVICE void multiply(const Loaded& w, const u8* x, const u8*, Sums<columns>& sums) {
         const u32 block = lane_idx() % 4;
         const u32 words_a[4] = {w.a.x, w.a.y, w.a.z, w.a.w}, words_b[4] = {w.b.x, w.b.y, w.b.z, w.b.w};
         u32x2 of_x[columns];
@@ -138,19 +142,19 @@ struct Q4_0 {
 #pragma unroll
         for (int c = 0; c < columns; c++) {
             const float x_scale = f32_from_bits(of_x[c].x);
-            sums[0][c] = fma(s32_to_f32(finish(a[c])), scale_a * x_scale, sums[0][c]);
-            sums[1][c] = fma(s32_to_f32(finish(b[c])), scale_b * x_scale, sums[1][c]);
+            sums.v[0][c] = fma(s32_to_f32(finish(a[c])), scale_a * x_scale, sums.v[0][c]);
+            sums.v[1][c] = fma(s32_to_f32(finish(b[c])), scale_b * x_scale, sums.v[1][c]);
         }
     }
 
     // Rows of `partial` (2 TILE_ROWS, columns).
-    template <int columns> DEVICE void fold(const float (&sums)[N_SUMS][columns], float* partial) {
+    template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
         const u32 l = forget(lane_idx());
 #pragma unroll
         for (int i = 0; i < N_SUMS; i++) {
 #pragma unroll
             for (int c = 0; c < columns; c++) {
-                float v = sums[i][c];
+                float v = sums.v[i][c];
                 v += shuffle_xor(v, 1);
                 v += shuffle_xor(v, 2);
                 if (l % 4 == 0) partial[(i * TILE_ROWS + l / 4) * columns + c] = v;

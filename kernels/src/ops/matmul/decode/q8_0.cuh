@@ -24,6 +24,10 @@ struct Q8_0 {
         u16 scale;
     };
 
+    template <int columns> struct Sums {
+        float v[N_SUMS][columns];
+    };
+
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
@@ -93,7 +97,7 @@ struct Q8_0 {
 #endif
 
     template <int columns>
-    DEVICE void multiply(const Loaded& w, const u8* x, const u8*, float (&sums)[N_SUMS][columns]) {
+    DEVICE void multiply(const Loaded& w, const u8* x, const u8*, Sums<columns>& sums) {
         const u32 l = lane_idx();
         const float w_scale = f16_to_f32(w.scale);
         const u8* codes = x + l % 8 * 16;
@@ -119,16 +123,16 @@ struct Q8_0 {
             s32 own = l & 1 ? sum_b : sum_a, sent = l & 1 ? sum_a : sum_b;
             s32 sum = own + shuffle_xor(sent, 1);
             float scale = w_scale * *(const float*)(scales + c * X_BYTES);
-            sums[0][c] = fma(s32_to_f32(sum), scale, sums[0][c]);
+            sums.v[0][c] = fma(s32_to_f32(sum), scale, sums.v[0][c]);
         }
     }
 
     // Rows of `partial` (2 TILE_ROWS, columns).
-    template <int columns> DEVICE void fold(const float (&sums)[N_SUMS][columns], float* partial) {
+    template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
         const u32 l = forget(lane_idx());
 #pragma unroll
         for (int c = 0; c < columns; c++) {
-            float v = sums[0][c];
+            float v = sums.v[0][c];
             v += shuffle_xor(v, 2);
             v += shuffle_xor(v, 4);
             if (l % 8 < 2) partial[((l & 1) * TILE_ROWS + l / 8) * columns + c] = v;
