@@ -106,7 +106,8 @@ DEVICE u32 ballot(bool v) {
 // operands, and wherever this is called.
 DEVICE void check_aligned16(const void* p) {
     typedef u32 aligned __attribute__((aligned(16)));
-    (void)*(const volatile aligned*)p;
+    u32 word = *(const aligned*)p;
+    (void)word;
 }
 DEVICE u32x4 load_stream(const u32x4* p) {
     check_aligned16(p);

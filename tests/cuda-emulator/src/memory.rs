@@ -1,5 +1,6 @@
-//! Device and pinned memory: every allocation is a map of its own that ends at a guard page, to 16 bytes, with another guard
-//! page before it. New memory is 0xff: NaN as a float, out of range as an index.
+//! Device and pinned memory: every allocation is a map of its own that ends, to 16 bytes, where memory that cannot be
+//! touched begins, and the same before it. New memory is 0xff: NaN as a float, out of range as an index. What was freed
+//! cannot be touched either, until much else was freed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ptr;
@@ -9,8 +10,10 @@ use crate::environment::environment;
 use crate::error::{Error, Result};
 
 const PAGE: usize = 4096;
-/// Freed ranges that a report can still name.
-const N_FREED: usize = 64;
+/// Of address space on either side: a row too far lands in it as well.
+const GUARD: usize = 1 << 20;
+/// Freed allocations whose addresses are not used again yet.
+const N_FREED: usize = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -30,7 +33,7 @@ struct Allocation {
 #[derive(Default)]
 struct Memory {
     allocations: BTreeMap<usize, Allocation>,
-    freed: VecDeque<(usize, usize)>,
+    freed: VecDeque<(usize, Allocation)>,
     used: BTreeMap<usize, usize>,
     n_device: u64,
 }
@@ -60,20 +63,19 @@ pub fn alloc(kind: Kind, device: Option<usize>, bytes: usize) -> Result<usize> {
             *used = total.ok_or(Error::OUT_OF_MEMORY)?;
         }
         let data = bytes.next_multiple_of(PAGE);
-        let map_bytes = data + 2 * PAGE;
+        let map_bytes = data + 2 * GUARD;
         // SAFETY:
         // - A fresh private map, of which the inner pages are opened and filled.
         let map = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
             let map = libc::mmap(ptr::null_mut(), map_bytes, libc::PROT_NONE, flags, -1, 0);
             assert!(map != libc::MAP_FAILED, "no address space for {bytes} bytes of device memory");
-            let inner = map.byte_add(PAGE);
+            let inner = map.byte_add(GUARD);
             assert!(libc::mprotect(inner, data, libc::PROT_READ | libc::PROT_WRITE) == 0, "no pages for {bytes} bytes");
             ptr::write_bytes(inner.cast::<u8>(), 0xff, data);
             map as usize
         };
-        let start = map + PAGE + data - bytes.next_multiple_of(16);
-        memory.freed.retain(|(from, n)| from + n <= map || *from >= map + map_bytes);
+        let start = map + GUARD + data - bytes.next_multiple_of(16);
         memory.allocations.insert(start, Allocation { bytes, kind, device, map, map_bytes });
         Ok(start)
     })
@@ -89,10 +91,20 @@ pub fn free(kind: Kind, start: usize) -> Result<()> {
             *used -= allocation.bytes;
         }
         // SAFETY:
-        // - The map of this allocation, which is in the table no more.
-        unsafe { libc::munmap(allocation.map as *mut libc::c_void, allocation.map_bytes) };
-        memory.freed.push_front((start, allocation.bytes));
-        memory.freed.truncate(N_FREED);
+        // - The map of this allocation, which is in the table no more: its pages go, its addresses stay taken.
+        let closed = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            let map = allocation.map as *mut libc::c_void;
+            libc::mmap(map, allocation.map_bytes, libc::PROT_NONE, flags, -1, 0)
+        };
+        assert!(closed != libc::MAP_FAILED, "a freed map cannot be closed");
+        memory.freed.push_front((start, allocation));
+        if memory.freed.len() > N_FREED {
+            let (_, oldest) = memory.freed.pop_back().expect("more than none");
+            // SAFETY:
+            // - A closed map that nothing knows of any more.
+            unsafe { libc::munmap(oldest.map as *mut libc::c_void, oldest.map_bytes) };
+        }
         Ok(())
     })
 }
@@ -130,8 +142,8 @@ pub fn is_pinned(start: usize) -> bool {
 pub fn describe(address: usize) -> String {
     let Ok(guard) = MEMORY.try_lock() else { return "memory is being allocated".to_string() };
     let Some(memory) = guard.as_ref() else { return "nothing is allocated".to_string() };
-    if let Some((start, bytes)) = memory.freed.iter().find(|(at, n)| (*at..at + n).contains(&address)) {
-        return format!("byte {} of {bytes} freed bytes at {start:#x}", address - start);
+    if let Some((start, a)) = memory.freed.iter().find(|(at, a)| (*at..at + a.bytes).contains(&address)) {
+        return format!("byte {} of {} freed bytes at {start:#x}", address - start, a.bytes);
     }
     let below = memory.allocations.range(..=address).next_back();
     let above = memory.allocations.range(address..).next();

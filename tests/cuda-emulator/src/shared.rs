@@ -1,12 +1,14 @@
 //! The shared memory of a block.
 //!
 //! Static arrays stand at the front in the order their declarations are first run, with a gap after each; the launch's own
-//! bytes end at a guard page. All of it is 0xff before a block begins. A gap that is no longer 0xff was written past an end.
+//! bytes end where memory that cannot be touched begins. All of it is 0xff before a block begins. A gap that is no
+//! longer 0xff was written past an end.
 
 use std::ffi::c_void;
 use std::ptr;
 
-const PAGE: usize = 4096;
+/// Of address space behind the launch's bytes.
+const GUARD: usize = 1 << 20;
 /// More than any architecture has.
 const DYNAMIC_MAX: usize = 256 * 1024;
 const STATIC_MAX: usize = 64 * 1024;
@@ -21,7 +23,7 @@ struct Array {
 }
 
 pub struct Shared {
-    /// STATIC_MAX and DYNAMIC_MAX bytes, then a page that cannot be touched.
+    /// STATIC_MAX and DYNAMIC_MAX bytes, then memory that cannot be touched.
     map: *mut u8,
     arrays: Vec<Array>,
     /// End of the last array and its gap.
@@ -34,12 +36,12 @@ impl Shared {
     pub fn new() -> Self {
         let bytes = STATIC_MAX + DYNAMIC_MAX;
         // SAFETY:
-        // - A fresh private map; its last page is nobody's.
+        // - A fresh private map; its last part is nobody's.
         let map = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let map = libc::mmap(ptr::null_mut(), bytes + PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+            let map = libc::mmap(ptr::null_mut(), bytes + GUARD, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
             assert!(map != libc::MAP_FAILED, "no memory for a block's shared memory");
-            assert!(libc::mprotect(map.byte_add(bytes), PAGE, libc::PROT_NONE) == 0, "no guard page");
+            assert!(libc::mprotect(map.byte_add(bytes), GUARD, libc::PROT_NONE) == 0, "no guard behind shared memory");
             map.cast::<u8>()
         };
         let mut shared = Shared { map, arrays: Vec::new(), static_end: 0, static_bytes: 0, dynamic_bytes: 0 };
@@ -126,6 +128,6 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY:
         // - The map of `new`.
-        unsafe { libc::munmap(self.map.cast(), STATIC_MAX + DYNAMIC_MAX + PAGE) };
+        unsafe { libc::munmap(self.map.cast(), STATIC_MAX + DYNAMIC_MAX + GUARD) };
     }
 }

@@ -17,8 +17,6 @@ const fn case(name: &'static str, kernel: &'static str, block: u32, value: u32, 
     Case { name, kernel, block, shared: 256, value, says }
 }
 
-/// `value` that is added to a pointer to 32-bit words wraps in 64 bits only through the address space, so these point
-/// forward: behind the 256 words.
 const CASES: [Case; 12] = [
     case(
         "exit before a barrier",
@@ -44,7 +42,7 @@ const CASES: [Case; 12] = [
         256,
         &["emulator_poke, block (0, 0, 0), thread 0", "0 bytes behind the end of 1024 bytes"],
     ),
-    case("far behind the end", "emulator_poke", 1, 2000, &["access to", "bytes"]),
+    case("far behind the end", "emulator_poke", 1, 200000, &["798976 bytes behind the end of 1024 bytes"]),
     case("no multiple of 16", "emulator_misaligned", 1, 4, &["no multiple of its size"]),
     case("behind a shared array", "emulator_overrun", 64, 64, &["behind the end of a shared array"]),
     case("behind dynamic shared memory", "emulator_dynamic", 64, 64, &["emulator_dynamic", "access to"]),
