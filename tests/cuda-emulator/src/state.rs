@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use crate::environment::environment;
@@ -53,7 +54,10 @@ pub struct Stream {
 
 pub struct Capture {
     pub works: Result<Vec<Work>>,
-    pub is_global: bool,
+    /// The thread whose calls can break it; `None`: those of every thread.
+    pub thread: Option<ThreadId>,
+    /// The relaxed mode: no call does.
+    pub is_relaxed: bool,
     pub id: u64,
 }
 
@@ -207,10 +211,11 @@ pub fn launch_is_lost() -> bool {
     N_LAUNCHES.fetch_add(1, Ordering::Relaxed) + 1 == environment().lose_after
 }
 
-/// A call that may not be made while a stream captures in the global mode: it breaks the capture.
+/// A call that may not be made while a stream captures, unless in the relaxed mode: it breaks the capture.
 pub fn check_no_capture() -> Result<()> {
-    let is_global = |s: &Stream| lock(&s.capture).as_ref().is_some_and(|c| c.is_global);
-    match STREAMS.find(is_global) {
+    let me = thread::current().id();
+    let minds = |c: &Capture| !c.is_relaxed && c.thread.is_none_or(|thread| thread == me);
+    match STREAMS.find(|s| lock(&s.capture).as_ref().is_some_and(minds)) {
         None => Ok(()),
         Some(stream) => {
             break_capture(&stream);

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use super::{answer, put};
 use crate::error::Error;
@@ -26,8 +27,12 @@ pub extern "C" fn cuStreamBeginCapture_v2(stream: usize, mode: c_int) -> u32 {
         if capture.is_some() {
             return Err(Error::INVALID_VALUE);
         }
-        let is_global = mode == CAPTURE_GLOBAL;
-        *capture = Some(Capture { works: Ok(Vec::new()), is_global, id: NEXT.fetch_add(1, Ordering::Relaxed) });
+        *capture = Some(Capture {
+            works: Ok(Vec::new()),
+            thread: (mode != CAPTURE_GLOBAL).then(|| thread::current().id()),
+            is_relaxed: mode == CAPTURE_RELAXED,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        });
         Ok(())
     })
 }

@@ -270,7 +270,8 @@ fn what_cannot_be_captured_breaks_the_capture() {
     let device = Device::open(0);
     let (stream, out) = (stream(), device.alloc(1024));
     let kernel = device.kernel("emulator_poke", "u64 u32");
-    let begin = || ok!(cuStreamBeginCapture_v2: fn(usize, c_int), stream, 0);
+    let begin_as = |mode| ok!(cuStreamBeginCapture_v2: fn(usize, c_int), stream, mode);
+    let begin = || begin_as(0);
     let end = || {
         let mut graph = 0usize;
         call!(cuStreamEndCapture: fn(usize, *mut usize), stream, &mut graph)
@@ -287,6 +288,20 @@ fn what_cannot_be_captured_breaks_the_capture() {
         begin();
         assert_eq!(call(&mut pointer), code, "{name}");
         assert_eq!(end(), 901, "{name}");
+    }
+    // Of this thread alone; and of none.
+    let alloc_on_another = || {
+        let other = std::thread::spawn(|| {
+            Device::open(0);
+            call!(cuMemAlloc_v2: fn(*mut u64, usize), &mut 0, 16)
+        });
+        other.join().expect("no panic")
+    };
+    for (mode, here, there, ends) in [(0, UNSUPPORTED, UNSUPPORTED, 901), (1, UNSUPPORTED, 0, 901), (2, 0, 0, 0)] {
+        begin_as(mode);
+        assert_eq!(alloc_on_another(), there, "mode {mode}");
+        assert_eq!(call!(cuMemAlloc_v2: fn(*mut u64, usize), &mut pointer, 16), here, "mode {mode}");
+        assert_eq!(end(), ends, "mode {mode}");
     }
     begin();
     assert_eq!(end(), 0);
