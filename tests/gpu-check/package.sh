@@ -24,8 +24,8 @@ for line in open(sys.argv[1]):
     target = message.get("target", {})
     if not message.get("executable") or target.get("kind") != ["test"]:
         continue
-    # The emulator's own tests are not the driver's.
-    is_op = "/cuda-emulator/" in target["src_path"] and not target["name"].startswith("emulator")
+    # What tests the emulator, or what the tests share, says nothing of a driver.
+    is_op = "/cuda-emulator/" in target["src_path"] and not target["name"].startswith(("emulator", "common"))
     if is_op or target["name"].startswith("cuda_"):
         shutil.copy(message["executable"], f"{sys.argv[2]}/{target['name']}")
 PYTHON

@@ -14,12 +14,17 @@ pub fn run(plan: &Plan) -> (Value, bool) {
     for arch in &plan.tested_archs {
         for binary in binaries(plan) {
             let name = file_name(&binary);
-            // These choose architectures themselves.
+            // These take every architecture in one run.
             if is_of_the_program(&name) && *arch != plan.tested_archs[0] {
                 continue;
             }
-            let outcome = processes::run(plan, &format!("{name}-sm_{arch}"), &mut command(&binary, *arch));
-            results.push(result(&name, *arch, &outcome));
+            let label = if is_of_the_program(&name) { name.clone() } else { format!("{name}-sm_{arch}") };
+            let outcome = processes::run(plan, &label, &mut command(&binary, *arch));
+            let mut result = result(&name, *arch, &outcome);
+            if is_of_the_program(&name) {
+                result["arch"] = json!(plan.tested_archs);
+            }
+            results.push(result);
         }
     }
     // A package without tests has shown nothing.
@@ -62,7 +67,7 @@ fn binaries(plan: &Plan) -> Vec<PathBuf> {
     found
 }
 
-/// Tests that start `lichen`, where the others call the ops.
+/// Tests of whole models and of `lichen`, where the others call the ops.
 fn is_of_the_program(name: &str) -> bool {
     name.starts_with("cuda_")
 }
@@ -73,7 +78,9 @@ fn file_name(path: &std::path::Path) -> String {
 
 fn command(binary: &PathBuf, arch: u32) -> Command {
     let mut command = Command::new(binary);
-    command.env("LICHEN_CUDA_ARCH", arch.to_string());
+    if !is_of_the_program(&file_name(binary)) {
+        command.env("LICHEN_CUDA_ARCH", arch.to_string());
+    }
     command
 }
 
