@@ -277,7 +277,8 @@ fn what_cannot_be_captured_breaks_the_capture() {
         call!(cuStreamEndCapture: fn(usize, *mut usize), stream, &mut graph)
     };
     let mut pointer = 0u64;
-    let refused: [(&str, &dyn Fn(&mut u64) -> u32, u32); 4] = [
+    type Call<'a> = &'a dyn Fn(&mut u64) -> u32;
+    let refused: [(&str, Call, u32); 4] = [
         ("an allocation", &|p| call!(cuMemAlloc_v2: fn(*mut u64, usize), p, 16), UNSUPPORTED),
         ("waiting", &|_| call!(cuStreamSynchronize: fn(usize), stream), UNSUPPORTED),
         ("a synchronous copy", &|_| device.try_download(out, &mut [0u32]), UNSUPPORTED),
