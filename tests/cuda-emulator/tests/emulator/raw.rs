@@ -33,10 +33,9 @@ pub fn symbol(name: &str) -> *mut c_void {
 macro_rules! call {
     ($name:ident: fn($($kind:ty),*), $($value:expr),*) => {{
         // SAFETY:
-        // - The types are those of cuda.h.
-        let f: unsafe extern "C" fn($($kind),*) -> u32 = unsafe { std::mem::transmute($crate::raw::symbol(stringify!($name))) };
-        #[allow(unused_unsafe)]
-        unsafe { f($($value),*) }
+        // - The types are those of cuda.h; what a call does with its pointers is the caller's to know.
+        let f: extern "C" fn($($kind),*) -> u32 = unsafe { std::mem::transmute($crate::raw::symbol(stringify!($name))) };
+        f($($value),*)
     }};
 }
 
