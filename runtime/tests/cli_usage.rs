@@ -88,7 +88,7 @@ fn what_cannot_be_done_exits_with_1() {
         (&["generate", "--tokens", "1", "--model", &bad], format!("{bad}: ")),
         (&["generate", "--tokens", "1,999", "--model", &model], "token 999 is outside the vocabulary of 320".into()),
         (
-            &["generate", "--tokens", "1", "--model", &model, "--device", "cuda"],
+            &["generate", "--tokens", "1", "--model", &model, "--device", "cuda:99"],
             "this build has no CUDA backend".into(),
         ),
         (&["plan", "--model", &model, "--memory-budget", "1MiB"], "and the budget is 1.0 MiB".into()),
