@@ -36,12 +36,17 @@ impl DecodeGraph {
                 launch();
                 *self = DecodeGraph::Warm;
             }
-            DecodeGraph::Warm => match cuda.capture(launch)? {
-                Some(graph) => {
+            DecodeGraph::Warm => match cuda.capture(launch) {
+                Ok(Some(graph)) => {
                     graph.launch();
                     *self = DecodeGraph::Recorded(graph);
                 }
-                None => {
+                other => {
+                    // A device that still works goes on without a recording.
+                    cuda.check()?;
+                    if let Err(error) = other {
+                        log::warn!("the decode step is launched kernel by kernel: {error}");
+                    }
                     launch();
                     *self = DecodeGraph::Plain;
                 }

@@ -114,9 +114,13 @@ impl Driver {
 
     /// The device's primary context. Without effect on one that is in use: whether a wait sleeps (`blocking`) or spins.
     pub(super) fn retain_context(&self, device: i32, blocking: bool) -> Result<Handle> {
-        let flags = CTX_MAP_HOST | if blocking { CTX_SCHED_BLOCKING_SYNC } else { 0 };
-        // Old drivers refuse flags for a context that another library of this process opened first: it does as it is.
-        let _: Result<()> = called!((self.primary_ctx_set_flags)(device, flags));
+        let scheduling = if blocking { CTX_SCHED_BLOCKING_SYNC } else { 0 };
+        let with_map: Result<()> = called!((self.primary_ctx_set_flags)(device, CTX_MAP_HOST | scheduling));
+        // Where addresses are unified host memory is mapped in any case. Old drivers refuse flags for a context that another
+        // library of this process opened first: it does as it is.
+        if with_map.is_err() {
+            let _: Result<()> = called!((self.primary_ctx_set_flags)(device, scheduling));
+        }
         written!(0, |out| (self.primary_ctx_retain)(out, device))
     }
 

@@ -110,14 +110,12 @@ impl Context {
     /// Waits for all that the stream was given. Work that fails on the device is noticed here.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         self.check()?;
-        let n_given = {
-            let _turn = self.turn.take();
-            if self.is_recording() {
-                return Err(DeviceError::Other("the GPU cannot be waited for while launches are recorded".into()));
-            }
-            self.n_given.load(Ordering::Relaxed)
-        };
-        // Outside the turn: other threads may go on.
+        // For the whole wait: a recording that another thread began meanwhile would be spoilt by it.
+        let _turn = self.turn.take();
+        if self.is_recording() {
+            return Err(DeviceError::Other("the GPU cannot be waited for while launches are recorded".into()));
+        }
+        let n_given = self.n_given.load(Ordering::Relaxed);
         let waited = self.make_current().and_then(|()| self.driver.wait_for_stream(self.stream));
         waited.map_err(|code| {
             let error = self.driver.error(code, "waiting for the GPU");

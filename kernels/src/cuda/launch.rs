@@ -73,8 +73,11 @@ pub struct LaunchShape {
     pub shared_bytes: u32,
 }
 
-/// Shared memory that a kernel may have without asking.
-const SHARED_BYTES_UNASKED: u32 = 48 << 10;
+/// Dynamic shared memory that a kernel may have without asking. The driver's limit is 48 KiB together with the kernel's
+/// own arrays; beside dynamic memory those take up to 5 KiB.
+const SHARED_BYTES_UNASKED: u32 = 32 << 10;
+/// What any device gives a block, so that nothing needs to be asked for in the end.
+const SHARED_BYTES_COMMON: u32 = 48 << 10;
 
 /// A kernel that was loaded.
 pub(super) struct Kernel {
@@ -99,7 +102,9 @@ impl Kernel {
         let doing = || format!("launching {} (grid {grid:?}, block {block})", self.info.name);
         context.give(doing, || {
             if shared_bytes > self.shared_bytes.load(Ordering::Relaxed) {
-                context.driver.allow_shared_bytes(self.function, shared_bytes)?;
+                let asked = context.driver.allow_shared_bytes(self.function, shared_bytes);
+                // Where it was not necessary a refusal does no harm: the launch itself says whether it was.
+                asked.or_else(|code| if shared_bytes > SHARED_BYTES_COMMON { Err(code) } else { Ok(()) })?;
                 self.shared_bytes.store(shared_bytes, Ordering::Relaxed);
             }
             let words = &mut words[..args.len()];

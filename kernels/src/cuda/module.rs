@@ -111,6 +111,8 @@ impl Modules {
         refuse_recording(context, first.slot.module)?;
         self.compile_missing(context, &mut pieces)?;
         let _turn = context.take_turn();
+        // What the cache had was not compiled on this thread, which may not have met the context yet.
+        context.make_current().map_err(|code| context.explain(code, "loading CUDA kernels"))?;
         for piece in &mut pieces {
             // Another thread may have been first.
             if piece.slot.loaded.get().is_none() {

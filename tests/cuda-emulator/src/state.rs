@@ -37,6 +37,8 @@ pub struct Function {
     /// What the PTX says, held against the kernel at launch.
     pub param_bytes: Vec<u32>,
     pub max_dynamic_shared: AtomicU32,
+    /// Without this the kernel's own arrays count too, and all of it has 48 KiB.
+    pub has_asked_for_shared: AtomicBool,
 }
 
 pub struct Link {

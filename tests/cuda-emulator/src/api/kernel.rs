@@ -12,6 +12,8 @@ use crate::state::{self, Context, Function, FUNCTIONS};
 use crate::{device, state::enqueue};
 
 const BLOCK_MAX: u64 = 1024;
+/// Static and dynamic shared memory together of a kernel that has not asked for more.
+const SHARED_UNASKED: u32 = 48 << 10;
 const GRID_YZ_MAX: u32 = 65535;
 const REGISTERS: u32 = 65536;
 
@@ -49,6 +51,7 @@ pub extern "C" fn cuFuncSetAttribute(function: usize, attribute: c_int, value: c
         match (attribute, u32::try_from(value)) {
             (MAX_DYNAMIC_SHARED, Ok(bytes)) if bytes <= limit => {
                 function.max_dynamic_shared.store(bytes, Ordering::Relaxed);
+                function.has_asked_for_shared.store(true, Ordering::Relaxed);
                 Ok(())
             }
             (CARVEOUT, Ok(0..=100)) => Ok(()),
@@ -138,7 +141,10 @@ pub unsafe extern "C" fn cuLaunchKernel(
         // SAFETY:
         // - The caller gives a list that ends with null.
         unsafe { check_params(&function, params) }?;
-        let limit = device::shared_optin(device::capability(context.ordinal)?);
+        let limit = match function.has_asked_for_shared.load(Ordering::Relaxed) {
+            true => device::shared_optin(device::capability(context.ordinal)?),
+            false => SHARED_UNASKED,
+        };
         let shape = [grid_x, grid_y, grid_z, block, shared_bytes];
         // SAFETY:
         // - There are as many parameters as the kernel has, by the check above.

@@ -1,7 +1,7 @@
 //! Modules from PTX, and the linker that makes a "cubin" of it: the same PTX behind a line that names its target.
 
 use std::ffi::{c_char, c_int, c_void, CStr};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::Mutex;
 
 use super::{answer, complain, put, text};
@@ -142,6 +142,7 @@ pub extern "C" fn cuModuleGetFunction(function: *mut usize, module: usize, name:
                 ptx_version: module.ptx.version,
                 param_bytes,
                 max_dynamic_shared: AtomicU32::new(SHARED_DEFAULT),
+                has_asked_for_shared: AtomicBool::new(false),
             }),
         )
     })
