@@ -11,21 +11,6 @@
 const u32 MMA_THREADS = 128;
 const u32 MMA_ROWS = 64;
 
-struct MmaArgs {
-    // (T, n_heads, dim)
-    float* out;
-    const float* q;
-    // (n_kv_heads, n_slots, dim), (n_kv_heads, n_slots)
-    const u8* key_cells;
-    const float* key_scales;
-    const u8* value_cells;
-    const float* value_scales;
-    const u32* position;
-    float scale;
-    // `per_kv`: query heads of a kv head.
-    u32 window, n_rows, n_heads, per_kv, dim, n_slots;
-};
-
 // Where value `8 * chunk` of a row of DIM halves is in a tile: neighbouring rows differ in their banks.
 template <int DIM> DEVICE u16* mma_chunk(u16* tile, u32 row, u32 chunk) { return tile + row * DIM + (chunk ^ (row & 7)) * 8; }
 
@@ -42,7 +27,7 @@ DEVICE u32x4 mma_halves(u32x2 codes, float scale) {
 // a wait, int8 at once; both after a barrier. int8 codes are multiplied by their scales, or where `tile_scales` is not null
 // left as they are, exact, beside the scales.
 template <int FORMAT, int DIM, int KEYS>
-DEVICE void mma_load(const MmaArgs& a, u16* tile, float* tile_scales, const u8* cells, const float* scales, u32 base,
+DEVICE void mma_load(const PrefillArgs& a, u16* tile, float* tile_scales, const u8* cells, const float* scales, u32 base,
                      u32 first, u32 last) {
     const u32 CHUNKS = DIM / 8;
     u64 plane = (u64)block_y() * a.n_slots;
@@ -75,7 +60,7 @@ DEVICE void mma_load(const MmaArgs& a, u16* tile, float* tile_scales, const u8* 
 }
 
 // The block's queries times `scale`, as halves; zeros past the last row and the last value.
-template <int DIM> DEVICE void mma_load_queries(const MmaArgs& a, u16* tile, u32 first, u32 total, u32 per_kv, float scale) {
+template <int DIM> DEVICE void mma_load_queries(const PrefillArgs& a, u16* tile, u32 first, u32 total, u32 per_kv, float scale) {
     const u32 CHUNKS = DIM / 8;
     for (u32 i = thread_idx(); i < MMA_ROWS * CHUNKS; i += MMA_THREADS) {
         u32 r = i / CHUNKS, chunk = i % CHUNKS, row = first + r, t = row / per_kv;
@@ -195,7 +180,7 @@ template <int DIM, int KEYS> DEVICE void mma_values(MmaRows<DIM, KEYS>& m, u16* 
     }
 }
 
-template <int DIM, int KEYS> DEVICE void mma_write(const MmaArgs& a, MmaRows<DIM, KEYS>& m, u32 first, u32 total, u32 per_kv) {
+template <int DIM, int KEYS> DEVICE void mma_write(const PrefillArgs& a, MmaRows<DIM, KEYS>& m, u32 first, u32 total, u32 per_kv) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         float sum = m.sum[h] + shuffle_xor(m.sum[h], 1);
@@ -212,7 +197,7 @@ template <int DIM, int KEYS> DEVICE void mma_write(const MmaArgs& a, MmaRows<DIM
     }
 }
 
-template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& a, u16* shared, float* key_scales) {
+template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const PrefillArgs& a, u16* shared, float* key_scales) {
     u16 *queries = shared, *keys = shared + MMA_ROWS * DIM, *values = keys + KEYS * DIM;
     u32 per_kv = a.per_kv, total = a.n_rows * per_kv, first = block_x() * MMA_ROWS;
     u32 position = *a.position;
@@ -269,8 +254,8 @@ template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const MmaArgs& 
            u32 dim, u32 n_slots) {                                                                                             \
         DYNAMIC_SHARED(u16, shared);                                                                                           \
         SHARED(float, tile_key_scales, FORMAT == KV_I8 ? KEYS : 1);                                                            \
-        MmaArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position,                            \
-                        scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                            \
+        PrefillArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position,                        \
+                            scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                        \
         prefill_mma<FORMAT, DIM, KEYS>(args, shared, FORMAT == KV_I8 ? tile_key_scales : nullptr);                             \
     }
 

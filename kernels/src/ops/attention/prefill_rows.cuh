@@ -15,21 +15,6 @@ template <int FORMAT, int DIMS> struct PrefillTile {
     static const u32 BYTES = KEYS * DIMS * 32 * (FORMAT == KV_F32 ? 4 : FORMAT == KV_F16 ? 2 : 1);
 };
 
-struct PrefillArgs {
-    // (T, n_heads, dim)
-    float* out;
-    const float* q;
-    // (n_kv_heads, n_slots, dim), (n_kv_heads, n_slots)
-    const u8* key_cells;
-    const float* key_scales;
-    const u8* value_cells;
-    const float* value_scales;
-    const u32* position;
-    float scale;
-    // `per_kv`: query heads of a kv head.
-    u32 window, n_rows, n_heads, per_kv, dim, n_slots;
-};
-
 // Shared memory of a tile: keys and values (KEYS, dim) as stored, and their scales.
 struct PrefillShared {
     u8* keys;

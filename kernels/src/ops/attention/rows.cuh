@@ -177,3 +177,19 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE float flash_sum(const FlashRows
     float sum = f.sum + shuffle_xor(f.sum, 8);
     return sum + shuffle_xor(sum, 16);
 }
+
+// What both kernels of prefill are given.
+struct PrefillArgs {
+    // (T, n_heads, dim)
+    float* out;
+    const float* q;
+    // (n_kv_heads, n_slots, dim), (n_kv_heads, n_slots)
+    const u8* key_cells;
+    const float* key_scales;
+    const u8* value_cells;
+    const float* value_scales;
+    const u32* position;
+    float scale;
+    // `per_kv`: query heads of a kv head.
+    u32 window, n_rows, n_heads, per_kv, dim, n_slots;
+};
