@@ -68,7 +68,6 @@ fn main() {
     for watched in ["Cargo.toml", "build.rs", "include", "kernels", "src"] {
         println!("cargo:rerun-if-changed={}", here.join(watched).display());
     }
-    remove_stale(&out);
     let Some(command) = find_clang() else {
         println!("cargo:warning=no clang: the emulator is built without kernels");
         return;
@@ -95,13 +94,6 @@ fn main() {
     // exp2f and, on processors without it, fmaf.
     println!("cargo:rustc-cdylib-link-arg=-lm");
     println!("cargo:rustc-cfg=has_kernels");
-}
-
-/// `cargo build` puts a second name of the library beside the programs; `cargo test` renews the one in deps alone, yet finds
-/// the other first. What is about to be out of date goes.
-fn remove_stale(out: &Path) {
-    let profile = out.ancestors().nth(3).expect("OUT_DIR is <profile>/build/<package>/out");
-    let _ = fs::remove_file(profile.join("libcuda.so"));
 }
 
 /// As kernels/build.rs finds it: the one that is named or none, else the newest of these; `off` is none.

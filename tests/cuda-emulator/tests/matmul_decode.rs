@@ -1,6 +1,7 @@
 //! Products of one to eight rows: every format on every architecture, against twins in the kernels' order of sums and
 //! against f64.
 
+mod common;
 mod decode;
 
 use decode::{assert_same, cuda, dense, for_each_arch, matrix, product, products, random, twin, upload, FORMATS};

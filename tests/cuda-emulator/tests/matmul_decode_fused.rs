@@ -1,6 +1,7 @@
 //! What decoding fuses into its products: the norm of the residual stream before them, the activation behind them; and the
 //! embedding that begins the stream.
 
+mod common;
 mod decode;
 
 use decode::{assert_same, cuda, encode, for_each_arch, matrix, random, read, twin, upload, FORMATS};

@@ -10,9 +10,9 @@ mod model;
 
 use std::sync::Arc;
 
-use common::{devices, download, name, upload, Random};
-use lichen_kernels::cuda::{Cuda, PackedMatrix};
-use lichen_kernels::formats::{float, nf4, q4_0, q8_0, Format};
+use common::{cuda, devices, download, encode, name, upload, Random};
+use lichen_kernels::cuda::PackedMatrix;
+use lichen_kernels::formats::Format;
 use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
 use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
 use model::Model;
@@ -37,28 +37,7 @@ const SIZES: [(usize, usize, usize); 12] = [
 
 fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {
     let w: Vec<f32> = Random::new(seed).normals(rows * cols).iter().map(|v| v * 0.05).collect();
-    let mut bytes = Vec::new();
-    match format {
-        Format::F32 => w.iter().for_each(|v| bytes.extend(v.to_le_bytes())),
-        Format::F16 => float::encode_f16(&w, &mut bytes),
-        Format::BF16 => float::encode_bf16(&w, &mut bytes),
-        Format::Q8_0 => q8_0::encode(&w, &mut bytes),
-        Format::Q4_0 => q4_0::encode(&w, &mut bytes),
-        Format::NF4 => {
-            let mut absmax = Vec::new();
-            nf4::encode(&w, &mut bytes, &mut absmax);
-            return Matrix::new_nf4(rows, cols, SharedBytes::from_vec(bytes), Arc::from(absmax));
-        }
-        other => panic!("{other}"),
-    }
-    Matrix::new(format, rows, cols, SharedBytes::from_vec(bytes))
-}
-
-fn cuda(device: &Device) -> &Cuda {
-    match device {
-        Device::Cuda(cuda) => cuda,
-        Device::Cpu(_) => panic!("devices() gives GPUs"),
-    }
+    encode(format, rows, cols, &w)
 }
 
 fn on_gpu(device: &Device, matrix: &Matrix) -> Matrix {

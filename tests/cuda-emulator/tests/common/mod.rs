@@ -3,13 +3,16 @@
 //! start the test programs with that variable unset.
 #![allow(dead_code)]
 
+pub mod newest;
+
 use std::env;
 use std::fmt::Debug;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceError};
-use lichen_kernels::{Buffer, Device};
+use lichen_kernels::formats::{float, nf4, q4_0, q8_0, Format};
+use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
 
 /// What the emulator is told to have, unless the environment tells it.
 const EMULATED: &str = "53,72,80,87,90";
@@ -28,7 +31,7 @@ pub fn opened() -> &'static [Cuda] {
         if env::var_os("LICHEN_EMULATOR_DEVICES").is_none() {
             env::set_var("LICHEN_EMULATOR_DEVICES", EMULATED);
         }
-        renew_emulator();
+        newest::renew();
         let opened = open_all();
         let required = env::var_os("LICHEN_REQUIRE_CUDA").is_some();
         opened.unwrap_or_else(|why| {
@@ -37,20 +40,6 @@ pub fn opened() -> &'static [Cuda] {
             Vec::new()
         })
     })
-}
-
-/// `cargo build` leaves a libcuda.so beside the programs, which the loader finds before the one that `cargo test` has just
-/// built in `deps`: an old one there would run old kernels.
-fn renew_emulator() {
-    let Ok(test) = env::current_exe() else { return };
-    let Some(deps) = test.parent().filter(|folder| folder.ends_with("deps")) else { return };
-    let (built, copy) = (deps.join("libcuda.so"), deps.with_file_name("libcuda.so"));
-    let age = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    if age(&copy) < age(&built) && copy.exists() {
-        // Removed first: a program that runs keeps the file it has mapped.
-        let _ = std::fs::remove_file(&copy);
-        std::fs::copy(&built, &copy).expect("room for a copy of the emulator");
-    }
 }
 
 fn open_all() -> Result<Vec<Cuda>, DeviceError> {
@@ -76,6 +65,33 @@ fn open_all() -> Result<Vec<Cuda>, DeviceError> {
 /// A device and its architecture for messages: `Lichen emulated sm_53 (sm_53 kernels)`.
 pub fn name(device: &Device) -> String {
     device.describe()
+}
+
+/// The driver's side of a device.
+pub fn cuda(device: &Device) -> &Cuda {
+    match device {
+        Device::Cuda(cuda) => cuda,
+        Device::Cpu(_) => panic!("not a GPU"),
+    }
+}
+
+/// The matrix of these values on the host.
+pub fn encode(format: Format, rows: usize, cols: usize, values: &[f32]) -> Matrix {
+    let mut bytes = Vec::new();
+    match format {
+        Format::F32 => values.iter().for_each(|v| bytes.extend(v.to_le_bytes())),
+        Format::F16 => float::encode_f16(values, &mut bytes),
+        Format::BF16 => float::encode_bf16(values, &mut bytes),
+        Format::Q8_0 => q8_0::encode(values, &mut bytes),
+        Format::Q4_0 => q4_0::encode(values, &mut bytes),
+        Format::NF4 => {
+            let mut absmax = Vec::new();
+            nf4::encode(values, &mut bytes, &mut absmax);
+            return Matrix::new_nf4(rows, cols, SharedBytes::from_vec(bytes), Arc::from(absmax));
+        }
+        other => panic!("{other}"),
+    }
+    Matrix::new(format, rows, cols, SharedBytes::from_vec(bytes))
 }
 
 pub fn upload<T: bytemuck::Pod + Default>(device: &Device, values: &[T]) -> Buffer<T> {

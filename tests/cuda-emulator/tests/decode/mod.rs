@@ -3,75 +3,29 @@
 
 pub mod twin;
 
-use std::sync::Arc;
-
-use lichen_kernels::cuda::{Cuda, CudaOptions, PackedMatrix};
-use lichen_kernels::formats::{float, nf4, q4_0, q8_0, Format};
+use lichen_kernels::cuda::PackedMatrix;
+use lichen_kernels::formats::Format;
 use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
-use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
+use lichen_kernels::{Buffer, Device, Matrix};
+
+pub use crate::common::{cuda, encode};
+use crate::common::{devices, Random};
 
 pub const FORMATS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16, Format::F32];
 
-/// A device for each architecture there is one for; LICHEN_TEST_ARCH takes one alone.
+/// Every device of [`devices`]; LICHEN_TEST_ARCH takes one architecture alone.
 pub fn for_each_arch(test: impl Fn(&Device)) {
-    if std::env::var_os("LICHEN_EMULATOR_DEVICES").is_none() {
-        std::env::set_var("LICHEN_EMULATOR_DEVICES", "53,72,80,87,90");
-    }
-    if let Some(why) = lichen_kernels::cuda::NOT_COMPILED {
-        assert!(std::env::var_os("LICHEN_REQUIRE_CUDA").is_none(), "{why}");
-        return eprintln!("{why}");
-    }
-    let devices = Cuda::list().expect("a driver");
     let only: Option<u32> = std::env::var("LICHEN_TEST_ARCH").ok().map(|a| a.parse().expect("a number"));
-    for arch in [53, 72, 80, 87, 90].into_iter().filter(|a| only.is_none_or(|o| o == *a)) {
-        let fits = devices.iter().filter(|d| d.capability >= arch).min_by_key(|d| d.capability);
-        let Some(info) = fits else { continue };
-        let options = CudaOptions { ordinal: info.ordinal, arch: Some(arch), cache_dir: None };
-        let device = Device::Cuda(Cuda::open(&options).expect("a device"));
-        test(&device);
+    for device in devices().iter().filter(|d| only.is_none_or(|o| o == cuda(d).arch())) {
+        test(device);
         device.synchronize().expect("no failure");
     }
 }
 
-pub fn cuda(device: &Device) -> &Cuda {
-    match device {
-        Device::Cuda(cuda) => cuda,
-        Device::Cpu(_) => panic!("not a GPU"),
-    }
-}
-
-/// Uniform numbers in -scale..scale (SplitMix64).
+/// Uniform numbers in -scale..scale.
 pub fn random(n: usize, scale: f32, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
-    (0..n)
-        .map(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^= z >> 31;
-            ((z >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
-        })
-        .collect()
-}
-
-/// The matrix of these values on the host.
-pub fn encode(format: Format, rows: usize, cols: usize, values: &[f32]) -> Matrix {
-    let mut bytes = Vec::new();
-    match format {
-        Format::F32 => values.iter().for_each(|v| bytes.extend(v.to_le_bytes())),
-        Format::F16 => float::encode_f16(values, &mut bytes),
-        Format::BF16 => float::encode_bf16(values, &mut bytes),
-        Format::Q8_0 => q8_0::encode(values, &mut bytes),
-        Format::Q4_0 => q4_0::encode(values, &mut bytes),
-        Format::NF4 => {
-            let mut absmax = Vec::new();
-            nf4::encode(values, &mut bytes, &mut absmax);
-            return Matrix::new_nf4(rows, cols, SharedBytes::from_vec(bytes), Arc::from(absmax));
-        }
-        other => panic!("{other}"),
-    }
-    Matrix::new(format, rows, cols, SharedBytes::from_vec(bytes))
+    let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
+    (0..n).map(|_| random.unit() * scale).collect()
 }
 
 pub fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {

@@ -2,6 +2,8 @@
 // `call!` takes the arguments of C functions, which are themselves calls at times.
 #![allow(clippy::macro_metavars_in_unsafe)]
 
+#[path = "../common/newest.rs"]
+mod newest;
 #[macro_use]
 mod raw;
 

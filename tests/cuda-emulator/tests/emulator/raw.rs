@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 fn library() -> usize {
     static LIBRARY: OnceLock<usize> = OnceLock::new();
     *LIBRARY.get_or_init(|| {
+        crate::newest::renew();
         // SAFETY:
         // - Loading the library runs its constructors alone.
         let library = unsafe { libc::dlopen(c"libcuda.so".as_ptr(), libc::RTLD_NOW) };
