@@ -7,6 +7,8 @@ pub mod available_memory;
 pub mod bench;
 pub mod block;
 pub mod chat_template;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod conversation;
 mod decode_graph;
 pub mod demo;
@@ -31,6 +33,7 @@ pub mod session;
 pub mod session_file;
 pub mod spelling;
 pub mod stop;
+pub mod telemetry;
 pub mod tokenizer;
 mod upload;
 

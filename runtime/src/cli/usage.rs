@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::output;
+use super::{output, EXIT_USAGE};
 
 /// Prints help where it was asked for, else what is wrong.
 pub fn explain(error: &clap::Error) -> ExitCode {
@@ -17,11 +17,11 @@ pub fn explain(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
-            ExitCode::from(crate::EXIT_USAGE)
+            ExitCode::from(EXIT_USAGE)
         }
         _ => {
             output::error(&sentence(error));
-            ExitCode::from(crate::EXIT_USAGE)
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }
@@ -46,7 +46,7 @@ fn sentence(error: &clap::Error) -> String {
             let name = text(ContextKind::InvalidSubcommand).unwrap_or_default();
             let hint = text(ContextKind::SuggestedSubcommand);
             let hint = hint.map(|s| format!(" (did you mean {s}?)")).unwrap_or_default();
-            format!("unknown subcommand {}{hint}; lichen --help lists them", quoted(&name))
+            format!("unknown subcommand {}{hint}; --help lists them", quoted(&name))
         }
         _ => {
             // The first line of clap's text is a sentence; the rest repeats the usage.

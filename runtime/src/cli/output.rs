@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use lichen_runtime::display::{escape, escape_running};
-use lichen_runtime::Error;
+use crate::display::{escape, escape_running};
+use crate::Error;
 use serde_json::Value;
 
 /// Why a subcommand did not succeed.

@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::device_config::{DeviceConfig, KvCacheChoice};
+use crate::engine::{AdapterPath, DeviceChoice, EngineOptions};
+use crate::Error;
 use clap::Args;
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Format;
-use lichen_runtime::device_config::{DeviceConfig, KvCacheChoice};
-use lichen_runtime::engine::{AdapterPath, DeviceChoice, EngineOptions};
-use lichen_runtime::Error;
 
 /// Largest value of a flag that counts tokens or rows.
 const COUNT_MAX: usize = 1 << 24;

@@ -1,0 +1,1 @@
+//! Checkpoints: generations of a run that survive a crash at any point.

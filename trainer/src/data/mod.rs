@@ -1,0 +1,1 @@
+//! Training data: rows of token ids and labels from JSONL files.

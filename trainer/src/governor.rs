@@ -1,0 +1,1 @@
+//! Heat and power: when training must wait.

@@ -1,0 +1,1 @@
+//! One line per optimiser step, `metrics.jsonl`: what reports are made of.
