@@ -57,6 +57,27 @@ pub fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-2.0 * inner))
 }
 
+/// [`silu`] and its derivative: s + x s (1 - s) for s = 1 / (1 + e^-x).
+#[inline(always)]
+pub fn silu_and_slope(x: f32) -> (f32, f32) {
+    let s = 1.0 / (1.0 + exp(-x));
+    (x * s, s * (1.0 - s).mul_add(x, 1.0))
+}
+
+/// [`gelu_tanh`] and its derivative: x s has s + 2 x s (1 - s) y' for s = 1 / (1 + e^-2y), y' = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
+#[inline(always)]
+pub fn gelu_tanh_and_slope(x: f32) -> (f32, f32) {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    let square = 0.044_715 * x * x;
+    let y = SQRT_2_OVER_PI * square.mul_add(x, x);
+    let dy = SQRT_2_OVER_PI * 3.0f32.mul_add(square, 1.0);
+    let s = 1.0 / (1.0 + exp(-2.0 * y));
+    // Where s is 0 or 1 the slope is too; the product with a large x would be 0 times infinity.
+    let bend = s * (1.0 - s);
+    let bend = if bend > 0.0 { 2.0 * x * bend * dy } else { 0.0 * bend };
+    (x * s, s + bend)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -101,6 +101,28 @@ impl ThreadPool {
         });
     }
 
+    /// The same for two arrays cut into equally many chunks, on all threads when that is worth it.
+    pub fn for_chunk_pairs<A: Send, B: Send>(
+        &self,
+        worth_it: bool,
+        (a, a_len): (&mut [A], usize),
+        (b, b_len): (&mut [B], usize),
+        task: &(dyn Fn(usize, &mut [A], &mut [B]) + Sync),
+    ) {
+        let (a_total, b_total) = (a.len(), b.len());
+        assert_eq!(a_total.div_ceil(a_len), b_total.div_ceil(b_len));
+        let (a, b) = (Disjoint::new(a), Disjoint::new(b));
+        self.run_if(worth_it, a_total.div_ceil(a_len), &|i| {
+            let (a_start, b_start) = (i * a_len, i * b_len);
+            // SAFETY:
+            // - Each task number is used once, and chunks of one array are disjoint.
+            let (a, b) = unsafe {
+                (a.part(a_start, a_len.min(a_total - a_start)), b.part(b_start, b_len.min(b_total - b_start)))
+            };
+            task(i, a, b);
+        });
+    }
+
     /// Calls `task(i)` once for each `i < n_tasks`, on all threads, and returns when all have returned.
     /// A panic in a task is raised again here.
     pub fn run(&self, n_tasks: usize, task: &(dyn Fn(usize) + Sync)) {

@@ -6,6 +6,7 @@ pub const BLOCK: usize = 32;
 pub const BLOCK_BYTES: usize = 18;
 
 /// Decodes whole blocks.
+#[inline(always)]
 pub fn decode(bytes: &[u8], out: &mut [f32]) {
     assert_eq!(out.len() % BLOCK, 0);
     assert_eq!(bytes.len(), out.len() / BLOCK * BLOCK_BYTES);

@@ -3,8 +3,11 @@
 //! Adding a kernel is one folder here and one line below. A launch shape never leaves its op.
 
 pub mod activation;
+pub mod adamw;
 pub mod attention;
 pub mod bandwidth;
+pub mod cross_entropy;
+pub mod dropout;
 pub mod embedding;
 pub mod lora;
 pub mod matmul;
@@ -13,6 +16,7 @@ pub mod residual;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sampling;
+pub mod sum_of_squares;
 
 pub use modules::modules_for;
 

@@ -1,6 +1,7 @@
 //! Gated feed-forward activations: `out[i] = act(gate[i]) * up[i]`, act = GELU (tanh) for Gemma, SiLU for Qwen.
 //! Shazeer 2020, arXiv 2002.05202.
 
+pub mod backward;
 mod cuda;
 
 use crate::device::Device;

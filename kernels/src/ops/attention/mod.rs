@@ -4,9 +4,11 @@
 //! Each (t, h) is computed alone and in order of position, so a token's result does not depend on what it was batched
 //! with. Scores are 16-lane dot products, the sum of exponentials too; values are added key by key.
 
+pub mod backward;
 mod cuda;
 mod kv_store;
 mod simd;
+pub mod train;
 
 pub use kv_store::{KvFormat, KvStore};
 
@@ -223,6 +225,12 @@ fn softmax_body(scores: &mut [f32], scale: f32) -> f32 {
         *s *= scale;
         max = if *s > max { *s } else { max };
     }
+    exponentials(scores, max)
+}
+
+/// Replaces scores by `exp(score - max)` and returns their sum.
+#[inline(always)]
+fn exponentials(scores: &mut [f32], max: f32) -> f32 {
     let mut acc = [0.0f32; LANES];
     let mut chunks = scores.chunks_exact_mut(LANES);
     for chunk in &mut chunks {

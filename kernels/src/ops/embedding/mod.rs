@@ -4,8 +4,9 @@ mod cuda;
 
 use crate::device::Device;
 use crate::matrix::Matrix;
+use crate::ops::matmul::backward::cpu;
 use crate::step::Step;
-use crate::view::ViewMut;
+use crate::view::{View, ViewMut};
 
 /// Shapes: `out` (T, D), `table` (V, D); the step has T tokens. Panics on a token outside the table: callers check what
 /// people give them.
@@ -25,5 +26,35 @@ pub fn forward(device: &Device, mut out: ViewMut<'_, f32, 2>, table: &Matrix, st
             }
         }
         Device::Cuda(cuda) => cuda::forward(cuda, out, table, step, scale),
+    }
+}
+
+/// Backward: `dtable[token[t]] += scale * dx[t]`, in order of t. Shapes: `dtable` (V, D), `dx` (T, D).
+pub fn backward(device: &Device, mut dtable: ViewMut<'_, f32, 2>, dx: View<'_, f32, 2>, step: &Step, scale: f32) {
+    let ([n_rows, dim], [rows, cols]) = (dx.shape(), dtable.shape());
+    assert!(n_rows == step.n_rows() && dim == cols);
+    assert!(step.tokens().iter().all(|token| (*token as usize) < rows));
+    // On one thread: a row is a few hundred values, and two rows may have one token.
+    cpu(device);
+    let dtable = dtable.host_mut();
+    for (dx, token) in dx.host().chunks_exact(dim).zip(step.tokens()) {
+        let row = &mut dtable[*token as usize * dim..][..dim];
+        row.iter_mut().zip(dx).for_each(|(d, x)| *d += scale * x);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_token_are_added_in_order() {
+        let device = Device::cpu(1).unwrap();
+        let mut step = Step::new(&device, 3).unwrap();
+        step.set(0, &[2, 0, 2]);
+        let mut table = [1.0f32; 6];
+        let dx = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        backward(&device, ViewMut::new(&mut table, [3, 2]), View::new(&dx, [3, 2]), &step, 10.0);
+        assert_eq!(table, [31.0, 41.0, 1.0, 1.0, 61.0, 81.0]);
     }
 }

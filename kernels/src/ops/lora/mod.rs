@@ -1,9 +1,12 @@
 //! Low-rank adaptation beside a frozen matrix: `y += scale * B (A x)`. Hu et al. 2021, arXiv 2106.09685.
 
+pub mod backward;
 mod cuda;
 
-use crate::device::Device;
-use crate::simd::{dot, per_isa};
+use crate::device::{Cpu, Device};
+use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::ops::matmul::float;
+use crate::pool::WORTH_SHARING;
 use crate::view::{View, ViewMut};
 
 /// One adapted matrix.
@@ -17,7 +20,7 @@ pub struct LoraPair<'a> {
     pub scale: f32,
 }
 
-/// Shapes: `y` (T, N), `x` (T, K). `u` holds at least T * r values of scratch.
+/// Shapes: `y` (T, N), `x` (T, K). `u` holds at least T * r values: `scale * A x` afterwards, (T, r).
 pub fn forward(
     device: &Device,
     mut y: ViewMut<'_, f32, 2>,
@@ -29,28 +32,28 @@ pub fn forward(
     assert!(a_cols == k && b_cols == rank && y.shape() == [t, n]);
     assert!(u.len() >= t * rank);
     match device {
-        Device::Cpu(cpu) => apply(cpu.isa, y.host_mut(), x.host(), pair, &mut u.host_mut()[..t * rank]),
+        Device::Cpu(cpu) => apply(cpu, y.host_mut(), x.host(), pair, &mut u.host_mut()[..t * rank]),
         Device::Cuda(cuda) => cuda::forward(cuda, y, x, pair, u),
     }
 }
 
-per_isa! {
-    fn apply(y: &mut [f32], x: &[f32], pair: LoraPair<'_>, u: &mut [f32]) = apply_body;
-}
-
-#[inline(always)]
-fn apply_body(y: &mut [f32], x: &[f32], pair: LoraPair<'_>, u: &mut [f32]) {
+/// `u = scale * A x` by sixteen-lane sums; then `B u` is added in order of the rank.
+fn apply(cpu: &Cpu, y: &mut [f32], x: &[f32], pair: LoraPair<'_>, u: &mut [f32]) {
     let ([rank, k], [n, _]) = (pair.a.shape(), pair.b.shape());
-    for (u, x) in u.chunks_exact_mut(rank).zip(x.chunks_exact(k)) {
-        for (u, a) in u.iter_mut().zip(pair.a.host().chunks_exact(k)) {
-            *u = dot(a, x) * pair.scale;
-        }
+    let t = x.len() / k;
+    let chunk = t.div_ceil(cpu.pool.n_threads() * 2).max(1);
+    let compute = |i: usize, u: &mut [f32]| {
+        let rows = i * chunk..i * chunk + u.len() / rank;
+        float::products(cpu.isa, k, pair.a.host(), &x[rows.start * k..rows.end * k], u);
+        u.iter_mut().for_each(|u| *u *= pair.scale);
+    };
+    match t * rank * k >= WORTH_SHARING {
+        true => cpu.pool.for_chunks(u, chunk * rank, &compute),
+        false => u.chunks_mut(chunk * rank).enumerate().for_each(|(i, u)| compute(i, u)),
     }
-    for (y, u) in y.chunks_exact_mut(n).zip(u.chunks_exact(rank)) {
-        for (y, b) in y.iter_mut().zip(pair.b.host().chunks_exact(rank)) {
-            *y += dot(b, u);
-        }
-    }
+    let shape = Shape { rows: t, terms: rank, columns: n };
+    let b = Rows::Transposed(pair.b.host());
+    combine(cpu, y, Coefficients::of(u, rank), b, shape, Precision::Exact, Write::Add);
 }
 
 #[cfg(test)]

@@ -12,10 +12,12 @@
 //! On a GPU that contract is the decode's alone, and its T is up to eight. More rows go to the prefill, where activations
 //! and weights are 16-bit floats; among those the bits again do not depend on T. F32 weights never do.
 
+pub mod backward;
+pub(crate) mod combine;
 mod cpu;
 mod cuda;
 mod decode;
-mod float;
+pub(crate) mod float;
 mod nf4;
 mod prefill;
 pub mod quantize;
@@ -32,6 +34,8 @@ use crate::ops::rmsnorm::{self, Normed};
 use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::view::{Buffer, View, ViewMut};
 use quantize::QuantizedRows;
+
+pub use combine::Write;
 
 /// Tasks per thread of a decode step. Long runs of rows: a kernel prefetches the rows after the ones it computes, so every
 /// task starts cold once. With 64 rows a task (78 kB) a quarter of Gemma 3 1B was read cold.

@@ -7,7 +7,7 @@ use crate::formats::{float, nf4, q4_0, q8_0};
 use crate::matrix::SharedBytes;
 use crate::ops::testing::{assert_same_on_every_isa, random};
 
-fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {
+pub(super) fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {
     let w = random(rows * cols, 0.5, seed);
     let mut bytes = Vec::new();
     match format {

@@ -102,6 +102,12 @@ impl Residual {
     }
 }
 
+/// `x += y`, any shape: the residual connection of a trainer, forward and backward.
+pub fn add_to<const R: usize>(device: &Device, mut x: ViewMut<'_, f32, R>, y: View<'_, f32, R>) {
+    assert_eq!(x.shape(), y.shape());
+    add(crate::ops::matmul::backward::cpu(device), x.host_mut(), y.host());
+}
+
 /// Adds `y` to `x`, any shape, on the CPU.
 pub(crate) fn add(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len());

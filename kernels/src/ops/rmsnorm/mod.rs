@@ -3,6 +3,7 @@
 //! `weight` is the factor itself: Gemma's files store w for a factor of 1 + w, and the reader adds the one.
 //! Zhang and Sennrich 2019, arXiv 1910.07467.
 
+pub mod backward;
 mod cuda;
 
 use std::ops::Range;

@@ -3,8 +3,9 @@
 
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
+use crate::ops::matmul::backward::cpu;
 use crate::simd::per_isa;
-use crate::view::{Buffer, View};
+use crate::view::{Buffer, View, ViewMut};
 
 /// Cosines and sines of one RoPE base, `(positions, head_dim / 2)` each, computed in f64 once: a sine of a large f32
 /// angle would be off by its rounding.
@@ -75,6 +76,42 @@ pub(crate) fn forward_cpu(cpu: &Cpu, x: &mut [f32], n_heads: usize, table: &Rope
     rotate(cpu.isa, x, n_heads, table.half, &table.cos.host()[range.clone()], &table.sin.host()[range]);
 }
 
+/// [`forward_cpu`] for a trainer, on `x` (T, H, D).
+pub fn forward(device: &Device, mut x: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
+    let [_, n_heads, head_dim] = x.shape();
+    assert_eq!(head_dim, table.head_dim());
+    forward_cpu(cpu(device), x.host_mut(), n_heads, table, first_position);
+}
+
+/// Backward: a rotation's transpose is the rotation by the opposite angle. `d` (T, H, D) is changed in place.
+pub fn backward(device: &Device, mut d: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
+    let [n_rows, n_heads, head_dim] = d.shape();
+    assert!(head_dim == table.head_dim() && first_position + n_rows <= table.n_positions());
+    let range = first_position * table.half..(first_position + n_rows) * table.half;
+    let (cos, sin) = (&table.cos.host()[range.clone()], &table.sin.host()[range]);
+    rotate_back(cpu(device).isa, d.host_mut(), n_heads, table.half, cos, sin);
+}
+
+per_isa! {
+    fn rotate_back(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) = rotate_back_body;
+}
+
+#[inline(always)]
+fn rotate_back_body(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) {
+    for ((row, cos), sin) in
+        x.chunks_exact_mut(n_heads * half * 2).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half))
+    {
+        for head in row.chunks_exact_mut(half * 2) {
+            let (a, b) = head.split_at_mut(half);
+            for i in 0..half {
+                let (u, v) = (a[i], b[i]);
+                a[i] = u * cos[i] + v * sin[i];
+                b[i] = v * cos[i] - u * sin[i];
+            }
+        }
+    }
+}
+
 per_isa! {
     fn rotate(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) = rotate_body;
 }
@@ -125,6 +162,32 @@ mod tests {
                 let bound = 1e-6 + 1002.0 * 6e-8 * 2.0;
                 assert!((*got as f64 - want).abs() <= bound, "[{j}] {got} {want}");
             }
+        }
+    }
+
+    /// The transpose of a rotation is its inverse, and `<R x, d> = <x, R^T d>`: both, for every instruction set.
+    #[test]
+    fn backward_undoes_forward_and_is_its_transpose() {
+        for (t, h, d, first) in [(1, 1, 2, 0), (5, 3, 6, 7), (2, 4, 64, 100), (3, 1, 256, 500)] {
+            let (x, dy) = (random(t * h * d, 1.0, 3), random(t * h * d, 1.0, 4));
+            let table = |device: &Device| RopeTable::new(device, first + t, d, 1e4, 1.0).unwrap();
+            let forth = |device: &Device, x: &[f32]| {
+                let mut y = x.to_vec();
+                forward(device, ViewMut::new(&mut y, [t, h, d]), &table(device), first);
+                y
+            };
+            let back = |device: &Device, x: &[f32]| {
+                let mut y = x.to_vec();
+                backward(device, ViewMut::new(&mut y, [t, h, d]), &table(device), first);
+                y
+            };
+            let again = assert_same_on_every_isa(|device| back(device, &forth(device, &x)));
+            // Two rotations, each with two products and a sum, of values up to 1.5.
+            assert!(again.iter().zip(&x).all(|(a, b)| (a - b).abs() <= 1e-6), "({t} {h} {d})");
+            let device = Device::cpu(1).unwrap();
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+            let (left, right) = (dot(&forth(&device, &x), &dy), dot(&x, &back(&device, &dy)));
+            assert!((left - right).abs() <= 1e-6 * (t * h * d) as f64, "{left} {right}");
         }
     }
 }

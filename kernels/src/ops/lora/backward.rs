@@ -1,0 +1,53 @@
+//! Backward of a low-rank product. Forward: `y += B u` with `u = scale * A x`. So with `v = scale * dy B`:
+//! `dB += dy^T u`, `dA += v^T x`, `dx += v A`.
+
+use super::LoraPair;
+use crate::device::Device;
+use crate::ops::matmul::backward::cpu;
+use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::view::{View, ViewMut};
+
+/// Gradients of one pair; both accumulate over micro-batches.
+pub struct LoraGradients<'a> {
+    /// (r, K).
+    pub da: ViewMut<'a, f32, 2>,
+    /// (N, r).
+    pub db: ViewMut<'a, f32, 2>,
+}
+
+/// Adds to the gradients of `pair`, and leaves `v` (T, r) for [`input`]. Shapes: `dy` (T, N), `x` (T, K), `u` (T, r) as the
+/// forward pass left it.
+pub fn parameters(
+    device: &Device,
+    mut gradients: LoraGradients<'_>,
+    dy: View<'_, f32, 2>,
+    x: View<'_, f32, 2>,
+    u: View<'_, f32, 2>,
+    pair: LoraPair<'_>,
+    mut v: ViewMut<'_, f32, 2>,
+) {
+    let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
+    assert!(x.shape() == [t, k] && u.shape() == [t, rank] && v.shape() == [t, rank]);
+    assert!(pair.a.shape() == [rank, k] && pair.b.shape() == [n, rank]);
+    assert!(gradients.da.shape() == [rank, k] && gradients.db.shape() == [n, rank]);
+    let (cpu, exact) = (cpu(device), Precision::Exact);
+    let shape = Shape { rows: n, terms: t, columns: rank };
+    let rows = Rows::Floats(u.host());
+    combine(cpu, gradients.db.host_mut(), Coefficients::transposed(dy.host(), n), rows, shape, exact, Write::Add);
+    let shape = Shape { rows: t, terms: n, columns: rank };
+    let rows = Rows::Floats(pair.b.host());
+    combine(cpu, v.host_mut(), Coefficients::of(dy.host(), n), rows, shape, exact, Write::Replace);
+    v.host_mut().iter_mut().for_each(|v| *v *= pair.scale);
+    let shape = Shape { rows: rank, terms: t, columns: k };
+    let rows = Rows::Floats(x.host());
+    combine(cpu, gradients.da.host_mut(), Coefficients::transposed(v.host(), rank), rows, shape, exact, Write::Add);
+}
+
+/// `dx` (T, K) `+= v A`, or `= v A`.
+pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, pair: LoraPair<'_>, write: Write) {
+    let ([t, rank], [_, k]) = (v.shape(), pair.a.shape());
+    assert!(pair.a.shape() == [rank, k] && dx.shape() == [t, k]);
+    let shape = Shape { rows: t, terms: rank, columns: k };
+    let rows = Rows::Floats(pair.a.host());
+    combine(cpu(device), dx.host_mut(), Coefficients::of(v.host(), rank), rows, shape, Precision::Exact, write);
+}

@@ -1,0 +1,60 @@
+//! Backward of a matrix product. Forward: `y[t, n] = sum over k of w[n, k] * x[t, k] + bias[n]`, so
+//! `dx[t, k] = sum over n of dy[t, n] * w[n, k]`, `dw[n, k] = sum over t of dy[t, n] * x[t, k]` and
+//! `dbias[n] = sum over t of dy[t, n]`.
+//!
+//! Policy: parameters accumulate (`+=`) over micro-batches; the gradient of an input is replaced or added to, as the caller
+//! says, because q, k, v and gate, up share one. Numerical contract: [`super::combine`]. `dx` multiplies F32 and F16 weights
+//! in f32, all others as bf16, which for Q8_0 rounds a weight by at most half of its own quantisation step; `dw` is f32.
+
+use super::combine::{self, combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::device::{Cpu, Device};
+use crate::formats::Format;
+use crate::matrix::Matrix;
+use crate::view::{View, ViewMut};
+
+/// `dx` (T, K) from `dy` (T, N) and `weights` (N, K).
+pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>, weights: &Matrix, write: Write) {
+    let [t, n] = dy.shape();
+    assert!(weights.rows() == n && dx.shape() == [t, weights.cols()]);
+    let shape = Shape { rows: t, terms: n, columns: weights.cols() };
+    let a = Coefficients::of(dy.host(), n);
+    combine(cpu(device), dx.host_mut(), a, Rows::Matrix(weights), shape, precision(weights.format()), write);
+}
+
+/// `dw` (N, K) `+=` from `dy` (T, N) and `x` (T, K).
+pub fn weight(device: &Device, mut dw: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>, x: View<'_, f32, 2>) {
+    let ([t, n], [x_rows, k]) = (dy.shape(), x.shape());
+    assert!(x_rows == t && dw.shape() == [n, k]);
+    let shape = Shape { rows: n, terms: t, columns: k };
+    let a = Coefficients::transposed(dy.host(), n);
+    combine(cpu(device), dw.host_mut(), a, Rows::Floats(x.host()), shape, Precision::Exact, Write::Add);
+}
+
+/// `dbias` (N) `+=` from `dy` (T, N), in order of t.
+pub fn bias(device: &Device, mut dbias: ViewMut<'_, f32, 1>, dy: View<'_, f32, 2>) {
+    let [t, n] = dy.shape();
+    assert_eq!(dbias.shape(), [n]);
+    let shape = Shape { rows: 1, terms: t, columns: n };
+    let ones = Coefficients { data: &[1.0], row_stride: 0, column_stride: 0 };
+    combine(cpu(device), dbias.host_mut(), ones, Rows::Floats(dy.host()), shape, Precision::Exact, Write::Add);
+}
+
+/// Bytes each thread keeps for products of `rows` rows.
+pub fn worker_bytes(rows: usize) -> usize {
+    combine::worker_bytes(rows)
+}
+
+/// Rounding to bf16 is worth its halved time where the weights were rounded before.
+fn precision(format: Format) -> Precision {
+    match format {
+        Format::F32 | Format::F16 => Precision::Exact,
+        _ => Precision::Bf16,
+    }
+}
+
+pub(crate) fn cpu(device: &Device) -> &Cpu {
+    match device {
+        Device::Cpu(cpu) => cpu,
+        Device::Cuda(_) => panic!("no backward kernels for a GPU in this version; the trainer refuses one"),
+    }
+}

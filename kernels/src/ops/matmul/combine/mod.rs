@@ -1,0 +1,415 @@
+//! Linear combinations of rows, the shape of every backward product: `out[i, k] += sum over j of a(i, j) * b[j, k]`.
+//!
+//! Numerical contract, equal bits for every instruction set, thread count and number of rows: j runs in blocks of 128. In a
+//! block, products are fused into a sum that starts at zero; the sums of blocks are added to `out` in order of j.
+//! - [`Precision::Exact`]: f32 throughout, in order of j.
+//! - [`Precision::Bf16`]: both factors are rounded to bf16 (products of those are exact in f32), and of each pair (j, j + 1)
+//!   the second is added first, which is what `vdpbf16ps` does. That instruction takes numbers below 2^-126 for zero; so
+//!   does the rounding, but a sum that small may differ in bits.
+
+mod simd;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::device::Cpu;
+use crate::formats::{float, nf4, q4_0, q8_0, Format};
+use crate::matrix::Matrix;
+use crate::ops::matmul::nf4 as nf4_rows;
+use crate::pool::{Disjoint, WORTH_SHARING};
+use crate::simd::per_isa;
+
+/// Rows of `b` whose products are summed before they meet `out`.
+pub(crate) const BLOCK: usize = 128;
+/// Columns of `out` that one panel of `b` covers: four AVX-512 registers. A panel of a block takes 32 KiB.
+pub(crate) const STRIP: usize = 64;
+/// Tasks per thread: enough to share evenly, few enough that a block of coefficients is read again rarely.
+const TASKS_PER_THREAD: usize = 3;
+
+/// Rows of one task are a multiple of this: whole tiles.
+const ROWS_PER_TASK: usize = 4 * simd::ROWS;
+
+/// `a(i, j) = data[i * row_stride + j * column_stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Coefficients<'a> {
+    pub data: &'a [f32],
+    pub row_stride: usize,
+    pub column_stride: usize,
+}
+
+impl<'a> Coefficients<'a> {
+    /// The elements of `data` (I, J) as they lie.
+    pub fn of(data: &'a [f32], n_columns: usize) -> Self {
+        Coefficients { data, row_stride: n_columns, column_stride: 1 }
+    }
+
+    /// The transpose of `data` (J, I).
+    pub fn transposed(data: &'a [f32], n_rows: usize) -> Self {
+        Coefficients { data, row_stride: 1, column_stride: n_rows }
+    }
+}
+
+/// The rows that are combined, `b` (J, K).
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    Matrix(&'a Matrix),
+    /// (J, K), row-major.
+    Floats(&'a [f32]),
+    /// The transpose of this, (K, J).
+    Transposed(&'a [f32]),
+}
+
+/// How exactly factors are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    Exact,
+    Bf16,
+}
+
+/// What happens to what is in `out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// It is replaced.
+    Replace,
+    /// The result is added to it.
+    Add,
+}
+
+/// Sizes of one combination: `out` (rows, columns), `terms` rows of `b`.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub rows: usize,
+    pub terms: usize,
+    pub columns: usize,
+}
+
+/// Computes `out` (I, K).
+pub(crate) fn combine(
+    cpu: &Cpu,
+    out: &mut [f32],
+    a: Coefficients<'_>,
+    b: Rows<'_>,
+    shape: Shape,
+    precision: Precision,
+    write: Write,
+) {
+    let Shape { rows, terms, columns } = shape;
+    assert_eq!(out.len(), rows * columns);
+    assert!(rows == 0 || terms == 0 || a.data.len() > (rows - 1) * a.row_stride + (terms - 1) * a.column_stride);
+    match b {
+        Rows::Matrix(m) => assert!(m.rows() == terms && m.cols() == columns),
+        Rows::Floats(b) | Rows::Transposed(b) => assert_eq!(b.len(), terms * columns),
+    }
+    let n_strips = columns.div_ceil(STRIP);
+    let n_tasks = cpu.pool.n_threads() * TASKS_PER_THREAD;
+    let strips_per_task = n_strips.div_ceil(n_tasks).max(1);
+    let n_groups = n_strips.div_ceil(strips_per_task);
+    // A gradient of low rank has one strip: then its rows are shared out.
+    let rows_per_task = rows.div_ceil((n_tasks / n_groups).max(1)).next_multiple_of(ROWS_PER_TASK);
+    let job = Job { cpu, a, b, shape, precision, write, out: Disjoint::new(out) };
+    let worth_it = rows * terms * columns.next_multiple_of(STRIP) >= WORTH_SHARING;
+    cpu.pool.run_if(worth_it, n_groups * rows.div_ceil(rows_per_task), &|task| {
+        let (first, row) = (task % n_groups * strips_per_task, task / n_groups * rows_per_task);
+        job.block(row..(row + rows_per_task).min(rows), first..(first + strips_per_task).min(n_strips));
+    });
+}
+
+struct Job<'a> {
+    cpu: &'a Cpu,
+    a: Coefficients<'a>,
+    b: Rows<'a>,
+    shape: Shape,
+    precision: Precision,
+    write: Write,
+    out: Disjoint<'a, f32>,
+}
+
+/// What a thread works in: grown to the largest number of rows once.
+#[derive(Default)]
+struct Work {
+    /// (BLOCK, STRIP) of `b`.
+    panel: Vec<f32>,
+    /// The same in bf16, pairs of rows interleaved: (BLOCK / 2, STRIP, 2).
+    pairs: Vec<u16>,
+    /// Coefficients of a block in bf16: (I, BLOCK).
+    halves: Vec<u16>,
+    /// The same as f32, pairs swapped, where there is no instruction for bf16.
+    rounded: Vec<f32>,
+}
+
+thread_local! {
+    static WORK: RefCell<Work> = RefCell::new(Work::default());
+}
+
+/// Bytes each thread keeps for combinations of `rows` rows.
+pub(crate) fn worker_bytes(rows: usize) -> usize {
+    BLOCK * STRIP * 6 + rows * BLOCK * 6
+}
+
+impl Job<'_> {
+    /// All blocks of j for these rows and strips of columns.
+    fn block(&self, rows: Range<usize>, strips: Range<usize>) {
+        let isa = self.cpu.isa;
+        WORK.with_borrow_mut(|work| {
+            work.panel.resize(BLOCK * STRIP, 0.0);
+            for first in (0..self.shape.terms).step_by(BLOCK) {
+                let js = first..(first + BLOCK).min(self.shape.terms);
+                let replace = first == 0 && self.write == Write::Replace;
+                match self.precision {
+                    Precision::Exact => {
+                        for strip in strips.clone() {
+                            self.pack(js.clone(), strip, &mut work.panel);
+                            self.tiles(&rows, self.rows_of(&rows, js.start), js.len(), &work.panel, strip, replace);
+                        }
+                    }
+                    Precision::Bf16 if simd::has_bf16(isa) => {
+                        self.round_coefficients(&rows, &js, &mut work.halves);
+                        work.pairs.resize(BLOCK * STRIP, 0);
+                        for strip in strips.clone() {
+                            self.pack(js.clone(), strip, &mut work.panel);
+                            pair_rows(isa, js.len(), &work.panel, &mut work.pairs);
+                            self.tiles_bf16(&rows, &work.halves, js.len(), &work.pairs, strip, replace);
+                        }
+                    }
+                    Precision::Bf16 => {
+                        self.round_coefficients(&rows, &js, &mut work.halves);
+                        let even = js.len().next_multiple_of(2);
+                        swap_pairs(&work.halves, even, &mut work.rounded);
+                        let a = Coefficients { data: &work.rounded, row_stride: BLOCK, column_stride: 1 };
+                        for strip in strips.clone() {
+                            self.pack(js.clone(), strip, &mut work.panel);
+                            round_and_swap_rows(isa, js.len(), &mut work.panel);
+                            self.tiles(&rows, a, even, &work.panel, strip, replace);
+                        }
+                    }
+                }
+            }
+            if self.shape.terms == 0 && self.write == Write::Replace {
+                strips
+                    .clone()
+                    .for_each(|strip| rows.clone().for_each(|i| self.part(i, &self.columns(strip)).fill(0.0)));
+            }
+        });
+    }
+
+    /// Columns of a strip.
+    fn columns(&self, strip: usize) -> Range<usize> {
+        strip * STRIP..((strip + 1) * STRIP).min(self.shape.columns)
+    }
+
+    /// Rows `js` of `b`, columns of `strip`, into `panel`; missing columns are zero.
+    fn pack(&self, js: Range<usize>, strip: usize, panel: &mut [f32]) {
+        let (isa, ks) = (self.cpu.isa, self.columns(strip));
+        match self.b {
+            Rows::Matrix(m) => {
+                for (j, row) in js.zip(panel.chunks_exact_mut(STRIP)) {
+                    decode(isa, m, j, &ks, &mut row[..ks.len()]);
+                    row[ks.len()..].fill(0.0);
+                }
+            }
+            Rows::Floats(b) => {
+                for (j, row) in js.zip(panel.chunks_exact_mut(STRIP)) {
+                    let at = j * self.shape.columns;
+                    row[..ks.len()].copy_from_slice(&b[at + ks.start..at + ks.end]);
+                    row[ks.len()..].fill(0.0);
+                }
+            }
+            Rows::Transposed(b) => {
+                panel[..js.len() * STRIP].fill(0.0);
+                for (column, k) in ks.enumerate() {
+                    let source = &b[k * self.shape.terms + js.start..k * self.shape.terms + js.end];
+                    for (row, v) in panel.chunks_exact_mut(STRIP).zip(source) {
+                        row[column] = *v;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Coefficients from the first of `rows` and from term `first` on.
+    fn rows_of(&self, rows: &Range<usize>, first: usize) -> Coefficients<'_> {
+        let at = rows.start * self.a.row_stride + first * self.a.column_stride;
+        Coefficients { data: &self.a.data[at..], ..self.a }
+    }
+
+    /// `rows` of `out` against a panel; `a` begins at the first of them.
+    fn tiles(
+        &self,
+        rows: &Range<usize>,
+        a: Coefficients<'_>,
+        n_terms: usize,
+        panel: &[f32],
+        strip: usize,
+        replace: bool,
+    ) {
+        let mut sums = [0.0f32; simd::ROWS * STRIP];
+        for first in (0..rows.len()).step_by(simd::ROWS) {
+            let n = simd::ROWS.min(rows.len() - first);
+            let tile = Coefficients { data: &a.data[first * a.row_stride..], ..a };
+            simd::tile(self.cpu.isa, n, n_terms, tile, panel, &mut sums);
+            self.add(rows.start + first..rows.start + first + n, strip, &sums, replace);
+        }
+    }
+
+    /// The same for pairs of bf16.
+    fn tiles_bf16(
+        &self,
+        rows: &Range<usize>,
+        halves: &[u16],
+        n_terms: usize,
+        pairs: &[u16],
+        strip: usize,
+        replace: bool,
+    ) {
+        let mut sums = [0.0f32; simd::ROWS * STRIP];
+        for first in (0..rows.len()).step_by(simd::ROWS) {
+            let n = simd::ROWS.min(rows.len() - first);
+            simd::tile_bf16(n, n_terms.div_ceil(2), &halves[first * BLOCK..(first + n) * BLOCK], pairs, &mut sums);
+            self.add(rows.start + first..rows.start + first + n, strip, &sums, replace);
+        }
+    }
+
+    /// Adds the sums of a block to `out`, or puts them there.
+    fn add(&self, rows: Range<usize>, strip: usize, sums: &[f32], replace: bool) {
+        let ks = self.columns(strip);
+        for (i, sums) in rows.zip(sums.chunks_exact(STRIP)) {
+            let out = self.part(i, &ks);
+            match replace {
+                true => out.copy_from_slice(&sums[..ks.len()]),
+                false => add_row(self.cpu.isa, out, &sums[..ks.len()]),
+            }
+        }
+    }
+
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    fn part(&self, i: usize, ks: &Range<usize>) -> &mut [f32] {
+        // SAFETY:
+        // - Tasks hold disjoint strips of columns, and a task uses one part at a time.
+        unsafe { self.out.part(i * self.shape.columns + ks.start, ks.len()) }
+    }
+
+    /// Coefficients of `rows` and block `js` as bf16, (rows, BLOCK), zero past the end.
+    fn round_coefficients(&self, rows: &Range<usize>, js: &Range<usize>, halves: &mut Vec<u16>) {
+        halves.resize(rows.len() * BLOCK, 0);
+        for (i, halves) in rows.clone().zip(halves.chunks_exact_mut(BLOCK)) {
+            let at = i * self.a.row_stride + js.start * self.a.column_stride;
+            let (now, rest) = halves.split_at_mut(js.len());
+            if self.a.column_stride == 1 {
+                round_row(self.cpu.isa, now, &self.a.data[at..at + js.len()]);
+            } else {
+                let values = self.a.data[at..].iter().step_by(self.a.column_stride);
+                now.iter_mut().zip(values).for_each(|(h, v)| *h = to_bf16(*v));
+            }
+            rest.fill(0);
+        }
+    }
+}
+
+/// Nearest bf16, ties to even; what is below 2^-126 becomes zero, NaN stays NaN.
+#[inline(always)]
+pub(crate) fn to_bf16(v: f32) -> u16 {
+    let bits = v.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let magnitude = bits & 0x7fff_ffff;
+    let value = if magnitude > 0x7f80_0000 { (bits >> 16) | 0x40 } else { rounded };
+    (if magnitude < 0x0080_0000 { (bits >> 16) & 0x8000 } else { value }) as u16
+}
+
+#[inline(always)]
+fn from_bf16(h: u16) -> f32 {
+    f32::from_bits((h as u32) << 16)
+}
+
+per_isa! {
+    fn round_row(out: &mut [u16], x: &[f32]) = round_row_body;
+}
+per_isa! {
+    fn add_row(out: &mut [f32], x: &[f32]) = add_row_body;
+}
+per_isa! {
+    /// Rows `2 p` and `2 p + 1` of a panel of `n_terms` rows as bf16, interleaved; a missing last row is zero.
+    fn pair_rows(n_terms: usize, panel: &[f32], pairs: &mut [u16]) = pair_rows_body;
+}
+per_isa! {
+    /// Rounds the rows of a panel to bf16 and swaps the rows of each pair; a missing last row is zero.
+    fn round_and_swap_rows(n_terms: usize, panel: &mut [f32]) = round_and_swap_body;
+}
+
+#[inline(always)]
+fn round_row_body(out: &mut [u16], x: &[f32]) {
+    out.iter_mut().zip(x).for_each(|(h, v)| *h = to_bf16(*v));
+}
+
+#[inline(always)]
+fn add_row_body(out: &mut [f32], x: &[f32]) {
+    out.iter_mut().zip(x).for_each(|(y, v)| *y += v);
+}
+
+#[inline(always)]
+fn pair_rows_body(n_terms: usize, panel: &[f32], pairs: &mut [u16]) {
+    for (p, out) in pairs.chunks_exact_mut(2 * STRIP).take(n_terms.div_ceil(2)).enumerate() {
+        let rows = &panel[2 * p * STRIP..(2 * p + 2) * STRIP];
+        let (first, second) = rows.split_at(STRIP);
+        // The second of the last pair may be what an earlier block left.
+        let keep = if 2 * p + 1 < n_terms { u32::MAX } else { 0 };
+        for (out, (a, b)) in out.chunks_exact_mut(2).zip(first.iter().zip(second)) {
+            let b = f32::from_bits(b.to_bits() & keep);
+            (out[0], out[1]) = (to_bf16(*a), to_bf16(b));
+        }
+    }
+}
+
+#[inline(always)]
+fn round_and_swap_body(n_terms: usize, panel: &mut [f32]) {
+    if n_terms % 2 == 1 {
+        panel[n_terms * STRIP..(n_terms + 1) * STRIP].fill(0.0);
+    }
+    for rows in panel.chunks_exact_mut(2 * STRIP).take(n_terms.div_ceil(2)) {
+        let (first, second) = rows.split_at_mut(STRIP);
+        for (a, b) in first.iter_mut().zip(second) {
+            (*a, *b) = (from_bf16(to_bf16(*b)), from_bf16(to_bf16(*a)));
+        }
+    }
+}
+
+/// Coefficients as f32 with the members of each pair swapped, (I, BLOCK).
+fn swap_pairs(halves: &[u16], even: usize, out: &mut Vec<f32>) {
+    out.resize(halves.len(), 0.0);
+    for (out, halves) in out.chunks_exact_mut(BLOCK).zip(halves.chunks_exact(BLOCK)) {
+        for (out, pair) in out[..even].chunks_exact_mut(2).zip(halves.chunks_exact(2)) {
+            (out[0], out[1]) = (from_bf16(pair[1]), from_bf16(pair[0]));
+        }
+    }
+}
+
+/// Columns `ks` of row `j`, which begin and end at blocks of the format.
+fn decode(isa: crate::Isa, m: &Matrix, j: usize, ks: &Range<usize>, out: &mut [f32]) {
+    let format = m.format();
+    let bytes_of = |k: usize| k / format.block_len() * format.block_bytes();
+    let row = j * format.row_bytes(m.cols()).expect("whole blocks");
+    let bytes = &m.bytes()[row + bytes_of(ks.start)..row + bytes_of(ks.end)];
+    if format == Format::NF4 {
+        let blocks = (j * m.cols() + ks.start) / nf4::BLOCK..(j * m.cols() + ks.end) / nf4::BLOCK;
+        return nf4_rows::decode(isa, bytes, &m.absmax()[blocks], out);
+    }
+    decode_plain(isa, format, bytes, out);
+}
+
+per_isa! {
+    fn decode_plain(format: Format, bytes: &[u8], out: &mut [f32]) = decode_body;
+}
+
+#[inline(always)]
+fn decode_body(format: Format, bytes: &[u8], out: &mut [f32]) {
+    match format {
+        Format::F32 => float::decode_f32(bytes, out),
+        Format::F16 => float::decode_f16(bytes, out),
+        Format::BF16 => float::decode_bf16(bytes, out),
+        Format::Q8_0 => q8_0::decode(bytes, out),
+        Format::Q4_0 => q4_0::decode(bytes, out),
+        other => unreachable!("{other} is not decoded here"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
