@@ -9,25 +9,43 @@ use crate::formats::{float, nf4, q4_0, q8_0, Format};
 /// A range of bytes somebody keeps alive: a mapped file, or a buffer on the heap.
 #[derive(Clone)]
 pub struct SharedBytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Owner,
     range: Range<usize>,
+}
+
+#[derive(Clone)]
+enum Owner {
+    Shared(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    /// Bytes on the heap, which whoever holds them alone may change: weights in training.
+    Heap(Arc<Vec<u8>>),
 }
 
 impl SharedBytes {
     /// `None` when the range does not lie inside the owner's bytes.
     pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
         (*owner).as_ref().get(range.clone())?;
-        Some(SharedBytes { owner, range })
+        Some(SharedBytes { owner: Owner::Shared(owner), range })
     }
 
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        SharedBytes { owner: Arc::new(bytes), range }
+        SharedBytes { owner: Owner::Heap(Arc::new(bytes)), range }
+    }
+
+    /// The bytes to be changed; `None` when somebody else holds them too, or they are not this program's.
+    pub fn get_mut(&mut self) -> Option<&mut [u8]> {
+        match &mut self.owner {
+            Owner::Shared(_) => None,
+            Owner::Heap(bytes) => Some(&mut Arc::get_mut(bytes)?[self.range.clone()]),
+        }
     }
 
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
+        match &self.owner {
+            Owner::Shared(owner) => &(**owner).as_ref()[self.range.clone()],
+            Owner::Heap(bytes) => &bytes[self.range.clone()],
+        }
     }
 }
 
@@ -92,6 +110,14 @@ impl Matrix {
         match &self.storage {
             Storage::Host { data, .. } => data.as_slice(),
             Storage::Cuda(_) => panic!("a matrix on a GPU has no host side"),
+        }
+    }
+
+    /// The bytes to be changed, as [`SharedBytes::get_mut`] gives them.
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        match &mut self.storage {
+            Storage::Host { data, .. } => data.get_mut(),
+            Storage::Cuda(_) => None,
         }
     }
 

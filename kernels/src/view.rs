@@ -136,6 +136,30 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
+    /// Elements from `start` on, as an array of this shape.
+    pub fn part<const R: usize>(&self, start: usize, shape: [usize; R]) -> View<'_, T, R> {
+        let len: usize = shape.iter().product();
+        assert!(start + len <= self.len, "shape {shape:?} from {start} of {} elements", self.len);
+        match &self.storage {
+            Storage::Host(data) => View::new(&data[start..start + len], shape),
+            Storage::Cuda(allocation) => {
+                View { data: Data::Cuda(allocation.ptr().offset(start * size_of::<T>())), shape }
+            }
+        }
+    }
+
+    /// The same, mutable.
+    pub fn part_mut<const R: usize>(&mut self, start: usize, shape: [usize; R]) -> ViewMut<'_, T, R> {
+        let len: usize = shape.iter().product();
+        assert!(start + len <= self.len, "shape {shape:?} from {start} of {} elements", self.len);
+        match &mut self.storage {
+            Storage::Host(data) => ViewMut::new(&mut data[start..start + len], shape),
+            Storage::Cuda(allocation) => {
+                ViewMut { data: DataMut::Cuda(allocation.ptr().offset(start * size_of::<T>())), shape }
+            }
+        }
+    }
+
     /// All elements.
     pub fn all(&self) -> View<'_, T, 1> {
         self.view([self.len])
@@ -281,6 +305,22 @@ impl<'a, T, const R: usize> ViewMut<'a, T, R> {
     pub fn reshape<const S: usize>(self, shape: [usize; S]) -> ViewMut<'a, T, S> {
         assert_eq!(self.len(), shape.iter().product::<usize>(), "shape {shape:?}");
         ViewMut { data: self.data, shape }
+    }
+}
+
+impl<'a, T> ViewMut<'a, T, 1> {
+    /// The first `n` elements and the rest.
+    pub fn split_at(self, n: usize) -> (ViewMut<'a, T, 1>, ViewMut<'a, T, 1>) {
+        let [len] = self.shape;
+        assert!(n <= len);
+        let (first, rest) = match self.data {
+            DataMut::Host(data) => {
+                let (first, rest) = data.split_at_mut(n);
+                (DataMut::Host(first), DataMut::Host(rest))
+            }
+            DataMut::Cuda(ptr) => (DataMut::Cuda(ptr), DataMut::Cuda(ptr.offset(n * size_of::<T>()))),
+        };
+        (ViewMut { data: first, shape: [n] }, ViewMut { data: rest, shape: [len - n] })
     }
 }
 

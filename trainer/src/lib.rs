@@ -2,8 +2,18 @@
 //! memory plan and safe against power cuts.
 #![deny(unsafe_code)]
 
+pub mod activations;
+pub mod backward;
+pub mod batch;
 pub mod checkpoint;
 pub mod data;
+pub mod forward;
+pub mod full;
 pub mod governor;
+pub mod lora;
+pub mod loss;
 pub mod metrics;
+mod mutation;
+pub mod optimizer;
 pub mod report;
+pub mod schedule;

@@ -37,6 +37,14 @@ pub fn encode_bf16(x: &[f32], out: &mut Vec<u8>) {
     }
 }
 
+/// The same into `out`, two bytes a value.
+pub fn encode_bf16_into(x: &[f32], out: &mut [u8]) {
+    assert_eq!(out.len(), 2 * x.len());
+    for (b, v) in out.chunks_exact_mut(2).zip(x) {
+        b.copy_from_slice(&bf16::from_f32(*v).to_le_bytes());
+    }
+}
+
 /// Encodes to little-endian f16, round to nearest even.
 pub fn encode_f16(x: &[f32], out: &mut Vec<u8>) {
     for v in x {

@@ -21,6 +21,13 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The numbers of this key, in order: for what is drawn once, such as an initial weight.
+    pub fn numbers(self) -> impl Iterator<Item = u64> {
+        (0..).map(move |i| mix(self.0 ^ i))
+    }
+}
+
 /// The finaliser of SplitMix64 (Steele et al. 2014): a bijection without visible structure.
 #[inline(always)]
 fn mix(z: u64) -> u64 {

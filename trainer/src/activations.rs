@@ -1,0 +1,214 @@
+//! What the forward pass keeps for the backward pass, allocated once for the longest micro-batch.
+//!
+//! Always kept: the input of every layer. Of a layer's inside either everything (`Recompute::No`), or nothing: then the
+//! backward pass computes a layer again before it walks back through it, in memory that all layers share.
+
+use lichen_kernels::ops::attention::train as attention;
+use lichen_kernels::ops::matmul;
+use lichen_kernels::{Buffer, Device, DeviceError};
+use lichen_runtime::{Architecture, ModelConfig};
+
+/// Rows whose logits exist at once: 67 MB over 262,144 entries.
+pub const LOSS_ROWS: usize = 64;
+
+/// What everything is sized by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Rows of a micro-batch, T.
+    pub rows: usize,
+    /// Positions of the longest sample.
+    pub longest: usize,
+    /// Rank of the adapter; 0 without one.
+    pub rank: usize,
+    pub has_dropout: bool,
+    pub recompute: bool,
+}
+
+/// Names and elements of the buffers of a layer's inside.
+fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 12] {
+    let (t, gemma) = (r.rows, usize::from(c.architecture == Architecture::Gemma3));
+    [
+        t * c.q_dim() * gemma,
+        t * c.kv_dim() * gemma,
+        t * c.q_dim(),
+        t * c.kv_dim(),
+        t * c.kv_dim(),
+        t * c.n_heads * 2,
+        t * c.q_dim(),
+        t * c.dim * gemma,
+        t * c.dim,
+        t * c.hidden_dim,
+        t * c.hidden_dim,
+        t * c.dim * gemma,
+    ]
+}
+
+/// The inside of one layer.
+pub struct Saved {
+    /// (T, H, D) and (T, Hkv, D) as the projections gave them, before the QK-norm; empty without one.
+    pub q_raw: Buffer<f32>,
+    pub k_raw: Buffer<f32>,
+    /// Normed and rotated.
+    pub q: Buffer<f32>,
+    pub k: Buffer<f32>,
+    pub v: Buffer<f32>,
+    /// (T, H, 2): the two numbers of each softmax.
+    pub stats: Buffer<f32>,
+    /// (T, H, D): attention's output.
+    pub heads: Buffer<f32>,
+    /// (T, dim): its projection, before the norm after attention; empty without one.
+    pub attn_out: Buffer<f32>,
+    /// (T, dim): the stream between the two halves of the layer.
+    pub middle: Buffer<f32>,
+    /// (T, hidden_dim) each; replaced by their gradients on the way back.
+    pub gate: Buffer<f32>,
+    pub up: Buffer<f32>,
+    /// (T, dim): the feed-forward layer's output, before the norm after it; empty without one.
+    pub ffn_out: Buffer<f32>,
+    /// (7, T, rank): `scale * A x` of each target.
+    pub low_rank: Buffer<f32>,
+}
+
+impl Saved {
+    fn new(device: &Device, c: &ModelConfig, r: &Rows) -> Result<Saved, DeviceError> {
+        let mut sizes = saved_sizes(c, r).into_iter();
+        let mut next = || Buffer::new(device, sizes.next().expect("one for each buffer"));
+        Ok(Saved {
+            q_raw: next()?,
+            k_raw: next()?,
+            q: next()?,
+            k: next()?,
+            v: next()?,
+            stats: next()?,
+            heads: next()?,
+            attn_out: next()?,
+            middle: next()?,
+            gate: next()?,
+            up: next()?,
+            ffn_out: next()?,
+            low_rank: Buffer::new(device, 7 * r.rows * r.rank)?,
+        })
+    }
+}
+
+/// Memory that every layer uses in turn.
+pub struct Work {
+    /// (T, dim): the norm of the stream, and what comes back to it.
+    pub h: Buffer<f32>,
+    pub dh: Buffer<f32>,
+    /// (T, dim): output of a sub-layer, and its gradient.
+    pub sub: Buffer<f32>,
+    /// (T, hidden_dim): the gated product, and its gradient.
+    pub act: Buffer<f32>,
+    pub dact: Buffer<f32>,
+    /// (T, H, D), (T, Hkv, D) twice: gradients of what attention took.
+    pub dq: Buffer<f32>,
+    pub dk: Buffer<f32>,
+    pub dv: Buffer<f32>,
+    pub dheads: Buffer<f32>,
+    /// (T, H).
+    pub row_dots: Buffer<f32>,
+    /// (T, rank).
+    pub low_rank: Buffer<f32>,
+    /// (T, widest) twice: an adapter's input with some of it dropped, and what comes back through that.
+    pub dropped: Buffer<f32>,
+    pub ddropped: Buffer<f32>,
+    pub matmul: matmul::Scratch,
+}
+
+/// What the loss needs for one chunk of labelled rows.
+pub struct LossWork {
+    /// (C, dim): rows of the stream, their norm, and their gradients.
+    pub x: Buffer<f32>,
+    pub h: Buffer<f32>,
+    pub dh: Buffer<f32>,
+    /// (C, vocab_size).
+    pub logits: Buffer<f32>,
+    pub targets: Vec<u32>,
+    pub scale: Vec<f32>,
+    pub losses: Vec<f64>,
+}
+
+/// All of it.
+pub struct Activations {
+    /// The input of each layer, (T, dim), and of the last norm.
+    pub inputs: Vec<Buffer<f32>>,
+    /// One for each layer, or one that they share.
+    pub saved: Vec<Saved>,
+    pub work: Work,
+    pub loss: LossWork,
+    /// (T, dim): the gradient of the stream.
+    pub dx: Buffer<f32>,
+}
+
+fn widest(c: &ModelConfig) -> usize {
+    c.dim.max(c.hidden_dim).max(c.q_dim())
+}
+
+fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
+    let t = r.rows;
+    let dropped = if r.has_dropout { t * widest(c) } else { 0 };
+    let (wide, hidden, q, kv) = (t * c.dim, t * c.hidden_dim, t * c.q_dim(), t * c.kv_dim());
+    [wide, wide, wide, hidden, hidden, q, kv, kv, q, t * c.n_heads, t * r.rank, dropped, dropped]
+}
+
+impl Activations {
+    /// # Errors: the device has no room.
+    pub fn new(device: &Device, c: &ModelConfig, r: &Rows) -> Result<Activations, DeviceError> {
+        let buffer = |n: usize| Buffer::new(device, n);
+        let stream = r.rows * c.dim;
+        let mut sizes = work_sizes(c, r).into_iter();
+        let mut next = || buffer(sizes.next().expect("one for each buffer"));
+        let work = Work {
+            h: next()?,
+            dh: next()?,
+            sub: next()?,
+            act: next()?,
+            dact: next()?,
+            dq: next()?,
+            dk: next()?,
+            dv: next()?,
+            dheads: next()?,
+            row_dots: next()?,
+            low_rank: next()?,
+            dropped: next()?,
+            ddropped: next()?,
+            matmul: matmul::Scratch::new(device, r.rows.max(LOSS_ROWS), widest(c), c.vocab_size.max(widest(c)))?,
+        };
+        let n_saved = if r.recompute { 1 } else { c.n_layers };
+        Ok(Activations {
+            inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
+            saved: (0..n_saved).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
+            work,
+            loss: LossWork {
+                x: buffer(LOSS_ROWS * c.dim)?,
+                h: buffer(LOSS_ROWS * c.dim)?,
+                dh: buffer(LOSS_ROWS * c.dim)?,
+                logits: buffer(LOSS_ROWS * c.vocab_size)?,
+                targets: Vec::with_capacity(LOSS_ROWS),
+                scale: Vec::with_capacity(LOSS_ROWS),
+                losses: vec![0.0; LOSS_ROWS],
+            },
+            dx: buffer(stream)?,
+        })
+    }
+
+    /// Lines of the bill: what [`Activations::new`] takes, and the threads of a CPU beside it.
+    pub fn bill(c: &ModelConfig, r: &Rows, n_threads: usize) -> Vec<(&'static str, usize)> {
+        let n_saved = if r.recompute { 1 } else { c.n_layers };
+        let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
+        let work: usize = work_sizes(c, r).iter().sum();
+        let quantised = matmul::Scratch::size_bytes(r.rows.max(LOSS_ROWS), widest(c));
+        let threads = matmul::worker_scratch_bytes(widest(c))
+            + matmul::backward::worker_bytes(r.rows.max(LOSS_ROWS))
+            + attention::worker_bytes(r.longest);
+        vec![
+            ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim),
+            (if r.recompute { "inside of one layer" } else { "insides of all layers" }, 4 * n_saved * saved),
+            ("gradients of activations", 4 * work),
+            ("logits of a chunk", 4 * LOSS_ROWS * (c.vocab_size + 3 * c.dim)),
+            ("quantised activations", quantised),
+            ("threads", n_threads * threads),
+        ]
+    }
+}

@@ -1,0 +1,299 @@
+//! The backward pass: `forward.rs` read backwards. `d` and a name is the gradient of the loss by what has that name there.
+//!
+//! Policy: gradients of parameters are added to, over micro-batches; those of activations are replaced, but for the stream's,
+//! `dx`, which every branch adds to.
+
+use lichen_kernels::ops::attention::backward::{self as attention, Given, Gradients};
+use lichen_kernels::ops::lora::backward as lora;
+use lichen_kernels::ops::matmul::{self, Write};
+use lichen_kernels::ops::{activation, dropout, embedding, residual, rmsnorm, rope};
+use lichen_kernels::{Buffer, View};
+use lichen_runtime::adapter::TARGETS;
+use lichen_runtime::model_source::Part;
+
+use crate::activations::{Activations, Saved, Work};
+use crate::forward::{matrix, Pass};
+use crate::full::Full;
+use crate::lora::Lora;
+use crate::mutation::{self, Term};
+
+/// What is trained: it decides which gradients of parameters are computed.
+pub enum Trained<'a> {
+    Lora(&'a Lora),
+    Full(&'a Full),
+}
+
+/// The backward pass of one micro-batch.
+pub struct Backward<'a> {
+    pub pass: &'a Pass<'a>,
+    pub trained: Trained<'a>,
+    /// The flat vector of all gradients.
+    pub gradients: &'a mut Buffer<f32>,
+}
+
+impl Backward<'_> {
+    /// From `a.dx`, the gradient of the last layer's output, to the gradients of all parameters.
+    pub fn run(&mut self, a: &mut Activations) {
+        for i in (0..self.pass.config().n_layers).rev() {
+            // Layers that share their memory have been written over, but for the last.
+            if a.saved.len() == 1 && i + 1 < self.pass.config().n_layers {
+                self.pass.layer(i, a);
+            }
+            let shared = if a.saved.len() == 1 { 0 } else { i };
+            let (x, saved, work, dx) = (&a.inputs[i], &mut a.saved[shared], &mut a.work, &mut a.dx);
+            self.feed_forward(i, saved, work, dx);
+            self.attention(i, x, saved, work, dx);
+        }
+        if let Trained::Full(full) = &self.trained {
+            let (pass, c) = (self.pass, self.pass.config());
+            let place = full.place(Part::TokenEmbedding, None);
+            let dtable = self.gradients.part_mut(place.start, [c.vocab_size, c.dim]);
+            let dx = a.dx.view([pass.rows(), c.dim]);
+            embedding::backward(pass.device, dtable, dx, pass.batch.step(), c.embedding_scale);
+        }
+    }
+
+    /// Forward: `out = middle + norm(ffn_out)`, `ffn_out = down(act)`, `act = f(gate) * up`, `gate = gate(h)`, `up = up(h)`,
+    /// `h = norm(middle)`.
+    fn feed_forward(&mut self, i: usize, s: &mut Saved, work: &mut Work, dx: &mut Buffer<f32>) {
+        let (pass, t) = (self.pass, self.pass.rows());
+        let (c, device, w) = (pass.config(), pass.device, &pass.model.layers[i]);
+        let (wide, hidden) = ([t, c.dim], [t, c.hidden_dim]);
+        self.norm_output(i, Part::PostFfnNorm, w.post_ffn_norm.as_ref(), &s.ffn_out, &mut work.sub, dx);
+        pass.activate(s, work);
+        self.product(
+            i,
+            6,
+            &mut work.dact,
+            &work.sub,
+            &work.act,
+            Write::Replace,
+            Rest {
+                low_rank: &s.low_rank,
+                v: &mut work.low_rank,
+                dropped: &mut work.dropped,
+                ddropped: &mut work.ddropped,
+            },
+        );
+        mutation::apply(Term::GatedProduct, i, work.dact.view_mut(hidden));
+        let views = (s.gate.view_mut(hidden), s.up.view_mut(hidden));
+        activation::backward::in_place(device, pass.activation(), views.0, views.1, work.dact.view(hidden));
+        mutation::apply(Term::Gate, i, s.gate.view_mut(hidden));
+        mutation::apply(Term::Up, i, s.up.view_mut(hidden));
+        rmsnorm::forward(device, work.h.view_mut(wide), s.middle.view(wide), w.ffn_norm.all(), c.rms_eps);
+        self.product(
+            i,
+            4,
+            &mut work.dh,
+            &s.gate,
+            &work.h,
+            Write::Replace,
+            Rest {
+                low_rank: &s.low_rank,
+                v: &mut work.low_rank,
+                dropped: &mut work.dropped,
+                ddropped: &mut work.ddropped,
+            },
+        );
+        self.product(
+            i,
+            5,
+            &mut work.dh,
+            &s.up,
+            &work.h,
+            Write::Add,
+            Rest {
+                low_rank: &s.low_rank,
+                v: &mut work.low_rank,
+                dropped: &mut work.dropped,
+                ddropped: &mut work.ddropped,
+            },
+        );
+        self.norm_input(i, Part::FfnNorm, &w.ffn_norm, &s.middle, work, dx);
+    }
+
+    /// Forward: `middle = x + norm(attn_out)`, `attn_out = o(heads)`, `heads = attention(rope(norm(q(h))), ..)`, `h = norm(x)`.
+    fn attention(&mut self, i: usize, x: &Buffer<f32>, s: &mut Saved, work: &mut Work, dx: &mut Buffer<f32>) {
+        let (pass, t) = (self.pass, self.pass.rows());
+        let (c, device, w) = (pass.config(), pass.device, &pass.model.layers[i]);
+        let wide = [t, c.dim];
+        self.norm_output(i, Part::PostAttnNorm, w.post_attn_norm.as_ref(), &s.attn_out, &mut work.sub, dx);
+        self.product(
+            i,
+            3,
+            &mut work.dheads,
+            &work.sub,
+            &s.heads,
+            Write::Replace,
+            Rest {
+                low_rank: &s.low_rank,
+                v: &mut work.low_rank,
+                dropped: &mut work.dropped,
+                ddropped: &mut work.ddropped,
+            },
+        );
+        mutation::apply(Term::Heads, i, work.dheads.view_mut([t, c.q_dim()]));
+        for rows in pass.batch.sequences() {
+            let (n, q_at, kv_at) = (rows.len(), rows.start * c.q_dim(), rows.start * c.kv_dim());
+            let (q_shape, kv_shape) = ([n, c.n_heads, c.head_dim], [n, c.n_kv_heads, c.head_dim]);
+            let given = Given {
+                out: s.heads.part(q_at, q_shape),
+                dout: work.dheads.part(q_at, q_shape),
+                stats: s.stats.part(rows.start * c.n_heads * 2, [n, c.n_heads, 2]),
+                row_dots: work.row_dots.part_mut(rows.start * c.n_heads, [n, c.n_heads]),
+            };
+            let gradients = Gradients {
+                dq: work.dq.part_mut(q_at, q_shape),
+                dk: work.dk.part_mut(kv_at, kv_shape),
+                dv: work.dv.part_mut(kv_at, kv_shape),
+            };
+            attention::backward(device, gradients, given, pass.sequence(i, rows, &s.q, &s.k, &s.v));
+        }
+        mutation::apply(Term::Values, i, work.dv.view_mut([t, c.kv_dim()]));
+        self.unrotate_and_norm(i, s, work);
+        mutation::apply(Term::Queries, i, work.dq.view_mut([t, c.q_dim()]));
+        mutation::apply(Term::Keys, i, work.dk.view_mut([t, c.kv_dim()]));
+        rmsnorm::forward(device, work.h.view_mut(wide), x.view(wide), w.attn_norm.all(), c.rms_eps);
+        for (target, write) in [(0, Write::Replace), (1, Write::Add), (2, Write::Add)] {
+            let dy = [&work.dq, &work.dk, &work.dv][target];
+            let rest = Rest {
+                low_rank: &s.low_rank,
+                v: &mut work.low_rank,
+                dropped: &mut work.dropped,
+                ddropped: &mut work.ddropped,
+            };
+            self.product(i, target, &mut work.dh, dy, &work.h, write, rest);
+        }
+        self.norm_input(i, Part::AttnNorm, &w.attn_norm, x, work, dx);
+    }
+
+    /// Forward: `q = rope(norm(q_raw))`, and k likewise.
+    fn unrotate_and_norm(&mut self, i: usize, s: &Saved, work: &mut Work) {
+        let (pass, t) = (self.pass, self.pass.rows());
+        let (c, device, w) = (pass.config(), pass.device, &pass.model.layers[i]);
+        let planes = [
+            (&s.q_raw, &mut work.dq, c.n_heads, Part::AttnQNorm),
+            (&s.k_raw, &mut work.dk, c.n_kv_heads, Part::AttnKNorm),
+        ];
+        for (plane, (raw, d, n_heads, part)) in planes.into_iter().enumerate() {
+            for rows in pass.batch.sequences() {
+                let d = d.part_mut(rows.start * n_heads * c.head_dim, [rows.len(), n_heads, c.head_dim]);
+                rope::backward(device, d, pass.rope.table(c.is_global[i]), 0);
+            }
+            let Some(norms) = &w.qk_norm else { continue };
+            let shape = [t * n_heads, c.head_dim];
+            self.norm_weight(part, i, d.view(shape), raw.view(shape));
+            rmsnorm::backward::input_in_place(
+                device,
+                d.view_mut(shape),
+                raw.view(shape),
+                norms[plane].all(),
+                c.rms_eps,
+            );
+        }
+    }
+
+    /// Forward: `stream += norm(y)`, or `stream += y`. Leaves `dy` in `dsub`.
+    fn norm_output(
+        &mut self,
+        i: usize,
+        part: Part,
+        norm: Option<&Buffer<f32>>,
+        y: &Buffer<f32>,
+        dsub: &mut Buffer<f32>,
+        dx: &Buffer<f32>,
+    ) {
+        let (pass, wide) = (self.pass, [self.pass.rows(), self.pass.config().dim]);
+        match norm {
+            Some(weight) => {
+                self.norm_weight(part, i, dx.view(wide), y.view(wide));
+                let (dx, y, eps) = (dx.view(wide), y.view(wide), pass.config().rms_eps);
+                rmsnorm::backward::input(pass.device, dsub.view_mut(wide), dx, y, weight.all(), eps, Write::Replace);
+            }
+            None => dsub.view_mut(wide).host_mut().copy_from_slice(dx.view(wide).host()),
+        }
+        mutation::apply(Term::SubLayer, i, dsub.view_mut(wide));
+    }
+
+    /// Forward: `h = norm(x)`. Adds to `dx` from `work.dh`.
+    fn norm_input(
+        &mut self,
+        i: usize,
+        part: Part,
+        weight: &Buffer<f32>,
+        x: &Buffer<f32>,
+        work: &mut Work,
+        dx: &mut Buffer<f32>,
+    ) {
+        let (pass, wide) = (self.pass, [self.pass.rows(), self.pass.config().dim]);
+        self.norm_weight(part, i, work.dh.view(wide), x.view(wide));
+        let (dh, x, eps) = (work.dh.view(wide), x.view(wide), pass.config().rms_eps);
+        rmsnorm::backward::input(pass.device, work.sub.view_mut(wide), dh, x, weight.all(), eps, Write::Replace);
+        mutation::apply(Term::Norm, i, work.sub.view_mut(wide));
+        mutation::apply(Term::Residual, i, dx.view_mut(wide));
+        residual::add_to(pass.device, dx.view_mut(wide), work.sub.view(wide));
+    }
+
+    /// The gradient of a norm's weight, where it is trained.
+    fn norm_weight(&mut self, part: Part, i: usize, dy: View<'_, f32, 2>, x: View<'_, f32, 2>) {
+        let Trained::Full(full) = &self.trained else { return };
+        let place = full.place(part, Some(i));
+        let dweight = self.gradients.part_mut(place.start, [place.len]);
+        rmsnorm::backward::weight(self.pass.device, dweight, dy, x, self.pass.config().rms_eps);
+    }
+
+    /// Forward: `y = W x + bias + B (scale * A x)`, with some of the adapter's `x` dropped.
+    fn product(
+        &mut self,
+        i: usize,
+        target: usize,
+        dx: &mut Buffer<f32>,
+        dy: &Buffer<f32>,
+        x: &Buffer<f32>,
+        write: Write,
+        rest: Rest<'_>,
+    ) {
+        let (pass, weights) = (self.pass, matrix(&self.pass.model.layers[i], target));
+        let (t, n, k, device) = (pass.rows(), weights.rows(), weights.cols(), pass.device);
+        let (dy, x) = (dy.view([t, n]), x.view([t, k]));
+        matmul::backward::input(device, dx.view_mut([t, k]), dy, weights, write);
+        match &self.trained {
+            Trained::Full(full) => {
+                let place = full.place(TARGETS[target], Some(i));
+                matmul::backward::weight(device, self.gradients.part_mut(place.start, [n, k]), dy, x);
+                let bias = [Part::AttnQBias, Part::AttnKBias, Part::AttnVBias].get(target);
+                if let Some(bias) = bias.filter(|_| pass.model.layers[i].qkv_bias.is_some()) {
+                    let place = full.place(*bias, Some(i));
+                    matmul::backward::bias(device, self.gradients.part_mut(place.start, [n]), dy);
+                }
+            }
+            Trained::Lora(layout) => {
+                let pair = pass.lora.and_then(|(lora, values)| lora.pair(values, i, target));
+                let (Some(pair), Some(gradients)) = (pair, layout.gradients(self.gradients, i, target)) else { return };
+                let rank = layout.rank;
+                let u = rest.low_rank.part(target * t * rank, [t, rank]);
+                let seen = pass.dropped(i, target, x, rest.dropped);
+                lora::parameters(device, gradients, dy, seen, u, pair, rest.v.view_mut([t, rank]));
+                mutation::apply(Term::LowRank, i, rest.v.view_mut([t, rank]));
+                let v = rest.v.view([t, rank]);
+                let Some(drop) = pass.dropout.filter(|d| d.share > 0.0) else {
+                    return lora::input(device, dx.view_mut([t, k]), v, pair, Write::Add);
+                };
+                lora::input(device, rest.ddropped.view_mut([t, k]), v, pair, Write::Replace);
+                let (through, key) = (rest.ddropped.view([t, k]), drop.key(i, target));
+                dropout::forward(device, rest.dropped.view_mut([t, k]), through, drop.share, key);
+                residual::add_to(device, dx.view_mut([t, k]), rest.dropped.view([t, k]));
+            }
+        }
+    }
+}
+
+/// What [`Backward::product`] uses of an adapter.
+struct Rest<'a> {
+    /// (7, T, rank) of the forward pass.
+    low_rank: &'a Buffer<f32>,
+    /// (T, rank).
+    v: &'a mut Buffer<f32>,
+    dropped: &'a mut Buffer<f32>,
+    ddropped: &'a mut Buffer<f32>,
+}

@@ -1,0 +1,254 @@
+//! The forward pass of training: `runtime`'s block over whole sequences, every intermediate that the backward pass reads kept
+//! by name. `backward.rs` is this file read backwards.
+
+use lichen_kernels::ops::activation::{self, Activation};
+use lichen_kernels::ops::attention::train::{self as attention, Sequence};
+use lichen_kernels::ops::dropout::{self, Key};
+use lichen_kernels::ops::matmul::{self, Input, Product};
+use lichen_kernels::ops::rope::{self, RopeTable};
+use lichen_kernels::ops::{embedding, lora, residual, rmsnorm};
+use lichen_kernels::{Buffer, Device, DeviceError, View, ViewMut};
+use lichen_runtime::model::{LayerWeights, Model};
+use lichen_runtime::{Architecture, ModelConfig};
+
+use crate::activations::{Activations, Saved, Work};
+use crate::batch::Batch;
+use crate::lora::Lora;
+
+/// RoPE tables of local and of global layers.
+pub struct Rope {
+    local: RopeTable,
+    global: RopeTable,
+}
+
+impl Rope {
+    /// Room for `longest` positions.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(device: &Device, c: &ModelConfig, longest: usize) -> Result<Rope, DeviceError> {
+        let table = |theta, scale| RopeTable::new(device, longest, c.head_dim, theta, scale);
+        Ok(Rope { local: table(c.rope_theta_local, 1.0)?, global: table(c.rope_theta, c.rope_scale)? })
+    }
+
+    pub fn size_bytes(c: &ModelConfig, longest: usize) -> usize {
+        2 * RopeTable::size_bytes(longest, c.head_dim)
+    }
+
+    pub fn table(&self, is_global: bool) -> &RopeTable {
+        if is_global {
+            &self.global
+        } else {
+            &self.local
+        }
+    }
+}
+
+/// Which elements of an adapter's inputs are dropped: a function of what is here, of the layer and of the target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    pub share: f32,
+    pub seed: u64,
+    /// Optimiser step, and the micro-batch in it.
+    pub step: u64,
+    pub micro_batch: u64,
+}
+
+impl Dropout {
+    pub(crate) fn key(&self, layer: usize, target: usize) -> Key {
+        Key::new(&[self.seed, self.step, self.micro_batch, layer as u64, target as u64])
+    }
+}
+
+/// What both passes read and neither changes.
+pub struct Pass<'a> {
+    pub device: &'a Device,
+    pub model: &'a Model,
+    /// The adapter and its values.
+    pub lora: Option<(&'a Lora, &'a Buffer<f32>)>,
+    pub batch: &'a Batch,
+    pub rope: &'a Rope,
+    /// `None` to evaluate.
+    pub dropout: Option<Dropout>,
+}
+
+impl Pass<'_> {
+    pub(crate) fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// T.
+    pub(crate) fn rows(&self) -> usize {
+        self.batch.n_rows()
+    }
+
+    pub(crate) fn activation(&self) -> Activation {
+        match self.config().architecture {
+            Architecture::Gemma3 => Activation::GeluTanh,
+            Architecture::Qwen2 => Activation::Silu,
+        }
+    }
+
+    /// Takes the tokens to the input of the last norm, `a.inputs[n_layers]`.
+    pub fn forward(&self, a: &mut Activations) {
+        let c = self.config();
+        let x = a.inputs[0].view_mut([self.rows(), c.dim]);
+        embedding::forward(self.device, x, &self.model.embedding, self.batch.step(), c.embedding_scale);
+        for i in 0..c.n_layers {
+            self.layer(i, a);
+        }
+    }
+
+    /// One block: `a.inputs[i]` to `a.inputs[i + 1]`, its inside kept.
+    pub(crate) fn layer(&self, i: usize, a: &mut Activations) {
+        let shared = if a.saved.len() == 1 { 0 } else { i };
+        let (before, after) = a.inputs.split_at_mut(i + 1);
+        let (x, out, saved, work) = (&before[i], &mut after[0], &mut a.saved[shared], &mut a.work);
+        self.attention(i, x, saved, work);
+        self.feed_forward(i, out, saved, work);
+    }
+
+    /// `middle = x + norm(o(attention(rope(norm(q(h))), ..)))` with `h = norm(x)`.
+    fn attention(&self, i: usize, x: &Buffer<f32>, s: &mut Saved, work: &mut Work) {
+        let (t, c, device, w) = (self.rows(), self.config(), self.device, &self.model.layers[i]);
+        let wide = [t, c.dim];
+        rmsnorm::forward(device, work.h.view_mut(wide), x.view(wide), w.attn_norm.all(), c.rms_eps);
+        let has_norm = w.qk_norm.is_some();
+        let (q, k) = if has_norm { (&mut s.q_raw, &mut s.k_raw) } else { (&mut s.q, &mut s.k) };
+        let bias = |i: usize| w.qkv_bias.as_ref().map(|b| b[i].all());
+        let products = &mut [
+            Product { out: q.view_mut([t, c.q_dim()]), weights: &w.q, bias: bias(0) },
+            Product { out: k.view_mut([t, c.kv_dim()]), weights: &w.k, bias: bias(1) },
+            Product { out: s.v.view_mut([t, c.kv_dim()]), weights: &w.v, bias: bias(2) },
+        ];
+        matmul::forward(device, products, Input::Rows(work.h.view(wide)), &mut work.matmul);
+        for (target, y) in [q, k, &mut s.v].into_iter().enumerate() {
+            self.adapt(i, target, y, &work.h, &mut s.low_rank, &mut work.dropped);
+        }
+        self.norm_and_rotate(i, s);
+        for rows in self.batch.sequences() {
+            let n = rows.len();
+            let (q_shape, at) = ([n, c.n_heads, c.head_dim], rows.start * c.q_dim());
+            let out = s.heads.part_mut(at, q_shape);
+            let stats = s.stats.part_mut(rows.start * c.n_heads * 2, [n, c.n_heads, 2]);
+            attention::forward(device, out, stats, self.sequence(i, rows, &s.q, &s.k, &s.v));
+        }
+        let out = if w.post_attn_norm.is_some() { &mut s.attn_out } else { &mut work.sub };
+        let products = &mut [Product { out: out.view_mut(wide), weights: &w.o, bias: None }];
+        matmul::forward(device, products, Input::Rows(s.heads.view([t, c.q_dim()])), &mut work.matmul);
+        self.adapt(i, 3, out, &s.heads, &mut s.low_rank, &mut work.dropped);
+        s.middle.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(x.view([t * c.dim]).host());
+        self.add_normed(w.post_attn_norm.as_ref(), &mut s.middle, &s.attn_out, &mut work.sub);
+    }
+
+    /// QK-norm and RoPE of every sequence.
+    fn norm_and_rotate(&self, i: usize, s: &mut Saved) {
+        let (t, c, device, w) = (self.rows(), self.config(), self.device, &self.model.layers[i]);
+        let planes = [(&s.q_raw, &mut s.q, c.n_heads), (&s.k_raw, &mut s.k, c.n_kv_heads)];
+        for (plane, (raw, x, n_heads)) in planes.into_iter().enumerate() {
+            if let Some(norms) = &w.qk_norm {
+                let shape = [t * n_heads, c.head_dim];
+                rmsnorm::forward(device, x.view_mut(shape), raw.view(shape), norms[plane].all(), c.rms_eps);
+            }
+            for rows in self.batch.sequences() {
+                let x = x.part_mut(rows.start * n_heads * c.head_dim, [rows.len(), n_heads, c.head_dim]);
+                rope::forward(device, x, self.rope.table(c.is_global[i]), 0);
+            }
+        }
+    }
+
+    /// The queries, keys and values of one sample.
+    pub(crate) fn sequence<'b>(
+        &self,
+        layer: usize,
+        rows: &std::ops::Range<usize>,
+        q: &'b Buffer<f32>,
+        k: &'b Buffer<f32>,
+        v: &'b Buffer<f32>,
+    ) -> Sequence<'b> {
+        let c = self.config();
+        let kv = [rows.len(), c.n_kv_heads, c.head_dim];
+        let window = if c.is_global[layer] { None } else { c.sliding_window };
+        Sequence {
+            q: q.part(rows.start * c.q_dim(), [rows.len(), c.n_heads, c.head_dim]),
+            k: k.part(rows.start * c.kv_dim(), kv),
+            v: v.part(rows.start * c.kv_dim(), kv),
+            window: window.unwrap_or(usize::MAX),
+            scale: c.query_scale,
+        }
+    }
+
+    /// `out = middle + norm(down(act(gate(h)) * up(h)))` with `h = norm(middle)`.
+    fn feed_forward(&self, i: usize, out: &mut Buffer<f32>, s: &mut Saved, work: &mut Work) {
+        let (t, c, device, w) = (self.rows(), self.config(), self.device, &self.model.layers[i]);
+        let (wide, hidden) = ([t, c.dim], [t, c.hidden_dim]);
+        rmsnorm::forward(device, work.h.view_mut(wide), s.middle.view(wide), w.ffn_norm.all(), c.rms_eps);
+        let products = &mut [
+            Product { out: s.gate.view_mut(hidden), weights: &w.gate, bias: None },
+            Product { out: s.up.view_mut(hidden), weights: &w.up, bias: None },
+        ];
+        matmul::forward(device, products, Input::Rows(work.h.view(wide)), &mut work.matmul);
+        self.adapt(i, 4, &mut s.gate, &work.h, &mut s.low_rank, &mut work.dropped);
+        self.adapt(i, 5, &mut s.up, &work.h, &mut s.low_rank, &mut work.dropped);
+        self.activate(s, work);
+        let sub = if w.post_ffn_norm.is_some() { &mut s.ffn_out } else { &mut work.sub };
+        let products = &mut [Product { out: sub.view_mut(wide), weights: &w.down, bias: None }];
+        matmul::forward(device, products, Input::Rows(work.act.view(hidden)), &mut work.matmul);
+        self.adapt(i, 6, sub, &work.act, &mut s.low_rank, &mut work.dropped);
+        out.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(s.middle.view([t * c.dim]).host());
+        self.add_normed(w.post_ffn_norm.as_ref(), out, &s.ffn_out, &mut work.sub);
+    }
+
+    /// `work.act = act(gate) * up`.
+    pub(crate) fn activate(&self, s: &Saved, work: &mut Work) {
+        let n = self.rows() * self.config().hidden_dim;
+        let mut act: ViewMut<'_, f32, 1> = work.act.view_mut([n]);
+        act.host_mut().copy_from_slice(s.gate.view([n]).host());
+        activation::forward(self.device, self.activation(), act, s.up.view([n]));
+    }
+
+    /// `x += norm(y)`, or `x += work` where there is no norm.
+    fn add_normed(&self, norm: Option<&Buffer<f32>>, x: &mut Buffer<f32>, y: &Buffer<f32>, sub: &mut Buffer<f32>) {
+        let wide = [self.rows(), self.config().dim];
+        if let Some(weight) = norm {
+            rmsnorm::forward(self.device, sub.view_mut(wide), y.view(wide), weight.all(), self.config().rms_eps);
+        }
+        residual::add_to(self.device, x.view_mut(wide), sub.view(wide));
+    }
+
+    /// Adds the low-rank product of a target to `y`, its inner half kept in `low_rank`.
+    fn adapt(
+        &self,
+        layer: usize,
+        target: usize,
+        y: &mut Buffer<f32>,
+        x: &Buffer<f32>,
+        low_rank: &mut Buffer<f32>,
+        dropped: &mut Buffer<f32>,
+    ) {
+        let Some((lora, values)) = self.lora else { return };
+        let Some(pair) = lora.pair(values, layer, target) else { return };
+        let ([n, rank], [_, k], t) = (pair.b.shape(), pair.a.shape(), self.rows());
+        let u = low_rank.part_mut(target * t * rank, [t * rank]);
+        let x = self.dropped(layer, target, x.view([t, k]), dropped);
+        lora::forward(self.device, y.view_mut([t, n]), x, pair, u);
+    }
+
+    /// `x` as the adapter of a target sees it.
+    pub(crate) fn dropped<'b>(
+        &self,
+        layer: usize,
+        target: usize,
+        x: View<'b, f32, 2>,
+        room: &'b mut Buffer<f32>,
+    ) -> View<'b, f32, 2> {
+        let Some(dropout) = self.dropout.filter(|d| d.share > 0.0) else { return x };
+        dropout::forward(self.device, room.view_mut(x.shape()), x, dropout.share, dropout.key(layer, target));
+        room.view(x.shape())
+    }
+}
+
+/// The seven matrices of a layer, in the order of targets.
+pub(crate) fn matrix(w: &LayerWeights, target: usize) -> &lichen_kernels::Matrix {
+    w.matrices()[target]
+}
