@@ -14,6 +14,7 @@ pub mod lora;
 pub mod loss;
 pub mod metrics;
 mod mutation;
+pub mod network;
 pub mod optimizer;
 pub mod report;
 pub mod schedule;

@@ -1,0 +1,142 @@
+//! Tiny models in training, and what the fixtures say of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lichen_kernels::{Device, Format};
+use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::mapped_file::MappedFile;
+use lichen_runtime::model::Model;
+use lichen_runtime::{ModelConfig, ModelSource};
+use lichen_trainer::activations::Rows;
+use lichen_trainer::data::Sample;
+use lichen_trainer::full::Full;
+use lichen_trainer::lora::Lora;
+use lichen_trainer::network::{Mode, Network};
+use lichen_trainer::optimizer::Settings;
+use serde_json::Value;
+
+pub const MODELS: [&str; 2] = ["tiny-gemma3", "tiny-qwen2-tied"];
+/// Samples of a batch in the fixtures.
+pub const BATCH: usize = 4;
+
+pub fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+pub fn training(model: &str) -> PathBuf {
+    fixtures().join("training").join(model)
+}
+
+/// The pre-tokenised rows of a fixture.
+pub fn rows(model: &str) -> Vec<Sample> {
+    let text = std::fs::read_to_string(training(model).join("rows.jsonl")).unwrap();
+    let sample = |(line, text): (usize, &str)| {
+        let row: Value = serde_json::from_str(text).unwrap();
+        let numbers =
+            |name: &str| row[name].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect::<Vec<_>>();
+        let ids = numbers("input_ids").into_iter().map(|v| v as u32).collect();
+        Sample { ids, labels: numbers("labels").into_iter().map(|v| v as i32).collect(), line: line + 1 }
+    };
+    text.lines().enumerate().map(sample).collect()
+}
+
+/// A tensor of `golden.safetensors`.
+pub struct Golden(SafeTensors);
+
+impl Golden {
+    pub fn open(model: &str) -> Golden {
+        let file = MappedFile::open(&training(model).join("golden.safetensors")).unwrap();
+        Golden(SafeTensors::parse(file).unwrap())
+    }
+
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        let names = self.0.tensors().iter().map(|t| t.name.clone());
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        numbers(self.bytes(name))
+    }
+
+    pub fn f64(&self, name: &str) -> Vec<f64> {
+        numbers(self.bytes(name))
+    }
+
+    fn bytes(&self, name: &str) -> &[u8] {
+        let tensor = self.0.tensor(name).unwrap_or_else(|| panic!("golden has no {name}"));
+        self.0.tensor_slice(tensor)
+    }
+}
+
+pub fn open(model: &str, device: &Device) -> Arc<Model> {
+    let source = ModelSource::open(&fixtures().join(model)).unwrap();
+    Arc::new(Model::load(&source, device).unwrap())
+}
+
+/// How a network is set up; the default is what the fixtures were made with.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    pub recompute: bool,
+    /// Samples of a micro-batch.
+    pub batch: usize,
+    pub has_dropout: bool,
+    pub rank: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup { recompute: true, batch: BATCH, has_dropout: false, rank: 4 }
+    }
+}
+
+pub const LORA: Settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip: None };
+pub const FULL: Settings = Settings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
+
+fn sizes(setup: &Setup, rank: usize) -> Rows {
+    let (has_dropout, recompute) = (setup.has_dropout, setup.recompute);
+    Rows { rows: 40 * setup.batch, longest: 40, rank, has_dropout, recompute }
+}
+
+/// An adapter on all seven matrices, alpha twice the rank; its values are zero.
+pub fn lora(device: Arc<Device>, model: Arc<Model>, setup: Setup) -> Network {
+    let layout = Lora::new(&model.config, [true; 7], setup.rank, 2.0 * setup.rank as f32);
+    let rows = sizes(&setup, setup.rank);
+    Network::new(device, model, Mode::Lora(layout), LORA, &rows, setup.batch).unwrap()
+}
+
+pub fn full(device: Arc<Device>, model: Arc<Model>, format: Format, setup: Setup) -> Network {
+    let layout = Full::new(&model.config);
+    Network::new(device, model, Mode::Full(layout, format), FULL, &sizes(&setup, 0), setup.batch).unwrap()
+}
+
+/// The layout of an adapter in training.
+pub fn layout(network: &Network) -> &Lora {
+    match network.mode() {
+        Mode::Lora(lora) => lora,
+        Mode::Full(..) => panic!("an adapter is expected"),
+    }
+}
+
+/// What PEFT calls a half of a pair.
+pub fn peft_name(config: &ModelConfig, layer: usize, target: usize, half: &str) -> String {
+    let part = lichen_runtime::adapter::TARGETS[target];
+    let name = part.hf_name(config.architecture, Some(layer));
+    format!("base_model.model.{}.lora_{half}.weight", name.trim_end_matches(".weight"))
+}
+
+/// The largest difference of two tensors as a share of the largest entry; NaN counts as infinite.
+pub fn worst(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let largest = want.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+    let differences = got.iter().zip(want).map(|(g, w)| f64::from((g - w).abs()));
+    let worst = differences.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
+    worst / largest.max(1e-30)
+}
+
+/// A copy: the bytes of a file need not be aligned.
+fn numbers<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    let mut out = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+    bytemuck::cast_slice_mut(&mut out).copy_from_slice(bytes);
+    out
+}

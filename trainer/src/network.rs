@@ -1,0 +1,246 @@
+//! A model in training: weights, what is trained, its gradients, moments and activations, all allocated once; and one
+//! optimiser step of it.
+
+use std::sync::Arc;
+
+use lichen_kernels::{Buffer, Device, Format};
+use lichen_runtime::model::Model;
+use lichen_runtime::Result;
+
+use crate::activations::{Activations, Rows};
+use crate::backward::{Backward, Trained};
+use crate::batch::{n_targets, Batch};
+use crate::data::Sample;
+use crate::forward::{Dropout, Pass, Rope};
+use crate::full::{own_matrices, Full};
+use crate::lora::Lora;
+use crate::loss::loss;
+use crate::optimizer::{Optimizer, Settings};
+
+/// What is trained.
+pub enum Mode {
+    /// An adapter over a frozen base.
+    Lora(Lora),
+    /// Every weight, which the forward pass multiplies in this format (F32 or BF16).
+    Full(Full, Format),
+}
+
+impl Mode {
+    pub fn n_parameters(&self) -> usize {
+        match self {
+            Mode::Lora(lora) => lora.n_parameters(),
+            Mode::Full(full, _) => full.n_parameters(),
+        }
+    }
+
+    fn n_decayed(&self) -> usize {
+        match self {
+            Mode::Lora(lora) => lora.n_parameters(),
+            Mode::Full(full, _) => full.n_decayed(),
+        }
+    }
+
+    /// The parameter at `index` of the flat vector, for messages.
+    pub fn name_of(&self, index: usize) -> String {
+        match self {
+            Mode::Lora(lora) => lora.name_of(index),
+            Mode::Full(full, _) => full.name_of(index),
+        }
+    }
+}
+
+/// What one optimiser step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// Mean of -ln p over the labelled tokens of the whole batch.
+    pub loss: f64,
+    /// Global norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Rows computed, and predictions that counted.
+    pub rows: usize,
+    pub targets: usize,
+    /// Why nothing was updated: what was not finite, or that nothing was labelled.
+    pub skipped: Option<String>,
+}
+
+/// Everything that a training run changes.
+pub struct Network {
+    device: Arc<Device>,
+    model: Arc<Model>,
+    mode: Mode,
+    values: Buffer<f32>,
+    gradients: Buffer<f32>,
+    pub optimizer: Optimizer,
+    activations: Activations,
+    batch: Batch,
+    rope: Rope,
+    /// Samples of a micro-batch.
+    max_samples: usize,
+}
+
+impl Network {
+    /// Allocates what [`crate::plan`] adds up. In full training the model's matrices are replaced by copies on the heap.
+    ///
+    /// # Errors
+    /// The device has no room. Panics in full training when somebody else holds the model.
+    pub fn new(
+        device: Arc<Device>,
+        mut model: Arc<Model>,
+        mode: Mode,
+        settings: Settings,
+        rows: &Rows,
+        max_samples: usize,
+    ) -> Result<Network> {
+        let n = mode.n_parameters();
+        let mut values = Buffer::new(&device, n)?;
+        if let Mode::Full(full, format) = &mode {
+            let model = Arc::get_mut(&mut model).expect("nobody else holds a model that is to change");
+            full.read(model, values.host_mut());
+            own_matrices(model, *format);
+        }
+        Ok(Network {
+            gradients: Buffer::new(&device, n)?,
+            optimizer: Optimizer::new(&device, settings, n, mode.n_decayed())?,
+            activations: Activations::new(&device, &model.config, rows)?,
+            batch: Batch::new(&device, max_samples, rows.rows)?,
+            rope: Rope::new(&device, &model.config, rows.longest)?,
+            device,
+            model,
+            mode,
+            values,
+            max_samples,
+        })
+    }
+
+    pub fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The trained values, one flat vector.
+    pub fn values(&self) -> &[f32] {
+        self.values.host()
+    }
+
+    /// The gradients of the last step, or of the micro-batches since [`Network::clear_gradients`].
+    pub fn gradients(&self) -> &[f32] {
+        self.gradients.host()
+    }
+
+    /// Replaces the trained values.
+    pub fn set_values(&mut self, fill: impl FnOnce(&mut [f32])) {
+        fill(self.values.host_mut());
+        self.write_back();
+    }
+
+    pub fn clear_gradients(&mut self) {
+        self.gradients.host_mut().fill(0.0);
+    }
+
+    /// Adds the gradients of one micro-batch, as a share of a batch with `n_targets` predictions; returns its sum of -ln p.
+    pub fn micro_batch(&mut self, samples: &[Sample], n_targets: usize, dropout: Option<Dropout>) -> f64 {
+        self.batch.set(samples);
+        let pass = Pass {
+            device: &self.device,
+            model: &self.model,
+            lora: adapter(&self.mode, &self.values),
+            batch: &self.batch,
+            rope: &self.rope,
+            dropout,
+        };
+        pass.forward(&mut self.activations);
+        let scale = Some(1.0 / n_targets as f32);
+        match &self.mode {
+            Mode::Lora(lora) => {
+                let sum = loss(&pass, &mut self.activations, scale, None);
+                let trained = Trained::Lora(lora);
+                Backward { pass: &pass, trained, gradients: &mut self.gradients }.run(&mut self.activations);
+                sum
+            }
+            Mode::Full(full, _) => {
+                let sum = loss(&pass, &mut self.activations, scale, Some((full, &mut self.gradients)));
+                let trained = Trained::Full(full);
+                Backward { pass: &pass, trained, gradients: &mut self.gradients }.run(&mut self.activations);
+                sum
+            }
+        }
+    }
+
+    /// The sum of -ln p over the targets of these samples, at most a micro-batch of them.
+    pub fn evaluate(&mut self, samples: &[Sample]) -> f64 {
+        self.batch.set(samples);
+        let pass = Pass {
+            device: &self.device,
+            model: &self.model,
+            lora: adapter(&self.mode, &self.values),
+            batch: &self.batch,
+            rope: &self.rope,
+            dropout: None,
+        };
+        pass.forward(&mut self.activations);
+        loss(&pass, &mut self.activations, None, None)
+    }
+
+    /// One optimiser step over `samples`, however many micro-batches they take. What is not finite is never applied.
+    pub fn step(&mut self, samples: &[Sample], learning_rate: f64, dropout: Option<Dropout>) -> StepReport {
+        let targets = samples.iter().map(n_targets).sum();
+        let rows = samples.iter().map(|s| s.ids.len().saturating_sub(1)).sum();
+        let mut report = StepReport { loss: 0.0, gradient_norm: 0.0, rows, targets, skipped: None };
+        if targets == 0 {
+            report.skipped = Some("no token of the batch is labelled".to_string());
+            return report;
+        }
+        self.clear_gradients();
+        let mut sum = 0.0;
+        for (i, samples) in samples.chunks(self.max_samples).enumerate() {
+            let dropout = dropout.map(|d| Dropout { micro_batch: i as u64, ..d });
+            sum += self.micro_batch(samples, targets, dropout);
+        }
+        report.loss = sum / targets as f64;
+        report.gradient_norm = self.optimizer.gradient_norm(&self.device, &self.gradients);
+        report.skipped = self.not_finite(&report);
+        if report.skipped.is_none() {
+            let norm = report.gradient_norm;
+            self.optimizer.step(&self.device, &mut self.values, &self.gradients, norm, learning_rate);
+            self.write_back();
+        }
+        report
+    }
+
+    /// What must not reach the weights, and where it was seen first.
+    fn not_finite(&self, report: &StepReport) -> Option<String> {
+        if report.loss.is_finite() && report.gradient_norm.is_finite() {
+            return None;
+        }
+        let bad = self.gradients.host().iter().position(|g| !g.is_finite());
+        Some(match bad {
+            Some(index) => format!("the gradient of {} is not finite", self.mode.name_of(index)),
+            None if !report.loss.is_finite() => "the loss is not finite".to_string(),
+            None => "the gradient is too long for a number".to_string(),
+        })
+    }
+
+    /// The first trained value that is not finite, by name: such values must not be saved.
+    pub fn first_bad_value(&self) -> Option<String> {
+        let bad = self.values.host().iter().position(|v| !v.is_finite());
+        bad.map(|index| self.mode.name_of(index))
+    }
+
+    /// In full training the matrices follow the values.
+    fn write_back(&mut self) {
+        if let Mode::Full(full, _) = &self.mode {
+            let model = Arc::get_mut(&mut self.model).expect("nobody else holds a model that changes");
+            full.write(model, self.values.host());
+        }
+    }
+}
+
+fn adapter<'a>(mode: &'a Mode, values: &'a Buffer<f32>) -> Option<(&'a Lora, &'a Buffer<f32>)> {
+    match mode {
+        Mode::Lora(lora) => Some((lora, values)),
+        Mode::Full(..) => None,
+    }
+}
