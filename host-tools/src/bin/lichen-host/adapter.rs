@@ -67,7 +67,7 @@ enum OutType {
 /// A model with the adapter added to its weights: W + scale * B A, in f32, then rounded to --format.
 ///
 /// A base that is quantised already is decoded, added to and rounded again, which the report says; the original in bf16 or
-/// f32 loses less. The weights pass through a few megabytes of memory whatever the model's size, and nothing appears at
+/// f32 loses less. The weights pass through a few megabytes of memory beside the adapter, and nothing appears at
 /// --out before all of it is written.
 #[derive(Args)]
 #[command(after_help = MERGE_EXAMPLE)]
@@ -134,7 +134,7 @@ fn merge(arguments: &Merge) -> Outcome<()> {
         target: arguments.format.target(),
         out: arguments.out.clone(),
         // A merged model is another one than its base, whose name it would have else.
-        name: arguments.name.clone().or_else(|| stem(&arguments.out)),
+        name: format::inner_name(arguments.format, &arguments.name)?.or_else(|| stem(&arguments.out)),
         shard_bytes_max: SHARD_BYTES_MAX,
     };
     let report = Meter::watch(|meter| quantize::run_merged(&options, &arguments.adapter, meter))?;

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use lichen_host_tools::quantize::{Report, Target};
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::display::{escape, thousands};
+use lichen_runtime::{Error, Result};
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum FormatName {
@@ -37,6 +38,19 @@ impl FormatName {
             FormatName::Bf16 => Target::Bf16,
             FormatName::F32 => Target::F32,
         }
+    }
+}
+
+/// The name for the inside of a GGUF file.
+///
+/// # Errors
+/// One is given for a folder, which has none.
+pub fn inner_name(format: FormatName, name: &Option<String>) -> Result<Option<String>> {
+    match (format, name) {
+        (FormatName::Nf4, Some(_)) => {
+            Err(Error::usage("--name is for GGUF files; an nf4 folder is called as --out is"))
+        }
+        _ => Ok(name.clone()),
     }
 }
 

@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         model: arguments.model.clone(),
         target: arguments.format.target(),
         out: arguments.out.clone(),
-        name: arguments.name.clone(),
+        name: format::inner_name(arguments.format, &arguments.name)?,
         shard_bytes_max: SHARD_BYTES_MAX,
     };
     let report = Meter::watch(|meter| quantize::run(&options, meter))?;
