@@ -1,4 +1,5 @@
 //! The workstation half of Lichen.
 #![deny(unsafe_code)]
 
+pub mod adapter;
 pub mod quantize;

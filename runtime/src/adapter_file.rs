@@ -1,8 +1,10 @@
-//! LoRA adapters on disk: PEFT folders and GGUF adapters, checked against the model they are to be applied to.
+//! LoRA adapters on disk: PEFT folders and GGUF adapters, checked against the model they are to be applied to; and the
+//! writer of PEFT folders.
 
 mod gguf;
 mod peft;
 mod peft_config;
+mod peft_write;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +17,9 @@ use crate::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
 use crate::model_source::{Part, PartShape};
 
+pub use peft::{CONFIG_FILE, WEIGHTS_FILE};
 pub use peft_config::PeftConfig;
+pub use peft_write::{PeftAdapter, PeftTensor};
 
 /// Largest rank taken. Ranks in the wild are 4 to 256.
 pub const MAX_RANK: usize = 1024;

@@ -7,7 +7,7 @@ use lichen_runtime::model_source::PartShape;
 use lichen_runtime::{Error, ModelSource, Part, Result};
 
 use super::report::{Report, Sums, Tally};
-use super::rows::{convert, Weight};
+use super::rows::{convert, Input, Weight};
 use super::{gguf_metadata, Options, Progress, Target};
 
 /// One tensor of the file.
@@ -26,7 +26,8 @@ impl Entry {
     }
 }
 
-pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progress) -> Result<Report> {
+pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Result<Report> {
+    let source = input.source;
     let mut notes = Vec::new();
     let entries = entries(source, options.target);
     let mut head = Head::default();
@@ -36,7 +37,7 @@ pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progres
         head.tensor(&entry.name, entry.format, &entry.shape).map_err(in_model)?;
     }
     let n_f16 = entries.iter().filter(|e| e.format == Format::F16).count();
-    if n_f16 > 0 {
+    if n_f16 > 0 && options.target != Target::F16 {
         notes.push(format!("{n_f16} matrices are F16: their rows are not whole blocks of 32"));
     }
     refuse_full(&options.out, head.file_bytes())?;
@@ -46,7 +47,7 @@ pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progres
     let io = |e: std::io::Error| Error::io(&options.out, &e);
     let mut data = head.start(&mut file).map_err(io)?;
     for entry in &entries {
-        let sums = write_tensor(source, entry, &mut data, progress, options)?;
+        let sums = write_tensor(input, entry, &mut data, progress, options)?;
         let bytes = entry.n_values() / entry.format.block_len() as u64 * entry.format.block_bytes() as u64;
         tally.add(entry.format, bytes, sums);
     }
@@ -64,6 +65,7 @@ pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progres
         seconds: 0.0,
         peak_rss_bytes: None,
         notes,
+        merge: None,
     })
 }
 
@@ -81,18 +83,22 @@ fn entries(source: &ModelSource, target: Target) -> Vec<Entry> {
 
 /// Embedding and head stay Q8_0 in a 4-bit file: their error reaches every logit, and the head is read once per token.
 fn matrix_format(target: Target, part: Part, cols: usize) -> Format {
-    if !cols.is_multiple_of(Format::Q8_0.block_len()) {
-        return Format::F16;
-    }
-    match (target, part) {
-        (Target::Q4_0, Part::TokenEmbedding | Part::Output) => Format::Q8_0,
+    let quantised = match (target, part) {
+        (Target::Q4_0, Part::TokenEmbedding | Part::Output) | (Target::Q8_0, _) => Format::Q8_0,
         (Target::Q4_0, _) => Format::Q4_0,
-        _ => Format::Q8_0,
+        (Target::F16, _) => return Format::F16,
+        (Target::Bf16, _) => return Format::BF16,
+        (Target::F32, _) => return Format::F32,
+        (Target::Nf4, _) => unreachable!("GGUF has no NF4"),
+    };
+    match cols.is_multiple_of(quantised.block_len()) {
+        true => quantised,
+        false => Format::F16,
     }
 }
 
 fn write_tensor(
-    source: &ModelSource,
+    input: Input,
     entry: &Entry,
     data: &mut DataWriter,
     progress: &mut dyn Progress,
@@ -101,7 +107,7 @@ fn write_tensor(
     let io = |e: std::io::Error| Error::io(&options.out, &e);
     let weight = Weight { part: entry.part, layer: entry.layer, name: &entry.name, model: &options.model };
     if let [n] = entry.shape[..] {
-        let values = source.vector(entry.part, entry.layer)?;
+        let values = input.source.vector(entry.part, entry.layer)?;
         weight.check_finite(&values, 0, n)?;
         data.write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()).map_err(io)?;
         progress.advance(n as u64)?;
@@ -109,5 +115,5 @@ fn write_tensor(
         sums.add(&values, &values);
         return Ok(sums);
     }
-    convert(source, weight, entry.format, progress, |bytes| data.write(bytes).map_err(io))
+    convert(input, weight, entry.format, progress, |bytes| data.write(bytes).map_err(io))
 }

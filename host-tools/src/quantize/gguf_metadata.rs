@@ -57,13 +57,18 @@ fn copy(head: &mut Head, metadata: &Metadata, options: &Options) {
 
 fn add_quantization(head: &mut Head, target: Target) {
     // ggml's LLAMA_FTYPE of "mostly" this format, and the version of its block layouts.
-    let file_type = match target {
-        Target::Q4_0 => 2,
-        Target::Q8_0 => 7,
+    let (file_type, is_quantised) = match target {
+        Target::F32 => (0, false),
+        Target::F16 => (1, false),
+        Target::Q4_0 => (2, true),
+        Target::Q8_0 => (7, true),
+        Target::Bf16 => (32, false),
         Target::Nf4 => unreachable!("GGUF has no NF4"),
     };
     head.entry("general.file_type", NewValue::U32(file_type));
-    head.entry("general.quantization_version", NewValue::U32(2));
+    if is_quantised {
+        head.entry("general.quantization_version", NewValue::U32(2));
+    }
 }
 
 fn folder_name(dir: &Path) -> String {

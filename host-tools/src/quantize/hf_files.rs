@@ -8,6 +8,7 @@ use lichen_runtime::mapped_file::open_regular;
 use lichen_runtime::{Architecture, Error, ModelConfig, Result};
 use serde_json::{json, Map, Value};
 
+use super::rows::Input;
 use super::Options;
 
 /// Copied byte for byte where the source has them.
@@ -35,12 +36,13 @@ pub fn write_all(
     folder: &Path,
     dir: &Path,
     copied: &[(&'static str, u64)],
-    config: &ModelConfig,
+    input: Input,
     options: &Options,
 ) -> Result<u64> {
     let source = HfConfig::read(dir)?.config;
-    let mut bytes = write_text(&folder.join("config.json"), &pretty(&quantized_config(&source, config)))?;
-    bytes += write_text(&folder.join("README.md"), &model_card(&source, options))?;
+    let mut bytes =
+        write_text(&folder.join("config.json"), &pretty(&quantized_config(&source, input.source.config())))?;
+    bytes += write_text(&folder.join("README.md"), &model_card(&source, input, options))?;
     for (name, _) in copied {
         let path = dir.join(name);
         let (mut from, _) = open_regular(&path)?;
@@ -104,17 +106,19 @@ fn quantized_config(source: &Value, config: &ModelConfig) -> Value {
     Value::Object(fields)
 }
 
-fn model_card(source: &Value, options: &Options) -> String {
+fn model_card(source: &Value, input: Input, options: &Options) -> String {
     let folder = |path: &Path| path.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     // A path of this machine is nobody's business; a name on the hub is "owner/model".
     let named = source.get("_name_or_path").and_then(Value::as_str);
     let base = named.filter(|name| name.split('/').count() == 2 && !name.starts_with(['/', '.', '~']));
     let base_line = base.map_or(String::new(), |base| format!("base_model: {base}\n"));
     let of = base.map_or_else(|| folder(&options.model), str::to_string);
+    let merged = input.merge.map_or(String::new(), |m| format!(" with the adapter {} merged", folder(m.path())));
+    let by = if input.merge.is_some() { "adapter merge" } else { "quantize" };
     format!(
         "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base_line}tags:\n- bitsandbytes\n- nf4\n- \
-         4-bit\n---\n\n# {name}\n\n{of}, its linear layers in 4 bits: bitsandbytes NF4, blocks of 64, double \
-         quantisation. Embedding, norms and head are bf16. Written by `lichen-host quantize`.\n\n```python\nfrom \
+         4-bit\n---\n\n# {name}\n\n{of}{merged}, its linear layers in 4 bits: bitsandbytes NF4, blocks of 64, \
+         double quantisation. Embedding, norms and head are bf16. Written by `lichen-host {by}`.\n\n```python\nfrom \
          transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = \
          AutoModelForCausalLM.from_pretrained(\"{name}\")\ntokenizer = \
          AutoTokenizer.from_pretrained(\"{name}\")\n```\n",

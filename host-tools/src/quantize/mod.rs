@@ -1,9 +1,10 @@
-//! A model in any format that is read -> a GGUF file (Q8_0, Q4_0) or a Hugging Face folder (NF4), in little memory: row
-//! block by row block, the source's pages given back behind.
+//! A model in any format that is read -> a GGUF file or a Hugging Face folder (NF4), in little memory: row block by row
+//! block, the source's pages given back behind. An adapter can be added to the rows as they pass.
 
 mod gguf_file;
 mod gguf_metadata;
 mod hf_files;
+mod merge;
 mod nf4_folder;
 mod nf4_layer;
 mod report;
@@ -14,9 +15,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use lichen_runtime::disk::refuse_existing;
+use lichen_runtime::engine::AdapterPath;
 use lichen_runtime::{ModelSource, Result};
 
-pub use report::{FormatReport, Report};
+use merge::Merge;
+use rows::Input;
+
+pub use report::{FormatReport, MergeReport, Report, Sums};
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,12 @@ pub enum Target {
     Q4_0,
     /// A Hugging Face folder in bitsandbytes' NF4 layout; embedding, norms and head bf16.
     Nf4,
+    /// GGUF, every matrix F16.
+    F16,
+    /// GGUF, every matrix BF16.
+    Bf16,
+    /// GGUF, every matrix F32.
+    F32,
 }
 
 impl Target {
@@ -35,6 +46,9 @@ impl Target {
             Target::Q8_0 => "q8_0",
             Target::Q4_0 => "q4_0",
             Target::Nf4 => "nf4",
+            Target::F16 => "f16",
+            Target::Bf16 => "bf16",
+            Target::F32 => "f32",
         }
     }
 }
@@ -79,13 +93,33 @@ impl Progress for () {
 /// `out` exists; the source cannot be read or holds values that are not finite; the target cannot express the model; too
 /// little disk.
 pub fn run(options: &Options, progress: &mut dyn Progress) -> Result<Report> {
+    convert_model(options, None, progress)
+}
+
+/// The same with an adapter added to the weights for good: `W + scale * B A`, in f32, before they are rounded.
+///
+/// # Errors
+/// Those of [`run`]; the adapter cannot be read or was made for another model.
+pub fn run_merged(options: &Options, adapter: &AdapterPath, progress: &mut dyn Progress) -> Result<Report> {
+    convert_model(options, Some(adapter), progress)
+}
+
+fn convert_model(options: &Options, adapter: Option<&AdapterPath>, progress: &mut dyn Progress) -> Result<Report> {
     let started = Instant::now();
     refuse_existing(&options.out)?;
     let source = ModelSource::open_to_convert(&options.model)?;
+    let merge = adapter.map(|adapter| Merge::open(adapter, &source)).transpose()?;
+    let input = Input { source: &source, merge: merge.as_ref() };
     let mut report = match options.target {
-        Target::Q8_0 | Target::Q4_0 => gguf_file::write(&source, options, progress)?,
-        Target::Nf4 => nf4_folder::write(&source, options, progress)?,
+        Target::Q8_0 | Target::Q4_0 | Target::F16 | Target::Bf16 | Target::F32 => {
+            gguf_file::write(input, options, progress)?
+        }
+        Target::Nf4 => nf4_folder::write(input, options, progress)?,
     };
+    if let Some(merge) = &merge {
+        report.notes.extend(merge.notes(&source)?);
+        report.merge = Some(merge.report());
+    }
     report.seconds = started.elapsed().as_secs_f64();
     report.peak_rss_bytes = report::peak_rss_bytes();
     Ok(report)

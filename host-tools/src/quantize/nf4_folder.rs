@@ -13,7 +13,7 @@ use lichen_runtime::{Error, ModelSource, Part, Result};
 use super::hf_files;
 use super::nf4_layer::Nf4Layer;
 use super::report::{Report, Sums, Tally};
-use super::rows::{convert, Weight};
+use super::rows::{convert, Input, Weight};
 use super::{Options, Progress};
 
 /// One weight of the model under its name in the folder.
@@ -63,8 +63,9 @@ enum Content {
     Plain(usize),
 }
 
-pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progress) -> Result<Report> {
-    let dir = refuse_unsuitable(source, options)?;
+pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Result<Report> {
+    let source = input.source;
+    let dir = refuse_unsuitable(input, options)?;
     let modules = modules(source);
     let groups = group(&modules, options.shard_bytes_max);
     let copied = hf_files::present(dir)?;
@@ -83,7 +84,7 @@ pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progres
             1 => "model.safetensors".to_string(),
             n => format!("model-{:05}-of-{n:05}.safetensors", index + 1),
         };
-        let shard = Shard { source, modules: group, options };
+        let shard = Shard { input, modules: group, options };
         let layout = shard.write(&folder.path().join(&file_name), &mut tally, progress)?;
         out_bytes += layout.file_bytes();
         weight_map.extend(layout.tensors().iter().map(|t| (t.name.clone(), t.size_bytes(), file_name.clone())));
@@ -92,7 +93,7 @@ pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progres
     if groups.len() > 1 {
         out_bytes += hf_files::write_index(folder.path(), weight_map)?;
     }
-    out_bytes += hf_files::write_all(folder.path(), dir, &copied, source.config(), options)?;
+    out_bytes += hf_files::write_all(folder.path(), dir, &copied, input, options)?;
     folder.publish_new()?;
     Ok(Report {
         model: options.model.clone(),
@@ -104,11 +105,13 @@ pub fn write(source: &ModelSource, options: &Options, progress: &mut dyn Progres
         seconds: 0.0,
         peak_rss_bytes: None,
         notes: Vec::new(),
+        merge: None,
     })
 }
 
-/// The source's folder. # Errors: a GGUF file, or a folder that is NF4 already.
-fn refuse_unsuitable<'a>(source: &'a ModelSource, options: &Options) -> Result<&'a Path> {
+/// The source's folder. # Errors: a GGUF file, or a folder that is NF4 already and stays as it is.
+fn refuse_unsuitable<'a>(input: Input<'a>, options: &Options) -> Result<&'a Path> {
+    let source = input.source;
     let refuse = |message: &str| Err(Error::input(message).in_file(&options.model));
     let dir = match source.origin() {
         Origin::HuggingFace(dir) => dir,
@@ -121,7 +124,7 @@ fn refuse_unsuitable<'a>(source: &'a ModelSource, options: &Options) -> Result<&
     };
     let nf4_already = source.plain_format(Part::AttnQ, Some(0))?.is_none()
         && source.matrix(Part::AttnQ, Some(0))?.format() == Format::NF4;
-    match nf4_already {
+    match nf4_already && input.merge.is_none() {
         true => refuse("is NF4 already: copy the folder"),
         false => Ok(dir),
     }
@@ -155,7 +158,7 @@ fn group(modules: &[Module], bytes_max: u64) -> Vec<&[Module]> {
 
 /// One file of weights.
 struct Shard<'a> {
-    source: &'a ModelSource,
+    input: Input<'a>,
     modules: &'a [Module],
     options: &'a Options,
 }
@@ -209,7 +212,7 @@ impl Shard<'_> {
     fn read_layers(&self, progress: &mut dyn Progress) -> Result<Vec<Option<Nf4Layer>>> {
         let read = |module: &Module| {
             let weight = module.weight(&self.options.model);
-            module.is_nf4().then(|| Nf4Layer::read(self.source, weight, module.dims(), progress)).transpose()
+            module.is_nf4().then(|| Nf4Layer::read(self.input, weight, module.dims(), progress)).transpose()
         };
         self.modules.iter().map(read).collect()
     }
@@ -224,8 +227,8 @@ impl Shard<'_> {
         let weight = module.weight(&self.options.model);
         let write = |bytes: &[u8]| data.write(bytes).map_err(|e| Error::io(&self.options.out, &e));
         match layer {
-            Some(layer) => layer.write_nibbles(self.source, weight, progress, write),
-            None => convert(self.source, weight, Format::BF16, progress, write),
+            Some(layer) => layer.write_nibbles(self.input, weight, progress, write),
+            None => convert(self.input, weight, Format::BF16, progress, write),
         }
     }
 }

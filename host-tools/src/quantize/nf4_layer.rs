@@ -7,10 +7,10 @@ use lichen_kernels::formats::nf4::{self, NestedScales};
 use lichen_kernels::Format;
 use lichen_runtime::formats::safetensors::Dtype;
 use lichen_runtime::formats::safetensors_write::NewTensor;
-use lichen_runtime::{ModelSource, Result};
+use lichen_runtime::Result;
 
 use super::report::Sums;
-use super::rows::{rows_per_block, Weight};
+use super::rows::{rows_per_block, Input, Weight};
 use super::Progress;
 
 /// Length of `quant_state` where it is not known yet: for the bill, never for a header.
@@ -30,20 +30,19 @@ impl Nf4Layer {
     /// # Errors
     /// A value is not finite; what `progress` returns.
     pub fn read(
-        source: &ModelSource,
+        input: Input,
         weight: Weight,
         (rows, cols): (usize, usize),
         progress: &mut dyn Progress,
     ) -> Result<Nf4Layer> {
         let mut absmax = Vec::with_capacity((rows * cols).div_ceil(nf4::BLOCK));
-        source.visit_rows(weight.part, weight.layer, whole_blocks(cols), |block, values| {
-            weight.check_finite(values, block.start, cols)?;
+        input.visit_rows(weight, whole_blocks(cols), |_, values| {
             let largest = |block: &[f32]| block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
             absmax.extend(values.chunks(nf4::BLOCK).map(largest));
             progress.advance(values.len() as u64)
         })?;
         let scales = nf4::encode_nested(&absmax);
-        let dtype = match source.plain_format(weight.part, weight.layer)? {
+        let dtype = match input.source.plain_format(weight.part, weight.layer)? {
             Some(Format::BF16) => "bfloat16",
             Some(Format::F16) => "float16",
             _ => "float32",
@@ -78,7 +77,7 @@ impl Nf4Layer {
     /// What `write` and `progress` return.
     pub fn write_nibbles(
         &self,
-        source: &ModelSource,
+        input: Input,
         weight: Weight,
         progress: &mut dyn Progress,
         mut write: impl FnMut(&[u8]) -> Result<()>,
@@ -87,7 +86,7 @@ impl Nf4Layer {
         let scales = nf4::decode_nested(codes, nf4::dynamic_map(), nested_absmax, nf4::NESTED_BLOCK, *offset);
         let mut sums = Sums::default();
         let (mut padded, mut nibbles, mut decoded, mut largest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        source.visit_rows(weight.part, weight.layer, whole_blocks(self.cols), |block, values| {
+        input.visit_rows(weight, whole_blocks(self.cols), |block, values| {
             // Only the last block of a matrix can be short; zeros change neither its scale nor its nibbles.
             padded.clear();
             padded.extend_from_slice(values);

@@ -21,6 +21,23 @@ pub struct Report {
     pub peak_rss_bytes: Option<u64>,
     /// What a person should know about this conversion.
     pub notes: Vec<String>,
+    /// The adapter that was added to the weights, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge: Option<MergeReport>,
+}
+
+/// What became of an adapter.
+#[derive(Clone, Debug, Serialize)]
+pub struct MergeReport {
+    pub adapter: PathBuf,
+    /// The factor that was asked for, beside the adapter's own scales.
+    pub scale: f32,
+    /// Matrices that were written with their pair added.
+    pub matrices_merged: usize,
+    /// Matrices the adapter has a pair for.
+    pub matrices: usize,
+    /// The base as the adapter names it.
+    pub base_name: Option<String>,
 }
 
 /// The weights that were written in one format.

@@ -1,5 +1,6 @@
-//! Rows of a source matrix -> bytes of a GGUF format, with the error that makes.
+//! Rows of a source matrix, with what an adapter adds to them -> bytes of a GGUF format, with the error that makes.
 
+use std::ops::Range;
 use std::path::Path;
 
 use lichen_kernels::formats::{decode, float, q4_0, q8_0};
@@ -7,6 +8,7 @@ use lichen_kernels::Format;
 use lichen_runtime::model_source::PartShape;
 use lichen_runtime::{Error, ModelSource, Part, Result};
 
+use super::merge::{Merge, MergePair};
 use super::report::Sums;
 use super::Progress;
 
@@ -25,6 +27,9 @@ pub struct Weight<'a> {
 
 impl Weight<'_> {
     /// Refuses NaN and infinity in `(rows, cols)` from `first_row` on: blocks would hide them.
+    ///
+    /// # Errors
+    /// The first that is found.
     pub fn check_finite(&self, values: &[f32], first_row: usize, cols: usize) -> Result<()> {
         let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
         Err(Error::input(format!(
@@ -38,28 +43,76 @@ impl Weight<'_> {
     }
 }
 
+/// Where weights come from: a model's files, and an adapter that is added on the way.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    pub source: &'a ModelSource,
+    pub merge: Option<&'a Merge>,
+}
+
+impl Input<'_> {
+    /// Format whose bytes can be passed on as they are.
+    fn format_as_is(&self, weight: Weight) -> Result<Option<Format>> {
+        match self.pair_of(weight) {
+            Some(_) => Ok(None),
+            None => self.source.plain_format(weight.part, weight.layer),
+        }
+    }
+
+    /// Calls `visit` with the rows of a weight, at most `rows_max` at a time, front to back, all of them finite.
+    ///
+    /// # Errors
+    /// A value is not finite; what `visit` returns.
+    pub fn visit_rows(
+        &self,
+        weight: Weight,
+        rows_max: usize,
+        mut visit: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let pair = self.pair_of(weight);
+        let mut merged = Vec::new();
+        self.source.visit_rows(weight.part, weight.layer, rows_max, |rows, values| {
+            let cols = values.len() / rows.len();
+            weight.check_finite(values, rows.start, cols)?;
+            let Some(pair) = &pair else { return visit(rows, values) };
+            merged.clear();
+            merged.extend_from_slice(values);
+            pair.add_to(&mut merged, rows.start);
+            if merged.iter().any(|v| !v.is_finite()) {
+                let message = format!("tensor \"{}\": the sum with the adapter is too large for f32", weight.name);
+                return Err(Error::input(message).in_file(weight.model));
+            }
+            visit(rows, &merged)
+        })
+    }
+
+    fn pair_of(&self, weight: Weight) -> Option<MergePair<'_>> {
+        self.merge?.pair(weight.part, weight.layer?)
+    }
+}
+
 /// Rows that are visited at a time.
 pub fn rows_per_block(cols: usize) -> usize {
     (BLOCK_VALUES / cols).max(1)
 }
 
-/// Streams a weight, as its file holds it, as `format` into `write`. Bytes are passed on as they are where the source has that format.
+/// Streams a weight, as its file holds it, as `format` into `write`. Bytes are passed on as they are where the source has
+/// that format and nothing is added to them.
 ///
 /// # Errors
 /// A value is not finite or too large for the format; what `write` and `progress` return.
 pub fn convert(
-    source: &ModelSource,
+    input: Input,
     weight: Weight,
     format: Format,
     progress: &mut dyn Progress,
     mut write: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<Sums> {
-    let Weight { part, layer, .. } = weight;
-    let (PartShape::Matrix(_, cols) | PartShape::Vector(cols)) = part.shape(source.config());
+    let (PartShape::Matrix(_, cols) | PartShape::Vector(cols)) = weight.part.shape(input.source.config());
     let mut sums = Sums::default();
     let mut decoded = Vec::new();
-    if source.plain_format(part, layer)? == Some(format) {
-        source.visit_bytes(part, layer, rows_per_block(cols), |rows, bytes| {
+    if input.format_as_is(weight)? == Some(format) {
+        input.source.visit_bytes(weight.part, weight.layer, rows_per_block(cols), |rows, bytes| {
             decoded.resize(rows.len() * cols, 0.0);
             decode(format, bytes, &mut decoded);
             weight.check_finite(&decoded, rows.start, cols)?;
@@ -70,14 +123,14 @@ pub fn convert(
         return Ok(sums);
     }
     let mut encoded = Vec::new();
-    source.visit_rows(part, layer, rows_per_block(cols), |rows, values| {
-        weight.check_finite(values, rows.start, cols)?;
+    input.visit_rows(weight, rows_per_block(cols), |_, values| {
         encoded.clear();
         encode(format, values, &mut encoded);
         decoded.resize(values.len(), 0.0);
         decode(format, &encoded, &mut decoded);
         if decoded.iter().any(|v| !v.is_finite()) {
-            let message = format!("tensor \"{}\": values too large for the f16 scales of {format}", weight.name);
+            let of = if format.is_float() { "" } else { "the f16 scales of " };
+            let message = format!("tensor \"{}\": values too large for {of}{format}", weight.name);
             return Err(Error::input(message).in_file(weight.model));
         }
         sums.add(values, &decoded);
@@ -93,6 +146,7 @@ fn encode(format: Format, values: &[f32], out: &mut Vec<u8>) {
         Format::Q4_0 => q4_0::encode(values, out),
         Format::F16 => float::encode_f16(values, out),
         Format::BF16 => float::encode_bf16(values, out),
+        Format::F32 => out.extend_from_slice(bytemuck::cast_slice(values)),
         other => unreachable!("{other} is never written"),
     }
 }

@@ -14,8 +14,8 @@ use crate::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
 use crate::model_source::Part;
 
-const CONFIG_FILE: &str = "adapter_config.json";
-const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+pub const CONFIG_FILE: &str = "adapter_config.json";
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Where the layers sit below `base_model.model.`: text models, and both spellings of multimodal Gemma 3.
 const PREFIXES: [&str; 3] = ["model.language_model.", "language_model.model.", "model."];
 

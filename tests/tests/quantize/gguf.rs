@@ -163,3 +163,33 @@ fn the_same_format_again_changes_nothing() {
     }
     assert_eq!(ours.metadata().string("general.name"), Ok(Some("another")));
 }
+
+/// Plain numbers: F32 as the package `gguf` writes it, F16 and BF16 rounded to the nearest even; vectors stay F32.
+#[test]
+fn plain_formats_hold_the_rounded_values() {
+    let dir = temp_dir("quantize-plain");
+    for model in ["tiny-gemma3", "tiny-qwen2-tied"] {
+        let theirs = open_gguf(&fixture(&format!("{model}/{model}-f32.gguf")));
+        for (target, format, file_type) in
+            [(Target::F32, Format::F32, 0), (Target::F16, Format::F16, 1), (Target::Bf16, Format::BF16, 32)]
+        {
+            let out = dir.join(format!("{model}-{}.gguf", target.name()));
+            quantize(&fixture(model), target, &out).unwrap_or_else(|e| panic!("{e}"));
+            let ours = open_gguf(&out);
+            assert_eq!(ours.metadata().integer("general.file_type", 0, 100), Ok(Some(file_type)));
+            assert!(ours.metadata().get("general.quantization_version").is_none(), "nothing is quantised");
+            for want in theirs.tensors() {
+                let got = ours.tensor(&want.name).expect("written");
+                let bytes = theirs.tensor_bytes(want);
+                let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                let values: Vec<f32> = bytes.as_slice().chunks_exact(4).map(number).collect();
+                let rounded: Vec<u8> = match (format, want.shape().len()) {
+                    (Format::F16, 2) => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+                    (Format::BF16, 2) => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+                    _ => bytes.as_slice().to_vec(),
+                };
+                assert!(ours.tensor_bytes(got).as_slice() == rounded, "{model} {format}: {}", want.name);
+            }
+        }
+    }
+}

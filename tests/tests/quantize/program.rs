@@ -37,7 +37,11 @@ fn exit_codes_and_messages() {
     assert_eq!(text(&again.stderr), format!("error: {out}: already exists: choose another name or remove it first\n"));
     let usage = run(&["quantize", "--model", model, "--format", "q3", "--out", out]);
     assert_eq!(usage.status.code(), Some(2));
-    assert!(text(&usage.stderr).contains("possible values: q8_0, q4_0, nf4"), "{}", text(&usage.stderr));
+    let flag = "error: invalid value 'q3' for '--format <FORMAT>' [possible values: q8_0, q4_0, nf4, f16, bf16, f32]\n";
+    assert_eq!(text(&usage.stderr), flag);
+    let named = run(&["quantize", "--model", model, "--format", "nf4", "--out", out, "--name", "x"]);
+    assert_eq!(named.status.code(), Some(2));
+    assert_eq!(text(&named.stderr), "error: --name is for GGUF files; an nf4 folder is called as --out is\n");
     let help = run(&["quantize", "--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("lichen-host quantize --model gemma-3-1b-it --format q8_0 --out"));

@@ -1,16 +1,19 @@
 //! `lichen-host`: what the workstation does for the board.
 #![deny(unsafe_code)]
 
+mod adapter;
+mod format;
+mod meter;
 mod quantize;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lichen_runtime::error::Kind;
+use lichen_runtime::cli::{self, usage};
 
 /// The workstation half of Lichen.
 #[derive(Parser)]
-#[command(name = "lichen-host", version)]
+#[command(name = "lichen-host", version, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -19,23 +22,20 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Quantize(quantize::Arguments),
+    Adapter(adapter::Arguments),
 }
 
 fn main() -> ExitCode {
-    env_logger::init_from_env(env_logger::Env::default().default_filter_or("warn"));
-    // A wrong flag ends the program here, with exit code 2.
-    let arguments = Arguments::parse();
-    let result = match arguments.command {
-        Command::Quantize(arguments) => quantize::run(&arguments),
+    cli::run_program("lichen-host", run)
+}
+
+fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage::explain(&error),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            match error.kind() {
-                Kind::Usage => ExitCode::from(2),
-                Kind::Input | Kind::Limit | Kind::Io | Kind::Device => ExitCode::FAILURE,
-            }
-        }
-    }
+    cli::exit_code(match &arguments.command {
+        Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Adapter(arguments) => adapter::run(arguments),
+    })
 }

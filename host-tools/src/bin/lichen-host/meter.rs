@@ -1,0 +1,70 @@
+//! How far a conversion has come.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lichen_host_tools::quantize::Progress;
+use lichen_runtime::cli::output;
+use lichen_runtime::display::thousands;
+use lichen_runtime::{Error, Result};
+
+/// Off a terminal a line is printed this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// A bar on a terminal, plain lines elsewhere; both on standard error. Ends the work when the person presses Ctrl-C.
+pub struct Meter {
+    bar: ProgressBar,
+    lines: bool,
+    total: u64,
+    done: u64,
+    last_line: Instant,
+    stop: Arc<AtomicBool>,
+}
+
+impl Meter {
+    /// Runs `work` under a new meter, and clears the bar behind it.
+    pub fn watch<T>(work: impl FnOnce(&mut Meter) -> Result<T>) -> Result<T> {
+        let mut meter = Meter::new()?;
+        let result = work(&mut meter);
+        meter.bar.finish_and_clear();
+        result
+    }
+
+    fn new() -> Result<Meter> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        let handler = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+        handler.map_err(|e| Error::input(format!("cannot handle Ctrl-C: {e}")))?;
+        let lines = !std::io::stderr().is_terminal();
+        let last_line = Instant::now();
+        Ok(Meter { bar: ProgressBar::hidden(), lines, total: 0, done: 0, last_line, stop })
+    }
+}
+
+impl Progress for Meter {
+    fn start(&mut self, total: u64) {
+        self.total = total;
+        if !self.lines {
+            let style =
+                ProgressStyle::with_template("{bar:40} {percent:>3}%  {human_pos} of {human_len} weights, {eta}");
+            self.bar = ProgressBar::new(total).with_style(style.expect("a fixed template"));
+        }
+    }
+
+    fn advance(&mut self, values: u64) -> Result<()> {
+        self.done += values;
+        self.bar.inc(values);
+        if self.lines && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            let percent = 100 * self.done / self.total.max(1);
+            output::note(&format!("{percent}%: {} of {} weights", thousands(self.done), thousands(self.total)));
+        }
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Error::input("interrupted; nothing was written")),
+            false => Ok(()),
+        }
+    }
+}
