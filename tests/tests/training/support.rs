@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
-use lichen_runtime::formats::safetensors::SafeTensors;
-use lichen_runtime::mapped_file::MappedFile;
 use lichen_runtime::model::Model;
 use lichen_runtime::{ModelConfig, ModelSource};
 use lichen_trainer::activations::Rows;
@@ -14,6 +12,7 @@ use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::network::{Mode, Network};
 use lichen_trainer::optimizer::Settings;
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 pub const MODELS: [&str; 2] = ["tiny-gemma3", "tiny-qwen2-tied"];
@@ -41,31 +40,28 @@ pub fn rows(model: &str) -> Vec<Sample> {
     text.lines().enumerate().map(sample).collect()
 }
 
-/// A tensor of `golden.safetensors`.
-pub struct Golden(SafeTensors);
+/// `golden.safetensors`, which holds f64 too and so is read by the reference implementation.
+pub struct Golden(Vec<u8>);
 
 impl Golden {
     pub fn open(model: &str) -> Golden {
-        let file = MappedFile::open(&training(model).join("golden.safetensors")).unwrap();
-        Golden(SafeTensors::parse(file).unwrap())
+        Golden(std::fs::read(training(model).join("golden.safetensors")).unwrap())
     }
 
-    pub fn names(&self, prefix: &str) -> Vec<String> {
-        let names = self.0.tensors().iter().map(|t| t.name.clone());
-        names.filter(|name| name.starts_with(prefix)).collect()
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.0).unwrap()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.file().tensor(name).is_ok()
     }
 
     pub fn f32(&self, name: &str) -> Vec<f32> {
-        numbers(self.bytes(name))
+        numbers(self.file().tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data())
     }
 
     pub fn f64(&self, name: &str) -> Vec<f64> {
-        numbers(self.bytes(name))
-    }
-
-    fn bytes(&self, name: &str) -> &[u8] {
-        let tensor = self.0.tensor(name).unwrap_or_else(|| panic!("golden has no {name}"));
-        self.0.tensor_slice(tensor)
+        numbers(self.file().tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data())
     }
 }
 
@@ -122,7 +118,7 @@ pub fn layout(network: &Network) -> &Lora {
 pub fn peft_name(config: &ModelConfig, layer: usize, target: usize, half: &str) -> String {
     let part = lichen_runtime::adapter::TARGETS[target];
     let name = part.hf_name(config.architecture, Some(layer));
-    format!("base_model.model.{}.lora_{half}.weight", name.trim_end_matches(".weight"))
+    format!("base_model.model.model.{}.lora_{half}.weight", name.trim_end_matches(".weight"))
 }
 
 /// The largest difference of two tensors as a share of the largest entry; NaN counts as infinite.
