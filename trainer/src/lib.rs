@@ -16,5 +16,6 @@ pub mod metrics;
 mod mutation;
 pub mod network;
 pub mod optimizer;
+pub mod plan;
 pub mod report;
 pub mod schedule;

@@ -163,7 +163,7 @@ pub fn bytes(text: &str) -> Result<usize, String> {
     }
 }
 
-fn device(text: &str) -> Result<DeviceChoice, String> {
+pub fn device(text: &str) -> Result<DeviceChoice, String> {
     let wrong = || "auto, cpu, cuda or cuda:N".to_string();
     match text {
         "auto" => Ok(DeviceChoice::Auto),

@@ -1,0 +1,139 @@
+//! `lichen-train bench`: seconds a step of a released model's shape, on random weights and tokens.
+
+use std::time::Instant;
+
+use clap::Args;
+use lichen_kernels::Format;
+use lichen_runtime::bench::peak_rss_bytes;
+use lichen_runtime::cli::args::{number, weight_format};
+use lichen_runtime::cli::output::{self, Outcome};
+use lichen_runtime::geometry;
+use lichen_runtime::memory_plan::{mib, ModelBytes};
+use lichen_trainer::data::Sample;
+use lichen_trainer::lora::Lora;
+use lichen_trainer::network::{Mode, Network};
+use lichen_trainer::optimizer::Settings;
+use lichen_trainer::plan::{start_device, JobSize, Recompute, TrainPlan};
+use serde_json::json;
+
+use crate::flags::{DeviceArgs, TargetList};
+
+const EXAMPLES: &str = "Example:
+  lichen-train bench --geometry gemma-3-1b --format q8_0 --rank 8 --max-seq 256 --steps 5 --threads 2 --json
+
+Weights and tokens are random and made in memory; every position is labelled. The first step warms up and is not counted.";
+
+/// Measure training on this machine, before any model or data is downloaded to it
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    /// Shape of a released model: gemma-3-270m, gemma-3-1b, qwen2.5-0.5b, -1.5b, -7b, -72b
+    #[arg(long, value_name = "NAME", default_value = "gemma-3-1b")]
+    geometry: String,
+    /// Format of the frozen base: f32, f16, bf16, q8_0, q4_0 or nf4
+    #[arg(long, value_name = "FORMAT", default_value = "q8_0", value_parser = weight_format)]
+    format: Format,
+    /// Rank of the adapter
+    #[arg(long, value_name = "R", default_value = "8", value_parser = number(1usize, 1024))]
+    rank: usize,
+    /// Matrices with an adapter: all, or some of q,k,v,o,gate,up,down
+    #[arg(long, value_name = "LIST", default_value = "all", value_parser = TargetList::parse)]
+    targets: TargetList,
+    /// Tokens of each sample, all of them computed and labelled
+    #[arg(long, value_name = "TOKENS", default_value = "256", value_parser = number(1usize, 1 << 20))]
+    max_seq: usize,
+    /// Samples computed together
+    #[arg(long, value_name = "N", default_value = "1", value_parser = number(1usize, 4096))]
+    batch: usize,
+    /// Steps that are measured
+    #[arg(long, value_name = "N", default_value = "5", value_parser = number(1usize, 100_000))]
+    steps: usize,
+    /// Compute layers again on the way back instead of keeping them: auto, on or off
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = Recompute::parse)]
+    checkpoint_activations: Recompute,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &BenchArgs) -> Outcome<()> {
+    let options = args.device.options(None)?;
+    let device = start_device(&options)?;
+    let config = geometry::config(&args.geometry)?;
+    let lora = Lora::new(&config, args.targets.0, args.rank, 2.0 * args.rank as f32);
+    let size = JobSize {
+        n_parameters: lora.n_parameters(),
+        full_format: None,
+        batch: args.batch,
+        max_seq: args.max_seq,
+        rank: args.rank,
+        has_dropout: false,
+        n_threads: options.n_threads(),
+    };
+    let bytes = ModelBytes { heap: geometry::weights_bytes(&config, args.format)?, ..ModelBytes::default() };
+    let plan = TrainPlan::new(&config, bytes, &size, args.checkpoint_activations, options.memory_budget);
+    plan.check(options.memory_budget)?;
+    let model = std::sync::Arc::new(geometry::synthetic(config, args.format, &device)?);
+    let vocab_size = model.config.vocab_size;
+    let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
+    let mut network = Network::new(device.clone(), model, Mode::Lora(lora.clone()), settings, &plan.rows, args.batch)?;
+    network.set_values(|values| lora.initialise(values, 0));
+    let samples: Vec<Sample> = (0..args.batch).map(|i| sample(i, args.max_seq, vocab_size)).collect();
+    let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+    for step in 0..=args.steps {
+        let start = Instant::now();
+        let report = network.step(&samples, 1e-3, None);
+        if step > 0 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        losses.push(report.loss);
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
+    let tokens_per_s = (args.batch * args.max_seq) as f64 / median;
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    if args.json {
+        return output::json(&json!({
+            "geometry": args.geometry,
+            "format": args.format.name(),
+            "rank": args.rank,
+            "trainable_parameters": lora.n_parameters(),
+            "batch": args.batch,
+            "max_seq": args.max_seq,
+            "steps": args.steps,
+            "threads": options.n_threads(),
+            "device": device.describe(),
+            "recomputes_layers": plan.rows.recompute,
+            "s_per_step": median,
+            "s_per_step_min": seconds[0],
+            "s_per_step_max": seconds[seconds.len() - 1],
+            "tokens_per_s": tokens_per_s,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "planned_bytes": plan.total_bytes(),
+            "loss_first": first,
+            "loss_last": last,
+            "version": env!("CARGO_PKG_VERSION"),
+        }));
+    }
+    let peak = peak_rss_bytes().map_or("not known here".to_string(), mib);
+    let how = if plan.rows.recompute { "layers computed twice" } else { "layers kept" };
+    output::line(&format!(
+        "{} {}, {}, {how}\nstep              {median:>9.3} s         {:.3} to {:.3}\ntokens/s          {tokens_per_s:>9.1}\n\
+         peak memory       {peak:>13}     planned {}\nloss              {first:>9.4}           then {last:.4}",
+        args.geometry,
+        args.format,
+        device.describe(),
+        seconds[0],
+        seconds[seconds.len() - 1],
+        mib(plan.total_bytes()),
+    ))
+}
+
+/// One token more than rows: the last is a target alone.
+fn sample(index: usize, rows: usize, vocab_size: usize) -> Sample {
+    let id = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % vocab_size as u64;
+    let ids: Vec<u32> = (0..=rows).map(|i| id(index * (rows + 1) + i + 1) as u32).collect();
+    Sample { labels: ids.iter().map(|id| *id as i32).collect(), ids, line: index + 1 }
+}
