@@ -1,1 +1,116 @@
-//! One line per optimiser step, `metrics.jsonl`: what reports are made of.
+//! `metrics.jsonl`: one JSON object a line for each step, the source of every report. What a step computed comes first
+//! and is the same however a run was interrupted; what it cost comes last and is not.
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use lichen_runtime::formats::json_file;
+use lichen_runtime::mapped_file::open_regular;
+use lichen_runtime::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+/// A row is about 300 bytes; only `skipped` has no bound of its own.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+/// Measurements of time and machine, which differ between two runs of one job.
+const MEASUREMENTS: [&str; 5] = ["seconds", "tokens_per_s", "rss_bytes", "temperature_c", "power_mw"];
+
+/// One optimiser step. Numbers that are not finite are `null` in the file, and NaN when read back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Counted from 1.
+    pub step: u64,
+    /// Mean over the labelled tokens of the step.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub loss: f64,
+    /// Of the held-out examples, where this step measured it.
+    pub eval_loss: Option<f64>,
+    #[serde(deserialize_with = "null_is_nan")]
+    pub learning_rate: f64,
+    /// Before clipping.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub grad_norm: f64,
+    /// In this step, padding left out.
+    pub tokens: u64,
+    /// Those of them that the loss is over.
+    pub labelled_tokens: u64,
+    /// Why the weights were left as they were, with the tensor.
+    pub skipped: Option<String>,
+    /// From the end of the step before to the end of this one, rests included: they add up to the time of the run.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub seconds: f64,
+    /// Of the step alone, without rests.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub tokens_per_s: f64,
+    pub rss_bytes: u64,
+    pub temperature_c: Option<f32>,
+    pub power_mw: Option<u32>,
+}
+
+impl Row {
+    /// The row as it stands in the file, with its line break.
+    pub fn line(&self) -> String {
+        let mut line = serde_json::to_string(self).expect("numbers and strings");
+        line.push('\n');
+        line
+    }
+}
+
+/// Reads every row. A last line without a line break that is not a whole row was cut off while it was written, and is left
+/// out.
+///
+/// # Errors
+/// A line is not a row; its number is in the message.
+pub fn read(path: &Path) -> Result<Vec<Row>> {
+    let (file, _) = open_regular(path)?;
+    let mut reader = BufReader::new(file);
+    let mut rows = Vec::new();
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(|e| Error::io(path, &e))?;
+        if line.is_empty() {
+            break;
+        }
+        let is_whole = line.ends_with(b"\n");
+        match parse(&line) {
+            Ok(row) => rows.push(row),
+            Err(_) if !is_whole && (line.len() as u64) < LINE_BYTES_MAX => break,
+            Err(what) => return Err(Error::input(format!("line {number}: {what}")).in_file(path)),
+        }
+    }
+    Ok(rows)
+}
+
+/// A line without what was measured: equal for an interrupted run and one that was not. A line that is no object is
+/// returned as it is.
+pub fn without_time(line: &str) -> String {
+    match serde_json::from_str(line) {
+        Ok(Value::Object(fields)) => {
+            let kept = fields.into_iter().filter(|(name, _)| !MEASUREMENTS.contains(&name.as_str()));
+            Value::Object(kept.collect()).to_string()
+        }
+        _ => line.to_string(),
+    }
+}
+
+fn parse(line: &[u8]) -> std::result::Result<Row, String> {
+    if line.len() as u64 >= LINE_BYTES_MAX {
+        return Err(format!("is longer than {LINE_BYTES_MAX} bytes; a row of metrics is about 300"));
+    }
+    let text = std::str::from_utf8(line).map_err(|e| format!("is not UTF-8 from byte {}", e.valid_up_to()))?;
+    serde_json::from_str(text.trim_end()).map_err(|e| format!("is not a row of metrics: {}", in_line(&e)))
+}
+
+/// `column 9: expected value`; the line of the error is counted in the file.
+fn in_line(error: &serde_json::Error) -> String {
+    let text = json_file::describe(error);
+    text.strip_prefix("line 1 ").map(str::to_string).unwrap_or(text)
+}
+
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
