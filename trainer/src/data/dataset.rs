@@ -96,6 +96,9 @@ impl Dataset {
         let (n_bytes, sha256) = reader.finish();
         check_unchanged(&file, path, Stamp { n_bytes, ..stamp })?;
         if rows.is_empty() {
+            for note in counts.bad_notes.iter().chain(&counts.long_notes).chain(&counts.torn) {
+                log::warn!("{}: {note}", path.display());
+            }
             return Err(Error::input(counts.nothing_usable()).in_file(path));
         }
         let (train, eval) = split(rows, options);

@@ -119,6 +119,10 @@ impl<R: Read> RowReader<R> {
             return Ok(None);
         }
         place.extent = extent(&self.row);
+        // A carriage return is a part of the line end, also for what is said about a line that ends inside a string.
+        if place.is_ended && place.extent == Extent::Whole && self.row.ends_with(b"\r") {
+            self.row.pop();
+        }
         Ok(Some(place))
     }
 
@@ -299,5 +303,74 @@ impl<R: Read> Source<R> {
 
     fn error(&self, what: &str) -> Error {
         Error::input(format!("line {}: {what}", self.line)).in_file(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a few bytes at a time, and is interrupted in between.
+    struct Slow<'a>(&'a [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            self.1 += 1;
+            if self.1.is_multiple_of(3) {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            }
+            let n = (self.1 % 1000).min(into.len());
+            self.0.read(&mut into[..n])
+        }
+    }
+
+    /// Rows of these lengths, x and white space and commas inside strings, with `between` between them.
+    fn file(lengths: &[usize], begin: &str, between: &str, end: &str) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let row = |n: &usize| format!("\"{}\"", "],x\\\" ".repeat(n / 7 + 1)).into_bytes();
+        let rows: Vec<Vec<u8>> = lengths.iter().map(row).collect();
+        ([begin.as_bytes(), &rows.join(between.as_bytes()), end.as_bytes()].concat(), rows)
+    }
+
+    #[test]
+    fn rows_cross_chunks_anywhere() {
+        let lengths = [1, CHUNK_BYTES - 30, 7, 14, 21, 2 * CHUNK_BYTES, 0, CHUNK_BYTES / 2, 3 * CHUNK_BYTES + 1, 5];
+        let forms =
+            [("", "\n", ""), ("", "\n", "\n"), ("\u{feff}", "\r\n", "\r\n"), ("[", ",", "]"), (" [\n", ",\n", "]\n\n")];
+        for (begin, between, end) in forms {
+            for shift in 0..20 {
+                let (bytes, rows) = file(&[&[shift][..], &lengths].concat(), begin, between, end);
+                let mut reader = RowReader::new(Slow(&bytes, 0), Path::new("f")).unwrap();
+                let mut found = Vec::new();
+                while let Some(place) = reader.next_row().unwrap() {
+                    assert_eq!((place.extent, place.row), (Extent::Whole, found.len() + 1));
+                    let at = place.offset as usize;
+                    assert_eq!(&bytes[at..at + reader.bytes().len()], reader.bytes());
+                    let before = &bytes[..at];
+                    assert_eq!(place.line, 1 + before.iter().filter(|&&b| b == b'\n').count());
+                    let bom = if place.line == 1 { begin.len() % 4 / 3 * 3 } else { 0 };
+                    let line_start = before.iter().rposition(|&b| b == b'\n').map_or(bom, |at| at + 1);
+                    assert_eq!(place.column, at - line_start);
+                    found.push(reader.bytes().to_vec());
+                }
+                assert!(found == rows, "{begin:?} {between:?} {end:?}, {shift}");
+                let (n_bytes, sha256) = reader.finish();
+                assert_eq!(n_bytes, bytes.len() as u64);
+                assert_eq!(sha256, <[u8; 32]>::from(Sha256::digest(&bytes)));
+            }
+        }
+    }
+
+    #[test]
+    fn long_rows_are_passed_over() {
+        for n in [ROW_BYTES_MAX - 1, ROW_BYTES_MAX, ROW_BYTES_MAX + 1, 3 * ROW_BYTES_MAX] {
+            let bytes = [&vec![b'1'; n][..], b"\n2"].concat();
+            let mut reader = RowReader::new(bytes.as_slice(), Path::new("f")).unwrap();
+            let place = reader.next_row().unwrap().unwrap();
+            assert_eq!(place.extent, if n > ROW_BYTES_MAX { Extent::TooLong } else { Extent::Whole });
+            assert!(reader.row.capacity() <= 2 * ROW_BYTES_MAX + 2);
+            let place = reader.next_row().unwrap().unwrap();
+            assert_eq!((place.line, place.offset, place.is_ended, reader.bytes()), (2, n as u64 + 1, false, &b"2"[..]));
+            assert_eq!(reader.next_row().unwrap(), None);
+        }
     }
 }
