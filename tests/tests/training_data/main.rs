@@ -1,0 +1,17 @@
+//! Training data over the public API: which ids are labelled, broken files and their sentences, order, memory.
+
+mod canaries;
+mod corpus;
+mod files;
+mod masks;
+mod mutation;
+mod order;
+mod support;
+mod templates;
+#[path = "../text_support/mod.rs"]
+mod text_support;
+
+use lichen_tests::heap::CountingAllocator;
+
+#[global_allocator]
+static HEAP: CountingAllocator = CountingAllocator;

@@ -1,0 +1,73 @@
+//! Templates and answers whose borders cannot be proved are refused by name.
+
+use std::sync::Arc;
+
+use lichen_runtime::chat_template::ChatTemplate;
+use lichen_runtime::tokenizer::Tokenizer;
+use lichen_trainer::data::{DataOptions, TextEncoder};
+use serde_json::json;
+
+use crate::support::{open, plain, with_template, Chat};
+use crate::text_support::byte_level_arrays;
+
+const CONVERSATION: &str = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#;
+
+fn check(encoder: TextEncoder, row: &str, expected: &str) {
+    let options = DataOptions { strict: true, ..plain() };
+    let error = open(row.replace('\n', " ").as_bytes(), Some(encoder), &options).err();
+    assert_eq!(error.as_deref(), Some(format!("DIR/data.jsonl: line 1: {expected}").as_str()));
+}
+
+fn double_line_ends() -> TextEncoder {
+    let arrays = byte_level_arrays();
+    let n_tokens = arrays.tokens.len();
+    let tokenizer = Tokenizer::from_arrays(arrays, n_tokens).expect("a vocabulary");
+    TextEncoder::new(Arc::new(tokenizer), ChatTemplate::ChatMl)
+}
+
+#[test]
+fn answers_are_found_or_refused() {
+    // Two line ends are one token of this vocabulary, and the template writes the first.
+    let row = json!({"instruction": "a", "output": "\nb"}).to_string();
+    let white = "begins with white space, which becomes one token with the chat template's text before it: trim it";
+    check(double_line_ends(), &row, &format!("\"output\" {white}"));
+    let row = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\nb"}]});
+    check(double_line_ends(), &row.to_string(), &format!("message 2 {white}"));
+
+    let row = json!({"messages": [{"role": "assistant", "content": "b"}]}).to_string();
+    check(Chat::Qwen.encoder(), &row, "message 1 is an answer, and nothing is asked before it");
+    let row = json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}).to_string();
+    check(
+        Chat::GemmaBuiltIn.encoder(),
+        &row,
+        "chat template: turn 2 is from user; assistant expected (roles must alternate user/assistant)",
+    );
+    check(
+        Chat::Gemma.encoder(),
+        &row,
+        "chat template, line 3: Conversation roles must alternate user/assistant/user/assistant/...",
+    );
+}
+
+#[test]
+fn templates_without_borders_are_refused() {
+    // No control token behind an answer.
+    let open_ended = "<bos>{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
+                      {% if add_generation_prompt %}assistant: {% endif %}";
+    let expected = "message 2 has no end: the chat template writes no control token after it";
+    check(with_template(open_ended), CONVERSATION, expected);
+
+    // The opening of an answer is not what the generation prompt writes.
+    let other_opening = "<bos>{% for m in messages %}{{ m.role }}: {{ m.content }}<end_of_turn>\n{% endfor %}\
+                         {% if add_generation_prompt %}model: {% endif %}";
+    let expected =
+        "message 2 is not where the chat template begins an answer: it writes what is before it in another way";
+    check(with_template(other_opening), CONVERSATION, expected);
+
+    // Only the last answer is written whole.
+    let forgetful = "<bos>{% for m in messages %}{{ m.role }}: {% if m.role == 'user' or loop.last %}{{ m.content }}\
+                     {% endif %}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+    let expected = "message 2 is written in another way by the chat template once the conversation goes on";
+    check(with_template(forgetful), CONVERSATION, expected);
+}
