@@ -10,7 +10,8 @@ all seven linears, AdamW, one row of 256 tokens, all labelled. PyTorch holds the
 gradient checkpointing and without, its adapter in float32 (PEFT's default); Lichen holds the base in Q8_0 and in NF4,
 from `lichen-train bench --geometry`. Each measurement is a process of its own. PyTorch's first step is not counted (it
 plans kernels); the figure of one measurement is the median of its steps. PyTorch needs 5 GB. Machines are noisy, so
-only the ratio of medians over alternating rounds means something.
+only the ratio of medians over alternating rounds means something; on a busy one `cpu_s_per_step` (of all threads), shown
+per round, says how long PyTorch would have taken.
 """
 
 import argparse
@@ -50,16 +51,18 @@ model.train()
 adapters = [p for p in model.parameters() if p.requires_grad]
 optimiser = torch.optim.AdamW(adapters, lr=1e-4)
 tokens = torch.randint(4, 262144, (1, n_tokens))
-seconds, losses = [], []
+seconds, cpu_seconds, losses = [], [], []
 for step in range(steps + 1):
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     optimiser.zero_grad()
     loss = model(input_ids=tokens, labels=tokens).loss
     loss.backward()
     optimiser.step()
     losses.append(float(loss.detach()))
     seconds.append(time.perf_counter() - start)
+    cpu_seconds.append(time.process_time() - cpu_start)
 print(json.dumps({"s_per_step": statistics.median(seconds[1:]), "first_step_s": seconds[0],
+    "cpu_s_per_step": statistics.median(cpu_seconds[1:]),
     "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "loss_first": losses[0],
     "loss_last": losses[-1], "n_trained": sum(p.numel() for p in adapters), "torch": torch.__version__,
     "base": str(model.base_model.model.model.embed_tokens.weight.dtype), "adapter": str(adapters[0].dtype)}))
