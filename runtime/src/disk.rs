@@ -1,6 +1,10 @@
 //! Every write of every program: to a temporary name beside the target, flushed to the device, then renamed. A reader
-//! sees the old file or the new one, never half of one.
+//! sees the old file or the new one, never half of one. What must also survive a power cut at any instant goes through
+//! [`Disk`], which the tests can replace.
 
+mod access;
+pub mod jsonl;
+mod real;
 mod space;
 
 use std::fs::{self, File};
@@ -10,6 +14,8 @@ use std::path::{Path, PathBuf};
 use crate::display::thousands;
 use crate::error::{Error, Result};
 
+pub use access::{Disk, DiskFile, DiskLock, EntryKind};
+pub use real::RealDisk;
 pub use space::free_bytes;
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -146,7 +152,8 @@ fn temporary_path(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.tmp-{}", std::process::id()))
 }
 
-fn parent_of(path: &Path) -> &Path {
+/// The folder that a path is in.
+pub fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
