@@ -10,8 +10,8 @@ all seven linears, AdamW, one row of 256 tokens, all labelled. PyTorch holds the
 gradient checkpointing and without, its adapter in float32 (PEFT's default); Lichen holds the base in Q8_0 and in NF4,
 from `lichen-train bench --geometry`. Each measurement is a process of its own. PyTorch's first step is not counted (it
 plans kernels); the figure of one measurement is the median of its steps. PyTorch needs 5 GB. Machines are noisy, so
-only the ratio of medians over alternating rounds means something; on a busy one `cpu_s_per_step` (of all threads), shown
-per round, says how long PyTorch would have taken.
+only the ratio of medians over alternating rounds means something; on a busy one `cpu_s_per_step`, shown per
+round, over the number of threads is near what PyTorch's step takes on an idle one, and a little above it (threads spin).
 """
 
 import argparse
