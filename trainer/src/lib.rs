@@ -10,6 +10,8 @@ pub mod data;
 pub mod forward;
 pub mod full;
 pub mod governor;
+pub mod job;
+mod journal;
 pub mod lora;
 pub mod loss;
 pub mod metrics;
@@ -19,3 +21,8 @@ pub mod optimizer;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

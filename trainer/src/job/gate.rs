@@ -1,0 +1,172 @@
+//! What a model is worth before and after: held-out loss, and answers to canaries. An adapter that is worse is kept, and not
+//! published.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use lichen_kernels::Device;
+use lichen_runtime::adapter::Adapter;
+use lichen_runtime::engine::{stop_ids, EngineOptions};
+use lichen_runtime::generation::{generate, Request};
+use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
+use lichen_runtime::sampler::{Sampler, SamplerConfig};
+use lichen_runtime::session::Session;
+use lichen_runtime::{ModelConfig, ModelSource, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::n_targets;
+use crate::data::{Canary, Dataset, TextEncoder};
+use crate::network::{Mode, Network};
+
+/// Longest answer to a canary.
+const ANSWER_TOKENS_MAX: usize = 64;
+/// Positions of a canary's session: question and answer.
+const CONTEXT: usize = 1024;
+
+/// What was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Mean of -ln p over the labelled tokens of the held-out rows; `None` without any.
+    pub eval_loss: Option<f64>,
+    pub answers: Vec<Answer>,
+}
+
+/// A canary's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub prompt: String,
+    pub answer: String,
+    pub passed: bool,
+}
+
+impl Scores {
+    pub fn n_passed(&self) -> usize {
+        self.answers.iter().filter(|a| a.passed).count()
+    }
+}
+
+/// What the comparison came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Better,
+    /// Nothing was there to compare with.
+    Unknown,
+    /// Why it is not published.
+    Worse(String),
+}
+
+/// Compares the end with the start. What is not a number is worse.
+pub fn judge(before: &Scores, after: &Scores) -> Verdict {
+    if let (Some(was), Some(is)) = (before.eval_loss, after.eval_loss) {
+        if !(is <= was) {
+            return Verdict::Worse(format!("the held-out loss rose from {was:.4} to {is:.4}"));
+        }
+    }
+    if after.n_passed() < before.n_passed() {
+        let (was, is, n) = (before.n_passed(), after.n_passed(), after.answers.len());
+        return Verdict::Worse(format!("{is} of {n} canaries are answered as expected, {was} were before"));
+    }
+    match before.eval_loss.is_none() && before.answers.is_empty() {
+        true => Verdict::Unknown,
+        false => Verdict::Better,
+    }
+}
+
+/// The mean loss over all held-out rows, in micro-batches of `batch`.
+pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<Option<f64>> {
+    let (mut sum, mut n) = (0.0, 0);
+    let mut samples = Vec::with_capacity(batch);
+    for i in 0..data.n_eval() {
+        samples.push(data.eval(i)?);
+        if samples.len() == batch || i + 1 == data.n_eval() {
+            sum += network.evaluate(&samples);
+            n += samples.iter().map(n_targets).sum::<usize>();
+            samples.clear();
+        }
+    }
+    Ok((n > 0).then(|| sum / n as f64))
+}
+
+/// The bill of a session that answers canaries.
+fn session_plan(config: &ModelConfig, rank: usize, n_threads: usize) -> Result<MemoryPlan> {
+    let context = CONTEXT.min(config.context_length);
+    let options = EngineOptions { context: Some(context), threads: Some(n_threads), ..EngineOptions::default() };
+    let limits = Limits { max_rank: rank, ..options.limits(config)? };
+    Ok(MemoryPlan::new(config, ModelBytes::default(), limits))
+}
+
+/// Bytes that canaries take beside training.
+pub fn canary_bytes(config: &ModelConfig, mode: &Mode, n_threads: usize) -> Result<usize> {
+    let (rank, adapter) = match mode {
+        Mode::Lora(lora) => (lora.rank, 4 * lora.n_parameters()),
+        Mode::Full(..) => (0, 0),
+    };
+    Ok(session_plan(config, rank, n_threads)?.total_bytes() + adapter)
+}
+
+/// Greedy answers of the model as it stands.
+pub fn answers(
+    network: &Network,
+    device: &Arc<Device>,
+    encoder: &TextEncoder,
+    source: &ModelSource,
+    canaries: &[Canary],
+    n_threads: usize,
+) -> Result<Vec<Answer>> {
+    let config = &network.model().config;
+    let (rank, adapter) = match network.mode() {
+        Mode::Lora(lora) => {
+            let file = lora.to_file(network.values());
+            (lora.rank, Some(Arc::new(Adapter::new(file, config, 1.0, device)?)))
+        }
+        Mode::Full(..) => (0, None),
+    };
+    let plan = session_plan(config, rank, n_threads)?;
+    let mut session = Session::new(network.model().clone(), device.clone(), &plan)?;
+    session.set_adapter(adapter)?;
+    let tokenizer = encoder.tokenizer();
+    let stop_ids = stop_ids(Some(source), Some(tokenizer));
+    let mut sampler = Sampler::new(SamplerConfig::greedy(), config.vocab_size)?;
+    let answer = |canary: &Canary| {
+        let prompt = encoder.question(&canary.prompt)?;
+        let room = plan.limits.context.saturating_sub(prompt.len());
+        let request =
+            Request { prompt: &prompt, max_new_tokens: ANSWER_TOKENS_MAX.min(room), stop_ids: &stop_ids, stop: &[] };
+        let answer =
+            generate(&mut session, Some(tokenizer), &mut sampler, &request, &mut |_| ControlFlow::Continue(()))?;
+        let passed = canary.is_met_by(&answer.text);
+        Ok(Answer { prompt: canary.prompt.clone(), answer: answer.text, passed })
+    };
+    canaries.iter().map(answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worse_is_never_published_and_nan_is_worse() {
+        let scores = |eval_loss, passed: &[bool]| Scores {
+            eval_loss,
+            answers: passed.iter().map(|p| Answer { prompt: "q".into(), answer: "a".into(), passed: *p }).collect(),
+        };
+        let cases = [
+            (scores(Some(2.0), &[]), scores(Some(1.0), &[]), Verdict::Better),
+            (scores(Some(2.0), &[true]), scores(Some(2.0), &[true]), Verdict::Better),
+            (scores(None, &[false]), scores(None, &[true]), Verdict::Better),
+            (scores(None, &[]), scores(None, &[]), Verdict::Unknown),
+        ];
+        for (before, after, want) in cases {
+            assert_eq!(judge(&before, &after), want);
+        }
+        let worse = |before: &Scores, after: &Scores| match judge(before, after) {
+            Verdict::Worse(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let why = worse(&scores(Some(2.0), &[]), &scores(Some(2.1), &[]));
+        assert_eq!(why, "the held-out loss rose from 2.0000 to 2.1000");
+        worse(&scores(Some(2.0), &[]), &scores(Some(f64::NAN), &[]));
+        let why = worse(&scores(Some(2.0), &[true, true]), &scores(Some(1.0), &[true, false]));
+        assert_eq!(why, "1 of 2 canaries are answered as expected, 2 were before");
+    }
+}

@@ -1,0 +1,407 @@
+//! The loop of a run: step, measure, save, and stop without loss. What is trained is a function of the job alone; time,
+//! heat, signals and full disks decide only when it is done and when it is saved.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lichen_runtime::disk::Disk;
+use lichen_runtime::telemetry::{rss_bytes, Sample as Reading, Telemetry};
+use lichen_runtime::{Error, Result};
+
+use super::files;
+use super::gate::{answers, eval_loss, judge, Scores, Verdict};
+use super::open::Opened;
+use super::state::State;
+use super::{Kind, Observer, METRICS_FILE};
+use crate::checkpoint::{cut_after_step, publish, Generation, Store};
+use crate::data::Sample;
+use crate::forward::Dropout;
+use crate::governor::{Action, Governor, GovernorConfig, POLL};
+use crate::journal::Journal;
+use crate::metrics::Row;
+use crate::network::{Network, StepReport};
+use crate::schedule::Schedule;
+
+/// A checkpoint at least this often, but never so that saving takes more than a fiftieth of the time.
+const SAVE_EVERY: Duration = Duration::from_secs(600);
+const SAVE_SHARE: u32 = 50;
+/// Saves that may fail in a row.
+const FAILED_SAVES_MAX: u32 = 3;
+/// How long a rest lasts before it is asked again whether to stop.
+const REST_SLICE: Duration = Duration::from_millis(100);
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    /// All steps are done.
+    Finished(Verdict),
+    /// It was asked to stop, and is saved.
+    Stopped,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub ending: Ending,
+    pub step: u64,
+    pub n_steps: u64,
+    /// The step that was resumed from.
+    pub resumed: Option<u64>,
+    pub before: Scores,
+    pub after: Option<Scores>,
+    pub loss: Option<f64>,
+    pub skipped: u64,
+    /// The folder of the generation, in the run folder.
+    pub generation: String,
+    pub seconds: f64,
+}
+
+struct Run<'a> {
+    opened: &'a Opened,
+    network: Network,
+    store: Store,
+    disk: Arc<dyn Disk>,
+    state: State,
+    journal: Journal,
+    schedule: Schedule,
+    governor: Governor,
+    telemetry: Telemetry,
+    observer: &'a mut dyn Observer,
+    start: Instant,
+    last_save: Instant,
+    save_time: Duration,
+    failed_saves: u32,
+    step_end: Instant,
+    warned_of_budget: bool,
+}
+
+impl Opened {
+    /// Trains until all steps are done, or until the observer wants to stop. The machine's sensors are looked for below
+    /// `sys_root`.
+    ///
+    /// # Errors
+    /// The run cannot go on; what was saved stays.
+    pub fn run(
+        &mut self,
+        disk: Arc<dyn Disk>,
+        sys_root: &std::path::Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let telemetry = Telemetry::new(sys_root);
+        let governor = GovernorConfig::new(self.job.stop_temp_c, self.job.power_budget_mw, telemetry.sample())?;
+        let out = self.job.out.clone();
+        let mut store = Store::open(disk.clone(), &out)?;
+        store.keep(self.job.keep);
+        let device = self.device.describe();
+        let (base, data) = (crate::hex(&self.source.fingerprint()), crate::hex(&self.data.sha256()));
+        let fresh = State::new(Scores::default(), base, data, self.settings(), device);
+        let recovered = self.recover(&mut store, &fresh, observer)?;
+        let metrics = out.join(METRICS_FILE);
+        let cut = cut_after_step(&*disk, &metrics, recovered.as_ref().map_or(0, |g| g.step))?;
+        if let Some(torn) = cut.torn {
+            observer.note(&format!("{}: repaired: {torn}", metrics.display()));
+        }
+        let mut network = self.load()?;
+        let state = match &recovered {
+            Some(generation) => {
+                let state = files::read_state(generation)?;
+                files::load(generation, &mut network, state.updates)?;
+                State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
+            }
+            None => {
+                let before = self.measure(&mut network)?;
+                State { before, ..fresh }
+            }
+        };
+        store.pin(state.best.map(|(_, step)| step));
+        let now = Instant::now();
+        let run = Run {
+            schedule: self.schedule(),
+            opened: self,
+            network,
+            store,
+            journal: Journal::new(disk.clone(), metrics),
+            disk,
+            state,
+            governor: Governor::new(governor),
+            telemetry,
+            observer,
+            start: now,
+            last_save: now,
+            save_time: Duration::ZERO,
+            failed_saves: 0,
+            step_end: now,
+            warned_of_budget: false,
+        };
+        run.all(recovered.map(|g| g.step))
+    }
+
+    /// The checkpoint to go on from.
+    fn recover(&self, store: &mut Store, fresh: &State, observer: &mut dyn Observer) -> Result<Option<Generation>> {
+        let job = &self.job;
+        if job.restart {
+            store.clear()?;
+            return Ok(None);
+        }
+        let n_parameters = self.n_parameters();
+        // What belongs to another job is an error, not a damaged file.
+        let mut other_job = None;
+        let recovered = store.recover(&|generation| {
+            files::read_state(generation)?;
+            files::check(generation, n_parameters)
+        });
+        let recovered = match recovered {
+            Ok(None) => return Ok(None),
+            Ok(Some(found)) => found,
+            Err(e) => return Err(e),
+        };
+        if !job.resume {
+            let step = recovered.generation.step;
+            return Err(Error::input(format!(
+                "holds a run at step {step}: --resume goes on with it, --restart begins again"
+            ))
+            .in_file(&job.out));
+        }
+        for line in &recovered.rejected {
+            observer.note(line);
+        }
+        let state = files::read_state(&recovered.generation)?;
+        if let Err(e) = state.check_same(fresh, job.allow_changed_data) {
+            other_job = Some(e.in_file(&job.out));
+        }
+        match other_job {
+            Some(error) => Err(error),
+            None => Ok(Some(recovered.generation)),
+        }
+    }
+
+    /// Held-out loss and canaries of the network as it stands.
+    fn measure(&self, network: &mut Network) -> Result<Scores> {
+        let eval_loss = eval_loss(network, &self.data, self.job.batch)?;
+        let answers = match self.data.encoder().filter(|_| !self.canaries.is_empty()) {
+            Some(encoder) => {
+                let n = self.job.engine.n_threads();
+                answers(network, &self.device, encoder, &self.source, &self.canaries, n)?
+            }
+            None => Vec::new(),
+        };
+        Ok(Scores { eval_loss, answers })
+    }
+}
+
+impl Run<'_> {
+    fn all(mut self, resumed: Option<u64>) -> Result<Outcome> {
+        let n_steps = self.opened.n_steps();
+        self.observer.started(self.state.step, n_steps);
+        while self.state.step < n_steps {
+            if !self.wait_for_the_machine()? || self.observer.wants_to_stop() {
+                return self.stop(resumed);
+            }
+            self.step()?;
+            if self.state.step < n_steps && self.is_save_due() {
+                self.save(&[])?;
+            }
+        }
+        self.finish(resumed)
+    }
+
+    /// One optimiser step, and its row.
+    fn step(&mut self) -> Result<()> {
+        let step = self.state.step + 1;
+        let samples = self.samples()?;
+        let learning_rate = self.schedule.at(step);
+        let began = Instant::now();
+        let dropout = match &self.opened.job.kind {
+            Kind::Lora { dropout, .. } if *dropout > 0.0 => {
+                Some(Dropout { share: *dropout, seed: self.opened.job.seed, step, micro_batch: 0 })
+            }
+            _ => None,
+        };
+        let report = self.network.step(&samples, learning_rate, dropout);
+        let compute_s = began.elapsed().as_secs_f64();
+        self.state.step = step;
+        self.state.samples += samples.len() as u64;
+        self.state.updates = self.network.optimizer.t;
+        let verdict = match &report.skipped {
+            Some(why) => self.state.skips.skipped(step, why),
+            None => {
+                self.state.skips.taken();
+                let average = self.state.loss_average.unwrap_or(report.loss);
+                self.state.loss_average = Some(average + 0.05 * (report.loss - average));
+                Ok(())
+            }
+        };
+        let is_eval_due =
+            self.opened.job.eval_every.is_some_and(|n| step.is_multiple_of(n)) || step == self.opened.n_steps();
+        let eval = match is_eval_due && verdict.is_ok() {
+            true => eval_loss(&mut self.network, &self.opened.data, self.opened.job.batch)?,
+            false => None,
+        };
+        if let Some(loss) = eval.filter(|loss| self.state.best.is_none_or(|(best, _)| *loss < best)) {
+            self.state.best = Some((loss, step));
+        }
+        let row = self.row(&report, learning_rate, eval, compute_s);
+        self.journal.append(&row.line(), self.observer);
+        self.observer.stepped(&row);
+        verdict
+    }
+
+    /// The samples of the next step, a function of how many were seen.
+    fn samples(&self) -> Result<Vec<Sample>> {
+        let n_train = self.opened.data.n_train() as u64;
+        let end = (self.state.samples + self.opened.step_samples()).min(self.opened.n_samples());
+        (self.state.samples..end).map(|i| self.opened.data.train(i / n_train, (i % n_train) as usize)).collect()
+    }
+
+    fn row(&mut self, report: &StepReport, learning_rate: f64, eval_loss: Option<f64>, compute_s: f64) -> Row {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.step_end).as_secs_f64();
+        self.step_end = now;
+        let reading = self.telemetry.sample();
+        Row {
+            step: self.state.step,
+            loss: report.loss,
+            eval_loss,
+            learning_rate,
+            grad_norm: report.gradient_norm,
+            tokens: report.rows as u64,
+            labelled_tokens: report.targets as u64,
+            skipped: report.skipped.clone(),
+            seconds,
+            tokens_per_s: report.rows as f64 / compute_s,
+            rss_bytes: rss_bytes().unwrap_or(0),
+            temperature_c: reading.temperature_c,
+            power_mw: reading.power_mw,
+        }
+    }
+
+    /// Rests while the board is too hot or draws too much. False when the run is to stop meanwhile.
+    fn wait_for_the_machine(&mut self) -> Result<bool> {
+        let mut saved = false;
+        loop {
+            let reading: Reading = self.telemetry.sample();
+            let rest = match self.governor.decide(reading, self.start.elapsed()) {
+                Action::Run => return Ok(true),
+                Action::Wait(rest) => rest,
+                Action::Pause => {
+                    if !saved {
+                        let hot = reading.temperature_c.unwrap_or_default();
+                        self.observer.note(&format!("{hot:.0} C: paused until the board is cooler"));
+                        self.save(&[])?;
+                        saved = true;
+                    }
+                    POLL
+                }
+            };
+            if let Some(mw) = self.governor.unreachable_budget().filter(|_| !self.warned_of_budget) {
+                self.warned_of_budget = true;
+                self.observer.note(&format!("--power-budget cannot be kept: the board draws {mw} mW at rest"));
+            }
+            let end = Instant::now() + rest;
+            while Instant::now() < end {
+                if self.observer.wants_to_stop() {
+                    return Ok(false);
+                }
+                std::thread::sleep(REST_SLICE.min(end.saturating_duration_since(Instant::now())));
+            }
+        }
+    }
+
+    fn is_save_due(&self) -> bool {
+        let by_steps = self.opened.job.save_every.is_some_and(|n| self.state.step.is_multiple_of(n));
+        let since = self.last_save.elapsed();
+        by_steps || (since >= SAVE_EVERY && since >= self.save_time * SAVE_SHARE)
+    }
+
+    /// Saves a generation. A save that fails costs nothing but itself; after three the run ends.
+    fn save(&mut self, extra: &[(String, Vec<u8>)]) -> Result<()> {
+        let began = Instant::now();
+        self.journal.sync(self.observer);
+        self.store.pin(self.state.best.map(|(_, step)| step));
+        let base_name = self.opened.name.clone();
+        let dropout = match &self.opened.job.kind {
+            Kind::Lora { dropout, .. } => *dropout,
+            Kind::Full { .. } => 0.0,
+        };
+        let mut files = self.opened.companions()?;
+        files.extend_from_slice(extra);
+        let saved = files::save(&mut self.store, &self.network, &self.state, &base_name, dropout, &files);
+        (self.last_save, self.save_time) = (Instant::now(), began.elapsed());
+        match saved {
+            Ok(()) => {
+                self.failed_saves = 0;
+                log::info!("step {} saved in {:.2} s", self.state.step, self.save_time.as_secs_f64());
+                Ok(())
+            }
+            Err(error) => {
+                self.failed_saves += 1;
+                if self.failed_saves >= FAILED_SAVES_MAX {
+                    let n = self.failed_saves;
+                    return Err(Error::limit(format!(
+                        "{}; {n} checkpoints in a row could not be saved",
+                        error.message()
+                    )));
+                }
+                self.observer.note(&format!("step {} is not saved, training goes on: {error}", self.state.step));
+                Ok(())
+            }
+        }
+    }
+
+    fn stop(mut self, resumed: Option<u64>) -> Result<Outcome> {
+        self.failed_saves = FAILED_SAVES_MAX - 1;
+        self.save(&[])?;
+        Ok(self.outcome(Ending::Stopped, resumed, None))
+    }
+
+    /// The last measurement, the last generation, and the link to it when it is no worse than the start.
+    fn finish(mut self, resumed: Option<u64>) -> Result<Outcome> {
+        let after = self.opened.measure(&mut self.network)?;
+        let verdict = judge(&self.state.before, &after);
+        let published = !matches!(verdict, Verdict::Worse(_));
+        let reason = match &verdict {
+            Verdict::Worse(why) => Some(why.clone()),
+            _ => None,
+        };
+        let record = serde_json::json!({
+            "base": self.opened.name,
+            "base_sha256": self.state.base_sha256,
+            "data": self.opened.job.data.display().to_string(),
+            "data_sha256": self.state.data_sha256,
+            "settings": self.state.settings,
+            "steps": self.state.step,
+            "skipped_steps": self.state.skips.total,
+            "before": self.state.before,
+            "after": after,
+            "passed": published,
+            "reason": reason,
+            "version": self.state.version,
+        });
+        self.failed_saves = FAILED_SAVES_MAX - 1;
+        self.save(&[files::adapter_file(&record)])?;
+        if published {
+            publish(&self.disk, &self.opened.job.out, &generation_name(self.state.step))?;
+        }
+        Ok(self.outcome(Ending::Finished(verdict), resumed, Some(after)))
+    }
+
+    fn outcome(self, ending: Ending, resumed: Option<u64>, after: Option<Scores>) -> Outcome {
+        Outcome {
+            ending,
+            step: self.state.step,
+            n_steps: self.opened.n_steps(),
+            resumed,
+            before: self.state.before,
+            after,
+            loss: self.state.loss_average,
+            skipped: self.state.skips.total,
+            generation: generation_name(self.state.step),
+            seconds: self.start.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+/// As the store names it.
+fn generation_name(step: u64) -> String {
+    format!("step-{step:08}")
+}

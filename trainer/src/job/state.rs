@@ -1,0 +1,187 @@
+//! `state.json`: where a run stands, and what it was started with. Without times, so that equal runs have equal files.
+
+use lichen_runtime::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::gate::Scores;
+
+pub const STATE_FILE: &str = "state.json";
+const FORMAT: u32 = 1;
+
+/// The state at an optimiser step's end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub format: u32,
+    /// Steps taken, skipped ones included.
+    pub step: u64,
+    /// Updates of the optimiser: steps that were not skipped.
+    pub updates: u64,
+    /// Samples seen: the next one is this one's turn.
+    pub samples: u64,
+    pub skips: Skips,
+    /// Running mean of the loss.
+    pub loss_average: Option<f64>,
+    /// The best held-out loss so far, and its step.
+    pub best: Option<(f64, u64)>,
+    /// What the start was worth.
+    pub before: Scores,
+    /// What must be the same for a run to go on.
+    pub base_sha256: String,
+    pub data_sha256: String,
+    pub settings: Map<String, Value>,
+    /// For people: who computed.
+    pub device: String,
+    pub version: String,
+}
+
+impl State {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut text = serde_json::to_string_pretty(self).expect("plain data");
+        text.push('\n');
+        text.into_bytes()
+    }
+
+    /// # Errors
+    /// Not this program's format.
+    pub fn parse(bytes: &[u8]) -> Result<State> {
+        let state: State =
+            serde_json::from_slice(bytes).map_err(|e| Error::input(format!("{STATE_FILE} cannot be read: {e}")))?;
+        match state.format {
+            FORMAT => Ok(state),
+            other => Err(Error::input(format!("{STATE_FILE} has format {other}; {FORMAT} is supported"))),
+        }
+    }
+
+    pub fn new(
+        before: Scores,
+        base_sha256: String,
+        data_sha256: String,
+        settings: Map<String, Value>,
+        device: String,
+    ) -> State {
+        State {
+            format: FORMAT,
+            step: 0,
+            updates: 0,
+            samples: 0,
+            skips: Skips::default(),
+            loss_average: None,
+            best: None,
+            before,
+            base_sha256,
+            data_sha256,
+            settings,
+            device,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        }
+    }
+
+    /// Refuses to go on with another base, other data or other settings than `now`'s.
+    ///
+    /// # Errors
+    /// The first difference, with both values.
+    pub fn check_same(&self, now: &State, allow_changed_data: bool) -> Result<()> {
+        if self.base_sha256 != now.base_sha256 {
+            return Err(Error::input(format!(
+                "the run was started with base model {}, and --model is {}: give it the same model, or start over with \
+                 --restart",
+                short(&self.base_sha256),
+                short(&now.base_sha256)
+            )));
+        }
+        if self.data_sha256 != now.data_sha256 && !allow_changed_data {
+            return Err(Error::input(format!(
+                "the run was started with data {}, and --data is {} now: restore it, or go on with the new with \
+                 --allow-changed-data",
+                short(&self.data_sha256),
+                short(&now.data_sha256)
+            )));
+        }
+        for (name, value) in &now.settings {
+            let was = self.settings.get(name).unwrap_or(&Value::Null);
+            if was != value {
+                return Err(Error::input(format!(
+                    "the run was started with {name} {was}, and now it is {value}: give it the same flags, or start over \
+                     with --restart"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Twelve digits tell files apart for a person.
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// Steps whose loss or gradient was not finite.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skips {
+    pub total: u64,
+    pub in_a_row: u64,
+    /// Those among the last [`Skips::WINDOW`] steps.
+    pub recent: Vec<u64>,
+}
+
+impl Skips {
+    const IN_A_ROW_MAX: u64 = 5;
+    const WINDOW: u64 = 500;
+    /// One in a hundred of the window.
+    const RECENT_MAX: usize = 5;
+
+    /// Counts a step that was skipped.
+    ///
+    /// # Errors
+    /// It is the fifth in a row, or more than 1% of the last 500 were.
+    pub fn skipped(&mut self, step: u64, why: &str) -> Result<()> {
+        self.total += 1;
+        self.in_a_row += 1;
+        self.recent.push(step);
+        self.recent.retain(|s| s + Skips::WINDOW > step);
+        let what = if self.in_a_row >= Skips::IN_A_ROW_MAX {
+            format!("{} steps in a row were skipped", self.in_a_row)
+        } else if self.recent.len() > Skips::RECENT_MAX {
+            format!("{} of the last {} steps were skipped", self.recent.len(), Skips::WINDOW)
+        } else {
+            return Ok(());
+        };
+        Err(Error::input(format!(
+            "step {step}: {why}, and {what}: lower --learning-rate, or look at the data and the model"
+        )))
+    }
+
+    pub fn taken(&mut self) {
+        self.in_a_row = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_in_a_row_or_one_percent_of_five_hundred_end_a_run() {
+        let mut skips = Skips::default();
+        for step in 1..=4 {
+            assert!(skips.skipped(step, "the loss is not finite").is_ok());
+        }
+        skips.taken();
+        assert!(skips.skipped(400, "x").is_ok());
+        let error = skips.skipped(450, "the loss is not finite").unwrap_err();
+        assert_eq!(
+            error.message(),
+            "step 450: the loss is not finite, and 6 of the last 500 steps were skipped: lower --learning-rate, or look at \
+             the data and the model"
+        );
+        let mut skips = Skips::default();
+        let in_a_row: Vec<bool> = (1..=5).map(|step| skips.skipped(step, "x").is_ok()).collect();
+        assert_eq!(in_a_row, [true, true, true, true, false]);
+        let mut spread = Skips::default();
+        for step in (1..10_000).step_by(101) {
+            assert!(spread.skipped(step, "x").is_ok(), "one in a hundred and one is borne");
+            spread.taken();
+        }
+    }
+}
