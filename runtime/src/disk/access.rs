@@ -53,6 +53,12 @@ pub trait Disk: Send + Sync {
     /// Bytes that may still be written where `dir` is; `None` when the system does not say.
     fn free_bytes(&self, dir: &Path) -> Option<u64>;
 
+    /// The name of a file system that keeps no journal of its names: a power cut may lose or cross them. `None` for the
+    /// others.
+    fn journal_free(&self, _dir: &Path) -> Option<&'static str> {
+        None
+    }
+
     /// Takes the one lock of a file, which is created if need be; `WouldBlock` when somebody else holds it.
     fn lock(&self, file: &Path) -> io::Result<DiskLock>;
 

@@ -96,6 +96,10 @@ impl Disk for RealDisk {
         space::free_bytes(dir)
     }
 
+    fn journal_free(&self, dir: &Path) -> Option<&'static str> {
+        space::journal_free(dir)
+    }
+
     fn lock(&self, file: &Path) -> io::Result<DiskLock> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(file)?;
         match file.try_lock() {

@@ -27,6 +27,32 @@ pub fn free_bytes(directory: &Path) -> Option<u64> {
     Some(u64::from(stat.f_bavail).saturating_mul(u64::from(stat.f_frsize)))
 }
 
+/// The name of the file system of `directory` when it is one of the memory cards' without a journal.
+#[cfg(target_os = "linux")]
+pub fn journal_free(directory: &Path) -> Option<&'static str> {
+    // The magic numbers of statfs(2).
+    const NAMES: [(u32, &str); 2] = [(0x4D44, "FAT"), (0x2011_BAB0, "exFAT")];
+    let path = CString::new(directory.as_os_str().as_bytes()).ok()?;
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY:
+    // - `path` is a NUL-terminated string that lives until the call returns.
+    // - `stat` has room for one statfs, which is all the call writes.
+    let status = unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) };
+    if status != 0 {
+        return None;
+    }
+    // SAFETY:
+    // - The call succeeded, so it filled the structure.
+    let stat = unsafe { stat.assume_init() };
+    // 32 bits wide on some targets, and signed on some.
+    NAMES.iter().find(|(magic, _)| *magic == stat.f_type as u32).map(|(_, name)| *name)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn journal_free(_directory: &Path) -> Option<&'static str> {
+    None
+}
+
 /// Reserves room for the first `len` bytes and leaves the file's length as it is. A file system that cannot reserve is
 /// no error: its `ENOSPC` comes later.
 #[cfg(target_os = "linux")]

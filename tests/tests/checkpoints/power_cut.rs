@@ -2,6 +2,7 @@
 //! with exactly what was saved for it, and the run goes on from there.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,10 +52,10 @@ impl Scenario {
         (self.saves.iter().filter(may_be).map(|s| (s.step, s.version)).collect(), newest.is_none())
     }
 
-    /// Tries every legal state after each prefix from `from` on; returns how many, or what the first bad one broke.
-    fn enumerate(&self, from: usize, random: &mut Random) -> Result<usize, String> {
+    /// Tries every legal state after each of these prefixes; returns how many, or what the first bad one broke.
+    fn enumerate(&self, prefixes: RangeInclusive<usize>, random: &mut Random) -> Result<usize, String> {
         let mut n_states = 0;
-        for prefix in from..=self.disk.log_len() {
+        for prefix in prefixes {
             for survivals in self.disk.survivals(prefix, random) {
                 let image = self.disk.crash(prefix, &survivals);
                 let state = format!("seed {}, after {prefix} changes, {survivals:?}", self.seed);
@@ -63,6 +64,10 @@ impl Scenario {
             }
         }
         Ok(n_states)
+    }
+
+    fn enumerate_all(&self, random: &mut Random) -> Result<usize, String> {
+        self.enumerate(0..=self.disk.log_len(), random)
     }
 
     fn check(&self, image: &SimDisk, prefix: usize) -> Result<(), String> {
@@ -141,8 +146,18 @@ fn publishing(seed: u64) -> Scenario {
     scenario
 }
 
-/// The trainer is killed at call `n_calls` of a save, and another goes on with what the system still holds.
-fn killed(seed: u64, n_calls: usize) -> (Scenario, usize) {
+/// A run whose trainer was killed, and another that went on.
+struct Killed {
+    scenario: Scenario,
+    /// Places in the log of changes.
+    killed_at: usize,
+    resumed_at: usize,
+    /// False when the save took fewer calls.
+    was_killed: bool,
+}
+
+/// The trainer is killed at call `at` of a save, and another goes on with what the system still holds.
+fn killed(seed: u64, (step, version): (u64, u64), at: usize) -> Killed {
     let mut scenario = Scenario::new(seed, Lie::None);
     let mut store = open(&scenario.disk);
     for step in [1, 2, 3] {
@@ -150,20 +165,22 @@ fn killed(seed: u64, n_calls: usize) -> (Scenario, usize) {
     }
     let began = scenario.disk.log_len();
     // To a disk, a dead process and one whose every call fails are the same.
-    scenario.disk.set_fault(Some(Fault { kind: FaultKind::Broken, at: n_calls, is_sticky: true }));
-    let _ = save(&mut store, 4, &contents(seed, 4, 0));
+    scenario.disk.set_fault(Some(Fault { kind: FaultKind::Broken, at, is_sticky: true }));
+    let _ = save(&mut store, step, &contents(seed, step, version));
     drop(store);
+    let was_killed = scenario.disk.n_hits() > 0;
     scenario.disk.set_fault(None);
     let killed_at = scenario.disk.log_len();
-    scenario.saves.push(Saved { step: 4, version: 0, began, acknowledged: usize::MAX });
+    scenario.saves.push(Saved { step, version, began, acknowledged: usize::MAX });
     let mut store = open(&scenario.disk);
-    let (step, _) = recovered(&mut store).unwrap_or_else(|e| panic!("{e}")).expect("three were saved");
-    if step == 4 {
+    let (found, held) = recovered(&mut store).unwrap_or_else(|e| panic!("{e}")).expect("three were saved");
+    let resumed_at = scenario.disk.log_len();
+    if found == step && held == contents(seed, step, version) {
         // What was resumed from must not vanish.
-        scenario.saves.last_mut().expect("pushed").acknowledged = scenario.disk.log_len();
+        scenario.saves.last_mut().expect("pushed").acknowledged = resumed_at;
     }
-    scenario.save(&mut store, step + 1, (step == 3) as u64);
-    (scenario, killed_at)
+    scenario.save(&mut store, found + 1, 7);
+    Killed { scenario, killed_at, resumed_at, was_killed }
 }
 
 #[test]
@@ -172,7 +189,7 @@ fn a_run_survives_power_cuts_at_every_point() {
     let mut random = Random::new(seed);
     let n_scenarios = n_inputs(2).max(1);
     let n_states: usize = (0..n_scenarios)
-        .map(|n| plain(random.number(), n, Lie::None).enumerate(0, &mut random).unwrap_or_else(|e| panic!("{e}")))
+        .map(|n| plain(random.number(), n, Lie::None).enumerate_all(&mut random).unwrap_or_else(|e| panic!("{e}")))
         .sum();
     println!("{n_states} crash states of {n_scenarios} runs");
     assert!(n_states >= 500 * n_scenarios, "{n_states}");
@@ -183,7 +200,7 @@ fn what_is_published_survives_power_cuts_at_every_point() {
     let seed = seed(2202);
     let mut random = Random::new(seed);
     let n_states: usize = (0..n_inputs(1).max(1))
-        .map(|_| publishing(random.number()).enumerate(0, &mut random).unwrap_or_else(|e| panic!("{e}")))
+        .map(|_| publishing(random.number()).enumerate_all(&mut random).unwrap_or_else(|e| panic!("{e}")))
         .sum();
     println!("{n_states} crash states");
     assert!(n_states >= 500, "{n_states}");
@@ -191,23 +208,25 @@ fn what_is_published_survives_power_cuts_at_every_point() {
 
 #[test]
 fn a_killed_trainer_and_then_a_power_cut() {
-    let mut random = Random::new(seed(2203));
-    let run_seed = random.number();
-    let n_calls = {
-        let disk = killed(run_seed, usize::MAX).0.disk.fork();
-        let before = disk.n_calls();
-        save(&mut open(&disk), 9, &contents(run_seed, 9, 0)).unwrap_or_else(|e| panic!("{e}"));
-        disk.n_calls() - before
-    };
-    // All points when asked for more, every sixth otherwise.
-    let stride = if n_inputs(1) > 1 { 1 } else { 6 };
-    let mut n_states = 0;
-    for at in (random.below(stride)..n_calls).step_by(stride) {
-        let (scenario, killed_at) = killed(run_seed, at);
-        n_states += scenario.enumerate(killed_at, &mut random).unwrap_or_else(|e| panic!("killed at call {at}: {e}"));
+    let seed = seed(2203);
+    let mut random = Random::new(seed);
+    // A step that is new, and one that is trained again with another result.
+    for save_of in [(4, 0), (3, 1)] {
+        let (mut n_states, mut n_points) = (0, 0);
+        loop {
+            let killed = killed(seed, save_of, n_points);
+            // The save that follows is as any other, and is tried as well when asked for more.
+            let end = if n_inputs(1) > 1 { killed.scenario.disk.log_len() } else { killed.resumed_at };
+            let checked = killed.scenario.enumerate(killed.killed_at..=end, &mut random);
+            n_states += checked.unwrap_or_else(|e| panic!("{save_of:?}, killed at call {n_points}: {e}"));
+            n_points += 1;
+            if !killed.was_killed {
+                break;
+            }
+        }
+        println!("{n_states} crash states after a kill at each of {n_points} calls of saving {save_of:?}");
+        assert!(n_points > 40 && n_states > 1000, "{n_points} {n_states}");
     }
-    println!("{n_states} crash states after a kill at {} of {n_calls} calls", n_calls.div_ceil(stride));
-    assert!(n_calls > 30 && n_states >= 500, "{n_calls} {n_states}");
 }
 
 /// The oracle is worth something: it finds out a disk that acknowledges flushes it did not do.
@@ -216,7 +235,7 @@ fn a_lying_disk_is_found_out() {
     let mut random = Random::new(seed(2204));
     for lie in [Lie::Files, Lie::Folders] {
         let scenario = plain(random.number(), 0, lie);
-        let found = scenario.enumerate(0, &mut random);
+        let found = scenario.enumerate_all(&mut random);
         assert!(found.is_err(), "{lie:?}: {} states and none lost anything", found.unwrap_or(0));
     }
 }

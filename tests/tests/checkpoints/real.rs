@@ -27,8 +27,12 @@ fn a_run_on_a_real_disk() {
         save(&mut store, step, &contents(8, step, 0)).unwrap_or_else(|e| panic!("{e}"));
         publish(&disk(), &run, &format!("step-{step:08}")).unwrap_or_else(|e| panic!("{e}"));
     }
-    // The same step with another result.
-    save(&mut store, 30, &contents(8, 30, 1)).unwrap_or_else(|e| panic!("{e}"));
+    // The same step with another result, from a writer in the background.
+    let writer = std::thread::spawn(move || {
+        save(&mut store, 30, &contents(8, 30, 1)).unwrap_or_else(|e| panic!("{e}"));
+        store
+    });
+    let store = writer.join().expect("it saves");
     std::fs::create_dir(run.join(".tmp-00000040")).unwrap();
     std::fs::write(run.join(".tmp-00000040").join("half"), "x").unwrap();
     drop(store);

@@ -45,6 +45,10 @@ impl Store {
     /// Another process holds the lock, or the folder cannot be written.
     pub fn open(disk: Arc<dyn Disk>, run: &Path) -> Result<Store> {
         disk.create_dirs(run).map_err(|e| Error::io(run, &e))?;
+        if let Some(name) = disk.journal_free(run) {
+            let run = run.display();
+            log::warn!("{run}: is on {name}, where a power cut may cost more than one checkpoint: ext4 is safer");
+        }
         let lock = disk.lock(&run.join(LOCK)).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => {
                 Error::input("another trainer is at work in this folder: wait for it, or choose another --out")
