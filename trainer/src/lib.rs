@@ -10,6 +10,8 @@ pub mod data;
 pub mod forward;
 pub mod full;
 pub mod governor;
+#[cfg(test)]
+mod gradients;
 pub mod lora;
 pub mod loss;
 pub mod metrics;
