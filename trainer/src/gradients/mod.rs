@@ -1,12 +1,16 @@
 //! Proof of the backward pass, in three steps: an oracle in f64 written from the model's formulas ([`oracle`]); four-point
 //! differences of the oracle's own loss, which its gradients must equal ([`differences`]); and the trainer's gradients, every
-//! entry of every tensor, against the oracle's ([`parity`], [`dropout`]).
+//! entry of every tensor, against the oracle's ([`parity`], [`rounded`] over rounded weights, [`dropout`]). A proof is worth
+//! what it refuses: [`mutations`] plants mistakes in each term of the pass and demands that the same check fails.
 
 mod differences;
 mod dropout;
 mod models;
+mod mutations;
+mod not_finite;
 mod oracle;
 mod parity;
+mod rounded;
 mod tape;
 
 use lichen_runtime::adapter::TARGETS;

@@ -37,6 +37,14 @@ pub fn cases() -> [Case; 4] {
     ]
 }
 
+/// Widths that whole blocks of every format fill, and sums of more than one block of 128.
+pub fn cases_of_64() -> [Case; 2] {
+    [
+        Case { name: "Gemma", config: gemma3(64, 192, [4, 2, 32], 40) },
+        Case { name: "Qwen", config: qwen2(64, 192, [2, 1, 64], 40, false) },
+    ]
+}
+
 /// A local layer that sees three positions, then a global one. `heads`: of queries, of keys, and their width.
 fn gemma3(dim: usize, hidden_dim: usize, heads: [usize; 3], vocab_size: usize) -> ModelConfig {
     let [n_heads, n_kv_heads, head_dim] = heads;
