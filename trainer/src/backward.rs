@@ -48,6 +48,7 @@ impl Backward<'_> {
             let (pass, c) = (self.pass, self.pass.config());
             let place = full.place(Part::TokenEmbedding, None);
             let dtable = self.gradients.part_mut(place.start, [c.vocab_size, c.dim]);
+            mutation::apply(Term::Embedding, 0, a.dx.view_mut([pass.rows(), c.dim]));
             let dx = a.dx.view([pass.rows(), c.dim]);
             embedding::backward(pass.device, dtable, dx, pass.batch.step(), c.embedding_scale);
         }

@@ -9,6 +9,7 @@ use lichen_runtime::model_source::Part;
 use crate::activations::{Activations, LossWork, LOSS_ROWS};
 use crate::forward::Pass;
 use crate::full::Full;
+use crate::mutation::{self, Term};
 
 /// The sum of -ln p over the targets of the batch. With `scale`, `a.dx` becomes the gradient of `scale` times that sum by
 /// the last layer's output; `full` and the flat gradients are given where norm and head are trained.
@@ -74,6 +75,7 @@ fn backward(
     let wide = [n, c.dim];
     let dlogits = w.logits.view([n, c.vocab_size]);
     matmul::backward::input(device, w.dh.view_mut(wide), dlogits, &pass.model.head, Write::Replace);
+    mutation::apply(Term::Head, 0, w.dh.view_mut(wide));
     if let Some((full, gradients)) = full {
         let head = full.place(if c.tied_head { Part::TokenEmbedding } else { Part::Output }, None);
         let dhead = gradients.part_mut(head.start, [c.vocab_size, c.dim]);

@@ -7,15 +7,15 @@
 //!   the second is added first, which is what `vdpbf16ps` does. That instruction takes numbers below 2^-126 for zero; so
 //!   does the rounding, but a sum that small may differ in bits.
 
+mod decode;
 mod simd;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::device::Cpu;
-use crate::formats::{float, nf4, q4_0, q8_0, Format};
+use crate::formats::{q8_0, Format};
 use crate::matrix::Matrix;
-use crate::ops::matmul::nf4 as nf4_rows;
 use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::simd::per_isa;
 
@@ -95,7 +95,10 @@ pub(crate) fn combine(
 ) {
     let Shape { rows, terms, columns } = shape;
     assert_eq!(out.len(), rows * columns);
-    assert!(rows == 0 || terms == 0 || a.data.len() > (rows - 1) * a.row_stride + (terms - 1) * a.column_stride);
+    if rows == 0 {
+        return;
+    }
+    assert!(terms == 0 || a.data.len() > (rows - 1) * a.row_stride + (terms - 1) * a.column_stride);
     match b {
         Rows::Matrix(m) => assert!(m.rows() == terms && m.cols() == columns),
         Rows::Floats(b) | Rows::Transposed(b) => assert_eq!(b.len(), terms * columns),
@@ -166,8 +169,7 @@ impl Job<'_> {
                         self.round_coefficients(&rows, &js, &mut work.halves);
                         work.pairs.resize(BLOCK * STRIP, 0);
                         for strip in strips.clone() {
-                            self.pack(js.clone(), strip, &mut work.panel);
-                            pair_rows(isa, js.len(), &work.panel, &mut work.pairs);
+                            self.pack_pairs(&js, strip, work);
                             self.tiles_bf16(&rows, &work.halves, js.len(), &work.pairs, strip, replace);
                         }
                     }
@@ -201,12 +203,7 @@ impl Job<'_> {
     fn pack(&self, js: Range<usize>, strip: usize, panel: &mut [f32]) {
         let (isa, ks) = (self.cpu.isa, self.columns(strip));
         match self.b {
-            Rows::Matrix(m) => {
-                for (j, row) in js.zip(panel.chunks_exact_mut(STRIP)) {
-                    decode(isa, m, j, &ks, &mut row[..ks.len()]);
-                    row[ks.len()..].fill(0.0);
-                }
-            }
+            Rows::Matrix(m) => decode::rows(isa, m, &js, &ks, panel),
             Rows::Floats(b) => {
                 for (j, row) in js.zip(panel.chunks_exact_mut(STRIP)) {
                     let at = j * self.shape.columns;
@@ -224,6 +221,20 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// The same as pairs of bf16, into `work.pairs`.
+    fn pack_pairs(&self, js: &Range<usize>, strip: usize, work: &mut Work) {
+        let ks = self.columns(strip);
+        if let Rows::Matrix(m) = self.b {
+            if m.format() == Format::Q8_0 && ks.len() == STRIP {
+                let row_bytes = Format::Q8_0.row_bytes(m.cols()).expect("whole blocks");
+                let at = js.start * row_bytes + ks.start / q8_0::BLOCK * q8_0::BLOCK_BYTES;
+                return simd::pack_q8_0_pairs(&m.bytes()[at..], row_bytes, js.len(), &mut work.pairs);
+            }
+        }
+        self.pack(js.clone(), strip, &mut work.panel);
+        simd::pair_rows(js.len(), &mut work.panel, &mut work.pairs);
     }
 
     /// Coefficients from the first of `rows` and from term `first` on.
@@ -274,9 +285,10 @@ impl Job<'_> {
         let ks = self.columns(strip);
         for (i, sums) in rows.zip(sums.chunks_exact(STRIP)) {
             let out = self.part(i, &ks);
-            match replace {
-                true => out.copy_from_slice(&sums[..ks.len()]),
-                false => add_row(self.cpu.isa, out, &sums[..ks.len()]),
+            match (replace, <&mut [f32; STRIP]>::try_from(&mut *out)) {
+                (true, _) => out.copy_from_slice(&sums[..ks.len()]),
+                (false, Ok(whole)) => whole.iter_mut().zip(sums).for_each(|(y, v)| *y += v),
+                (false, Err(_)) => out.iter_mut().zip(sums).for_each(|(y, v)| *y += v),
             }
         }
     }
@@ -295,7 +307,7 @@ impl Job<'_> {
             let at = i * self.a.row_stride + js.start * self.a.column_stride;
             let (now, rest) = halves.split_at_mut(js.len());
             if self.a.column_stride == 1 {
-                round_row(self.cpu.isa, now, &self.a.data[at..at + js.len()]);
+                simd::round_row(self.cpu.isa, now, &self.a.data[at..at + js.len()]);
             } else {
                 let values = self.a.data[at..].iter().step_by(self.a.column_stride);
                 now.iter_mut().zip(values).for_each(|(h, v)| *h = to_bf16(*v));
@@ -321,42 +333,8 @@ fn from_bf16(h: u16) -> f32 {
 }
 
 per_isa! {
-    fn round_row(out: &mut [u16], x: &[f32]) = round_row_body;
-}
-per_isa! {
-    fn add_row(out: &mut [f32], x: &[f32]) = add_row_body;
-}
-per_isa! {
-    /// Rows `2 p` and `2 p + 1` of a panel of `n_terms` rows as bf16, interleaved; a missing last row is zero.
-    fn pair_rows(n_terms: usize, panel: &[f32], pairs: &mut [u16]) = pair_rows_body;
-}
-per_isa! {
     /// Rounds the rows of a panel to bf16 and swaps the rows of each pair; a missing last row is zero.
     fn round_and_swap_rows(n_terms: usize, panel: &mut [f32]) = round_and_swap_body;
-}
-
-#[inline(always)]
-fn round_row_body(out: &mut [u16], x: &[f32]) {
-    out.iter_mut().zip(x).for_each(|(h, v)| *h = to_bf16(*v));
-}
-
-#[inline(always)]
-fn add_row_body(out: &mut [f32], x: &[f32]) {
-    out.iter_mut().zip(x).for_each(|(y, v)| *y += v);
-}
-
-#[inline(always)]
-fn pair_rows_body(n_terms: usize, panel: &[f32], pairs: &mut [u16]) {
-    for (p, out) in pairs.chunks_exact_mut(2 * STRIP).take(n_terms.div_ceil(2)).enumerate() {
-        let rows = &panel[2 * p * STRIP..(2 * p + 2) * STRIP];
-        let (first, second) = rows.split_at(STRIP);
-        // The second of the last pair may be what an earlier block left.
-        let keep = if 2 * p + 1 < n_terms { u32::MAX } else { 0 };
-        for (out, (a, b)) in out.chunks_exact_mut(2).zip(first.iter().zip(second)) {
-            let b = f32::from_bits(b.to_bits() & keep);
-            (out[0], out[1]) = (to_bf16(*a), to_bf16(b));
-        }
-    }
 }
 
 #[inline(always)]
@@ -379,35 +357,6 @@ fn swap_pairs(halves: &[u16], even: usize, out: &mut Vec<f32>) {
         for (out, pair) in out[..even].chunks_exact_mut(2).zip(halves.chunks_exact(2)) {
             (out[0], out[1]) = (from_bf16(pair[1]), from_bf16(pair[0]));
         }
-    }
-}
-
-/// Columns `ks` of row `j`, which begin and end at blocks of the format.
-fn decode(isa: crate::Isa, m: &Matrix, j: usize, ks: &Range<usize>, out: &mut [f32]) {
-    let format = m.format();
-    let bytes_of = |k: usize| k / format.block_len() * format.block_bytes();
-    let row = j * format.row_bytes(m.cols()).expect("whole blocks");
-    let bytes = &m.bytes()[row + bytes_of(ks.start)..row + bytes_of(ks.end)];
-    if format == Format::NF4 {
-        let blocks = (j * m.cols() + ks.start) / nf4::BLOCK..(j * m.cols() + ks.end) / nf4::BLOCK;
-        return nf4_rows::decode(isa, bytes, &m.absmax()[blocks], out);
-    }
-    decode_plain(isa, format, bytes, out);
-}
-
-per_isa! {
-    fn decode_plain(format: Format, bytes: &[u8], out: &mut [f32]) = decode_body;
-}
-
-#[inline(always)]
-fn decode_body(format: Format, bytes: &[u8], out: &mut [f32]) {
-    match format {
-        Format::F32 => float::decode_f32(bytes, out),
-        Format::F16 => float::decode_f16(bytes, out),
-        Format::BF16 => float::decode_bf16(bytes, out),
-        Format::Q8_0 => q8_0::decode(bytes, out),
-        Format::Q4_0 => q4_0::decode(bytes, out),
-        other => unreachable!("{other} is not decoded here"),
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::{Coefficients, BLOCK, STRIP};
+use crate::formats::q8_0;
 use crate::simd::Isa;
 
 /// Rows of `out` in a tile: 6 x 4 sums of sixteen lanes leave registers for four of `b` and a coefficient.
@@ -49,6 +50,50 @@ fn plain(n: usize, n_terms: usize, a: Coefficients<'_>, panel: &[f32], sums: &mu
             }
         }
     }
+}
+
+/// `out` as bf16.
+pub(super) fn round_row(isa: Isa, out: &mut [u16], x: &[f32]) {
+    assert_eq!(out.len(), x.len());
+    #[cfg(target_arch = "x86_64")]
+    if has_bf16(isa) {
+        // SAFETY:
+        // - `has_bf16` found the instruction; lengths are equal.
+        return unsafe { bf16::round_row(out, x) };
+    }
+    let _ = isa;
+    out.iter_mut().zip(x).for_each(|(h, v)| *h = super::to_bf16(*v));
+}
+
+/// Rows `2 p` and `2 p + 1` of a panel of `n_terms` rows as bf16, interleaved: (pairs, STRIP, 2). A missing last row is zero.
+pub(super) fn pair_rows(n_terms: usize, panel: &mut [f32], pairs: &mut [u16]) {
+    let n_pairs = n_terms.div_ceil(2);
+    // What an earlier block left behind the last row.
+    panel[n_terms * STRIP..2 * n_pairs * STRIP].fill(0.0);
+    assert!(pairs.len() >= n_pairs * 2 * STRIP);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY:
+    // - Only called where `has_bf16` found the instruction; sizes asserted above.
+    unsafe {
+        bf16::pair_rows(n_pairs, panel, pairs)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no instruction for pairs of bf16 here");
+}
+
+/// The same straight from Q8_0: `bytes` begins at the first block of the strip in the first of `n_terms` rows.
+pub(super) fn pack_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pairs: &mut [u16]) {
+    let strip_bytes = STRIP / q8_0::BLOCK * q8_0::BLOCK_BYTES;
+    assert!(n_terms > 0 && bytes.len() >= (n_terms - 1) * row_bytes + strip_bytes);
+    assert!(pairs.len() >= n_terms.div_ceil(2) * 2 * STRIP);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY:
+    // - Only called where `has_bf16` found the instruction; sizes asserted above.
+    unsafe {
+        bf16::pack_q8_0_pairs(bytes, row_bytes, n_terms, pairs)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no instruction for pairs of bf16 here");
 }
 
 /// The same for `n_pairs` pairs of bf16: `halves` (n, BLOCK), `pairs` (n_pairs, STRIP, 2).
@@ -162,9 +207,8 @@ mod neon {
 #[cfg(target_arch = "x86_64")]
 mod bf16 {
     use super::{BLOCK, STRIP};
-    use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
-    };
+    use crate::formats::q8_0;
+    use std::arch::x86_64::*;
 
     const WIDTH: usize = 16;
     const REGS: usize = STRIP / WIDTH;
@@ -190,6 +234,80 @@ mod bf16 {
                 _mm512_storeu_ps(sums.as_mut_ptr().add(i * STRIP + r * WIDTH), *acc);
             }
         }
+    }
+
+    /// Sixteen bf16 as the low halves of 32-bit lanes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+    unsafe fn rounded(v: __m512) -> __m512i {
+        let halves = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+        _mm512_cvtepu16_epi32(halves)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+    unsafe fn store_pair(first: __m512, second: __m512, out: *mut u16) {
+        let both = _mm512_or_si512(rounded(first), _mm512_slli_epi32::<16>(rounded(second)));
+        _mm512_storeu_si512(out as *mut __m512i, both);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+    pub unsafe fn round_row(out: &mut [u16], x: &[f32]) {
+        let whole = x.len() / WIDTH * WIDTH;
+        for i in (0..whole).step_by(WIDTH) {
+            let halves = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(i)));
+            let halves = std::mem::transmute::<__m256bh, __m256i>(halves);
+            _mm256_storeu_si256(out.as_mut_ptr().add(i) as *mut __m256i, halves);
+        }
+        for (h, v) in out[whole..].iter_mut().zip(&x[whole..]) {
+            *h = super::super::to_bf16(*v);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+    pub unsafe fn pair_rows(n_pairs: usize, panel: &[f32], pairs: &mut [u16]) {
+        for p in 0..n_pairs {
+            let first = panel.as_ptr().add(2 * p * STRIP);
+            for i in (0..STRIP).step_by(WIDTH) {
+                let (a, b) = (_mm512_loadu_ps(first.add(i)), _mm512_loadu_ps(first.add(STRIP + i)));
+                store_pair(a, b, pairs.as_mut_ptr().add(2 * (p * STRIP + i)));
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl,f16c")]
+    pub unsafe fn pack_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pairs: &mut [u16]) {
+        for j in (0..n_terms).step_by(2) {
+            let first = bytes.as_ptr().add(j * row_bytes);
+            // A missing last row is zero.
+            let has_second = j + 1 < n_terms;
+            let second = if has_second { first.add(row_bytes) } else { first };
+            let mut out = pairs.as_mut_ptr().add(j * STRIP);
+            for block in 0..STRIP / q8_0::BLOCK {
+                let at = block * q8_0::BLOCK_BYTES;
+                let (a, b) = (first.add(at), second.add(at));
+                let (a_scale, b_scale) = (scale(a), if has_second { scale(b) } else { _mm512_setzero_ps() });
+                for i in (0..q8_0::BLOCK).step_by(WIDTH) {
+                    store_pair(codes(a.add(2 + i), a_scale), codes(b.add(2 + i), b_scale), out);
+                    out = out.add(2 * WIDTH);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,f16c")]
+    unsafe fn scale(block: *const u8) -> __m512 {
+        let half = (block as *const u16).read_unaligned();
+        _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half))))
+    }
+
+    /// `scale * code` as `q8_0::decode` rounds it.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn codes(p: *const u8, scale: __m512) -> __m512 {
+        let codes = _mm512_cvtepi8_epi32(_mm_loadu_si128(p as *const __m128i));
+        _mm512_mul_ps(scale, _mm512_cvtepi32_ps(codes))
     }
 
     #[inline]
