@@ -10,13 +10,10 @@ pub mod data;
 pub mod forward;
 pub mod full;
 pub mod governor;
-<<<<<<< HEAD
 pub mod job;
 mod journal;
-=======
 #[cfg(test)]
 mod gradients;
->>>>>>> oracle
 pub mod lora;
 pub mod loss;
 pub mod metrics;
