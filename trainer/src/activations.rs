@@ -1,7 +1,7 @@
 //! What the forward pass keeps for the backward pass, allocated once for the longest micro-batch.
 //!
-//! Always kept: the input of every layer. Of a layer's inside either everything (`Recompute::No`), or nothing: then the
-//! backward pass computes a layer again before it walks back through it, in memory that all layers share.
+//! Always kept: the input of every layer. The insides of the last layers are kept too, of as many as there is memory for; the
+//! backward pass computes the others again before it walks back through them, in memory that they share.
 
 use lichen_kernels::ops::attention::train as attention;
 use lichen_kernels::ops::matmul;
@@ -21,7 +21,25 @@ pub struct Rows {
     /// Rank of the adapter; 0 without one.
     pub rank: usize,
     pub has_dropout: bool,
-    pub recompute: bool,
+    /// Layers whose insides are kept: the last ones. The others are computed again on the way back.
+    pub kept_layers: usize,
+}
+
+impl Rows {
+    /// Where the inside of layer `i` of `n_layers` lies in [`Activations::saved`].
+    pub(crate) fn slot(&self, i: usize, n_layers: usize) -> usize {
+        let n_shared = n_layers - self.kept_layers.min(n_layers);
+        (i + 1).saturating_sub(n_shared.max(1))
+    }
+
+    /// True when the inside of layer `i` has been written over by a later one, once the forward pass is through.
+    pub(crate) fn is_gone(&self, i: usize, n_layers: usize) -> bool {
+        i + 1 < n_layers - self.kept_layers.min(n_layers)
+    }
+
+    fn n_slots(&self, n_layers: usize) -> usize {
+        self.slot(n_layers - 1, n_layers) + 1
+    }
 }
 
 /// Names and elements of the buffers of a layer's inside.
@@ -133,8 +151,9 @@ pub struct LossWork {
 pub struct Activations {
     /// The input of each layer, (T, dim), and of the last norm.
     pub inputs: Vec<Buffer<f32>>,
-    /// One for each layer, or one that they share.
+    /// One that the first layers share, and one for each that is kept.
     pub saved: Vec<Saved>,
+    pub rows: Rows,
     pub work: Work,
     pub loss: LossWork,
     /// (T, dim): the gradient of the stream.
@@ -175,10 +194,10 @@ impl Activations {
             ddropped: next()?,
             matmul: matmul::Scratch::new(device, r.rows.max(LOSS_ROWS), widest(c), c.vocab_size.max(widest(c)))?,
         };
-        let n_saved = if r.recompute { 1 } else { c.n_layers };
         Ok(Activations {
             inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
-            saved: (0..n_saved).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
+            saved: (0..r.n_slots(c.n_layers)).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
+            rows: *r,
             work,
             loss: LossWork {
                 x: buffer(LOSS_ROWS * c.dim)?,
@@ -195,7 +214,7 @@ impl Activations {
 
     /// Lines of the bill: what [`Activations::new`] takes, and the threads of a CPU beside it.
     pub fn bill(c: &ModelConfig, r: &Rows, n_threads: usize) -> Vec<(&'static str, usize)> {
-        let n_saved = if r.recompute { 1 } else { c.n_layers };
+        let n_saved = r.n_slots(c.n_layers);
         let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
         let work: usize = work_sizes(c, r).iter().sum();
         let quantised = matmul::Scratch::size_bytes(r.rows.max(LOSS_ROWS), widest(c));
@@ -204,11 +223,29 @@ impl Activations {
             + attention::worker_bytes(r.longest);
         vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim),
-            (if r.recompute { "inside of one layer" } else { "insides of all layers" }, 4 * n_saved * saved),
+            ("insides of layers", 4 * n_saved * saved),
             ("gradients of activations", 4 * work),
             ("logits of a chunk", 4 * LOSS_ROWS * (c.vocab_size + 3 * c.dim)),
             ("quantised activations", quantised),
             ("threads", n_threads * threads),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_layers_have_a_place_of_their_own_and_the_first_share_one() {
+        let rows = |kept_layers| Rows { rows: 1, longest: 1, rank: 0, has_dropout: false, kept_layers };
+        let slots = |kept| (0..4).map(|i| rows(kept).slot(i, 4)).collect::<Vec<_>>();
+        assert_eq!(slots(0), [0, 0, 0, 0]);
+        assert_eq!(slots(1), [0, 0, 0, 1]);
+        assert_eq!(slots(2), [0, 0, 1, 2]);
+        assert_eq!(slots(3), [0, 1, 2, 3]);
+        assert_eq!(slots(4), [0, 1, 2, 3]);
+        let gone = |kept| (0..4).filter(|i| rows(kept).is_gone(*i, 4)).count();
+        assert_eq!((0..5).map(gone).collect::<Vec<_>>(), [3, 2, 1, 0, 0]);
     }
 }

@@ -35,12 +35,12 @@ impl Backward<'_> {
     /// From `a.dx`, the gradient of the last layer's output, to the gradients of all parameters.
     pub fn run(&mut self, a: &mut Activations) {
         for i in (0..self.pass.config().n_layers).rev() {
-            // Layers that share their memory have been written over, but for the last.
-            if a.saved.len() == 1 && i + 1 < self.pass.config().n_layers {
+            let n_layers = self.pass.config().n_layers;
+            if a.rows.is_gone(i, n_layers) {
                 self.pass.layer(i, a);
             }
-            let shared = if a.saved.len() == 1 { 0 } else { i };
-            let (x, saved, work, dx) = (&a.inputs[i], &mut a.saved[shared], &mut a.work, &mut a.dx);
+            let slot = a.rows.slot(i, n_layers);
+            let (x, saved, work, dx) = (&a.inputs[i], &mut a.saved[slot], &mut a.work, &mut a.dx);
             self.feed_forward(i, saved, work, dx);
             self.attention(i, x, saved, work, dx);
         }

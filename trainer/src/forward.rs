@@ -101,9 +101,9 @@ impl Pass<'_> {
 
     /// One block: `a.inputs[i]` to `a.inputs[i + 1]`, its inside kept.
     pub(crate) fn layer(&self, i: usize, a: &mut Activations) {
-        let shared = if a.saved.len() == 1 { 0 } else { i };
+        let slot = a.rows.slot(i, self.config().n_layers);
         let (before, after) = a.inputs.split_at_mut(i + 1);
-        let (x, out, saved, work) = (&before[i], &mut after[0], &mut a.saved[shared], &mut a.work);
+        let (x, out, saved, work) = (&before[i], &mut after[0], &mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
         self.feed_forward(i, out, saved, work);
     }

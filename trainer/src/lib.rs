@@ -10,10 +10,10 @@ pub mod data;
 pub mod forward;
 pub mod full;
 pub mod governor;
-pub mod job;
-mod journal;
 #[cfg(test)]
 mod gradients;
+pub mod job;
+mod journal;
 pub mod lora;
 pub mod loss;
 pub mod metrics;

@@ -16,7 +16,7 @@ use crate::optimizer::Optimizer;
 /// Whether layers are computed again on the way back, instead of kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recompute {
-    /// When the insides of all layers do not fit.
+    /// Those that do not fit.
     #[default]
     Auto,
     On,
@@ -60,6 +60,7 @@ pub struct TrainPlan {
     pub items: Vec<Item>,
     pub rows: Rows,
     pub n_parameters: usize,
+    n_layers: usize,
 }
 
 impl TrainPlan {
@@ -71,29 +72,26 @@ impl TrainPlan {
         recompute: Recompute,
         budget: Option<usize>,
     ) -> Self {
-        let plan = |recompute| TrainPlan::with(c, model, size, recompute);
+        let plan = |kept_layers| TrainPlan::with(c, model, size, kept_layers);
         match recompute {
-            Recompute::On => plan(true),
-            Recompute::Off => plan(false),
+            Recompute::On => plan(0),
+            Recompute::Off => plan(c.n_layers),
             Recompute::Auto => {
-                let fast = plan(false);
-                let room = budget.or_else(|| available_bytes().map(|bytes| bytes - bytes / SHARE_LEFT));
                 // Mapped weights count here: what is dropped has to be read again for every step.
-                match room {
-                    Some(room) if fast.total_bytes() > room => plan(true),
-                    _ => fast,
-                }
+                let room = budget.or_else(|| available_bytes().map(|bytes| bytes - bytes / SHARE_LEFT));
+                let fits = |plan: &TrainPlan| room.is_none_or(|room| plan.total_bytes() <= room);
+                (1..=c.n_layers).rev().map(plan).find(fits).unwrap_or_else(|| plan(0))
             }
         }
     }
 
-    fn with(c: &ModelConfig, model: ModelBytes, size: &JobSize, recompute: bool) -> Self {
+    fn with(c: &ModelConfig, model: ModelBytes, size: &JobSize, kept_layers: usize) -> Self {
         let rows = Rows {
             rows: size.batch * size.max_seq,
             longest: size.max_seq,
             rank: size.rank,
             has_dropout: size.has_dropout,
-            recompute,
+            kept_layers,
         };
         let n = size.n_parameters;
         let (mapped, heap) = match size.full_format {
@@ -116,11 +114,19 @@ impl TrainPlan {
         let place = |name: &str| if name == "weights, mapped" { Place::Mapped } else { Place::Host };
         let items = items.into_iter().filter(|(_, bytes)| *bytes > 0);
         let items = items.map(|(name, bytes)| Item { name, bytes, place: place(name) }).collect();
-        TrainPlan { items, rows, n_parameters: n }
+        TrainPlan { items, rows, n_parameters: n, n_layers: c.n_layers }
     }
 
     pub fn total_bytes(&self) -> usize {
         self.items.iter().map(|i| i.bytes).sum()
+    }
+
+    /// `all layers kept`, `20 of 26 layers computed twice`.
+    pub fn describe_layers(&self) -> String {
+        match self.n_layers.saturating_sub(self.rows.kept_layers.max(1)) {
+            0 => "all layers kept".to_string(),
+            n => format!("{n} of {} layers computed twice", self.n_layers),
+        }
     }
 
     /// Refuses a plan that passes the budget, or without one, what the system has left.
@@ -139,7 +145,7 @@ impl TrainPlan {
         let mut largest: Vec<&Item> = self.items.iter().collect();
         largest.sort_by_key(|i| std::cmp::Reverse(i.bytes));
         let names: Vec<String> = largest.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
-        let recompute = if self.rows.recompute { "" } else { " --checkpoint-activations on," };
+        let recompute = if self.rows.kept_layers == 0 { "" } else { " --checkpoint-activations on," };
         Err(Error::limit(format!(
             "needs {} ({}, ..), and {whose} {}:{recompute} a lower --max-seq (now {}), --batch or --rank, a smaller --model, \
              or a larger --memory-budget",

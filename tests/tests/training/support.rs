@@ -90,8 +90,8 @@ pub const LORA: Settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weigh
 pub const FULL: Settings = Settings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
 
 fn sizes(setup: &Setup, rank: usize) -> Rows {
-    let (has_dropout, recompute) = (setup.has_dropout, setup.recompute);
-    Rows { rows: 40 * setup.batch, longest: 40, rank, has_dropout, recompute }
+    let kept_layers = if setup.recompute { 0 } else { usize::MAX };
+    Rows { rows: 40 * setup.batch, longest: 40, rank, has_dropout: setup.has_dropout, kept_layers }
 }
 
 /// An adapter on all seven matrices, alpha twice the rank; its values are zero.

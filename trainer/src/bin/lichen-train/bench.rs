@@ -105,7 +105,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
             "steps": args.steps,
             "threads": options.n_threads(),
             "device": device.describe(),
-            "recomputes_layers": plan.rows.recompute,
+            "kept_layers": plan.rows.kept_layers,
             "s_per_step": median,
             "s_per_step_min": seconds[0],
             "s_per_step_max": seconds[seconds.len() - 1],
@@ -118,7 +118,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
         }));
     }
     let peak = peak_rss_bytes().map_or("not known here".to_string(), mib);
-    let how = if plan.rows.recompute { "layers computed twice" } else { "layers kept" };
+    let how = plan.describe_layers();
     output::line(&format!(
         "{} {}, {}, {how}\nstep              {median:>9.3} s         {:.3} to {:.3}\ntokens/s          {tokens_per_s:>9.1}\n\
          peak memory       {peak:>13}     planned {}\nloss              {first:>9.4}           then {last:.4}",

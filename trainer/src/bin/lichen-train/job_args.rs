@@ -79,7 +79,7 @@ pub struct JobArgs {
     pub adam_beta2: f64,
     #[arg(long, value_name = "X", default_value = "1e-8", value_parser = number(1e-30f64, 1.0))]
     pub adam_eps: f64,
-    /// Compute layers again on the way back instead of keeping them: auto (when they do not fit), on or off
+    /// Compute layers again on the way back instead of keeping them: auto (those that do not fit), on or off
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = Recompute::parse)]
     pub checkpoint_activations: Recompute,
     /// Part of the rows that is never trained on and scores the result; 0 for none

@@ -75,7 +75,7 @@ pub fn run(args: &PlanArgs) -> Outcome<()> {
             "trainable_parameters": plan.n_parameters,
             "batch": job.batch,
             "max_seq": job.data_options.max_seq,
-            "recomputes_layers": plan.rows.recompute,
+            "kept_layers": plan.rows.kept_layers,
             "threads": job.engine.n_threads(),
             "items": items,
             "total_bytes": plan.total_bytes(),
@@ -84,7 +84,7 @@ pub fn run(args: &PlanArgs) -> Outcome<()> {
             "fits": plan.check(budget).is_ok(),
         }))?;
     } else {
-        let how = if plan.rows.recompute { "layers computed twice" } else { "layers kept" };
+        let how = plan.describe_layers();
         let (n, batch, max_seq) = (plan.n_parameters, job.batch, job.data_options.max_seq);
         output::line(&format!("{name}: {n} trained parameters, {batch} x {max_seq} tokens, {how}"))?;
         output::line(&plan.to_string())?;

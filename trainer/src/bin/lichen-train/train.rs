@@ -64,7 +64,7 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
     for note in counts.bad_notes.iter().chain(&counts.long_notes).chain(&counts.torn) {
         output::note(&format!("  {note}"));
     }
-    let how = if opened.plan.rows.recompute { "layers computed twice" } else { "layers kept" };
+    let how = opened.plan.describe_layers();
     output::note(&format!(
         "{}: {} trained parameters, {} planned, {how}",
         opened.name,
