@@ -144,7 +144,7 @@ pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample
         longest: samples.iter().map(n_rows).max().unwrap_or(0),
         rank: if matches!(mode, Mode::Lora(_)) { RANK } else { 0 },
         has_dropout: setup.dropout.is_some(),
-        recompute: setup.recompute,
+        kept_layers: if setup.recompute { 0 } else { usize::MAX },
     };
     Network::new(device.clone(), Arc::new(model), mode, SETTINGS, &rows, setup.max_samples).unwrap()
 }
