@@ -4,7 +4,7 @@
 use lichen_kernels::ops::activation::{self, Activation};
 use lichen_kernels::ops::attention::train::{self as attention, Sequence};
 use lichen_kernels::ops::dropout::{self, Key};
-use lichen_kernels::ops::matmul::{self, Input, Product};
+use lichen_kernels::ops::matmul::{self, Product};
 use lichen_kernels::ops::rope::{self, RopeTable};
 use lichen_kernels::ops::{embedding, lora, residual, rmsnorm};
 use lichen_kernels::{Buffer, Device, DeviceError, View, ViewMut};
@@ -121,7 +121,7 @@ impl Pass<'_> {
             Product { out: k.view_mut([t, c.kv_dim()]), weights: &w.k, bias: bias(1) },
             Product { out: s.v.view_mut([t, c.kv_dim()]), weights: &w.v, bias: bias(2) },
         ];
-        matmul::forward(device, products, Input::Rows(work.h.view(wide)), &mut work.matmul);
+        matmul::forward_training(device, products, work.h.view(wide), &mut work.matmul);
         for (target, y) in [q, k, &mut s.v].into_iter().enumerate() {
             self.adapt(i, target, y, &work.h, &mut s.low_rank, &mut work.dropped);
         }
@@ -135,7 +135,7 @@ impl Pass<'_> {
         }
         let out = if w.post_attn_norm.is_some() { &mut s.attn_out } else { &mut work.sub };
         let products = &mut [Product { out: out.view_mut(wide), weights: &w.o, bias: None }];
-        matmul::forward(device, products, Input::Rows(s.heads.view([t, c.q_dim()])), &mut work.matmul);
+        matmul::forward_training(device, products, s.heads.view([t, c.q_dim()]), &mut work.matmul);
         self.adapt(i, 3, out, &s.heads, &mut s.low_rank, &mut work.dropped);
         s.middle.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(x.view([t * c.dim]).host());
         self.add_normed(w.post_attn_norm.as_ref(), &mut s.middle, &s.attn_out, &mut work.sub);
@@ -187,13 +187,13 @@ impl Pass<'_> {
             Product { out: s.gate.view_mut(hidden), weights: &w.gate, bias: None },
             Product { out: s.up.view_mut(hidden), weights: &w.up, bias: None },
         ];
-        matmul::forward(device, products, Input::Rows(work.h.view(wide)), &mut work.matmul);
+        matmul::forward_training(device, products, work.h.view(wide), &mut work.matmul);
         self.adapt(i, 4, &mut s.gate, &work.h, &mut s.low_rank, &mut work.dropped);
         self.adapt(i, 5, &mut s.up, &work.h, &mut s.low_rank, &mut work.dropped);
         self.activate(s, work);
         let sub = if w.post_ffn_norm.is_some() { &mut s.ffn_out } else { &mut work.sub };
         let products = &mut [Product { out: sub.view_mut(wide), weights: &w.down, bias: None }];
-        matmul::forward(device, products, Input::Rows(work.act.view(hidden)), &mut work.matmul);
+        matmul::forward_training(device, products, work.act.view(hidden), &mut work.matmul);
         self.adapt(i, 6, sub, &work.act, &mut s.low_rank, &mut work.dropped);
         out.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(s.middle.view([t * c.dim]).host());
         self.add_normed(w.post_ffn_norm.as_ref(), out, &s.ffn_out, &mut work.sub);

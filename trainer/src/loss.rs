@@ -1,7 +1,7 @@
 //! The last norm, the head and the loss, for a chunk of labelled rows at a time: logits of the whole sequence never exist
 //! together, and rows without a label cost nothing.
 
-use lichen_kernels::ops::matmul::{self, Input, Product, Write};
+use lichen_kernels::ops::matmul::{self, Product, Write};
 use lichen_kernels::ops::{cross_entropy, rmsnorm};
 use lichen_kernels::Buffer;
 use lichen_runtime::model_source::Part;
@@ -54,7 +54,7 @@ fn logits_and_loss(
     rmsnorm::forward(device, w.h.view_mut(wide), w.x.view(wide), pass.model.output_norm.all(), c.rms_eps);
     let logits = w.logits.view_mut([n, c.vocab_size]);
     let products = &mut [Product { out: logits, weights: &pass.model.head, bias: None }];
-    matmul::forward(device, products, Input::Rows(w.h.view(wide)), scratch);
+    matmul::forward_training(device, products, w.h.view(wide), scratch);
     w.scale.clear();
     w.scale.extend(scale.into_iter().cycle().take(n));
     let scales = scale.map(|_| w.scale.as_slice());

@@ -2,6 +2,8 @@
 
 use half::f16;
 
+use crate::simd::half_to_float;
+
 pub const BLOCK: usize = 32;
 pub const BLOCK_BYTES: usize = 18;
 
@@ -11,7 +13,7 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) {
     assert_eq!(out.len() % BLOCK, 0);
     assert_eq!(bytes.len(), out.len() / BLOCK * BLOCK_BYTES);
     for (o, b) in out.chunks_exact_mut(BLOCK).zip(bytes.chunks_exact(BLOCK_BYTES)) {
-        let d = f16::from_le_bytes([b[0], b[1]]).to_f32();
+        let d = half_to_float(u16::from_le_bytes([b[0], b[1]]));
         for j in 0..16 {
             o[j] = d * ((b[2 + j] & 15) as i32 - 8) as f32;
             o[j + 16] = d * ((b[2 + j] >> 4) as i32 - 8) as f32;

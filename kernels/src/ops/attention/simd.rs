@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::kv_store::KvRows;
-use crate::simd::{fold_lanes, per_isa, Isa, LANES};
+use crate::simd::{fold_lanes, half_to_float, per_isa, Isa, LANES};
 
 /// `out[j] = q . key[j]`, sixteen lanes.
 pub fn scores(isa: Isa, q: &[f32], keys: KvRows<'_>, out: &mut [f32]) {
@@ -70,16 +70,6 @@ per_isa! {
 }
 per_isa! {
     fn accumulate_i8(p: &[f32], codes: &[i8], scales: &[f32], out: &mut [f32]) = accumulate_i8_body;
-}
-
-/// f16 to f32 by arithmetic alone, so that loops vectorise: the bits are moved into an f32 2^112 too small, and one exact
-/// product puts subnormals right too.
-#[inline(always)]
-fn half_to_float(h: u16) -> f32 {
-    let magnitude = ((h & 0x7fff) as u32) << 13;
-    let scaled = f32::from_bits(magnitude) * f32::from_bits(0x7780_0000);
-    let special = if h & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-    f32::from_bits(scaled.to_bits() | special | ((h & 0x8000) as u32) << 16)
 }
 
 /// `dot(q, row)` where the row is converted on the way.
@@ -279,7 +269,7 @@ mod neon {
 
 #[cfg(test)]
 mod tests {
-    use super::half_to_float;
+    use crate::simd::half_to_float;
 
     #[test]
     fn every_half_becomes_its_float() {

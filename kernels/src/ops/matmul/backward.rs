@@ -45,7 +45,7 @@ pub fn worker_bytes(rows: usize) -> usize {
 }
 
 /// Rounding to bf16 is worth its halved time where the weights were rounded before.
-fn precision(format: Format) -> Precision {
+pub(super) fn precision(format: Format) -> Precision {
     match format {
         Format::F32 | Format::F16 => Precision::Exact,
         _ => Precision::Bf16,

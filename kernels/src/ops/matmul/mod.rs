@@ -128,6 +128,30 @@ pub fn forward(device: &Device, products: &mut [Product<'_>], input: Input<'_>, 
     }
 }
 
+/// [`forward`] for training: where the CPU multiplies pairs of bf16, weights that were rounded before are multiplied so, as
+/// the backward pass does; twice as fast as 16-bit integers with a scale for each block. Elsewhere, and for F32 and F16
+/// weights, it is [`forward`].
+pub fn forward_training(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
+    let Device::Cpu(cpu) = device else { return forward(device, products, Input::Rows(x), scratch) };
+    for p in products {
+        let precision = backward::precision(p.weights.format());
+        if precision == combine::Precision::Exact || !combine::has_bf16(cpu) {
+            forward(device, std::slice::from_mut(p), Input::Rows(x), scratch);
+            continue;
+        }
+        let [n_rows, cols] = x.shape();
+        assert!(p.weights.cols() == cols && p.out.shape() == [n_rows, p.weights.rows()]);
+        let shape = combine::Shape { rows: n_rows, terms: cols, columns: p.weights.rows() };
+        let (a, b) = (combine::Coefficients::of(x.host(), cols), combine::Rows::MatrixTransposed(p.weights));
+        combine::combine(cpu, p.out.host_mut(), a, b, shape, precision, Write::Replace);
+        if let Some(bias) = p.bias {
+            for row in p.out.host_mut().chunks_exact_mut(p.weights.rows()) {
+                row.iter_mut().zip(bias.host()).for_each(|(y, b)| *y += b);
+            }
+        }
+    }
+}
+
 /// A gated feed-forward layer's first half: `out = act(x gate) * (x up)`.
 pub struct Gated<'a> {
     /// (T, N).

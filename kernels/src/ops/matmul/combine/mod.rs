@@ -53,6 +53,8 @@ impl<'a> Coefficients<'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum Rows<'a> {
     Matrix(&'a Matrix),
+    /// The transpose of this, whose blocks lie along j.
+    MatrixTransposed(&'a Matrix),
     /// (J, K), row-major.
     Floats(&'a [f32]),
     /// The transpose of this, (K, J).
@@ -73,6 +75,11 @@ pub enum Write {
     Replace,
     /// The result is added to it.
     Add,
+}
+
+/// True when this machine multiplies pairs of bf16 as fast as integers.
+pub(crate) fn has_bf16(cpu: &Cpu) -> bool {
+    simd::has_bf16(cpu.isa)
 }
 
 /// Sizes of one combination: `out` (rows, columns), `terms` rows of `b`.
@@ -101,6 +108,7 @@ pub(crate) fn combine(
     assert!(terms == 0 || a.data.len() > (rows - 1) * a.row_stride + (terms - 1) * a.column_stride);
     match b {
         Rows::Matrix(m) => assert!(m.rows() == terms && m.cols() == columns),
+        Rows::MatrixTransposed(m) => assert!(m.cols() == terms && m.rows() == columns),
         Rows::Floats(b) | Rows::Transposed(b) => assert_eq!(b.len(), terms * columns),
     }
     let n_strips = columns.div_ceil(STRIP);
@@ -130,7 +138,7 @@ struct Job<'a> {
 /// What a thread works in: grown to the largest number of rows once.
 #[derive(Default)]
 struct Work {
-    /// (BLOCK, STRIP) of `b`.
+    /// (BLOCK, STRIP) of `b`, or of a transposed matrix (STRIP, BLOCK).
     panel: Vec<f32>,
     /// The same in bf16, pairs of rows interleaved: (BLOCK / 2, STRIP, 2).
     pairs: Vec<u16>,
@@ -203,7 +211,14 @@ impl Job<'_> {
     fn pack(&self, js: Range<usize>, strip: usize, panel: &mut [f32]) {
         let (isa, ks) = (self.cpu.isa, self.columns(strip));
         match self.b {
-            Rows::Matrix(m) => decode::rows(isa, m, &js, &ks, panel),
+            Rows::Matrix(m) => decode::rows(isa, m, &js, &ks, STRIP, panel),
+            Rows::MatrixTransposed(m) => {
+                let mut row = [0.0f32; BLOCK];
+                for (column, k) in ks.enumerate() {
+                    decode::rows(isa, m, &(k..k + 1), &js, js.len(), &mut row[..js.len()]);
+                    put_column(panel, column, &row[..js.len()]);
+                }
+            }
             Rows::Floats(b) => {
                 for (j, row) in js.zip(panel.chunks_exact_mut(STRIP)) {
                     let at = j * self.shape.columns;
@@ -214,10 +229,7 @@ impl Job<'_> {
             Rows::Transposed(b) => {
                 panel[..js.len() * STRIP].fill(0.0);
                 for (column, k) in ks.enumerate() {
-                    let source = &b[k * self.shape.terms + js.start..k * self.shape.terms + js.end];
-                    for (row, v) in panel.chunks_exact_mut(STRIP).zip(source) {
-                        row[column] = *v;
-                    }
+                    put_column(panel, column, &b[k * self.shape.terms..][js.clone()]);
                 }
             }
         }
@@ -226,15 +238,22 @@ impl Job<'_> {
     /// The same as pairs of bf16, into `work.pairs`.
     fn pack_pairs(&self, js: &Range<usize>, strip: usize, work: &mut Work) {
         let ks = self.columns(strip);
-        if let Rows::Matrix(m) = self.b {
-            if m.format() == Format::Q8_0 && ks.len() == STRIP {
+        match self.b {
+            Rows::Matrix(m) if m.format() == Format::Q8_0 && ks.len() == STRIP => {
                 let row_bytes = Format::Q8_0.row_bytes(m.cols()).expect("whole blocks");
                 let at = js.start * row_bytes + ks.start / q8_0::BLOCK * q8_0::BLOCK_BYTES;
-                return simd::pack_q8_0_pairs(&m.bytes()[at..], row_bytes, js.len(), &mut work.pairs);
+                simd::pack_q8_0_pairs(&m.bytes()[at..], row_bytes, js.len(), &mut work.pairs);
+            }
+            Rows::MatrixTransposed(m) => {
+                decode::rows(self.cpu.isa, m, &ks, js, BLOCK, &mut work.panel);
+                // Columns past the last hold what an earlier strip left: they are computed and dropped.
+                simd::transpose_pairs(js.len(), &work.panel, &mut work.pairs);
+            }
+            _ => {
+                self.pack(js.clone(), strip, &mut work.panel);
+                simd::pair_rows(js.len(), &mut work.panel, &mut work.pairs);
             }
         }
-        self.pack(js.clone(), strip, &mut work.panel);
-        simd::pair_rows(js.len(), &mut work.panel, &mut work.pairs);
     }
 
     /// Coefficients from the first of `rows` and from term `first` on.
@@ -285,10 +304,9 @@ impl Job<'_> {
         let ks = self.columns(strip);
         for (i, sums) in rows.zip(sums.chunks_exact(STRIP)) {
             let out = self.part(i, &ks);
-            match (replace, <&mut [f32; STRIP]>::try_from(&mut *out)) {
-                (true, _) => out.copy_from_slice(&sums[..ks.len()]),
-                (false, Ok(whole)) => whole.iter_mut().zip(sums).for_each(|(y, v)| *y += v),
-                (false, Err(_)) => out.iter_mut().zip(sums).for_each(|(y, v)| *y += v),
+            match replace {
+                true => out.copy_from_slice(&sums[..ks.len()]),
+                false => add_row(self.cpu.isa, out, &sums[..ks.len()]),
             }
         }
     }
@@ -333,8 +351,26 @@ fn from_bf16(h: u16) -> f32 {
 }
 
 per_isa! {
+    fn add_row(out: &mut [f32], x: &[f32]) = add_row_body;
+}
+per_isa! {
     /// Rounds the rows of a panel to bf16 and swaps the rows of each pair; a missing last row is zero.
     fn round_and_swap_rows(n_terms: usize, panel: &mut [f32]) = round_and_swap_body;
+}
+
+/// Column `column` of a panel.
+fn put_column(panel: &mut [f32], column: usize, values: &[f32]) {
+    for (row, v) in panel.chunks_exact_mut(STRIP).zip(values) {
+        row[column] = *v;
+    }
+}
+
+#[inline(always)]
+fn add_row_body(out: &mut [f32], x: &[f32]) {
+    match (<&mut [f32; STRIP]>::try_from(&mut *out), <&[f32; STRIP]>::try_from(x)) {
+        (Ok(out), Ok(x)) => out.iter_mut().zip(x).for_each(|(y, v)| *y += v),
+        _ => out.iter_mut().zip(x).for_each(|(y, v)| *y += v),
+    }
 }
 
 #[inline(always)]

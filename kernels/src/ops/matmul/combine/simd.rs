@@ -96,6 +96,20 @@ pub(super) fn pack_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pa
     unreachable!("no instruction for pairs of bf16 here");
 }
 
+/// Columns of a strip, `rows` (STRIP, BLOCK) of which `n_terms` are filled, as pairs of bf16 (pairs, STRIP, 2). What is
+/// missing of the last pair is zero.
+pub(super) fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
+    assert!(rows.len() >= STRIP * BLOCK && n_terms <= BLOCK && pairs.len() >= BLOCK * STRIP);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY:
+    // - Only called where `has_bf16` found the instruction; sizes asserted above.
+    unsafe {
+        bf16::transpose_pairs(n_terms, rows, pairs)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no instruction for pairs of bf16 here");
+}
+
 /// The same for `n_pairs` pairs of bf16: `halves` (n, BLOCK), `pairs` (n_pairs, STRIP, 2).
 pub(super) fn tile_bf16(n: usize, n_pairs: usize, halves: &[u16], pairs: &[u16], sums: &mut [f32]) {
     assert!((1..=ROWS).contains(&n) && (1..=BLOCK / 2).contains(&n_pairs));
@@ -208,6 +222,7 @@ mod neon {
 mod bf16 {
     use super::{BLOCK, STRIP};
     use crate::formats::q8_0;
+    use crate::ops::matmul::simd::transpose;
     use std::arch::x86_64::*;
 
     const WIDTH: usize = 16;
@@ -271,6 +286,30 @@ mod bf16 {
             for i in (0..STRIP).step_by(WIDTH) {
                 let (a, b) = (_mm512_loadu_ps(first.add(i)), _mm512_loadu_ps(first.add(STRIP + i)));
                 store_pair(a, b, pairs.as_mut_ptr().add(2 * (p * STRIP + i)));
+            }
+        }
+    }
+
+    /// Sixteen columns by sixteen pairs at a time: a row's 32 numbers become 16 lanes of a pair each, and the square of
+    /// lanes is transposed.
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl,avx512bw")]
+    pub unsafe fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
+        for first in (0..n_terms).step_by(2 * WIDTH) {
+            let left = n_terms - first;
+            let mask = |n: usize| if n >= WIDTH { u16::MAX } else { (1u16 << n) - 1 };
+            let (low, high) = (mask(left), mask(left.saturating_sub(WIDTH)));
+            for column in (0..STRIP).step_by(WIDTH) {
+                let mut v = [_mm512_setzero_si512(); WIDTH];
+                for (r, v) in v.iter_mut().enumerate() {
+                    let at = rows.as_ptr().add((column + r) * BLOCK + first);
+                    let (a, b) = (_mm512_maskz_loadu_ps(low, at), _mm512_maskz_loadu_ps(high, at.add(WIDTH)));
+                    *v = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a));
+                }
+                transpose(&mut v);
+                for (p, v) in v.iter().enumerate().take(left.div_ceil(2)) {
+                    let at = (first / 2 + p) * 2 * STRIP + 2 * column;
+                    _mm512_storeu_si512(pairs.as_mut_ptr().add(at) as *mut __m512i, *v);
+                }
             }
         }
     }

@@ -66,6 +66,41 @@ fn the_gradient_of_the_input_equals_f64_for_every_format_on_every_isa() {
     }
 }
 
+#[test]
+fn the_forward_product_of_training_equals_f64_for_every_format_on_every_isa() {
+    for format in FORMATS {
+        for (t, n, blocks) in SIZES {
+            let k = if format.is_float() { blocks * 64 - 5 } else { blocks * format.block_len() };
+            let w = matrix(format, n, k, 7);
+            let (x, bias) = (random(t * k, 2.0, 8), random(n, 1.0, 9));
+            let mut dense = vec![0.0; n * k];
+            w.decode_rows(0..n, &mut dense);
+            for isa in crate::Isa::ALL {
+                let Some(device) = Device::cpu_with_isa(3, isa) else { continue };
+                let Device::Cpu(cpu) = &device else { unreachable!("instruction sets are the CPU's") };
+                let is_rounded = has_bf16(cpu) && !matches!(format, Format::F32 | Format::F16);
+                let is_integer = crate::ops::matmul::quantize::has_integer_blocks(format);
+                let round = |v: f32| if is_rounded { rounded(v) } else { v };
+                let mut got = vec![f32::NAN; t * n];
+                let mut scratch = crate::ops::matmul::Scratch::new(&device, t, k, n).unwrap();
+                let (out, bias) = (ViewMut::new(&mut got, [t, n]), Some(View::new(&bias, [n])));
+                let p = crate::ops::matmul::Product { out, weights: &w, bias };
+                crate::ops::matmul::forward_training(&device, &mut [p], View::new(&x, [t, k]), &mut scratch);
+                let transposed: Vec<f32> = (0..k * n).map(|i| round(dense[i % n * k + i / n])).collect();
+                let shape = Shape { rows: t, terms: k, columns: n };
+                let mut want = product(|i, j| round(x[i * k + j]), &transposed, shape);
+                for (i, cell) in want.iter_mut().enumerate() {
+                    let b = f64::from(bias.unwrap().host()[i % n]);
+                    // Integer codes of x are off by half a step of its block's largest value.
+                    *cell =
+                        (cell.0 + b, cell.1 + b.abs() + if !is_rounded && is_integer { 3.0 * k as f64 } else { 0.0 });
+                }
+                check(&format!("{format} {t} {n} {k} {}", isa.name()), &got, &want, 1e-5);
+            }
+        }
+    }
+}
+
 /// What a quantised base gives is what its decoded copy gives, but for the rounding of both factors to bf16.
 #[test]
 fn a_quantised_base_gives_the_gradient_of_its_decoded_copy() {

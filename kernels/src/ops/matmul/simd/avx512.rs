@@ -208,7 +208,7 @@ unsafe fn fold(row: impl Fn(usize) -> __m512i) -> __m512i {
 /// Transposes sixteen rows of sixteen 32-bit lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose(v: &mut [__m512i; GROUP]) {
+pub(in crate::ops::matmul) unsafe fn transpose(v: &mut [__m512i; GROUP]) {
     let mut t = [_mm512_setzero_si512(); GROUP];
     for i in (0..GROUP).step_by(2) {
         t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);

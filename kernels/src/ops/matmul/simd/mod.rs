@@ -11,6 +11,9 @@ mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::transpose;
+
 use std::cell::RefCell;
 use std::ops::Range;
 
