@@ -8,13 +8,15 @@
 //!   does the rounding, but a sum that small may differ in bits.
 
 mod decode;
+mod pairs;
 mod simd;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::device::Cpu;
-use crate::formats::{q8_0, Format};
+#[cfg(test)]
+use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::simd::per_isa;
@@ -111,18 +113,11 @@ pub(crate) fn combine(
         Rows::MatrixTransposed(m) => assert!(m.cols() == terms && m.rows() == columns),
         Rows::Floats(b) | Rows::Transposed(b) => assert_eq!(b.len(), terms * columns),
     }
-    let n_strips = columns.div_ceil(STRIP);
-    let n_tasks = cpu.pool.n_threads() * TASKS_PER_THREAD;
-    let strips_per_task = n_strips.div_ceil(n_tasks).max(1);
-    let n_groups = n_strips.div_ceil(strips_per_task);
-    // A gradient of low rank has one strip: then its rows are shared out.
-    let rows_per_task = rows.div_ceil((n_tasks / n_groups).max(1)).next_multiple_of(ROWS_PER_TASK);
     let job = Job { cpu, a, b, shape, precision, write, out: Disjoint::new(out) };
-    let worth_it = rows * terms * columns.next_multiple_of(STRIP) >= WORTH_SHARING;
-    cpu.pool.run_if(worth_it, n_groups * rows.div_ceil(rows_per_task), &|task| {
-        let (first, row) = (task % n_groups * strips_per_task, task / n_groups * rows_per_task);
-        job.block(row..(row + rows_per_task).min(rows), first..(first + strips_per_task).min(n_strips));
-    });
+    match precision == Precision::Bf16 && simd::has_bf16(cpu.isa) && terms > 0 {
+        true => job.in_pairs(),
+        false => job.share(&|rows, strips| job.block(rows, strips)),
+    }
 }
 
 struct Job<'a> {
@@ -140,7 +135,7 @@ struct Job<'a> {
 struct Work {
     /// (BLOCK, STRIP) of `b`, or of a transposed matrix (STRIP, BLOCK).
     panel: Vec<f32>,
-    /// The same in bf16, pairs of rows interleaved: (BLOCK / 2, STRIP, 2).
+    /// The same in bf16, pairs of rows interleaved: (BLOCK / 2, STRIP, 2), where there is an instruction for it.
     pairs: Vec<u16>,
     /// Coefficients of a block in bf16: (I, BLOCK).
     halves: Vec<u16>,
@@ -154,10 +149,26 @@ thread_local! {
 
 /// Bytes each thread keeps for combinations of `rows` rows.
 pub(crate) fn worker_bytes(rows: usize) -> usize {
-    BLOCK * STRIP * 6 + rows * BLOCK * 6
+    BLOCK * STRIP * 6 + rows * BLOCK * 6 + rows * pairs::SPAN * 2
 }
 
 impl Job<'_> {
+    /// Shares rows and strips of `out` out to all threads.
+    fn share(&self, part: &(dyn Fn(Range<usize>, Range<usize>) + Sync)) {
+        let Shape { rows, terms, columns } = self.shape;
+        let n_strips = columns.div_ceil(STRIP);
+        let n_tasks = self.cpu.pool.n_threads() * TASKS_PER_THREAD;
+        let strips_per_task = n_strips.div_ceil(n_tasks).max(1);
+        let n_groups = n_strips.div_ceil(strips_per_task);
+        // A gradient of low rank has one strip: then its rows are shared out.
+        let rows_per_task = rows.div_ceil((n_tasks / n_groups).max(1)).next_multiple_of(ROWS_PER_TASK);
+        let worth_it = rows * terms * columns.next_multiple_of(STRIP) >= WORTH_SHARING;
+        self.cpu.pool.run_if(worth_it, n_groups * rows.div_ceil(rows_per_task), &|task| {
+            let (first, row) = (task % n_groups * strips_per_task, task / n_groups * rows_per_task);
+            part(row..(row + rows_per_task).min(rows), first..(first + strips_per_task).min(n_strips));
+        });
+    }
+
     /// All blocks of j for these rows and strips of columns.
     fn block(&self, rows: Range<usize>, strips: Range<usize>) {
         let isa = self.cpu.isa;
@@ -171,14 +182,6 @@ impl Job<'_> {
                         for strip in strips.clone() {
                             self.pack(js.clone(), strip, &mut work.panel);
                             self.tiles(&rows, self.rows_of(&rows, js.start), js.len(), &work.panel, strip, replace);
-                        }
-                    }
-                    Precision::Bf16 if simd::has_bf16(isa) => {
-                        self.round_coefficients(&rows, &js, &mut work.halves);
-                        work.pairs.resize(BLOCK * STRIP, 0);
-                        for strip in strips.clone() {
-                            self.pack_pairs(&js, strip, work);
-                            self.tiles_bf16(&rows, &work.halves, js.len(), &work.pairs, strip, replace);
                         }
                     }
                     Precision::Bf16 => {
@@ -235,27 +238,6 @@ impl Job<'_> {
         }
     }
 
-    /// The same as pairs of bf16, into `work.pairs`.
-    fn pack_pairs(&self, js: &Range<usize>, strip: usize, work: &mut Work) {
-        let ks = self.columns(strip);
-        match self.b {
-            Rows::Matrix(m) if m.format() == Format::Q8_0 && ks.len() == STRIP => {
-                let row_bytes = Format::Q8_0.row_bytes(m.cols()).expect("whole blocks");
-                let at = js.start * row_bytes + ks.start / q8_0::BLOCK * q8_0::BLOCK_BYTES;
-                simd::pack_q8_0_pairs(&m.bytes()[at..], row_bytes, js.len(), &mut work.pairs);
-            }
-            Rows::MatrixTransposed(m) => {
-                decode::rows(self.cpu.isa, m, &ks, js, BLOCK, &mut work.panel);
-                // Columns past the last hold what an earlier strip left: they are computed and dropped.
-                simd::transpose_pairs(js.len(), &work.panel, &mut work.pairs);
-            }
-            _ => {
-                self.pack(js.clone(), strip, &mut work.panel);
-                simd::pair_rows(js.len(), &mut work.panel, &mut work.pairs);
-            }
-        }
-    }
-
     /// Coefficients from the first of `rows` and from term `first` on.
     fn rows_of(&self, rows: &Range<usize>, first: usize) -> Coefficients<'_> {
         let at = rows.start * self.a.row_stride + first * self.a.column_stride;
@@ -277,24 +259,6 @@ impl Job<'_> {
             let n = simd::ROWS.min(rows.len() - first);
             let tile = Coefficients { data: &a.data[first * a.row_stride..], ..a };
             simd::tile(self.cpu.isa, n, n_terms, tile, panel, &mut sums);
-            self.add(rows.start + first..rows.start + first + n, strip, &sums, replace);
-        }
-    }
-
-    /// The same for pairs of bf16.
-    fn tiles_bf16(
-        &self,
-        rows: &Range<usize>,
-        halves: &[u16],
-        n_terms: usize,
-        pairs: &[u16],
-        strip: usize,
-        replace: bool,
-    ) {
-        let mut sums = [0.0f32; simd::ROWS * STRIP];
-        for first in (0..rows.len()).step_by(simd::ROWS) {
-            let n = simd::ROWS.min(rows.len() - first);
-            simd::tile_bf16(n, n_terms.div_ceil(2), &halves[first * BLOCK..(first + n) * BLOCK], pairs, &mut sums);
             self.add(rows.start + first..rows.start + first + n, strip, &sums, replace);
         }
     }
@@ -325,7 +289,7 @@ impl Job<'_> {
             let at = i * self.a.row_stride + js.start * self.a.column_stride;
             let (now, rest) = halves.split_at_mut(js.len());
             if self.a.column_stride == 1 {
-                simd::round_row(self.cpu.isa, now, &self.a.data[at..at + js.len()]);
+                now.iter_mut().zip(&self.a.data[at..]).for_each(|(h, v)| *h = to_bf16(*v));
             } else {
                 let values = self.a.data[at..].iter().step_by(self.a.column_stride);
                 now.iter_mut().zip(values).for_each(|(h, v)| *h = to_bf16(*v));

@@ -110,21 +110,36 @@ pub(super) fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
     unreachable!("no instruction for pairs of bf16 here");
 }
 
-/// The same for `n_pairs` pairs of bf16: `halves` (n, BLOCK), `pairs` (n_pairs, STRIP, 2).
-pub(super) fn tile_bf16(n: usize, n_pairs: usize, halves: &[u16], pairs: &[u16], sums: &mut [f32]) {
+/// The same straight from Q8_0: `bytes` begins at the first block of the block of terms in the strip's first column.
+pub(super) fn transpose_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pairs: &mut [u16]) {
+    assert!(n_terms.is_multiple_of(q8_0::BLOCK) && n_terms <= BLOCK && pairs.len() >= BLOCK * STRIP);
+    assert!(bytes.len() >= (STRIP - 1) * row_bytes + n_terms / q8_0::BLOCK * q8_0::BLOCK_BYTES);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY:
+    // - Only called where `has_bf16` found the instruction; sizes asserted above.
+    unsafe {
+        bf16::transpose_q8_0_pairs(bytes, row_bytes, n_terms, pairs)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no instruction for pairs of bf16 here");
+}
+
+/// The same tile for `n_pairs` pairs of bf16: `halves` (n, `width`) of which the first are used, `pairs` (n_pairs, STRIP, 2).
+pub(super) fn tile_bf16(n: usize, n_pairs: usize, halves: &[u16], width: usize, pairs: &[u16], sums: &mut [f32]) {
     assert!((1..=ROWS).contains(&n) && (1..=BLOCK / 2).contains(&n_pairs));
-    assert!(halves.len() == n * BLOCK && pairs.len() >= n_pairs * 2 * STRIP && sums.len() >= n * STRIP);
+    assert!(halves.len() >= (n - 1) * width + 2 * n_pairs && width.is_multiple_of(2));
+    assert!(pairs.len() >= n_pairs * 2 * STRIP && sums.len() >= n * STRIP);
     #[cfg(target_arch = "x86_64")]
     // SAFETY:
     // - Only called where `has_bf16` found the instruction; sizes asserted above.
     unsafe {
         match n {
-            1 => bf16::tile::<1>(n_pairs, halves, pairs, sums),
-            2 => bf16::tile::<2>(n_pairs, halves, pairs, sums),
-            3 => bf16::tile::<3>(n_pairs, halves, pairs, sums),
-            4 => bf16::tile::<4>(n_pairs, halves, pairs, sums),
-            5 => bf16::tile::<5>(n_pairs, halves, pairs, sums),
-            _ => bf16::tile::<ROWS>(n_pairs, halves, pairs, sums),
+            1 => bf16::tile::<1>(n_pairs, halves, width, pairs, sums),
+            2 => bf16::tile::<2>(n_pairs, halves, width, pairs, sums),
+            3 => bf16::tile::<3>(n_pairs, halves, width, pairs, sums),
+            4 => bf16::tile::<4>(n_pairs, halves, width, pairs, sums),
+            5 => bf16::tile::<5>(n_pairs, halves, width, pairs, sums),
+            _ => bf16::tile::<ROWS>(n_pairs, halves, width, pairs, sums),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -230,8 +245,8 @@ mod bf16 {
 
     /// Thirty-two products an instruction: of each pair the second is added first.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn tile<const N: usize>(n_pairs: usize, halves: &[u16], pairs: &[u16], sums: &mut [f32]) {
-        let factors: [*const i32; N] = std::array::from_fn(|i| halves.as_ptr().add(i * BLOCK) as *const i32);
+    pub unsafe fn tile<const N: usize>(n_pairs: usize, halves: &[u16], width: usize, pairs: &[u16], sums: &mut [f32]) {
+        let factors: [*const i32; N] = std::array::from_fn(|i| halves.as_ptr().add(i * width) as *const i32);
         let mut acc = [[_mm512_setzero_ps(); REGS]; N];
         let mut b = pairs.as_ptr() as *const __m512i;
         for p in 0..n_pairs {
@@ -307,6 +322,27 @@ mod bf16 {
                 }
                 transpose(&mut v);
                 for (p, v) in v.iter().enumerate().take(left.div_ceil(2)) {
+                    let at = (first / 2 + p) * 2 * STRIP + 2 * column;
+                    _mm512_storeu_si512(pairs.as_mut_ptr().add(at) as *mut __m512i, *v);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl,avx512bw,f16c")]
+    pub unsafe fn transpose_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pairs: &mut [u16]) {
+        for first in (0..n_terms).step_by(2 * WIDTH) {
+            let block = first / q8_0::BLOCK * q8_0::BLOCK_BYTES;
+            for column in (0..STRIP).step_by(WIDTH) {
+                let mut v = [_mm512_setzero_si512(); WIDTH];
+                for (r, v) in v.iter_mut().enumerate() {
+                    let at = bytes.as_ptr().add((column + r) * row_bytes + block);
+                    let scale = scale(at);
+                    let (a, b) = (codes(at.add(2), scale), codes(at.add(2 + WIDTH), scale));
+                    *v = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a));
+                }
+                transpose(&mut v);
+                for (p, v) in v.iter().enumerate() {
                     let at = (first / 2 + p) * 2 * STRIP + 2 * column;
                     _mm512_storeu_si512(pairs.as_mut_ptr().add(at) as *mut __m512i, *v);
                 }

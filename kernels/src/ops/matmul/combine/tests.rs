@@ -11,8 +11,8 @@ use crate::view::{View, ViewMut};
 const FORMATS: [Format; 6] = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0, Format::NF4];
 
 /// (T, N, K in blocks of 64).
-const SIZES: [(usize, usize, usize); 8] =
-    [(1, 1, 1), (1, 129, 2), (2, 7, 1), (5, 128, 1), (6, 127, 3), (7, 300, 2), (25, 33, 5), (13, 2, 1)];
+const SIZES: [(usize, usize, usize); 9] =
+    [(1, 1, 1), (1, 129, 2), (2, 7, 1), (5, 128, 1), (6, 127, 3), (7, 300, 2), (25, 33, 5), (13, 2, 1), (2, 8193, 1)];
 
 /// `out[i, k]` and the sum of the magnitudes of its terms.
 fn product(a: impl Fn(usize, usize) -> f32, b: &[f32], shape: Shape) -> Vec<(f64, f64)> {

@@ -1,0 +1,106 @@
+//! Combinations by the instruction that multiplies pairs of bf16.
+//!
+//! Coefficients are rounded once for all strips, a span of j at a time; within a strip, `out` stays in the second-level cache
+//! through all blocks of the span.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::{decode, simd, Job, Rows, Work, Write, BLOCK, STRIP, WORK};
+use crate::formats::{q8_0, Format};
+
+/// Terms whose coefficients are rounded together: 4 MiB for 256 rows.
+pub(super) const SPAN: usize = 8192;
+
+thread_local! {
+    /// Coefficients of a span as bf16, of the thread that asked for the product: (I, SPAN or less). Grown once.
+    static HALVES: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Rounded coefficients of terms `terms`, `width` of them a row; what is past the last term is zero.
+struct Rounded<'a> {
+    halves: &'a [u16],
+    width: usize,
+    terms: Range<usize>,
+}
+
+impl Job<'_> {
+    pub(super) fn in_pairs(&self) {
+        assert_eq!(self.a.column_stride, 1, "coefficients of a product lie in rows");
+        HALVES.with_borrow_mut(|halves| {
+            for first in (0..self.shape.terms).step_by(SPAN) {
+                let terms = first..(first + SPAN).min(self.shape.terms);
+                let width = terms.len().next_multiple_of(BLOCK);
+                let needed = self.shape.rows * width;
+                if halves.len() < needed {
+                    halves.resize(needed, 0);
+                }
+                self.round(&terms, width, &mut halves[..needed]);
+                let rounded = Rounded { halves: &halves[..needed], width, terms };
+                self.share(&|rows, strips| {
+                    WORK.with_borrow_mut(|work| strips.for_each(|strip| self.strip(&rounded, &rows, strip, work)));
+                });
+            }
+        });
+    }
+
+    fn round(&self, terms: &Range<usize>, width: usize, halves: &mut [u16]) {
+        let isa = self.cpu.isa;
+        let row = |i: usize, halves: &mut [u16]| {
+            let at = i * self.a.row_stride;
+            let (now, rest) = halves.split_at_mut(terms.len());
+            simd::round_row(isa, now, &self.a.data[at + terms.start..at + terms.end]);
+            rest.fill(0);
+        };
+        match halves.len() >= 1 << 16 {
+            true => self.cpu.pool.for_chunks(halves, width, &row),
+            false => halves.chunks_exact_mut(width).enumerate().for_each(|(i, halves)| row(i, halves)),
+        }
+    }
+
+    /// All blocks of a span for one strip.
+    fn strip(&self, a: &Rounded<'_>, rows: &Range<usize>, strip: usize, work: &mut Work) {
+        work.panel.resize(BLOCK * STRIP, 0.0);
+        work.pairs.resize(BLOCK * STRIP, 0);
+        for first in (0..a.terms.len()).step_by(BLOCK) {
+            let n_terms = BLOCK.min(a.terms.len() - first);
+            let js = a.terms.start + first..a.terms.start + first + n_terms;
+            let replace = js.start == 0 && self.write == Write::Replace;
+            self.pack_pairs(&js, strip, work);
+            let mut sums = [0.0f32; simd::ROWS * STRIP];
+            for row in rows.clone().step_by(simd::ROWS) {
+                let n = simd::ROWS.min(rows.end - row);
+                let halves = &a.halves[row * a.width + first..];
+                simd::tile_bf16(n, n_terms.div_ceil(2), halves, a.width, &work.pairs, &mut sums);
+                self.add(row..row + n, strip, &sums, replace);
+            }
+        }
+    }
+
+    /// Rows `js` of `b` and the columns of a strip as pairs, into `work.pairs`.
+    fn pack_pairs(&self, js: &Range<usize>, strip: usize, work: &mut Work) {
+        let ks = self.columns(strip);
+        let is_whole = ks.len() == STRIP;
+        match self.b {
+            Rows::Matrix(m) if m.format() == Format::Q8_0 && is_whole => {
+                let row_bytes = Format::Q8_0.row_bytes(m.cols()).expect("whole blocks");
+                let at = js.start * row_bytes + ks.start / q8_0::BLOCK * q8_0::BLOCK_BYTES;
+                simd::pack_q8_0_pairs(&m.bytes()[at..], row_bytes, js.len(), &mut work.pairs);
+            }
+            Rows::MatrixTransposed(m) if m.format() == Format::Q8_0 && is_whole => {
+                let row_bytes = Format::Q8_0.row_bytes(m.cols()).expect("whole blocks");
+                let at = ks.start * row_bytes + js.start / q8_0::BLOCK * q8_0::BLOCK_BYTES;
+                simd::transpose_q8_0_pairs(&m.bytes()[at..], row_bytes, js.len(), &mut work.pairs);
+            }
+            Rows::MatrixTransposed(m) => {
+                decode::rows(self.cpu.isa, m, &ks, js, BLOCK, &mut work.panel);
+                // Columns past the last hold what an earlier strip left: they are computed and dropped.
+                simd::transpose_pairs(js.len(), &work.panel, &mut work.pairs);
+            }
+            _ => {
+                self.pack(js.clone(), strip, &mut work.panel);
+                simd::pair_rows(js.len(), &mut work.panel, &mut work.pairs);
+            }
+        }
+    }
+}
