@@ -125,8 +125,6 @@ pub struct Work {
     pub dk: Buffer<f32>,
     pub dv: Buffer<f32>,
     pub dheads: Buffer<f32>,
-    /// (T, H).
-    pub row_dots: Buffer<f32>,
     /// (T, rank).
     pub low_rank: Buffer<f32>,
     /// (T, widest) twice: an adapter's input with some of it dropped, and what comes back through that.
@@ -165,11 +163,11 @@ fn widest(c: &ModelConfig) -> usize {
     c.dim.max(c.hidden_dim).max(c.q_dim())
 }
 
-fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
+fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 12] {
     let t = r.rows;
     let dropped = if r.has_dropout { t * widest(c) } else { 0 };
     let (wide, hidden, q, kv) = (t * c.dim, t * c.hidden_dim, t * c.q_dim(), t * c.kv_dim());
-    [wide, wide, wide, hidden, hidden, q, kv, kv, q, t * c.n_heads, t * r.rank, dropped, dropped]
+    [wide, wide, wide, hidden, hidden, q, kv, kv, q, t * r.rank, dropped, dropped]
 }
 
 impl Activations {
@@ -189,7 +187,6 @@ impl Activations {
             dk: next()?,
             dv: next()?,
             dheads: next()?,
-            row_dots: next()?,
             low_rank: next()?,
             dropped: next()?,
             ddropped: next()?,
@@ -219,15 +216,14 @@ impl Activations {
         let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
         let work: usize = work_sizes(c, r).iter().sum();
         let quantised = matmul::Scratch::size_bytes(r.rows.max(LOSS_ROWS), widest(c));
-        let threads = matmul::worker_scratch_bytes(widest(c))
-            + matmul::backward::worker_bytes(r.rows.max(LOSS_ROWS))
-            + attention::worker_bytes(r.longest);
+        let threads = matmul::worker_scratch_bytes(widest(c)) + matmul::backward::worker_bytes(r.rows.max(LOSS_ROWS));
         vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim),
             ("insides of layers", 4 * n_saved * saved),
             ("gradients of activations", 4 * work),
             ("logits of a chunk", 4 * LOSS_ROWS * (c.vocab_size + 3 * c.dim)),
             ("quantised activations", quantised),
+            ("attention scores", attention::scratch_bytes(r.longest)),
             ("threads", n_threads * threads),
         ]
     }

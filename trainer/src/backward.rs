@@ -141,7 +141,6 @@ impl Backward<'_> {
                 out: s.heads.part(q_at, q_shape),
                 dout: work.dheads.part(q_at, q_shape),
                 stats: s.stats.part(rows.start * c.n_heads * 2, [n, c.n_heads, 2]),
-                row_dots: work.row_dots.part_mut(rows.start * c.n_heads, [n, c.n_heads]),
             };
             let gradients = Gradients {
                 dq: work.dq.part_mut(q_at, q_shape),

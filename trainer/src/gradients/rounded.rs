@@ -21,8 +21,10 @@ use crate::mutation::Term;
 /// times the usual one, but so is the largest entry. Sums for keys cancel (over what a query sees they are zero), which costs
 /// the rest: the worst seen is 1.2e-2, for a bias of keys.
 const BF16_BOUND: f64 = 2e-2;
-/// Of the loss: products with Q8_0 and Q4_0 round activations to 16 bits of the largest in a block, 1.5e-5 at most.
-const INTEGER_LOSS_BOUND: f64 = 1.5e-5;
+/// Of the loss. Where the CPU multiplies pairs of bf16, the forward products are rounded so too, about as many in a row;
+/// elsewhere integers round activations to 1.5e-5 of the largest in a block. A loss near its start moves little with its
+/// logits: the worst seen is 6e-4.
+const ROUNDED_LOSS_BOUND: f64 = 2e-3;
 
 #[test]
 fn gradients_over_rounded_weights_equal_the_oracles_over_those_decoded() {
@@ -50,9 +52,7 @@ fn check_case(case: &Case, kind: Kind, format: Format) {
     let report = models::step(&mut network, &samples, setup);
     let (bound, loss_bound) = match format {
         Format::F32 | Format::F16 => (F32_BOUND, LOSS_BOUND),
-        Format::BF16 => (BF16_BOUND, LOSS_BOUND),
-        // The head of an NF4 model is Q8_0.
-        _ => (BF16_BOUND, INTEGER_LOSS_BOUND),
+        _ => (BF16_BOUND, ROUNDED_LOSS_BOUND),
     };
     match check(&want, &network, &report, bound, loss_bound) {
         Ok(worst) => println!("{}, {kind:?} over {format}: off by at most {worst:?}", case.name),

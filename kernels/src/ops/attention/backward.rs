@@ -1,18 +1,19 @@
 //! Backward of attention, recomputing the probabilities from the softmax's two saved numbers. Forward, for a query q:
 //! `s_j = scale * q . k_j`, `p_j = exp(s_j - max) / sum`, `o = sum of p_j v_j`. So with `dp_j = do . v_j`:
-//! `ds_j = p_j * (dp_j - do . o)`, `dq = scale * sum of ds_j k_j`, `dk_j += scale * ds_j q`, `dv_j += p_j do`.
+//! `ds_j = scale * p_j * (dp_j - do . o)`, `dq = sum of ds_j k_j`, `dk_j += ds_j q`, `dv_j += p_j do`.
 //!
-//! Two passes, each with one writer for every row: the first over queries gives dq and `do . o`; the second over keys takes
-//! the queries that see them in order. Memory is a few rows whatever the length (Dao et al. 2022, arXiv 2205.14135).
+//! A head and a block of queries at a time; heads that share keys, and blocks, are added in order.
 
-use super::train::{with_scores, Heads, Sequence};
-use crate::device::Device;
+use super::train::{products, with_scores, Block, Sequence};
+use crate::device::{Cpu, Device};
 use crate::math;
 use crate::ops::matmul::backward::cpu;
+use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
 
 /// What the forward pass left and what comes back.
+#[derive(Clone, Copy)]
 pub struct Given<'a> {
     /// (T, H, D).
     pub out: View<'a, f32, 3>,
@@ -20,8 +21,6 @@ pub struct Given<'a> {
     pub dout: View<'a, f32, 3>,
     /// (T, H, 2) of [`super::train::forward`].
     pub stats: View<'a, f32, 3>,
-    /// (T, H): room for `do . o`.
-    pub row_dots: ViewMut<'a, f32, 2>,
 }
 
 /// Gradients, all replaced: `dq` (T, H, D), `dk` and `dv` (T, Hkv, D).
@@ -32,90 +31,94 @@ pub struct Gradients<'a> {
 }
 
 /// Computes all three.
-pub fn backward(device: &Device, mut gradients: Gradients<'_>, mut given: Given<'_>, s: Sequence<'_>) {
+pub fn backward(device: &Device, mut gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>) {
     s.check();
-    let ([t, n_heads, d], [_, n_kv, _]) = (s.q.shape(), s.k.shape());
+    let [t, n_heads, _] = s.q.shape();
     assert!(given.out.shape() == s.q.shape() && given.dout.shape() == s.q.shape());
-    assert!(given.stats.shape() == [t, n_heads, 2] && given.row_dots.shape() == [t, n_heads]);
-    assert!(gradients.dq.shape() == s.q.shape());
+    assert!(given.stats.shape() == [t, n_heads, 2] && gradients.dq.shape() == s.q.shape());
     assert!(gradients.dk.shape() == s.k.shape() && gradients.dv.shape() == s.k.shape());
     let cpu = cpu(device);
-    let (out, dout, stats) = (given.out.host(), given.dout.host(), given.stats.host());
-    let (dq, dots) = ((gradients.dq.host_mut(), d), (given.row_dots.host_mut(), 1));
-    cpu.pool.for_chunk_pairs(s.is_worth_sharing(3), dq, dots, &|item, dq, dots| {
-        let heads = Heads::new(&s, item / n_heads, item % n_heads);
-        let rows = [&out[item * d..][..d], &dout[item * d..][..d]];
-        let stats = [stats[2 * item], stats[2 * item + 1]];
-        dots[0] = with_scores(heads.visible.len(), |scratch| query(cpu.isa, &heads, rows, stats, scratch, dq));
-    });
-    let dots = given.row_dots.as_view();
-    let rest = Rest { s, dout, stats, dots: dots.host() };
-    let (dk, dv) = ((gradients.dk.host_mut(), d), (gradients.dv.host_mut(), d));
-    cpu.pool.for_chunk_pairs(s.is_worth_sharing(4), dk, dv, &|item, dk, dv| {
-        key(cpu.isa, &rest, item / n_kv, item % n_kv, dk, dv);
-    });
-}
-
-per_isa! {
-    /// dq of one query from o and do; returns `do . o`.
-    fn query(
-        heads: &Heads<'_>, rows: [&[f32]; 2], stats: [f32; 2], scratch: &mut [f32], dq: &mut [f32],
-    ) -> f32 = query_body;
-}
-
-#[inline(always)]
-fn query_body(heads: &Heads<'_>, [o, d_o]: [&[f32]; 2], [max, sum]: [f32; 2], ds: &mut [f32], dq: &mut [f32]) -> f32 {
-    let d = heads.q.len();
-    let row_dot = dot(d_o, o);
-    for (ds, j) in ds.iter_mut().zip(heads.visible.clone()) {
-        let at = j * heads.stride;
-        let p = math::exp(dot(heads.q, &heads.k[at..][..d]) * heads.scale - max) / sum;
-        *ds = p * (dot(d_o, &heads.v[at..][..d]) - row_dot) * heads.scale;
-    }
-    dq.fill(0.0);
-    for (ds, j) in ds.iter().zip(heads.visible.clone()) {
-        for (y, k) in dq.iter_mut().zip(&heads.k[j * heads.stride..][..d]) {
-            *y = ds.mul_add(*k, *y);
-        }
-    }
-    row_dot
-}
-
-/// What the pass over keys reads.
-struct Rest<'a> {
-    s: Sequence<'a>,
-    dout: &'a [f32],
-    stats: &'a [f32],
-    dots: &'a [f32],
-}
-
-per_isa! {
-    /// dk and dv of one key: queries in order of position, then of head.
-    fn key(rest: &Rest<'_>, j: usize, kv_head: usize, dk: &mut [f32], dv: &mut [f32]) = key_body;
-}
-
-#[inline(always)]
-fn key_body(rest: &Rest<'_>, j: usize, kv_head: usize, dk: &mut [f32], dv: &mut [f32]) {
-    let s = &rest.s;
-    let ([_, n_heads, d], [_, n_kv, _]) = (s.q.shape(), s.k.shape());
-    let group = n_heads / n_kv;
-    let at = (j * n_kv + kv_head) * d;
-    let (k, v) = (&s.k.host()[at..][..d], &s.v.host()[at..][..d]);
+    let (dq, dk, dv) = (gradients.dq.host_mut(), gradients.dk.host_mut(), gradients.dv.host_mut());
     dk.fill(0.0);
     dv.fill(0.0);
-    for t in s.seen_by(j) {
-        for h in kv_head * group..(kv_head + 1) * group {
-            let item = t * n_heads + h;
-            let (q, d_o) = (&s.q.host()[item * d..][..d], &rest.dout[item * d..][..d]);
-            let p = math::exp(dot(q, k) * s.scale - rest.stats[2 * item]) / rest.stats[2 * item + 1];
-            let ds = p * (dot(d_o, v) - rest.dots[item]) * s.scale;
-            for (y, q) in dk.iter_mut().zip(q) {
-                *y = ds.mul_add(*q, *y);
-            }
-            for (y, d_o) in dv.iter_mut().zip(d_o) {
-                *y = p.mul_add(*d_o, *y);
-            }
+    for h in 0..n_heads {
+        let (q_start, k_start) = s.starts(h);
+        for block in s.blocks() {
+            with_scores(&block, |p, ds| {
+                products(cpu, p, &s, &block, &s.q.host()[q_start..], &s.k.host()[k_start..]);
+                products(cpu, ds, &s, &block, &given.dout.host()[q_start..], &s.v.host()[k_start..]);
+                slopes(cpu, &s, &given, &block, h, p, ds);
+                let part = Part { cpu, s: &s, block: &block, h };
+                part.queries(dq, ds);
+                part.keys(dk, ds, s.q.host());
+                part.keys(dv, p, given.dout.host());
+            });
         }
+    }
+}
+
+/// From `p` with raw scores and `ds` with dp, both (queries, keys), to probabilities and slopes.
+fn slopes(cpu: &Cpu, s: &Sequence<'_>, given: &Given<'_>, block: &Block, h: usize, p: &mut [f32], ds: &mut [f32]) {
+    let ([_, n_heads, d], n_keys) = (s.q.shape(), block.keys.len());
+    let ds = &mut ds[..p.len()];
+    cpu.pool.for_chunk_pairs(true, (p, n_keys), (ds, n_keys), &|i, p, ds| {
+        let t = block.queries.start + i;
+        let visible = s.visible(t).start - block.keys.start..t + 1 - block.keys.start;
+        for x in [&mut *p, &mut *ds] {
+            x[..visible.start].fill(0.0);
+            x[visible.end..].fill(0.0);
+        }
+        let item = t * n_heads + h;
+        let rows = [&given.out.host()[item * d..][..d], &given.dout.host()[item * d..][..d]];
+        let stats = [given.stats.host()[2 * item], given.stats.host()[2 * item + 1], s.scale];
+        row(cpu.isa, rows, stats, &mut p[visible.clone()], &mut ds[visible]);
+    });
+}
+
+per_isa! {
+    fn row(rows: [&[f32]; 2], stats: [f32; 3], p: &mut [f32], ds: &mut [f32]) = row_body;
+}
+
+#[inline(always)]
+fn row_body([o, d_o]: [&[f32]; 2], [max, sum, scale]: [f32; 3], p: &mut [f32], ds: &mut [f32]) {
+    let row_dot = dot(d_o, o);
+    for (p, ds) in p.iter_mut().zip(ds) {
+        *p = math::exp(*p * scale - max) / sum;
+        *ds = *p * (*ds - row_dot) * scale;
+    }
+}
+
+/// One head of one block.
+struct Part<'a> {
+    cpu: &'a Cpu,
+    s: &'a Sequence<'a>,
+    block: &'a Block,
+    h: usize,
+}
+
+impl Part<'_> {
+    /// `dq[i] = sum over j of ds[i, j] * k[j]`.
+    fn queries(&self, dq: &mut [f32], ds: &[f32]) {
+        let (block, (q_stride, k_stride), (q_start, k_start)) = (self.block, self.s.strides(), self.s.starts(self.h));
+        let n_keys = block.keys.len();
+        let k = &self.s.k.host()[block.keys.start * k_stride + k_start..];
+        let out = &mut dq[block.queries.start * q_stride + q_start..];
+        let columns = self.s.q.shape()[2];
+        let shape = Shape { rows: block.queries.len(), terms: n_keys, columns, out_stride: q_stride };
+        let rows = Rows::Floats { data: k, stride: k_stride };
+        combine(self.cpu, out, Coefficients::of(ds, n_keys), rows, shape, Precision::Exact, Write::Replace);
+    }
+
+    /// `d[j] += sum over i of a[i, j] * x[i]`.
+    fn keys(&self, d: &mut [f32], a: &[f32], x: &[f32]) {
+        let (block, (q_stride, k_stride), (q_start, k_start)) = (self.block, self.s.strides(), self.s.starts(self.h));
+        let n_keys = block.keys.len();
+        let x = &x[block.queries.start * q_stride + q_start..];
+        let out = &mut d[block.keys.start * k_stride + k_start..];
+        let columns = self.s.q.shape()[2];
+        let shape = Shape { rows: n_keys, terms: block.queries.len(), columns, out_stride: k_stride };
+        let rows = Rows::Floats { data: x, stride: q_stride };
+        combine(self.cpu, out, Coefficients::transposed(a, n_keys), rows, shape, Precision::Exact, Write::Add);
     }
 }
 
@@ -126,7 +129,7 @@ mod tests {
     use crate::ops::testing::{assert_same_on_every_isa, random};
 
     /// (T, H, Hkv, D, window).
-    const CASES: [(usize, usize, usize, usize, usize); 8] = [
+    const CASES: [(usize, usize, usize, usize, usize); 9] = [
         (1, 1, 1, 2, 1),
         (2, 1, 1, 32, usize::MAX),
         (7, 4, 2, 33, 3),
@@ -135,6 +138,7 @@ mod tests {
         (40, 4, 1, 128, 16),
         (65, 2, 1, 256, usize::MAX),
         (20, 8, 2, 8, 19),
+        (300, 2, 1, 16, 100),
     ];
 
     #[test]
@@ -157,12 +161,10 @@ mod tests {
                 train::forward(device, views.0, views.1, s);
                 let (mut dq, mut dk, mut dv) =
                     (vec![f32::NAN; t * h * d], vec![f32::NAN; t * kv * d], vec![f32::NAN; t * kv * d]);
-                let mut dots = vec![0.0; t * h];
                 let given = Given {
                     out: View::new(&out, [t, h, d]),
                     dout: View::new(&dout, [t, h, d]),
                     stats: View::new(&stats, [t, h, 2]),
-                    row_dots: ViewMut::new(&mut dots, [t, h]),
                 };
                 let gradients = Gradients {
                     dq: ViewMut::new(&mut dq, [t, h, d]),

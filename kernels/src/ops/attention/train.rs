@@ -1,12 +1,13 @@
 //! Attention of one whole sequence for training: no cache, and the softmax's two numbers kept for the backward pass
-//! ([`super::backward`]). Order of operations, and so every bit, as in inference with a cache of f32.
+//! ([`super::backward`]). A head and a block of queries at a time, as products of matrices (`matmul/combine`): memory grows
+//! with the length, not with its square (Dao et al. 2022, arXiv 2205.14135).
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::device::Device;
+use crate::device::{Cpu, Device};
 use crate::ops::matmul::backward::cpu;
-use crate::pool::WORTH_SHARING;
+use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
 use crate::simd::per_isa;
 use crate::view::{View, ViewMut};
 
@@ -36,37 +37,70 @@ impl Sequence<'_> {
         (t + 1).saturating_sub(self.window)..t + 1
     }
 
-    /// Positions that see position `j`.
-    pub(super) fn seen_by(&self, j: usize) -> Range<usize> {
+    /// Queries by the block, each with the keys that any of it sees.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
         let n = self.q.shape()[0];
-        j..j.saturating_add(self.window).min(n)
+        (0..n).step_by(QUERIES).map(move |first| {
+            let queries = first..(first + QUERIES).min(n);
+            Block { keys: self.visible(first).start..queries.end, queries }
+        })
     }
 
-    /// True when the work of `n_products` products for each query and visible key is worth waking others for.
-    pub(super) fn is_worth_sharing(&self, n_products: usize) -> bool {
-        let [t, h, d] = self.q.shape();
-        n_products * t * t.min(self.window) * h * d / 2 >= WORTH_SHARING
+    /// Where head `h` of the queries begins, and its key-value head of keys and values.
+    pub(super) fn starts(&self, h: usize) -> (usize, usize) {
+        let ([_, n_heads, d], [_, n_kv, _]) = (self.q.shape(), self.k.shape());
+        (h * d, h / (n_heads / n_kv) * d)
+    }
+
+    /// Numbers from one position to the next, of queries and of keys.
+    pub(super) fn strides(&self) -> (usize, usize) {
+        let ([_, n_heads, d], [_, n_kv, _]) = (self.q.shape(), self.k.shape());
+        (n_heads * d, n_kv * d)
     }
 }
 
+/// Some queries and the keys that any of them sees.
+pub(super) struct Block {
+    pub queries: Range<usize>,
+    pub keys: Range<usize>,
+}
+
+/// Queries whose scores exist at once.
+const QUERIES: usize = 128;
+
 thread_local! {
-    /// Scores of one query, grown to the longest sequence once.
+    /// Scores of a block and their gradients, of the thread that asked; grown to the longest sequence once.
     static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bytes each thread keeps for sequences of at most `longest` positions.
-pub fn worker_bytes(longest: usize) -> usize {
-    4 * longest
+/// Bytes kept for sequences of at most `longest` positions.
+pub fn scratch_bytes(longest: usize) -> usize {
+    4 * 2 * QUERIES * longest
 }
 
-/// Calls `then` with room for `n` scores.
-pub(super) fn with_scores<R>(n: usize, then: impl FnOnce(&mut [f32]) -> R) -> R {
+/// Calls `then` with room for the scores of a block, twice.
+pub(super) fn with_scores(block: &Block, then: impl FnOnce(&mut [f32], &mut [f32])) {
+    let (n_queries, n_keys) = (block.queries.len(), block.keys.len());
+    let n = n_queries * n_keys;
+    // The softmax leaves two numbers for each query, and a block may see one key.
+    let room = n + n.max(2 * n_queries);
     SCORES.with_borrow_mut(|scores| {
-        if scores.len() < n {
-            scores.resize(n, 0.0);
+        if scores.len() < room {
+            scores.resize(room, 0.0);
         }
-        then(&mut scores[..n])
+        let (first, second) = scores[..room].split_at_mut(n);
+        then(first, second);
     })
+}
+
+/// `out[i, j] = a[i] . b[j]` for queries `a` and keys `b` of a block, both beginning at their head.
+pub(super) fn products(cpu: &Cpu, out: &mut [f32], s: &Sequence<'_>, block: &Block, a: &[f32], b: &[f32]) {
+    let (q_stride, k_stride) = s.strides();
+    let d = s.q.shape()[2];
+    let a = Coefficients { data: &a[block.queries.start * q_stride..], row_stride: q_stride, column_stride: 1 };
+    let b = Rows::Transposed { data: &b[block.keys.start * k_stride..], stride: k_stride };
+    let shape = Shape::new(block.queries.len(), d, block.keys.len());
+    combine(cpu, out, a, b, shape, Precision::Exact, Write::Replace);
 }
 
 /// `out` (T, H, D), and for each (t, h) the largest score and the sum of exponentials, `stats` (T, H, 2).
@@ -74,58 +108,50 @@ pub fn forward(device: &Device, mut out: ViewMut<'_, f32, 3>, mut stats: ViewMut
     s.check();
     let [t, n_heads, d] = s.q.shape();
     assert!(out.shape() == s.q.shape() && stats.shape() == [t, n_heads, 2]);
-    let cpu = cpu(device);
-    let (out, stats) = ((out.host_mut(), d), (stats.host_mut(), 2));
-    cpu.pool.for_chunk_pairs(s.is_worth_sharing(2), out, stats, &|item, out, stats| {
-        let heads = Heads::new(&s, item / n_heads, item % n_heads);
-        (stats[0], stats[1]) = with_scores(heads.visible.len(), |scores| attend(cpu.isa, &heads, scores, out));
-    });
-}
-
-/// One query, and the keys and values that it sees: row j of a head starts at `j * stride`.
-pub(super) struct Heads<'a> {
-    pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
-    pub stride: usize,
-    pub visible: Range<usize>,
-    pub scale: f32,
-}
-
-impl<'a> Heads<'a> {
-    pub fn new(s: &Sequence<'a>, t: usize, h: usize) -> Self {
-        let ([_, n_heads, d], [_, n_kv, _]) = (s.q.shape(), s.k.shape());
-        let at = h / (n_heads / n_kv) * d;
-        Heads {
-            q: &s.q.host()[(t * n_heads + h) * d..][..d],
-            k: &s.k.host()[at..],
-            v: &s.v.host()[at..],
-            stride: n_kv * d,
-            visible: s.visible(t),
-            scale: s.scale,
+    let (cpu, out, stats) = (cpu(device), out.host_mut(), stats.host_mut());
+    let (q_stride, k_stride) = s.strides();
+    for h in 0..n_heads {
+        let (q_start, k_start) = s.starts(h);
+        for block in s.blocks() {
+            with_scores(&block, |scores, sums| {
+                products(cpu, scores, &s, &block, &s.q.host()[q_start..], &s.k.host()[k_start..]);
+                let n_keys = block.keys.len();
+                let sums = &mut sums[..2 * block.queries.len()];
+                cpu.pool.for_chunk_pairs(true, (scores, n_keys), (sums, 2), &|i, scores, sums| {
+                    let t = block.queries.start + i;
+                    let visible = s.visible(t).start - block.keys.start..t + 1 - block.keys.start;
+                    scores[..visible.start].fill(0.0);
+                    scores[visible.end..].fill(0.0);
+                    (sums[0], sums[1]) = softmax(cpu.isa, &mut scores[visible], s.scale);
+                });
+                for (t, sums) in block.queries.clone().zip(sums.chunks_exact(2)) {
+                    stats[(t * n_heads + h) * 2..][..2].copy_from_slice(sums);
+                }
+                let out = &mut out[block.queries.start * q_stride + q_start..];
+                let v = &s.v.host()[block.keys.start * k_stride + k_start..];
+                let shape = Shape { rows: block.queries.len(), terms: n_keys, columns: d, out_stride: q_stride };
+                let v = Rows::Floats { data: v, stride: k_stride };
+                combine(cpu, out, Coefficients::of(scores, n_keys), v, shape, Precision::Exact, Write::Replace);
+                for (i, t) in block.queries.clone().enumerate() {
+                    let sum = stats[(t * n_heads + h) * 2 + 1];
+                    out[i * q_stride..][..d].iter_mut().for_each(|y| *y /= sum);
+                }
+            });
         }
     }
 }
 
 per_isa! {
-    fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) -> (f32, f32) = attend_body;
+    /// Replaces scores by `exp(scale * score - max)`; returns the largest scaled score and the sum.
+    fn softmax(scores: &mut [f32], scale: f32) -> (f32, f32) = softmax_body;
 }
 
 #[inline(always)]
-fn attend_body(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) -> (f32, f32) {
-    let d = heads.q.len();
+fn softmax_body(scores: &mut [f32], scale: f32) -> (f32, f32) {
     let mut max = f32::NEG_INFINITY;
-    for (s, j) in scores.iter_mut().zip(heads.visible.clone()) {
-        *s = crate::simd::dot(heads.q, &heads.k[j * heads.stride..][..d]) * heads.scale;
+    for s in scores.iter_mut() {
+        *s *= scale;
         max = if *s > max { *s } else { max };
     }
-    let sum = super::exponentials(scores, max);
-    out.fill(0.0);
-    for (p, j) in scores.iter().zip(heads.visible.clone()) {
-        for (y, v) in out.iter_mut().zip(&heads.v[j * heads.stride..][..d]) {
-            *y = p.mul_add(*v, *y);
-        }
-    }
-    out.iter_mut().for_each(|y| *y /= sum);
-    (max, sum)
+    (max, super::exponentials(scores, max))
 }

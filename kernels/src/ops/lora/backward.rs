@@ -31,15 +31,15 @@ pub fn parameters(
     assert!(pair.a.shape() == [rank, k] && pair.b.shape() == [n, rank]);
     assert!(gradients.da.shape() == [rank, k] && gradients.db.shape() == [n, rank]);
     let (cpu, exact) = (cpu(device), Precision::Exact);
-    let shape = Shape { rows: n, terms: t, columns: rank };
-    let rows = Rows::Floats(u.host());
+    let shape = Shape::new(n, t, rank);
+    let rows = Rows::Floats { data: u.host(), stride: rank };
     combine(cpu, gradients.db.host_mut(), Coefficients::transposed(dy.host(), n), rows, shape, exact, Write::Add);
-    let shape = Shape { rows: t, terms: n, columns: rank };
-    let rows = Rows::Floats(pair.b.host());
+    let shape = Shape::new(t, n, rank);
+    let rows = Rows::Floats { data: pair.b.host(), stride: rank };
     combine(cpu, v.host_mut(), Coefficients::of(dy.host(), n), rows, shape, exact, Write::Replace);
     v.host_mut().iter_mut().for_each(|v| *v *= pair.scale);
-    let shape = Shape { rows: rank, terms: t, columns: k };
-    let rows = Rows::Floats(x.host());
+    let shape = Shape::new(rank, t, k);
+    let rows = Rows::Floats { data: x.host(), stride: k };
     combine(cpu, gradients.da.host_mut(), Coefficients::transposed(v.host(), rank), rows, shape, exact, Write::Add);
 }
 
@@ -47,7 +47,7 @@ pub fn parameters(
 pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, pair: LoraPair<'_>, write: Write) {
     let ([t, rank], [_, k]) = (v.shape(), pair.a.shape());
     assert!(pair.a.shape() == [rank, k] && dx.shape() == [t, k]);
-    let shape = Shape { rows: t, terms: rank, columns: k };
-    let rows = Rows::Floats(pair.a.host());
+    let shape = Shape::new(t, rank, k);
+    let rows = Rows::Floats { data: pair.a.host(), stride: k };
     combine(cpu(device), dx.host_mut(), Coefficients::of(v.host(), rank), rows, shape, Precision::Exact, write);
 }

@@ -51,8 +51,8 @@ fn apply(cpu: &Cpu, y: &mut [f32], x: &[f32], pair: LoraPair<'_>, u: &mut [f32])
         true => cpu.pool.for_chunks(u, chunk * rank, &compute),
         false => u.chunks_mut(chunk * rank).enumerate().for_each(|(i, u)| compute(i, u)),
     }
-    let shape = Shape { rows: t, terms: rank, columns: n };
-    let b = Rows::Transposed(pair.b.host());
+    let shape = Shape::new(t, rank, n);
+    let b = Rows::Transposed { data: pair.b.host(), stride: rank };
     combine(cpu, y, Coefficients::of(u, rank), b, shape, Precision::Exact, Write::Add);
 }
 

@@ -16,7 +16,7 @@ use crate::view::{View, ViewMut};
 pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>, weights: &Matrix, write: Write) {
     let [t, n] = dy.shape();
     assert!(weights.rows() == n && dx.shape() == [t, weights.cols()]);
-    let shape = Shape { rows: t, terms: n, columns: weights.cols() };
+    let shape = Shape::new(t, n, weights.cols());
     let a = Coefficients::of(dy.host(), n);
     combine(cpu(device), dx.host_mut(), a, Rows::Matrix(weights), shape, precision(weights.format()), write);
 }
@@ -25,18 +25,34 @@ pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>,
 pub fn weight(device: &Device, mut dw: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>, x: View<'_, f32, 2>) {
     let ([t, n], [x_rows, k]) = (dy.shape(), x.shape());
     assert!(x_rows == t && dw.shape() == [n, k]);
-    let shape = Shape { rows: n, terms: t, columns: k };
+    let shape = Shape::new(n, t, k);
     let a = Coefficients::transposed(dy.host(), n);
-    combine(cpu(device), dw.host_mut(), a, Rows::Floats(x.host()), shape, Precision::Exact, Write::Add);
+    combine(
+        cpu(device),
+        dw.host_mut(),
+        a,
+        Rows::Floats { data: x.host(), stride: k },
+        shape,
+        Precision::Exact,
+        Write::Add,
+    );
 }
 
 /// `dbias` (N) `+=` from `dy` (T, N), in order of t.
 pub fn bias(device: &Device, mut dbias: ViewMut<'_, f32, 1>, dy: View<'_, f32, 2>) {
     let [t, n] = dy.shape();
     assert_eq!(dbias.shape(), [n]);
-    let shape = Shape { rows: 1, terms: t, columns: n };
+    let shape = Shape::new(1, t, n);
     let ones = Coefficients { data: &[1.0], row_stride: 0, column_stride: 0 };
-    combine(cpu(device), dbias.host_mut(), ones, Rows::Floats(dy.host()), shape, Precision::Exact, Write::Add);
+    combine(
+        cpu(device),
+        dbias.host_mut(),
+        ones,
+        Rows::Floats { data: dy.host(), stride: n },
+        shape,
+        Precision::Exact,
+        Write::Add,
+    );
 }
 
 /// Bytes each thread keeps for products of `rows` rows.

@@ -141,7 +141,7 @@ pub fn forward_training(device: &Device, products: &mut [Product<'_>], x: View<'
         }
         let [n_rows, cols] = x.shape();
         assert!(p.weights.cols() == cols && p.out.shape() == [n_rows, p.weights.rows()]);
-        let shape = combine::Shape { rows: n_rows, terms: cols, columns: p.weights.rows() };
+        let shape = combine::Shape::new(n_rows, cols, p.weights.rows());
         let (a, b) = (combine::Coefficients::of(x.host(), cols), combine::Rows::MatrixTransposed(p.weights));
         combine::combine(cpu, p.out.host_mut(), a, b, shape, precision, Write::Replace);
         if let Some(bias) = p.bias {

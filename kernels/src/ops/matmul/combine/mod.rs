@@ -57,10 +57,16 @@ pub(crate) enum Rows<'a> {
     Matrix(&'a Matrix),
     /// The transpose of this, whose blocks lie along j.
     MatrixTransposed(&'a Matrix),
-    /// (J, K), row-major.
-    Floats(&'a [f32]),
-    /// The transpose of this, (K, J).
-    Transposed(&'a [f32]),
+    /// (J, K), a row every `stride` numbers.
+    Floats {
+        data: &'a [f32],
+        stride: usize,
+    },
+    /// The transpose of this, (K, J), a row every `stride` numbers.
+    Transposed {
+        data: &'a [f32],
+        stride: usize,
+    },
 }
 
 /// How exactly factors are multiplied.
@@ -84,12 +90,20 @@ pub(crate) fn has_bf16(cpu: &Cpu) -> bool {
     simd::has_bf16(cpu.isa)
 }
 
-/// Sizes of one combination: `out` (rows, columns), `terms` rows of `b`.
+/// Sizes of one combination: `out` (rows, columns), a row every `out_stride` numbers, and `terms` rows of `b`.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub rows: usize,
     pub terms: usize,
     pub columns: usize,
+    pub out_stride: usize,
+}
+
+impl Shape {
+    /// Rows of `out` lie one behind the other.
+    pub fn new(rows: usize, terms: usize, columns: usize) -> Shape {
+        Shape { rows, terms, columns, out_stride: columns }
+    }
 }
 
 /// Computes `out` (I, K).
@@ -102,16 +116,17 @@ pub(crate) fn combine(
     precision: Precision,
     write: Write,
 ) {
-    let Shape { rows, terms, columns } = shape;
-    assert_eq!(out.len(), rows * columns);
-    if rows == 0 {
+    let Shape { rows, terms, columns, out_stride } = shape;
+    if rows == 0 || columns == 0 {
         return;
     }
+    assert!(out_stride >= columns && out.len() >= (rows - 1) * out_stride + columns);
     assert!(terms == 0 || a.data.len() > (rows - 1) * a.row_stride + (terms - 1) * a.column_stride);
     match b {
         Rows::Matrix(m) => assert!(m.rows() == terms && m.cols() == columns),
         Rows::MatrixTransposed(m) => assert!(m.cols() == terms && m.rows() == columns),
-        Rows::Floats(b) | Rows::Transposed(b) => assert_eq!(b.len(), terms * columns),
+        Rows::Floats { data, stride } => assert!(terms == 0 || data.len() >= (terms - 1) * stride + columns),
+        Rows::Transposed { data, stride } => assert!(data.len() >= (columns - 1) * stride + terms),
     }
     let job = Job { cpu, a, b, shape, precision, write, out: Disjoint::new(out) };
     match precision == Precision::Bf16 && simd::has_bf16(cpu.isa) && terms > 0 {
@@ -155,7 +170,7 @@ pub(crate) fn worker_bytes(rows: usize) -> usize {
 impl Job<'_> {
     /// Shares rows and strips of `out` out to all threads.
     fn share(&self, part: &(dyn Fn(Range<usize>, Range<usize>) + Sync)) {
-        let Shape { rows, terms, columns } = self.shape;
+        let Shape { rows, terms, columns, .. } = self.shape;
         let n_strips = columns.div_ceil(STRIP);
         let n_tasks = self.cpu.pool.n_threads() * TASKS_PER_THREAD;
         let strips_per_task = n_strips.div_ceil(n_tasks).max(1);
@@ -222,17 +237,16 @@ impl Job<'_> {
                     put_column(panel, column, &row[..js.len()]);
                 }
             }
-            Rows::Floats(b) => {
+            Rows::Floats { data, stride } => {
                 for (j, row) in js.zip(panel.chunks_exact_mut(STRIP)) {
-                    let at = j * self.shape.columns;
-                    row[..ks.len()].copy_from_slice(&b[at + ks.start..at + ks.end]);
+                    row[..ks.len()].copy_from_slice(&data[j * stride..][ks.clone()]);
                     row[ks.len()..].fill(0.0);
                 }
             }
-            Rows::Transposed(b) => {
+            Rows::Transposed { data, stride } => {
                 panel[..js.len() * STRIP].fill(0.0);
                 for (column, k) in ks.enumerate() {
-                    put_column(panel, column, &b[k * self.shape.terms..][js.clone()]);
+                    put_column(panel, column, &data[k * stride..][js.clone()]);
                 }
             }
         }
@@ -279,7 +293,7 @@ impl Job<'_> {
     fn part(&self, i: usize, ks: &Range<usize>) -> &mut [f32] {
         // SAFETY:
         // - Tasks hold disjoint strips of columns, and a task uses one part at a time.
-        unsafe { self.out.part(i * self.shape.columns + ks.start, ks.len()) }
+        unsafe { self.out.part(i * self.shape.out_stride + ks.start, ks.len()) }
     }
 
     /// Coefficients of `rows` and block `js` as bf16, (rows, BLOCK), zero past the end.

@@ -54,7 +54,7 @@ fn the_gradient_of_the_input_equals_f64_for_every_format_on_every_isa() {
             let exact = matches!(format, Format::F32 | Format::F16);
             let round = |v: f32| if exact { v } else { rounded(v) };
             dense.iter_mut().for_each(|v| *v = round(*v));
-            let shape = Shape { rows: t, terms: n, columns: k };
+            let shape = Shape::new(t, n, k);
             let mut want = product(|i, j| round(dy[i * n + j]), &dense, shape);
             // 128 fused steps and the sum of blocks.
             check(&format!("{format} {t} {n} {k}"), &got[..t * k], &want, 1e-5);
@@ -87,7 +87,7 @@ fn the_forward_product_of_training_equals_f64_for_every_format_on_every_isa() {
                 let p = crate::ops::matmul::Product { out, weights: &w, bias };
                 crate::ops::matmul::forward_training(&device, &mut [p], View::new(&x, [t, k]), &mut scratch);
                 let transposed: Vec<f32> = (0..k * n).map(|i| round(dense[i % n * k + i / n])).collect();
-                let shape = Shape { rows: t, terms: k, columns: n };
+                let shape = Shape::new(t, k, n);
                 let mut want = product(|i, j| round(x[i * k + j]), &transposed, shape);
                 for (i, cell) in want.iter_mut().enumerate() {
                     let b = f64::from(bias.unwrap().host()[i % n]);
@@ -119,7 +119,7 @@ fn a_quantised_base_gives_the_gradient_of_its_decoded_copy() {
             dx
         };
         let (got, want) = (gradient(&w), gradient(&copy));
-        let sizes = product(|i, j| dy[i * n + j], &dense, Shape { rows: t, terms: n, columns: k });
+        let sizes = product(|i, j| dy[i * n + j], &dense, Shape::new(t, n, k));
         for ((got, want), (_, size)) in got.iter().zip(&want).zip(sizes) {
             // Each factor by at most 2^-9 of itself.
             assert!((got - want).abs() as f64 <= size * 2.02 / 512.0, "{format}: {got} {want}");
@@ -139,8 +139,8 @@ fn gradients_of_weights_and_biases_equal_f64_and_accumulate() {
             backward::bias(device, ViewMut::new(db, [n]), dy);
             out
         });
-        let mut want = product(|i, j| dy[j * n + i], &x, Shape { rows: n, terms: t, columns: k });
-        want.extend(product(|_, _| 1.0, &dy, Shape { rows: 1, terms: t, columns: n }));
+        let mut want = product(|i, j| dy[j * n + i], &x, Shape::new(n, t, k));
+        want.extend(product(|_, _| 1.0, &dy, Shape::new(1, t, n)));
         for (cell, before) in want.iter_mut().zip(&before) {
             *cell = (cell.0 + f64::from(*before), cell.1 + f64::from(before.abs()));
         }
