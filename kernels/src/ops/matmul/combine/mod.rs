@@ -268,11 +268,11 @@ impl Job<'_> {
         strip: usize,
         replace: bool,
     ) {
-        let mut sums = [0.0f32; simd::ROWS * STRIP];
+        let (mut sums, n_columns) = ([0.0f32; simd::ROWS * STRIP], self.columns(strip).len());
         for first in (0..rows.len()).step_by(simd::ROWS) {
             let n = simd::ROWS.min(rows.len() - first);
             let tile = Coefficients { data: &a.data[first * a.row_stride..], ..a };
-            simd::tile(self.cpu.isa, n, n_terms, tile, panel, &mut sums);
+            simd::tile(self.cpu.isa, [n, n_terms, n_columns], tile, panel, &mut sums);
             self.add(rows.start + first..rows.start + first + n, strip, &sums, replace);
         }
     }

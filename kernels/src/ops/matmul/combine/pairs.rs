@@ -67,14 +67,29 @@ impl Job<'_> {
             let js = a.terms.start + first..a.terms.start + first + n_terms;
             let replace = js.start == 0 && self.write == Write::Replace;
             self.pack_pairs(&js, strip, work);
-            let mut sums = [0.0f32; simd::ROWS * STRIP];
             for row in rows.clone().step_by(simd::ROWS) {
                 let n = simd::ROWS.min(rows.end - row);
                 let halves = &a.halves[row * a.width + first..];
-                simd::tile_bf16(n, n_terms.div_ceil(2), halves, a.width, &work.pairs, &mut sums);
-                self.add(row..row + n, strip, &sums, replace);
+                let n_pairs = n_terms.div_ceil(2);
+                let factors = simd::Factors { halves, width: a.width, pairs: &work.pairs, n_pairs };
+                self.tile(row..row + n, strip, &factors, replace);
             }
         }
+    }
+
+    /// One tile; a strip that is not whole takes a detour.
+    fn tile(&self, rows: Range<usize>, strip: usize, factors: &simd::Factors<'_>, replace: bool) {
+        let (n, ks) = (rows.len(), self.columns(strip));
+        if ks.len() == STRIP {
+            let mut out: [&mut [f32]; simd::ROWS] =
+                std::array::from_fn(|i| if i < n { self.part(rows.start + i, &ks) } else { &mut [] });
+            return simd::tile_bf16(factors, &mut out[..n], replace);
+        }
+        let mut sums = [0.0f32; simd::ROWS * STRIP];
+        let mut out: [&mut [f32]; simd::ROWS] = Default::default();
+        out.iter_mut().zip(sums.chunks_exact_mut(STRIP)).for_each(|(out, sums)| *out = sums);
+        simd::tile_bf16(factors, &mut out[..n], true);
+        self.add(rows, strip, &sums, replace);
     }
 
     /// Rows `js` of `b` and the columns of a strip as pairs, into `work.pairs`.
