@@ -175,7 +175,7 @@ fn what_is_wrong_is_said_in_one_sentence() {
         (&["--question", " "], 2, "--question is \" \"; a question"),
         (&["--examples", "bad.jsonl"], 2, "--examples needs --question: what to ask before and after"),
         (&own("none.jsonl"), 1, "none.jsonl: No such file or directory (os error 2)"),
-        (&own("bad.jsonl"), 1, "bad.jsonl"),
+        (&own("bad.jsonl"), 1, "bad.jsonl: line 1: \"output\" is missing"),
         (&["--out", "taken"], 1, "taken: already exists: choose another name or remove it first"),
         (&["--model", "none.gguf"], 1, "none.gguf: No such file or directory (os error 2)"),
     ];

@@ -202,7 +202,8 @@ fn job(options: &Options, engine: &EngineOptions, run: &Path, data: PathBuf, can
         data_options: DataOptions {
             max_seq,
             over_long: OverLong::Cut,
-            strict: false,
+            // Of twenty rows, each one counts.
+            strict: true,
             train_on_prompt: false,
             // All twenty are learned; the questions, worded otherwise, are the test.
             eval_split: 0.0,

@@ -112,9 +112,6 @@ fn introduce(demo: &Demo, has_own_examples: bool) {
         true => output::note(&format!("{}: {counts}", job.job.data.display())),
         false => output::note(&format!("the examples inside this program: {counts}")),
     }
-    for note in counts.bad_notes.iter().chain(&counts.long_notes).chain(&counts.torn) {
-        output::note(&format!("  {note}"));
-    }
     let (n, planned) = (thousands(job.n_parameters() as u64), mib(demo.planned_bytes()));
     output::note(&format!("{}: {n} parameters to train beside it, {planned} planned", job.name));
 }
