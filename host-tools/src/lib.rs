@@ -2,4 +2,5 @@
 #![deny(unsafe_code)]
 
 pub mod adapter;
+pub mod demo;
 pub mod quantize;

@@ -21,6 +21,7 @@ mod mutation;
 pub mod network;
 pub mod optimizer;
 pub mod plan;
+pub mod progress;
 pub mod report;
 pub mod schedule;
 

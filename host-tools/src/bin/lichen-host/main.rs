@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod adapter;
+mod demo;
 mod format;
 mod meter;
 mod quantize;
@@ -21,6 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Quantize(quantize::Arguments),
     Adapter(adapter::Arguments),
 }
@@ -35,6 +37,7 @@ fn run() -> ExitCode {
         Err(error) => return usage::explain(&error),
     };
     cli::exit_code(match &arguments.command {
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Adapter(arguments) => adapter::run(arguments),
     })

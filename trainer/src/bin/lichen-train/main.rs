@@ -6,7 +6,6 @@ mod flags;
 mod job_args;
 mod job_file;
 mod plan;
-mod progress;
 mod report;
 mod train;
 

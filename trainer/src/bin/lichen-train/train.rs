@@ -9,11 +9,11 @@ use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::disk::RealDisk;
 use lichen_runtime::memory_plan::mib;
 use lichen_trainer::job::{Ending, Job, Opened, Outcome as Trained, Scores, Verdict, SUMMARY_FILE};
+use lichen_trainer::progress::{stop_signals, Meter};
 use lichen_trainer::report::RunSummary;
 use serde_json::json;
 
 use crate::job_args::{FullFlags, JobArgs, LoraFlags};
-use crate::progress::{stop_signals, Meter};
 
 const LORA_EXAMPLES: &str = "Examples:
   lichen-train lora --model gemma-3-1b-it-Q8_0.gguf --data robot.jsonl --out runs/robot

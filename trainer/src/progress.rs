@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::job::Observer;
+use crate::metrics::Row;
 use indicatif::{ProgressBar, ProgressStyle};
 use lichen_runtime::cli::output;
 use lichen_runtime::{Error, Result};
-use lichen_trainer::job::Observer;
-use lichen_trainer::metrics::Row;
 
 /// Off a terminal a line is printed this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
