@@ -19,6 +19,9 @@ pub const WORTH_SHARING: usize = 256 << 10;
 
 type Task = dyn Fn(usize) + Sync;
 
+/// What is done with the `i`-th chunks of two arrays.
+pub type PairTask<'a, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'a;
+
 /// What caller and workers share. A worker may only follow a task's pointer between a claim and the end of what it
 /// claimed: `run` returns when every task is done, and does not wait for workers that never claimed one. So a worker that
 /// was put aside by the system delays nobody.
@@ -107,7 +110,7 @@ impl ThreadPool {
         worth_it: bool,
         (a, a_len): (&mut [A], usize),
         (b, b_len): (&mut [B], usize),
-        task: &(dyn Fn(usize, &mut [A], &mut [B]) + Sync),
+        task: &PairTask<'_, A, B>,
     ) {
         let (a_total, b_total) = (a.len(), b.len());
         assert_eq!(a_total.div_ceil(a_len), b_total.div_ceil(b_len));

@@ -125,12 +125,17 @@ pub struct Work {
     pub dk: Buffer<f32>,
     pub dv: Buffer<f32>,
     pub dheads: Buffer<f32>,
-    /// (T, rank).
-    pub low_rank: Buffer<f32>,
+    pub adapter: AdapterWork,
+    pub matmul: matmul::Scratch,
+}
+
+/// What an adapter's products need beside.
+pub struct AdapterWork {
+    /// (T, rank): `scale * dy B`.
+    pub v: Buffer<f32>,
     /// (T, widest) twice: an adapter's input with some of it dropped, and what comes back through that.
     pub dropped: Buffer<f32>,
     pub ddropped: Buffer<f32>,
-    pub matmul: matmul::Scratch,
 }
 
 /// What the loss needs for one chunk of labelled rows.
@@ -187,9 +192,7 @@ impl Activations {
             dk: next()?,
             dv: next()?,
             dheads: next()?,
-            low_rank: next()?,
-            dropped: next()?,
-            ddropped: next()?,
+            adapter: AdapterWork { v: next()?, dropped: next()?, ddropped: next()? },
             matmul: matmul::Scratch::new(device, r.rows.max(LOSS_ROWS), widest(c), c.vocab_size.max(widest(c)))?,
         };
         Ok(Activations {

@@ -11,7 +11,7 @@ use lichen_kernels::{Buffer, View};
 use lichen_runtime::adapter::TARGETS;
 use lichen_runtime::model_source::Part;
 
-use crate::activations::{Activations, Saved, Work};
+use crate::activations::{Activations, AdapterWork, Saved, Work};
 use crate::forward::{matrix, Pass};
 use crate::full::Full;
 use crate::lora::Lora;
@@ -63,18 +63,10 @@ impl Backward<'_> {
         self.norm_output(i, Part::PostFfnNorm, w.post_ffn_norm.as_ref(), &s.ffn_out, &mut work.sub, dx);
         pass.activate(s, work);
         self.product(
-            i,
-            6,
+            Linear { layer: i, target: 6, dy: &work.sub, x: &work.act, low_rank: &s.low_rank },
             &mut work.dact,
-            &work.sub,
-            &work.act,
             Write::Replace,
-            Rest {
-                low_rank: &s.low_rank,
-                v: &mut work.low_rank,
-                dropped: &mut work.dropped,
-                ddropped: &mut work.ddropped,
-            },
+            &mut work.adapter,
         );
         mutation::apply(Term::GatedProduct, i, work.dact.view_mut(hidden));
         let views = (s.gate.view_mut(hidden), s.up.view_mut(hidden));
@@ -83,32 +75,16 @@ impl Backward<'_> {
         mutation::apply(Term::Up, i, s.up.view_mut(hidden));
         rmsnorm::forward(device, work.h.view_mut(wide), s.middle.view(wide), w.ffn_norm.all(), c.rms_eps);
         self.product(
-            i,
-            4,
+            Linear { layer: i, target: 4, dy: &s.gate, x: &work.h, low_rank: &s.low_rank },
             &mut work.dh,
-            &s.gate,
-            &work.h,
             Write::Replace,
-            Rest {
-                low_rank: &s.low_rank,
-                v: &mut work.low_rank,
-                dropped: &mut work.dropped,
-                ddropped: &mut work.ddropped,
-            },
+            &mut work.adapter,
         );
         self.product(
-            i,
-            5,
+            Linear { layer: i, target: 5, dy: &s.up, x: &work.h, low_rank: &s.low_rank },
             &mut work.dh,
-            &s.up,
-            &work.h,
             Write::Add,
-            Rest {
-                low_rank: &s.low_rank,
-                v: &mut work.low_rank,
-                dropped: &mut work.dropped,
-                ddropped: &mut work.ddropped,
-            },
+            &mut work.adapter,
         );
         self.norm_input(i, Part::FfnNorm, &w.ffn_norm, &s.middle, work, dx);
     }
@@ -120,18 +96,10 @@ impl Backward<'_> {
         let wide = [t, c.dim];
         self.norm_output(i, Part::PostAttnNorm, w.post_attn_norm.as_ref(), &s.attn_out, &mut work.sub, dx);
         self.product(
-            i,
-            3,
+            Linear { layer: i, target: 3, dy: &work.sub, x: &s.heads, low_rank: &s.low_rank },
             &mut work.dheads,
-            &work.sub,
-            &s.heads,
             Write::Replace,
-            Rest {
-                low_rank: &s.low_rank,
-                v: &mut work.low_rank,
-                dropped: &mut work.dropped,
-                ddropped: &mut work.ddropped,
-            },
+            &mut work.adapter,
         );
         mutation::apply(Term::Heads, i, work.dheads.view_mut([t, c.q_dim()]));
         for rows in pass.batch.sequences() {
@@ -156,13 +124,8 @@ impl Backward<'_> {
         rmsnorm::forward(device, work.h.view_mut(wide), x.view(wide), w.attn_norm.all(), c.rms_eps);
         for (target, write) in [(0, Write::Replace), (1, Write::Add), (2, Write::Add)] {
             let dy = [&work.dq, &work.dk, &work.dv][target];
-            let rest = Rest {
-                low_rank: &s.low_rank,
-                v: &mut work.low_rank,
-                dropped: &mut work.dropped,
-                ddropped: &mut work.ddropped,
-            };
-            self.product(i, target, &mut work.dh, dy, &work.h, write, rest);
+            let linear = Linear { layer: i, target, dy, x: &work.h, low_rank: &s.low_rank };
+            self.product(linear, &mut work.dh, write, &mut work.adapter);
         }
         self.norm_input(i, Part::AttnNorm, &w.attn_norm, x, work, dx);
     }
@@ -243,16 +206,8 @@ impl Backward<'_> {
     }
 
     /// Forward: `y = W x + bias + B (scale * A x)`, with some of the adapter's `x` dropped.
-    fn product(
-        &mut self,
-        i: usize,
-        target: usize,
-        dx: &mut Buffer<f32>,
-        dy: &Buffer<f32>,
-        x: &Buffer<f32>,
-        write: Write,
-        rest: Rest<'_>,
-    ) {
+    fn product(&mut self, y: Linear<'_>, dx: &mut Buffer<f32>, write: Write, work: &mut AdapterWork) {
+        let Linear { layer: i, target, dy, x, low_rank } = y;
         let (pass, weights) = (self.pass, matrix(&self.pass.model.layers[i], target));
         let (t, n, k, device) = (pass.rows(), weights.rows(), weights.cols(), pass.device);
         let (dy, x) = (dy.view([t, n]), x.view([t, k]));
@@ -271,29 +226,31 @@ impl Backward<'_> {
                 let pair = pass.lora.and_then(|(lora, values)| lora.pair(values, i, target));
                 let (Some(pair), Some(gradients)) = (pair, layout.gradients(self.gradients, i, target)) else { return };
                 let rank = layout.rank;
-                let u = rest.low_rank.part(target * t * rank, [t, rank]);
-                let seen = pass.dropped(i, target, x, rest.dropped);
-                lora::parameters(device, gradients, dy, seen, u, pair, rest.v.view_mut([t, rank]));
-                mutation::apply(Term::LowRank, i, rest.v.view_mut([t, rank]));
-                let v = rest.v.view([t, rank]);
+                let u = low_rank.part(target * t * rank, [t, rank]);
+                let seen = pass.dropped(i, target, x, &mut work.dropped);
+                lora::parameters(device, gradients, dy, seen, u, pair, work.v.view_mut([t, rank]));
+                mutation::apply(Term::LowRank, i, work.v.view_mut([t, rank]));
+                let v = work.v.view([t, rank]);
                 let Some(drop) = pass.dropout.filter(|d| d.share > 0.0) else {
                     return lora::input(device, dx.view_mut([t, k]), v, pair, Write::Add);
                 };
-                lora::input(device, rest.ddropped.view_mut([t, k]), v, pair, Write::Replace);
-                let (through, key) = (rest.ddropped.view([t, k]), drop.key(i, target));
-                dropout::forward(device, rest.dropped.view_mut([t, k]), through, drop.share, key);
-                residual::add_to(device, dx.view_mut([t, k]), rest.dropped.view([t, k]));
+                lora::input(device, work.ddropped.view_mut([t, k]), v, pair, Write::Replace);
+                let (through, key) = (work.ddropped.view([t, k]), drop.key(i, target));
+                dropout::forward(device, work.dropped.view_mut([t, k]), through, drop.share, key);
+                residual::add_to(device, dx.view_mut([t, k]), work.dropped.view([t, k]));
             }
         }
     }
 }
 
-/// What [`Backward::product`] uses of an adapter.
-struct Rest<'a> {
+/// A product of the forward pass on its way back.
+struct Linear<'a> {
+    layer: usize,
+    target: usize,
+    /// (T, N).
+    dy: &'a Buffer<f32>,
+    /// (T, K).
+    x: &'a Buffer<f32>,
     /// (7, T, rank) of the forward pass.
     low_rank: &'a Buffer<f32>,
-    /// (T, rank).
-    v: &'a mut Buffer<f32>,
-    dropped: &'a mut Buffer<f32>,
-    ddropped: &'a mut Buffer<f32>,
 }

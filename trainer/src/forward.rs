@@ -123,7 +123,7 @@ impl Pass<'_> {
         ];
         matmul::forward_training(device, products, work.h.view(wide), &mut work.matmul);
         for (target, y) in [q, k, &mut s.v].into_iter().enumerate() {
-            self.adapt(i, target, y, &work.h, &mut s.low_rank, &mut work.dropped);
+            self.adapt(i, target, y, &work.h, &mut s.low_rank, &mut work.adapter.dropped);
         }
         self.norm_and_rotate(i, s);
         for rows in self.batch.sequences() {
@@ -136,7 +136,7 @@ impl Pass<'_> {
         let out = if w.post_attn_norm.is_some() { &mut s.attn_out } else { &mut work.sub };
         let products = &mut [Product { out: out.view_mut(wide), weights: &w.o, bias: None }];
         matmul::forward_training(device, products, s.heads.view([t, c.q_dim()]), &mut work.matmul);
-        self.adapt(i, 3, out, &s.heads, &mut s.low_rank, &mut work.dropped);
+        self.adapt(i, 3, out, &s.heads, &mut s.low_rank, &mut work.adapter.dropped);
         s.middle.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(x.view([t * c.dim]).host());
         self.add_normed(w.post_attn_norm.as_ref(), &mut s.middle, &s.attn_out, &mut work.sub);
     }
@@ -188,13 +188,13 @@ impl Pass<'_> {
             Product { out: s.up.view_mut(hidden), weights: &w.up, bias: None },
         ];
         matmul::forward_training(device, products, work.h.view(wide), &mut work.matmul);
-        self.adapt(i, 4, &mut s.gate, &work.h, &mut s.low_rank, &mut work.dropped);
-        self.adapt(i, 5, &mut s.up, &work.h, &mut s.low_rank, &mut work.dropped);
+        self.adapt(i, 4, &mut s.gate, &work.h, &mut s.low_rank, &mut work.adapter.dropped);
+        self.adapt(i, 5, &mut s.up, &work.h, &mut s.low_rank, &mut work.adapter.dropped);
         self.activate(s, work);
         let sub = if w.post_ffn_norm.is_some() { &mut s.ffn_out } else { &mut work.sub };
         let products = &mut [Product { out: sub.view_mut(wide), weights: &w.down, bias: None }];
         matmul::forward_training(device, products, work.act.view(hidden), &mut work.matmul);
-        self.adapt(i, 6, sub, &work.act, &mut s.low_rank, &mut work.dropped);
+        self.adapt(i, 6, sub, &work.act, &mut s.low_rank, &mut work.adapter.dropped);
         out.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(s.middle.view([t * c.dim]).host());
         self.add_normed(w.post_ffn_norm.as_ref(), out, &s.ffn_out, &mut work.sub);
     }

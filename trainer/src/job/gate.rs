@@ -58,7 +58,9 @@ pub enum Verdict {
 /// Compares the end with the start. What is not a number is worse.
 pub fn judge(before: &Scores, after: &Scores) -> Verdict {
     if let (Some(was), Some(is)) = (before.eval_loss, after.eval_loss) {
-        if !(is <= was) {
+        // Written so that NaN is worse.
+        let is_no_worse = is <= was;
+        if !is_no_worse {
             return Verdict::Worse(format!("the held-out loss rose from {was:.4} to {is:.4}"));
         }
     }

@@ -4,6 +4,7 @@
 mod files;
 mod gate;
 mod open;
+mod outcome;
 mod run;
 mod state;
 
@@ -21,7 +22,7 @@ use crate::schedule::Shape;
 
 pub use gate::{Answer, Scores, Verdict};
 pub use open::{plan_of, Opened};
-pub use run::{Ending, Outcome};
+pub use outcome::{Ending, Outcome};
 pub use state::{State, STATE_FILE};
 
 /// The rows of a run, in its folder.

@@ -11,6 +11,7 @@ use lichen_runtime::{Error, Result};
 use super::files;
 use super::gate::{answers, eval_loss, judge, Scores, Verdict};
 use super::open::Opened;
+use super::outcome::{Ending, Outcome};
 use super::state::State;
 use super::{Kind, Observer, METRICS_FILE};
 use crate::checkpoint::{cut_after_step, publish, Generation, Store};
@@ -29,32 +30,6 @@ const SAVE_SHARE: u32 = 50;
 const FAILED_SAVES_MAX: u32 = 3;
 /// How long a rest lasts before it is asked again whether to stop.
 const REST_SLICE: Duration = Duration::from_millis(100);
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ending {
-    /// All steps are done.
-    Finished(Verdict),
-    /// It was asked to stop, and is saved.
-    Stopped,
-}
-
-/// What came of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    pub ending: Ending,
-    pub step: u64,
-    pub n_steps: u64,
-    /// The step that was resumed from.
-    pub resumed: Option<u64>,
-    pub before: Scores,
-    pub after: Option<Scores>,
-    pub loss: Option<f64>,
-    pub skipped: u64,
-    /// The folder of the generation, in the run folder.
-    pub generation: String,
-    pub seconds: f64,
-}
 
 struct Run<'a> {
     opened: &'a Opened,
