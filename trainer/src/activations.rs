@@ -1,6 +1,6 @@
 //! What the forward pass keeps for the backward pass, allocated once for the longest micro-batch.
 //!
-//! Always kept: the input of every layer. The insides of the last layers are kept too, of as many as there is memory for; the
+//! Always kept: the input of every layer, and what its feed-forward half gave. The insides of the last layers are kept too, of as many as there is memory for; the
 //! backward pass computes the others again before it walks back through them, in memory that they share.
 
 use lichen_kernels::ops::attention::train as attention;
@@ -44,7 +44,7 @@ impl Rows {
 }
 
 /// Names and elements of the buffers of a layer's inside.
-fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 12] {
+fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 11] {
     let (t, gemma) = (r.rows, usize::from(c.architecture == Architecture::Gemma3));
     [
         t * c.q_dim() * gemma,
@@ -58,8 +58,12 @@ fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 12] {
         t * c.dim,
         t * c.hidden_dim,
         t * c.hidden_dim,
-        t * c.dim * gemma,
     ]
+}
+
+/// Elements of a layer's feed-forward output, where a norm comes after it.
+fn ffn_out_size(c: &ModelConfig, r: &Rows) -> usize {
+    r.rows * c.dim * usize::from(c.architecture == Architecture::Gemma3)
 }
 
 /// The inside of one layer.
@@ -82,8 +86,6 @@ pub struct Saved {
     /// (T, hidden_dim) each; replaced by their gradients on the way back.
     pub gate: Buffer<f32>,
     pub up: Buffer<f32>,
-    /// (T, dim): the feed-forward layer's output, before the norm after it; empty without one.
-    pub ffn_out: Buffer<f32>,
     /// (7, T, rank): `scale * A x` of each target.
     pub low_rank: Buffer<f32>,
 }
@@ -104,7 +106,6 @@ impl Saved {
             middle: next()?,
             gate: next()?,
             up: next()?,
-            ffn_out: next()?,
             low_rank: Buffer::new(device, 7 * r.rows * r.rank)?,
         })
     }
@@ -155,6 +156,9 @@ pub struct LossWork {
 pub struct Activations {
     /// The input of each layer, (T, dim), and of the last norm.
     pub inputs: Vec<Buffer<f32>>,
+    /// The feed-forward output of each layer, (T, dim), before the norm after it; empty without one. It spares the layers that
+    /// are computed again a third of their work.
+    pub ffn_out: Vec<Buffer<f32>>,
     /// One that the first layers share, and one for each that is kept.
     pub saved: Vec<Saved>,
     pub rows: Rows,
@@ -197,6 +201,7 @@ impl Activations {
         };
         Ok(Activations {
             inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
+            ffn_out: (0..c.n_layers).map(|_| buffer(ffn_out_size(c, r))).collect::<Result<_, _>>()?,
             saved: (0..r.n_slots(c.n_layers)).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
             rows: *r,
             work,
@@ -222,6 +227,7 @@ impl Activations {
         let threads = matmul::worker_scratch_bytes(widest(c)) + matmul::backward::worker_bytes(r.rows.max(LOSS_ROWS));
         vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim),
+            ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r)),
             ("insides of layers", 4 * n_saved * saved),
             ("gradients of activations", 4 * work),
             ("logits of a chunk", 4 * LOSS_ROWS * (c.vocab_size + 3 * c.dim)),

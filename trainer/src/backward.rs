@@ -37,11 +37,11 @@ impl Backward<'_> {
         for i in (0..self.pass.config().n_layers).rev() {
             let n_layers = self.pass.config().n_layers;
             if a.rows.is_gone(i, n_layers) {
-                self.pass.layer(i, a);
+                self.pass.layer_again(i, a);
             }
             let slot = a.rows.slot(i, n_layers);
             let (x, saved, work, dx) = (&a.inputs[i], &mut a.saved[slot], &mut a.work, &mut a.dx);
-            self.feed_forward(i, saved, work, dx);
+            self.feed_forward(i, &a.ffn_out[i], saved, work, dx);
             self.attention(i, x, saved, work, dx);
         }
         if let Trained::Full(full) = &self.trained {
@@ -56,11 +56,11 @@ impl Backward<'_> {
 
     /// Forward: `out = middle + norm(ffn_out)`, `ffn_out = down(act)`, `act = f(gate) * up`, `gate = gate(h)`, `up = up(h)`,
     /// `h = norm(middle)`.
-    fn feed_forward(&mut self, i: usize, s: &mut Saved, work: &mut Work, dx: &mut Buffer<f32>) {
+    fn feed_forward(&mut self, i: usize, ffn_out: &Buffer<f32>, s: &mut Saved, work: &mut Work, dx: &mut Buffer<f32>) {
         let (pass, t) = (self.pass, self.pass.rows());
         let (c, device, w) = (pass.config(), pass.device, &pass.model.layers[i]);
         let (wide, hidden) = ([t, c.dim], [t, c.hidden_dim]);
-        self.norm_output(i, Part::PostFfnNorm, w.post_ffn_norm.as_ref(), &s.ffn_out, &mut work.sub, dx);
+        self.norm_output(i, Part::PostFfnNorm, w.post_ffn_norm.as_ref(), ffn_out, &mut work.sub, dx);
         pass.activate(s, work);
         self.product(
             Linear { layer: i, target: 6, dy: &work.sub, x: &work.act, low_rank: &s.low_rank },

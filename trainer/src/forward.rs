@@ -100,12 +100,23 @@ impl Pass<'_> {
     }
 
     /// One block: `a.inputs[i]` to `a.inputs[i + 1]`, its inside kept.
-    pub(crate) fn layer(&self, i: usize, a: &mut Activations) {
+    fn layer(&self, i: usize, a: &mut Activations) {
         let slot = a.rows.slot(i, self.config().n_layers);
         let (before, after) = a.inputs.split_at_mut(i + 1);
         let (x, out, saved, work) = (&before[i], &mut after[0], &mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
-        self.feed_forward(i, out, saved, work);
+        self.gated_product(i, saved, work);
+        self.feed_forward(i, out, &mut a.ffn_out[i], saved, work);
+    }
+
+    /// The inside of a block again, from its input.
+    pub(crate) fn layer_again(&self, i: usize, a: &mut Activations) {
+        let slot = a.rows.slot(i, self.config().n_layers);
+        let (x, saved, work) = (&a.inputs[i], &mut a.saved[slot], &mut a.work);
+        self.attention(i, x, saved, work);
+        self.gated_product(i, saved, work);
+        // Its low-rank half is part of the inside; what it would be added to is there already.
+        self.adapt(i, 6, &mut work.sub, &work.act, &mut saved.low_rank, &mut work.adapter.dropped);
     }
 
     /// `middle = x + norm(o(attention(rope(norm(q(h))), ..)))` with `h = norm(x)`.
@@ -178,8 +189,8 @@ impl Pass<'_> {
         }
     }
 
-    /// `out = middle + norm(down(act(gate(h)) * up(h)))` with `h = norm(middle)`.
-    fn feed_forward(&self, i: usize, out: &mut Buffer<f32>, s: &mut Saved, work: &mut Work) {
+    /// `work.act = act(gate(h)) * up(h)` with `h = norm(middle)`.
+    fn gated_product(&self, i: usize, s: &mut Saved, work: &mut Work) {
         let (t, c, device, w) = (self.rows(), self.config(), self.device, &self.model.layers[i]);
         let (wide, hidden) = ([t, c.dim], [t, c.hidden_dim]);
         rmsnorm::forward(device, work.h.view_mut(wide), s.middle.view(wide), w.ffn_norm.all(), c.rms_eps);
@@ -191,12 +202,18 @@ impl Pass<'_> {
         self.adapt(i, 4, &mut s.gate, &work.h, &mut s.low_rank, &mut work.adapter.dropped);
         self.adapt(i, 5, &mut s.up, &work.h, &mut s.low_rank, &mut work.adapter.dropped);
         self.activate(s, work);
-        let sub = if w.post_ffn_norm.is_some() { &mut s.ffn_out } else { &mut work.sub };
+    }
+
+    /// `out = middle + norm(down(act))`.
+    fn feed_forward(&self, i: usize, out: &mut Buffer<f32>, ffn_out: &mut Buffer<f32>, s: &mut Saved, work: &mut Work) {
+        let (t, c, device, w) = (self.rows(), self.config(), self.device, &self.model.layers[i]);
+        let (wide, hidden) = ([t, c.dim], [t, c.hidden_dim]);
+        let sub = if w.post_ffn_norm.is_some() { &mut *ffn_out } else { &mut work.sub };
         let products = &mut [Product { out: sub.view_mut(wide), weights: &w.down, bias: None }];
         matmul::forward_training(device, products, work.act.view(hidden), &mut work.matmul);
         self.adapt(i, 6, sub, &work.act, &mut s.low_rank, &mut work.adapter.dropped);
         out.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(s.middle.view([t * c.dim]).host());
-        self.add_normed(w.post_ffn_norm.as_ref(), out, &s.ffn_out, &mut work.sub);
+        self.add_normed(w.post_ffn_norm.as_ref(), out, ffn_out, &mut work.sub);
     }
 
     /// `work.act = act(gate) * up`.
