@@ -213,7 +213,8 @@ impl Run<'_> {
             true => eval_loss(&mut self.network, &self.opened.data, self.opened.job.batch)?,
             false => None,
         };
-        if let Some(loss) = eval.filter(|loss| self.state.best.is_none_or(|(best, _)| *loss < best)) {
+        let is_best = |loss: &f64| loss.is_finite() && self.state.best.is_none_or(|(best, _)| *loss < best);
+        if let Some(loss) = eval.filter(is_best) {
             self.state.best = Some((loss, step));
         }
         let row = self.row(&report, learning_rate, eval, compute_s);
