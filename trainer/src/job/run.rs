@@ -120,17 +120,14 @@ impl Opened {
             return Ok(None);
         }
         let n_parameters = self.n_parameters();
-        // What belongs to another job is an error, not a damaged file.
-        let mut other_job = None;
         let recovered = store.recover(&|generation| {
-            files::read_state(generation)?;
-            files::check(generation, n_parameters)
-        });
-        let recovered = match recovered {
-            Ok(None) => return Ok(None),
-            Ok(Some(found)) => found,
-            Err(e) => return Err(e),
-        };
+            // What belongs to another job has another size, is no damaged file, and is refused by name below.
+            match files::read_state(generation)?.check_same(fresh, true) {
+                Ok(()) => files::check(generation, n_parameters),
+                Err(_) => Ok(()),
+            }
+        })?;
+        let Some(recovered) = recovered else { return Ok(None) };
         if !job.resume {
             let step = recovered.generation.step;
             return Err(Error::input(format!(
@@ -142,13 +139,8 @@ impl Opened {
             observer.note(line);
         }
         let state = files::read_state(&recovered.generation)?;
-        if let Err(e) = state.check_same(fresh, job.allow_changed_data) {
-            other_job = Some(e.in_file(&job.out));
-        }
-        match other_job {
-            Some(error) => Err(error),
-            None => Ok(Some(recovered.generation)),
-        }
+        state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(&job.out))?;
+        Ok(Some(recovered.generation))
     }
 
     /// Held-out loss and canaries of the network as it stands.
