@@ -80,7 +80,15 @@ impl Opened {
         let mut network = self.load()?;
         let state = match &recovered {
             Some(generation) => {
-                let state = files::read_state(generation)?;
+                let mut state = files::read_state(generation)?;
+                // Other questions than were asked at the start: what the start was worth on them is not known yet.
+                let is_other_data = state.data_sha256 != fresh.data_sha256;
+                if is_other_data || !self.asks(&state.before) {
+                    state.before = self.measure(&mut network)?;
+                }
+                if is_other_data {
+                    state.best = None;
+                }
                 files::load(generation, &mut network, state.updates)?;
                 State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
             }
@@ -141,6 +149,11 @@ impl Opened {
         let state = files::read_state(&recovered.generation)?;
         state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(&job.out))?;
         Ok(Some(recovered.generation))
+    }
+
+    /// Whether these answers are to this job's canaries.
+    fn asks(&self, scores: &Scores) -> bool {
+        scores.answers.iter().map(|a| &a.prompt).eq(self.canaries.iter().map(|c| &c.prompt))
     }
 
     /// Held-out loss and canaries of the network as it stands.
