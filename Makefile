@@ -1,5 +1,5 @@
 # Every target is one or a few commands that also work by hand.
-.PHONY: check test fmt lint docs deny oracle soak fuzz peers cuda-report gpu-package gpu-check
+.PHONY: check test fmt lint docs deny oracle soak soak-files soak-runs fuzz peers cuda-report gpu-package gpu-check
 
 # What a change must pass before it is sent; .ci/run adds the aarch64 build.
 check: fmt lint test docs oracle deny
@@ -25,11 +25,19 @@ deny:
 	@if command -v cargo-deny >/dev/null; then cargo deny check; \
 	else echo "deny: skipped, cargo-deny is not installed (cargo install cargo-deny --locked)"; fi
 
-# The mutation tests, SCALE times as long and from another seed: about an hour on two cores. LICHEN_SEED replays a failure.
+# The mutation tests, SCALE times as long and from another seed: about an hour on two cores. Then training and its
+# checkpoints with RUNS times as many kills, signals, failing calls and power cuts. LICHEN_SEED replays a failure.
 SCALE ?= 50
+RUNS ?= 10
 SEED ?= $(shell date +%s)
-soak:
+soak: soak-files soak-runs
+
+soak-files:
 	LICHEN_FUZZ_SCALE=$(SCALE) LICHEN_SEED=$(SEED) cargo test --release -p lichen-tests -- --nocapture mutation mutated
+
+soak-runs:
+	LICHEN_FUZZ_SCALE=$(RUNS) LICHEN_SEED=$(SEED) cargo test --release -p lichen-tests --test checkpoints \
+		--test train_program -- --nocapture
 
 # Coverage-guided, SECONDS for each parser. Needs `cargo install cargo-fuzz --locked` and a C++ compiler; the stable
 # toolchain will do.

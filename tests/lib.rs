@@ -4,5 +4,6 @@ pub mod formats;
 pub mod heap;
 pub mod models;
 pub mod programs;
+pub mod sim_disk;
 
 pub use models::fixture;

@@ -19,6 +19,12 @@ pub fn lichen_host() -> PathBuf {
     BUILT.get_or_init(|| build(&["--bin", "lichen-host"], "lichen-host")).clone()
 }
 
+/// `lichen-train`, built with this test's profile.
+pub fn lichen_train() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build(&["--bin", "lichen-train"], "lichen-train")).clone()
+}
+
 /// The emulator of the CUDA driver, `libcuda.so`, built with this test's profile.
 pub fn cuda_emulator() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

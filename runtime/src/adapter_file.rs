@@ -78,6 +78,11 @@ impl AdapterFile {
         gguf::parse(bytes, config)
     }
 
+    /// A PEFT adapter in memory: the bytes of [`CONFIG_FILE`] and of [`WEIGHTS_FILE`]. Errors name one of the two.
+    pub fn from_peft(peft: &[u8], weights: BytesOwner, config: &ModelConfig) -> Result<AdapterFile> {
+        peft::parse(peft, weights, config)
+    }
+
     pub fn max_rank(&self) -> usize {
         self.targets.iter().map(|t| t.rank).max().unwrap_or(0)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lichen_runtime::disk::jsonl::repair_tail;
-use lichen_runtime::disk::{Disk, DiskFile};
+use lichen_runtime::disk::{parent_of, Disk, DiskFile};
 
 use crate::job::Observer;
 
@@ -14,12 +14,14 @@ pub struct Journal {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: Option<Box<dyn DiskFile>>,
+    /// Whether the file's name survives a power cut: a generation that outlives its rows would leave a hole above them.
+    has_name: bool,
     warned: bool,
 }
 
 impl Journal {
     pub fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Journal {
-        Journal { disk, path, file: None, warned: false }
+        Journal { disk, path, file: None, has_name: false, warned: false }
     }
 
     /// Adds a line, with its line break.
@@ -32,8 +34,16 @@ impl Journal {
     /// must not be flushed again.
     pub fn sync(&mut self, observer: &mut dyn Observer) {
         let Some(mut file) = self.file.take() else { return };
-        let synced = file.sync();
+        let synced = file.sync().and_then(|()| self.sync_name());
         self.report(synced, observer);
+    }
+
+    fn sync_name(&mut self) -> io::Result<()> {
+        if !self.has_name {
+            self.disk.sync_dir(parent_of(&self.path))?;
+            self.has_name = true;
+        }
+        Ok(())
     }
 
     fn write(&mut self, line: &str) -> io::Result<()> {

@@ -149,7 +149,7 @@ impl Lora {
         Some(LoraGradients { da: da.reshape([self.rank, inputs]), db: db.reshape([outputs, self.rank]) })
     }
 
-    /// `model.layers.3.q_proj lora_A` for the parameter at `index`, for messages.
+    /// `layer 3 AttnQ lora_A` for the parameter at `index`, for messages.
     pub fn name_of(&self, index: usize) -> String {
         let holds = |slot: &Slot| (slot.start..slot.start + self.rank * (slot.inputs + slot.outputs)).contains(&index);
         match self.slots().find(|(_, _, slot)| holds(slot)) {

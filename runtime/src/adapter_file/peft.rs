@@ -6,9 +6,10 @@ use std::path::Path;
 use lichen_kernels::formats::decode;
 
 use super::peft_config::{module_path, PeftConfig};
-use super::{AdapterFile, Half, HalfMatrix, Pairs, TARGETS};
+use super::{AdapterFile, AdapterTarget, Half, HalfMatrix, Pairs, TARGETS};
 use crate::error::{Error, Result};
-use crate::formats::json_file::{read_json, MAX_CONFIG_BYTES};
+use crate::formats::gguf::BytesOwner;
+use crate::formats::json_file::{self, read_json, MAX_CONFIG_BYTES};
 use crate::formats::safetensors::{SafeTensors, TensorInfo};
 use crate::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
@@ -33,21 +34,39 @@ pub(super) fn open(dir: &Path, config: &ModelConfig) -> Result<AdapterFile> {
         };
         return Err(Error::input(format!("no {WEIGHTS_FILE} in this folder{pickled}")).in_file(dir));
     }
-    let tensors = SafeTensors::parse(MappedFile::open(&weights_path)?).map_err(|e| e.in_file(&weights_path))?;
-    let pairs = collect(&tensors, config).map_err(|e| e.in_file(&weights_path))?;
-    let targets = pairs
-        .finish(|part, layer, rank, name| {
-            let module = module_path(config, part, layer);
-            let declared = peft.rank_of(&module);
-            if declared != rank {
-                return Err(Error::input(format!("\"{name}\" has rank {rank}, the config says {declared}")));
-            }
-            Ok(peft.scale_of(&module, rank))
-        })
-        .map_err(|e| e.in_file(&weights_path))?;
-    let found: Vec<String> = targets.iter().map(|t| module_path(config, t.part, t.layer)).collect();
-    peft.check_targets(config, &found).map_err(|e| e.in_file(&config_path))?;
+    let targets = targets(MappedFile::open(&weights_path)?, &peft, config).map_err(|e| e.in_file(&weights_path))?;
+    check_targets(&peft, config, &targets).map_err(|e| e.in_file(&config_path))?;
     Ok(AdapterFile { targets, base_name: peft.base_name })
+}
+
+/// The two files of a folder, in memory. Errors name the one they are about.
+pub(super) fn parse(peft: &[u8], weights: BytesOwner, config: &ModelConfig) -> Result<AdapterFile> {
+    let peft = read_config(peft).map_err(|e| e.in_file(Path::new(CONFIG_FILE)))?;
+    let targets = targets(weights, &peft, config).map_err(|e| e.in_file(Path::new(WEIGHTS_FILE)))?;
+    check_targets(&peft, config, &targets).map_err(|e| e.in_file(Path::new(CONFIG_FILE)))?;
+    Ok(AdapterFile { targets, base_name: peft.base_name })
+}
+
+fn read_config(bytes: &[u8]) -> Result<PeftConfig> {
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| Error::input(format!("is not UTF-8 from byte {}", e.valid_up_to())))?;
+    PeftConfig::read(&json_file::parse(text)?)
+}
+
+fn targets(weights: BytesOwner, peft: &PeftConfig, config: &ModelConfig) -> Result<Vec<AdapterTarget>> {
+    collect(&SafeTensors::parse(weights)?, config)?.finish(|part, layer, rank, name| {
+        let module = module_path(config, part, layer);
+        let declared = peft.rank_of(&module);
+        if declared != rank {
+            return Err(Error::input(format!("\"{name}\" has rank {rank}, the config says {declared}")));
+        }
+        Ok(peft.scale_of(&module, rank))
+    })
+}
+
+fn check_targets(peft: &PeftConfig, config: &ModelConfig, targets: &[AdapterTarget]) -> Result<()> {
+    let found: Vec<String> = targets.iter().map(|t| module_path(config, t.part, t.layer)).collect();
+    peft.check_targets(config, &found)
 }
 
 fn collect<'a>(tensors: &SafeTensors, config: &'a ModelConfig) -> Result<Pairs<'a>> {

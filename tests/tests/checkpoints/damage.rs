@@ -8,8 +8,8 @@ use lichen_runtime::Error;
 use lichen_trainer::checkpoint::Generation;
 use sha2::{Digest, Sha256};
 
-use crate::sim::SimDisk;
 use crate::{contents, open, recover, recovered, save, saved_run, Contents, RUN};
+use lichen_tests::sim_disk::SimDisk;
 
 const NEW: &str = "/run/step-00001200";
 const OPTIMIZER: &str = "/run/step-00001200/optimizer.safetensors";

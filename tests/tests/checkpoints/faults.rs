@@ -6,8 +6,8 @@ use std::path::Path;
 use lichen_runtime::error::Kind;
 use lichen_trainer::checkpoint::{CheckpointFile, Store};
 
-use crate::sim::{Fault, FaultKind, SimDisk};
 use crate::{contents, generation_names, leftovers, open, recover, recovered, save, saved_run, RUN};
+use lichen_tests::sim_disk::{Fault, FaultKind, SimDisk};
 
 const SEED: u64 = 77;
 const KINDS: [FaultKind; 4] = [FaultKind::DiskFull, FaultKind::Broken, FaultKind::Short, FaultKind::Interrupted];

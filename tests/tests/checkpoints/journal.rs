@@ -7,7 +7,7 @@ use lichen_runtime::disk::jsonl::{repair_tail, TornTail};
 use lichen_runtime::disk::Disk;
 use lichen_trainer::checkpoint::{cut_after_step, Cut};
 
-use crate::sim::SimDisk;
+use lichen_tests::sim_disk::SimDisk;
 
 const PATH: &str = "/metrics.jsonl";
 

@@ -15,8 +15,6 @@ mod prune;
 mod publish;
 /// The file system of the machine.
 mod real;
-/// A disk that loses power.
-mod sim;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -25,8 +23,8 @@ use std::sync::Arc;
 use lichen_runtime::disk::Disk;
 use lichen_runtime::Result;
 use lichen_tests::formats::random::Random;
+use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::checkpoint::{CheckpointFile, Generation, Recovered, Store};
-use sim::SimDisk;
 
 const RUN: &str = "/run";
 

@@ -2,6 +2,7 @@
 //! with exactly what was saved for it, and the run goes on from there.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use lichen_runtime::disk::{Disk, EntryKind};
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_trainer::checkpoint::{publish, published, rollback, Generation, Store};
 
-use crate::sim::{Fault, FaultKind, Lie, SimDisk, Survival};
 use crate::{contents, leftovers, open, recovered, save, RUN};
+use lichen_tests::sim_disk::{Fault, FaultKind, Lie, SimDisk, Survival};
 
 /// A save of a scenario, with its place in the log of changes.
 #[derive(Debug)]
@@ -279,4 +280,33 @@ fn a_crash_while_clearing_resumes_nothing_older() {
     let (step, _) = recovered(&mut open(&disk.crash(from, &everything_lost))).unwrap().expect("not yet cleared");
     assert_eq!(step, 3);
     assert_eq!(recovered(&mut open(&disk.crash_now())).unwrap(), None);
+}
+
+/// The disk of these tests keeps its word.
+#[test]
+fn only_what_is_flushed_survives_for_sure() {
+    // (flush the file, flush the folder, what is left when nothing else survives)
+    let cases = [(false, false, None), (true, false, None), (false, true, Some("")), (true, true, Some("abc"))];
+    for (flush_file, flush_folder, expected) in cases {
+        for lie in [Lie::None, Lie::Files, Lie::Folders] {
+            let disk = SimDisk::new();
+            disk.set_lie(lie);
+            let mut file = disk.create(Path::new("/a"), 3).expect("created");
+            file.write_all(b"abc").expect("written");
+            if flush_file {
+                file.sync().expect("flushed");
+            }
+            if flush_folder {
+                disk.sync_dir(Path::new("/")).expect("flushed");
+            }
+            let expected = match lie {
+                Lie::None => expected,
+                Lie::Files => expected.map(|_| ""),
+                Lie::Folders => None,
+            };
+            let found = disk.crash_now().tree("/").remove("/a");
+            let case = (flush_file, flush_folder, lie);
+            assert_eq!(found, expected.map(|e| e.as_bytes().to_vec()), "{case:?}");
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use lichen_trainer::checkpoint::publish;
 
-use crate::sim::SimDisk;
 use crate::{contents, generation_names, open, recover, run_names, save, saved_run, RUN};
+use lichen_tests::sim_disk::SimDisk;
 
 fn steps(disk: &SimDisk) -> Vec<u64> {
     generation_names(disk).iter().map(|n| n["step-".len()..].parse().unwrap()).collect()

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use lichen_runtime::disk::Disk;
 use lichen_trainer::checkpoint::{publish, published, rollback};
 
-use crate::sim::{Fault, FaultKind, SimDisk};
 use crate::{open, saved_run, RUN};
+use lichen_tests::sim_disk::{Fault, FaultKind, SimDisk};
 
 fn links(disk: &SimDisk) -> (Option<String>, Option<String>) {
     let shared = disk.shared();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use lichen_kernels::formats::float;
 use lichen_kernels::Format;
 use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::adapter_file::{PeftAdapter, PeftTensor, CONFIG_FILE, WEIGHTS_FILE};
+use lichen_runtime::adapter_file::{AdapterFile, PeftAdapter, PeftTensor, CONFIG_FILE, WEIGHTS_FILE};
 use lichen_runtime::formats::safetensors::{Dtype, SafeTensors};
 use lichen_runtime::formats::safetensors_write::{Layout, NewTensor};
 use lichen_runtime::model_source::{Part, PartShape};
@@ -208,7 +208,8 @@ pub fn load(generation: &Generation, network: &mut Network, updates: u64) -> Res
     match network.mode() {
         Mode::Lora(lora) => {
             let lora = lora.clone();
-            let file = lichen_runtime::adapter_file::AdapterFile::open(&generation.path, &network.model().config)?;
+            let weights = std::sync::Arc::new(generation.read(WEIGHTS_FILE)?);
+            let file = AdapterFile::from_peft(&generation.read(CONFIG_FILE)?, weights, &network.model().config)?;
             let mut checked = Ok(());
             network.set_values(|values| checked = lora.load(values, &file));
             checked

@@ -26,9 +26,33 @@ const CONTEXT: usize = 1024;
 /// What was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Mean of -ln p over the labelled tokens of the held-out rows; `None` without any.
+    /// Mean of -ln p over the labelled tokens of the held-out rows; `None` without any, NaN when it is no number.
+    #[serde(with = "loss")]
     pub eval_loss: Option<f64>,
     pub answers: Vec<Answer>,
+}
+
+/// JSON has no NaN, and `null` is a run without held-out rows: a loss that is no number is this text.
+mod loss {
+    use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    const NOT_FINITE: &str = "not finite";
+
+    pub fn serialize<S: Serializer>(loss: &Option<f64>, out: S) -> Result<S::Ok, S::Error> {
+        match loss {
+            Some(loss) if !loss.is_finite() => NOT_FINITE.serialize(out),
+            other => other.serialize(out),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        match Value::deserialize(from)? {
+            Value::Null => Ok(None),
+            Value::String(text) if text == NOT_FINITE => Ok(Some(f64::NAN)),
+            other => other.as_f64().map(Some).ok_or_else(|| de::Error::custom("a loss is a number")),
+        }
+    }
 }
 
 /// A canary's answer.
@@ -58,9 +82,11 @@ pub enum Verdict {
 /// Compares the end with the start. What is not a number is worse.
 pub fn judge(before: &Scores, after: &Scores) -> Verdict {
     if let (Some(was), Some(is)) = (before.eval_loss, after.eval_loss) {
-        // Written so that NaN is worse.
-        let is_no_worse = is <= was;
-        if !is_no_worse {
+        if !is.is_finite() {
+            return Verdict::Worse("the held-out loss is not finite".to_string());
+        }
+        // From what is no number everything is a step into the unknown.
+        if was.is_nan() || is > was {
             return Verdict::Worse(format!("the held-out loss rose from {was:.4} to {is:.4}"));
         }
     }
@@ -86,7 +112,8 @@ pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<
             samples.clear();
         }
     }
-    Ok((n > 0).then(|| sum / n as f64))
+    let mean = sum / n as f64;
+    Ok((n > 0).then_some(if mean.is_finite() { mean } else { f64::NAN }))
 }
 
 /// The bill of a session that answers canaries.

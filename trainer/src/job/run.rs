@@ -1,6 +1,8 @@
 //! The loop of a run: step, measure, save, and stop without loss. What is trained is a function of the job alone; time,
 //! heat, signals and full disks decide only when it is done and when it is saved.
 
+mod save;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +11,12 @@ use lichen_runtime::telemetry::{rss_bytes, Sample as Reading, Telemetry};
 use lichen_runtime::{Error, Result};
 
 use super::files;
-use super::gate::{answers, eval_loss, judge, Scores, Verdict};
+use super::gate::{answers, eval_loss, Scores};
 use super::open::Opened;
 use super::outcome::{Ending, Outcome};
 use super::state::State;
 use super::{Kind, Observer, METRICS_FILE};
-use crate::checkpoint::{cut_after_step, publish, Generation, Store};
+use crate::checkpoint::{cut_after_step, Generation, Store};
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::governor::{Action, Governor, GovernorConfig, POLL};
@@ -22,12 +24,11 @@ use crate::journal::Journal;
 use crate::metrics::Row;
 use crate::network::{Network, StepReport};
 use crate::schedule::Schedule;
+use save::FailedSaves;
 
 /// A checkpoint at least this often, but never so that saving takes more than a fiftieth of the time.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
 const SAVE_SHARE: u32 = 50;
-/// Saves that may fail in a row.
-const FAILED_SAVES_MAX: u32 = 3;
 /// How long a rest lasts before it is asked again whether to stop.
 const REST_SLICE: Duration = Duration::from_millis(100);
 
@@ -45,7 +46,7 @@ struct Run<'a> {
     start: Instant,
     last_save: Instant,
     save_time: Duration,
-    failed_saves: u32,
+    failed_saves: FailedSaves,
     step_end: Instant,
     warned_of_budget: bool,
 }
@@ -79,7 +80,15 @@ impl Opened {
         let mut network = self.load()?;
         let state = match &recovered {
             Some(generation) => {
-                let state = files::read_state(generation)?;
+                let mut state = files::read_state(generation)?;
+                // Other questions than were asked at the start: what the start was worth on them is not known yet.
+                let is_other_data = state.data_sha256 != fresh.data_sha256;
+                if is_other_data || !self.asks(&state.before) {
+                    state.before = self.measure(&mut network)?;
+                }
+                if is_other_data {
+                    state.best = None;
+                }
                 files::load(generation, &mut network, state.updates)?;
                 State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
             }
@@ -104,7 +113,7 @@ impl Opened {
             start: now,
             last_save: now,
             save_time: Duration::ZERO,
-            failed_saves: 0,
+            failed_saves: FailedSaves::default(),
             step_end: now,
             warned_of_budget: false,
         };
@@ -119,17 +128,14 @@ impl Opened {
             return Ok(None);
         }
         let n_parameters = self.n_parameters();
-        // What belongs to another job is an error, not a damaged file.
-        let mut other_job = None;
         let recovered = store.recover(&|generation| {
-            files::read_state(generation)?;
-            files::check(generation, n_parameters)
-        });
-        let recovered = match recovered {
-            Ok(None) => return Ok(None),
-            Ok(Some(found)) => found,
-            Err(e) => return Err(e),
-        };
+            // What belongs to another job has another size, is no damaged file, and is refused by name below.
+            match files::read_state(generation)?.check_same(fresh, true) {
+                Ok(()) => files::check(generation, n_parameters),
+                Err(_) => Ok(()),
+            }
+        })?;
+        let Some(recovered) = recovered else { return Ok(None) };
         if !job.resume {
             let step = recovered.generation.step;
             return Err(Error::input(format!(
@@ -141,13 +147,13 @@ impl Opened {
             observer.note(line);
         }
         let state = files::read_state(&recovered.generation)?;
-        if let Err(e) = state.check_same(fresh, job.allow_changed_data) {
-            other_job = Some(e.in_file(&job.out));
-        }
-        match other_job {
-            Some(error) => Err(error),
-            None => Ok(Some(recovered.generation)),
-        }
+        state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(&job.out))?;
+        Ok(Some(recovered.generation))
+    }
+
+    /// Whether these answers are to this job's canaries.
+    fn asks(&self, scores: &Scores) -> bool {
+        scores.answers.iter().map(|a| &a.prompt).eq(self.canaries.iter().map(|c| &c.prompt))
     }
 
     /// Held-out loss and canaries of the network as it stands.
@@ -174,7 +180,7 @@ impl Run<'_> {
             }
             self.step()?;
             if self.state.step < n_steps && self.is_save_due() {
-                self.save(&[])?;
+                self.save()?;
             }
         }
         self.finish(resumed)
@@ -212,7 +218,8 @@ impl Run<'_> {
             true => eval_loss(&mut self.network, &self.opened.data, self.opened.job.batch)?,
             false => None,
         };
-        if let Some(loss) = eval.filter(|loss| self.state.best.is_none_or(|(best, _)| *loss < best)) {
+        let is_best = |loss: &f64| loss.is_finite() && self.state.best.is_none_or(|(best, _)| *loss < best);
+        if let Some(loss) = eval.filter(is_best) {
             self.state.best = Some((loss, step));
         }
         let row = self.row(&report, learning_rate, eval, compute_s);
@@ -262,7 +269,7 @@ impl Run<'_> {
                     if !saved {
                         let hot = reading.temperature_c.unwrap_or_default();
                         self.observer.note(&format!("{hot:.0} C: paused until the board is cooler"));
-                        self.save(&[])?;
+                        self.save()?;
                         saved = true;
                     }
                     POLL
@@ -287,96 +294,4 @@ impl Run<'_> {
         let since = self.last_save.elapsed();
         by_steps || (since >= SAVE_EVERY && since >= self.save_time * SAVE_SHARE)
     }
-
-    /// Saves a generation. A save that fails costs nothing but itself; after three the run ends.
-    fn save(&mut self, extra: &[(String, Vec<u8>)]) -> Result<()> {
-        let began = Instant::now();
-        self.journal.sync(self.observer);
-        self.store.pin(self.state.best.map(|(_, step)| step));
-        let base_name = self.opened.name.clone();
-        let dropout = match &self.opened.job.kind {
-            Kind::Lora { dropout, .. } => *dropout,
-            Kind::Full { .. } => 0.0,
-        };
-        let mut files = self.opened.companions()?;
-        files.extend_from_slice(extra);
-        let saved = files::save(&mut self.store, &self.network, &self.state, &base_name, dropout, &files);
-        (self.last_save, self.save_time) = (Instant::now(), began.elapsed());
-        match saved {
-            Ok(()) => {
-                self.failed_saves = 0;
-                log::info!("step {} saved in {:.2} s", self.state.step, self.save_time.as_secs_f64());
-                Ok(())
-            }
-            Err(error) => {
-                self.failed_saves += 1;
-                if self.failed_saves >= FAILED_SAVES_MAX {
-                    let n = self.failed_saves;
-                    return Err(Error::limit(format!(
-                        "{}; {n} checkpoints in a row could not be saved",
-                        error.message()
-                    )));
-                }
-                self.observer.note(&format!("step {} is not saved, training goes on: {error}", self.state.step));
-                Ok(())
-            }
-        }
-    }
-
-    fn stop(mut self, resumed: Option<u64>) -> Result<Outcome> {
-        self.failed_saves = FAILED_SAVES_MAX - 1;
-        self.save(&[])?;
-        Ok(self.outcome(Ending::Stopped, resumed, None))
-    }
-
-    /// The last measurement, the last generation, and the link to it when it is no worse than the start.
-    fn finish(mut self, resumed: Option<u64>) -> Result<Outcome> {
-        let after = self.opened.measure(&mut self.network)?;
-        let verdict = judge(&self.state.before, &after);
-        let published = !matches!(verdict, Verdict::Worse(_));
-        let reason = match &verdict {
-            Verdict::Worse(why) => Some(why.clone()),
-            _ => None,
-        };
-        let record = serde_json::json!({
-            "base": self.opened.name,
-            "base_sha256": self.state.base_sha256,
-            "data": self.opened.job.data.display().to_string(),
-            "data_sha256": self.state.data_sha256,
-            "settings": self.state.settings,
-            "steps": self.state.step,
-            "skipped_steps": self.state.skips.total,
-            "before": self.state.before,
-            "after": after,
-            "passed": published,
-            "reason": reason,
-            "version": self.state.version,
-        });
-        self.failed_saves = FAILED_SAVES_MAX - 1;
-        self.save(&[files::adapter_file(&record)])?;
-        if published {
-            publish(&self.disk, &self.opened.job.out, &generation_name(self.state.step))?;
-        }
-        Ok(self.outcome(Ending::Finished(verdict), resumed, Some(after)))
-    }
-
-    fn outcome(self, ending: Ending, resumed: Option<u64>, after: Option<Scores>) -> Outcome {
-        Outcome {
-            ending,
-            step: self.state.step,
-            n_steps: self.opened.n_steps(),
-            resumed,
-            before: self.state.before,
-            after,
-            loss: self.state.loss_average,
-            skipped: self.state.skips.total,
-            generation: generation_name(self.state.step),
-            seconds: self.start.elapsed().as_secs_f64(),
-        }
-    }
-}
-
-/// As the store names it.
-fn generation_name(step: u64) -> String {
-    format!("step-{step:08}")
 }

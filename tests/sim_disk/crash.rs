@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lichen_tests::formats::random::Random;
+use crate::formats::random::Random;
 
-use super::{apply, Lie, Node, Op, SimDisk, State};
+use super::{apply, Node, Op, SimDisk, State};
 
 const N_SUBSETS: usize = 64;
 const TORN_AT: [usize; 2] = [512, 4096];
@@ -127,35 +127,4 @@ fn tear(op: &Op, n_bytes: usize, has_zeros: bool) -> Op {
         torn.resize(bytes.len(), 0);
     }
     Op::Write { file: *file, at: *at, bytes: torn }
-}
-
-#[test]
-fn only_what_is_flushed_survives_for_sure() {
-    use lichen_runtime::disk::Disk;
-    use std::io::Write;
-    use std::path::Path;
-    // (flush the file, flush the folder, what is left when nothing else survives)
-    let cases = [(false, false, None), (true, false, None), (false, true, Some("")), (true, true, Some("abc"))];
-    for (flush_file, flush_folder, expected) in cases {
-        for lie in [Lie::None, Lie::Files, Lie::Folders] {
-            let disk = SimDisk::new();
-            disk.set_lie(lie);
-            let mut file = disk.create(Path::new("/a"), 3).expect("created");
-            file.write_all(b"abc").expect("written");
-            if flush_file {
-                file.sync().expect("flushed");
-            }
-            if flush_folder {
-                disk.sync_dir(Path::new("/")).expect("flushed");
-            }
-            let expected = match lie {
-                Lie::None => expected,
-                Lie::Files => expected.map(|_| ""),
-                Lie::Folders => None,
-            };
-            let found = disk.crash_now().tree("/").remove("/a");
-            let case = (flush_file, flush_folder, lie);
-            assert_eq!(found, expected.map(|e| e.as_bytes().to_vec()), "{case:?}");
-        }
-    }
 }

@@ -63,6 +63,12 @@ enum Op {
     SyncDir { dir: usize },
 }
 
+impl Default for SimDisk {
+    fn default() -> SimDisk {
+        SimDisk::new()
+    }
+}
+
 impl SimDisk {
     pub fn new() -> SimDisk {
         SimDisk::with(vec![Node::Folder(BTreeMap::new())])

@@ -1,0 +1,117 @@
+use std::path::{Path, PathBuf};
+
+use lichen_runtime::engine::EngineOptions;
+use lichen_runtime::Result;
+use lichen_tests::models::fixture;
+use lichen_tests::sim_disk::SimDisk;
+use lichen_trainer::data::{DataOptions, OverLong};
+use lichen_trainer::job::{Job, Kind, Observer, Opened, Outcome, METRICS_FILE};
+use lichen_trainer::metrics::Row;
+use lichen_trainer::optimizer::Settings;
+use lichen_trainer::plan::Recompute;
+use lichen_trainer::schedule::Shape;
+
+use crate::support::Trained;
+
+pub const RUN: &str = "/run";
+
+/// The job of `support::flags`; it resumes what it finds.
+pub fn job(model: &str, max_steps: u64) -> Job {
+    let options = DataOptions {
+        max_seq: 40,
+        over_long: OverLong::Cut,
+        strict: false,
+        train_on_prompt: false,
+        eval_split: 0.2,
+        seed: 0,
+        shuffle: true,
+    };
+    Job {
+        kind: Kind::Lora { rank: 4, alpha: 8.0, targets: [true; 7], dropout: 0.1, init: None },
+        engine: EngineOptions { model: Some(fixture(model)), threads: Some(2), ..EngineOptions::default() },
+        data: fixture(&format!("training/{model}/rows.jsonl")),
+        out: PathBuf::from(RUN),
+        data_options: options,
+        batch: 1,
+        accumulate: 4,
+        epochs: 100,
+        max_steps: Some(max_steps),
+        schedule: Shape::Cosine,
+        learning_rate: 2e-3,
+        floor: 0.0,
+        warmup: 0.03,
+        settings: Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) },
+        recompute: Recompute::Auto,
+        eval_every: Some(5),
+        save_every: Some(3),
+        keep: 3,
+        resume: true,
+        restart: false,
+        allow_changed_data: false,
+        stop_temp_c: None,
+        power_budget_mw: None,
+        canary: None,
+        seed: 0,
+    }
+}
+
+pub fn open(job: Job) -> Opened {
+    Opened::new(job).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Watches a run, and does something after its steps.
+pub struct Watch<'a> {
+    pub notes: Vec<String>,
+    pub rows: Vec<Row>,
+    /// The run is asked to stop after this step.
+    pub stop_at: Option<u64>,
+    /// Called after every step, and for every note with the step before it.
+    pub on_event: &'a mut dyn FnMut(u64, Option<&str>),
+}
+
+impl Observer for Watch<'_> {
+    fn started(&mut self, _step: u64, _n_steps: u64) {}
+
+    fn stepped(&mut self, row: &Row) {
+        self.rows.push(row.clone());
+        (self.on_event)(row.step, None);
+    }
+
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_string());
+        (self.on_event)(self.rows.last().map_or(0, |r| r.step), Some(text));
+    }
+
+    fn wants_to_stop(&self) -> bool {
+        self.stop_at.is_some_and(|stop| self.rows.last().map_or(0, |r| r.step) >= stop)
+    }
+}
+
+/// What a run came to, with the notes it made.
+pub struct Done {
+    pub outcome: Result<Outcome>,
+    pub notes: Vec<String>,
+    pub rows: Vec<Row>,
+}
+
+/// Runs on a machine without sensors.
+pub fn run(opened: &mut Opened, disk: &SimDisk, stop_at: Option<u64>) -> Done {
+    let mut watch = Watch { notes: Vec::new(), rows: Vec::new(), stop_at, on_event: &mut |_, _| {} };
+    let outcome = opened.run(disk.shared(), Path::new("/no/sensors"), &mut watch);
+    Done { outcome, notes: watch.notes, rows: watch.rows }
+}
+
+/// Runs to the end on this disk, whatever is on it.
+pub fn finish(opened: &mut Opened, disk: &SimDisk) -> Trained {
+    let outcome = run(opened, disk, None).outcome.unwrap_or_else(|e| panic!("{e}"));
+    trained(disk, outcome.step)
+}
+
+/// What stands on the disk after `step`.
+pub fn trained(disk: &SimDisk, step: u64) -> Trained {
+    let run = disk.tree(RUN);
+    let folder = format!("/step-{step:08}/");
+    let files = run.iter().filter_map(|(name, bytes)| Some((name.strip_prefix(&folder)?.to_string(), bytes.clone())));
+    let rows = run.get(&format!("/{METRICS_FILE}")).map_or(String::new(), |b| String::from_utf8_lossy(b).into_owned());
+    Trained::new(files.collect(), &rows)
+}

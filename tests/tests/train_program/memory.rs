@@ -1,0 +1,81 @@
+//! The bill against what the process took, as it says itself; and what happens when the bill is too high.
+
+use serde_json::Value;
+
+use crate::support::{flags, run, Folder, MODELS};
+
+const MIB: f64 = (1u64 << 20) as f64;
+
+fn check(case: &str, json: &Value) {
+    let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{case}: no {key} in {json}"));
+    let (peak, planned) = (number("peak_rss_bytes"), number("planned_bytes"));
+    let (off, allowed) = ((planned - peak) / MIB, (0.03 * planned / MIB).max(32.0));
+    println!("{case}: {:.1} MiB taken, {:.1} MiB planned", peak / MIB, planned / MIB);
+    assert!(off.abs() <= allowed, "{case}: off by {off:.1} MiB");
+}
+
+/// Rows that fill `--max-seq`, since the bill is for those.
+fn rows(folder: &Folder) -> String {
+    let path = folder.path("rows.jsonl");
+    let text = "The quick brown fox jumps over the lazy dog, and then it does so again and again. ".repeat(8);
+    let row = format!("{}\n", serde_json::json!({"text": text}));
+    std::fs::write(&path, row.repeat(6)).expect("written");
+    path.to_str().expect("UTF-8").to_string()
+}
+
+#[test]
+fn a_job_takes_what_was_billed() {
+    let folder = Folder::new("memory");
+    let data = rows(&folder);
+    for (name, more) in [
+        ("demo", "--max-seq 128"),
+        ("demo-batch", "--max-seq 128 --batch 2 --dropout 0.1"),
+        ("demo-recompute", "--max-seq 256 --batch 2 --checkpoint-activations on --rank 32"),
+    ] {
+        let out = folder.file(name);
+        let text = format!(
+            "lora --data {data} --out {out} --accumulate 1 --max-steps 2 --eval-split 0 --threads 2 --json {more}"
+        );
+        let json = run(&text.split(' ').collect::<Vec<_>>()).ok().json();
+        check(name, &json);
+    }
+}
+
+#[test]
+fn a_released_shape_takes_what_was_billed() {
+    let text = "bench --geometry gemma-3-270m --format q8_0 --rank 8 --max-seq 64 --steps 1 --threads 2 --json";
+    check("gemma-3-270m", &run(&text.split(' ').collect::<Vec<_>>()).ok().json());
+}
+
+/// Nothing runs over its budget: up to what the plan says it is refused with the largest lines of the bill.
+#[test]
+fn what_does_not_fit_is_refused_with_the_bill() {
+    let folder = Folder::new("budget");
+    let out = folder.path("run");
+    let plan = flags(MODELS[0], &out, 2);
+    let as_plan = |budget: u64| {
+        let mut arguments = plan.clone();
+        arguments[0] = "plan".to_string();
+        arguments.extend(["--json".to_string(), "--memory-budget".to_string(), budget.to_string()]);
+        run(&arguments)
+    };
+    let whole = as_plan(1 << 40).ok().json();
+    let small = as_plan(1 << 20);
+    assert_eq!(small.code, Some(1), "{small:?}");
+    let least = small.json()["total_bytes"].as_u64().expect("a number");
+    assert!(least < whole["total_bytes"].as_u64().expect("a number"), "layers are computed twice where it is tight");
+    for (budget, is_enough) in [(1, false), (least - 1, false), (least, true)] {
+        let more = ["--memory-budget".to_string(), budget.to_string()];
+        let ended = run(&[plan.clone(), more.to_vec()].concat());
+        if is_enough {
+            ended.ok();
+            continue;
+        }
+        assert_eq!((ended.code, out.exists()), (Some(1), false), "{ended:?}");
+        let said = ended.error();
+        assert!(
+            said.starts_with("needs ") && said.contains("and the budget is ") && said.contains("--max-seq"),
+            "{said}"
+        );
+    }
+}

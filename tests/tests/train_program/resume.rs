@@ -1,0 +1,233 @@
+//! Checkpoints that are damaged cost their steps and no more; what belongs to another job is refused by name, and nothing on
+//! the disk changes for it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lichen_runtime::disk::{Disk, RealDisk};
+use lichen_tests::models::fixture;
+use sha2::{Digest, Sha256};
+
+use crate::support::{copy_run, flags, generations, run, text, tree, Folder, Trained, MODELS};
+
+const MODEL: &str = MODELS[1];
+const N_STEPS: u64 = 12;
+
+/// A finished run with its generations 6, 9 and 12, and copies of it.
+struct Finished {
+    folder: Folder,
+    want: Trained,
+}
+
+impl Finished {
+    fn new(name: &str) -> Finished {
+        let folder = Folder::new(name);
+        let out = folder.path("finished");
+        run(&flags(MODEL, &out, N_STEPS)).ok();
+        assert_eq!(generations(&out), [6, 9, 12]);
+        Finished { want: Trained::read(&out, N_STEPS), folder }
+    }
+
+    fn copy(&self, name: &str) -> PathBuf {
+        let to = self.folder.path(name);
+        copy_run(&self.folder.path("finished"), &to);
+        to
+    }
+}
+
+fn with(arguments: Vec<String>, more: &[&str]) -> Vec<String> {
+    arguments.into_iter().chain(more.iter().map(|a| a.to_string())).collect()
+}
+
+/// Replaces a piece of a generation's file, and makes its manifest agree.
+fn rewrite(folder: &Path, name: &str, from: &str, to: &str) {
+    let path = folder.join(name);
+    let bytes = text(&path);
+    assert!(bytes.contains(from), "{name} has no {from}");
+    fs::write(&path, bytes.replacen(from, to, 1)).expect("written");
+    let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let mut above = String::new();
+    for line in text(&folder.join("MANIFEST")).lines().filter(|l| !l.starts_with("{\"sha256\"")) {
+        if line.contains(&format!("\"name\":\"{name}\"")) {
+            let bytes = fs::read(&path).expect("just written");
+            above += &format!("{{\"name\":\"{name}\",\"bytes\":{},\"sha256\":\"{}\"}}\n", bytes.len(), hex(&bytes));
+        } else {
+            above += &format!("{line}\n");
+        }
+    }
+    let last = format!("{{\"sha256\":\"{}\"}}\n", hex(above.as_bytes()));
+    fs::write(folder.join("MANIFEST"), above + &last).expect("written");
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(path, bytes).expect("written");
+}
+
+/// What is done to the generation of a step, and what is said of it.
+type Damage = (&'static str, fn(&Path), &'static str);
+
+const DAMAGES: [Damage; 7] = [
+    ("no-manifest", |g| fs::remove_file(g.join("MANIFEST")).expect("there"), "MANIFEST is missing"),
+    ("manifest", |g| flip(&g.join("MANIFEST")), "MANIFEST differs from its own sha256"),
+    ("hash", |g| flip(&g.join("optimizer.safetensors")), "optimizer.safetensors differs from its manifest"),
+    ("adapter", |g| flip(&g.join("adapter_model.safetensors")), "adapter_model.safetensors differs from its manifest"),
+    ("gone", |g| fs::remove_file(g.join("state.json")).expect("there"), "state.json is missing"),
+    (
+        "future-manifest",
+        |g| {
+            fs::write(g.join("MANIFEST"), text(&g.join("MANIFEST")).replacen("\"format\":1", "\"format\":2", 1))
+                .unwrap();
+            rewrite(g, "README.md", "", "");
+        },
+        "MANIFEST, line 1: format is 2; this program reads 1",
+    ),
+    (
+        "future-state",
+        |g| rewrite(g, "state.json", "\"format\": 1", "\"format\": 2"),
+        "state.json has format 2; 1 is supported",
+    ),
+];
+
+#[test]
+fn damage_costs_the_steps_since_the_checkpoint_before() {
+    let finished = Finished::new("damage");
+    for (name, damage, said) in DAMAGES {
+        let out = finished.copy(name);
+        damage(&out.join("step-00000012"));
+        let ended = run(&with(flags(MODEL, &out, N_STEPS), &["--resume"])).ok();
+        let line = format!("step 12 skipped: {said}");
+        assert!(ended.stderr.lines().any(|l| l == line), "{name}: {line}: {ended:?}");
+        Trained::read(&out, N_STEPS).assert_equals(&finished.want, name);
+    }
+    // Two of three.
+    let out = finished.copy("two");
+    (DAMAGES[0].1)(&out.join("step-00000012"));
+    (DAMAGES[2].1)(&out.join("step-00000009"));
+    let ended = run(&with(flags(MODEL, &out, N_STEPS), &["--resume", "--json"])).ok();
+    assert_eq!(ended.json()["resumed_from"], 6, "{ended:?}");
+    assert_eq!(ended.stderr.lines().filter(|l| l.contains(" skipped: ")).count(), 2, "{ended:?}");
+    Trained::read(&out, N_STEPS).assert_equals(&finished.want, "two of three");
+}
+
+#[test]
+fn no_valid_checkpoint_is_an_error_and_changes_nothing() {
+    let finished = Finished::new("all-bad");
+    let out = finished.copy("run");
+    for (step, damage) in [(6, 2), (9, 0), (12, 3)] {
+        (DAMAGES[damage].1)(&out.join(format!("step-{step:08}")));
+    }
+    let before = whole(&out);
+    for more in [&["--resume"][..], &[]] {
+        let ended = run(&with(flags(MODEL, &out, N_STEPS), more));
+        let said = format!(
+            "{}: step 12 skipped: {}; step 9 skipped: {}; step 6 skipped: {}; no valid checkpoint of 3 (start over with \
+             --restart)",
+            out.display(),
+            DAMAGES[3].2,
+            DAMAGES[0].2,
+            DAMAGES[2].2
+        );
+        assert_eq!((ended.code, ended.error()), (Some(1), said.as_str()));
+        assert!(whole(&out) == before, "{more:?}");
+    }
+}
+
+/// All files of a run, with their folders.
+fn whole(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let inside = generations(run).into_iter().map(|step| format!("step-{step:08}"));
+    let inside =
+        inside.flat_map(|g| tree(&run.join(&g)).into_iter().map(move |(n, bytes)| (format!("{g}/{n}"), bytes)));
+    tree(run).into_iter().chain(inside.collect::<Vec<_>>()).collect()
+}
+
+/// The first twelve digits of what a state says of a file.
+fn hash_in_state(out: &Path, key: &str) -> String {
+    let state: serde_json::Value = serde_json::from_str(&text(&out.join("step-00000012/state.json"))).expect("JSON");
+    state[key].as_str().expect("a hash")[..12].to_string()
+}
+
+#[test]
+fn another_job_is_refused_by_name() {
+    let finished = Finished::new("other-job");
+    let out = finished.copy("run");
+    let (other_model, other_data) = (fixture("tiny-qwen2-untied"), finished.folder.path("other.jsonl"));
+    let data = text(&fixture(&format!("training/{MODEL}/rows.jsonl")));
+    fs::write(&other_data, format!("{data}{{\"input_ids\":[2,9,8]}}\n")).expect("written");
+    // What a run on the other model and the other data calls them.
+    let other = finished.folder.path("other");
+    let others = ["--model", other_model.to_str().expect("UTF-8"), "--data", other_data.to_str().expect("UTF-8")];
+    run(&with(flags(MODEL, &other, N_STEPS), &others)).ok();
+    let both = |key| (hash_in_state(&out, key), hash_in_state(&other, key));
+    let ((base, other_base), (data, other_data)) = (both("base_sha256"), both("data_sha256"));
+    let flag = |flag: &str, was: &str, now: &str| {
+        format!(
+            "the run was started with {flag} {was}, and now it is {now}: give it the same flags, or start over with --restart"
+        )
+    };
+    let cases: [(&[&str], String); 10] = [
+        (&others[..2], format!(
+            "the run was started with base model {base}, and --model is {other_base}: give it the same model, or start over \
+             with --restart")),
+        (&others[2..], format!(
+            "the run was started with data {data}, and --data is {other_data} now: restore it, or go on with the new with \
+             --allow-changed-data")),
+        (&["--rank", "8"], flag("--rank", "4", "8")),
+        (&["--targets", "q,v"], flag("--targets", "[true,true,true,true,true,true,true]", "[true,false,true,false,false,false,false]")),
+        (&["--alpha", "16"], flag("--alpha", "8.0", "16.0")),
+        (&["--learning-rate", "1e-3"], flag("--learning-rate", "0.002", "0.001")),
+        (&["--seed", "1"], flag("--seed", "0", "1")),
+        (&["--max-steps", "13"], flag("--max-steps", "12", "13")),
+        (&["--accumulate", "2"], flag("--accumulate", "4", "2")),
+        (&["--dropout", "0"], flag("--dropout", "0.10000000149011612", "0.0")),
+    ];
+    let before = whole(&out);
+    for (more, said) in cases {
+        let ended = run(&with(with(flags(MODEL, &out, N_STEPS), more), &["--resume"]));
+        assert_eq!((ended.code, ended.error()), (Some(1), format!("{}: {said}", out.display()).as_str()));
+        assert!(whole(&out) == before, "{more:?}");
+    }
+    // What decides when and by whom, but not what: these go on.
+    for more in [&["--threads", "1"][..], &["--save-every", "1"], &["--keep", "2"], &["--checkpoint-activations", "on"]]
+    {
+        run(&with(with(flags(MODEL, &out, N_STEPS), more), &["--resume"])).ok();
+    }
+    let more = with(others[2..].iter().map(|a| a.to_string()).collect(), &["--resume", "--allow-changed-data"]);
+    run(&[flags(MODEL, &out, N_STEPS), more].concat()).ok();
+}
+
+#[test]
+fn a_run_that_is_there_is_not_taken_for_a_new_one() {
+    let finished = Finished::new("there");
+    let (want, out) = (&finished.want, finished.copy("run"));
+    let before = whole(&out);
+    let refused = |more: &[&str], said: &str| {
+        let ended = run(&with(flags(MODEL, &out, N_STEPS), more));
+        assert_eq!((ended.code, ended.error()), (Some(1), format!("{}: {said}", out.display()).as_str()));
+        assert!(whole(&out) == before, "{more:?}");
+    };
+    refused(&[], "holds a run at step 12: --resume goes on with it, --restart begins again");
+    refused(&["--restart"], "step-00000012 is published, and --restart would remove it: choose another --out");
+    let lock = RealDisk.lock(&out.join("lock")).expect("nobody else's");
+    refused(&["--resume"], "another trainer is at work in this folder: wait for it, or choose another --out");
+    drop(lock);
+    // One that is done is done again: nothing is trained, and it ends as it did.
+    let again = run(&with(flags(MODEL, &out, N_STEPS), &["--resume", "--json"])).ok();
+    assert_eq!((&again.json()["resumed_from"], &again.json()["published"]), (&12.into(), &true.into()), "{again:?}");
+    Trained::read(&out, N_STEPS).assert_equals(want, "again");
+
+    fs::remove_file(out.join("current")).expect("a link");
+    fs::remove_file(out.join("step-00000012").join("state.json")).expect("a file");
+    let restarted = run(&with(flags(MODEL, &out, N_STEPS), &["--restart", "--json"])).ok();
+    assert_eq!(restarted.json()["resumed_from"], serde_json::Value::Null);
+    Trained::read(&out, N_STEPS).assert_equals(want, "restarted");
+    // Nothing there: both begin.
+    for (name, flag) in [("new-resumed", "--resume"), ("new-restarted", "--restart")] {
+        let out = finished.folder.path(name);
+        run(&with(flags(MODEL, &out, N_STEPS), &[flag])).ok();
+        Trained::read(&out, N_STEPS).assert_equals(want, flag);
+    }
+}

@@ -1,0 +1,199 @@
+//! Flags and job files: what is wrong is said in one sentence, what is right means the same in both.
+
+use std::fs;
+
+use lichen_tests::models::fixture;
+
+use crate::support::{flags, run, text, Folder, Trained, MODELS};
+
+const SUBCOMMANDS: [&str; 6] = ["lora", "full", "plan", "bench", "report", "rollback"];
+
+#[test]
+fn help_ends_with_an_example() {
+    for name in SUBCOMMANDS {
+        let help = run(&[name, "--help"]).ok().stdout;
+        let example = help.split("Example").nth(1).unwrap_or_else(|| panic!("{name}: {help}"));
+        assert!(example.contains(&format!("lichen-train {name}")), "{name}: {help}");
+    }
+    let top = run(&["--help"]).ok().stdout;
+    assert!(SUBCOMMANDS.iter().all(|name| top.contains(&format!("\n  {name} "))), "{top}");
+    assert_eq!(run(&["--version"]).stdout, format!("lichen-train {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(run::<&str>(&[]).code, Some(2));
+}
+
+/// Flags behind a job that would run, the exit code, and the one sentence. `{out}` and `{model}` stand for paths.
+struct Case(&'static str, i32, &'static str);
+
+const CASES: [Case; 45] = [
+    Case("--rank 0", 2, "--rank is 0; 1 to 1024"),
+    Case("--rank 1025", 2, "--rank is 1025; 1 to 1024"),
+    Case("--rank 1.5", 2, "--rank is 1.5; 1 to 1024"),
+    Case("--alpha nan", 2, "--alpha is nan; 0.001 to 1000000"),
+    Case("--alpha 0", 2, "--alpha is 0; 0.001 to 1000000"),
+    Case("--targets qq_proj", 2, "--targets is qq_proj; all, or some of q,k,v,o,gate,up,down separated by commas"),
+    Case("--targets=", 2, "--targets is \"\"; all, or some of q,k,v,o,gate,up,down separated by commas"),
+    Case("--dropout 1", 2, "--dropout is 1; 0 to 0.95"),
+    Case("--dropout NaN", 2, "--dropout is NaN; 0 to 0.95"),
+    Case("--learning-rate 0", 2, "--learning-rate is 0; 0.000000000001 to 10"),
+    Case("--learning-rate inf", 2, "--learning-rate is inf; 0.000000000001 to 10"),
+    Case("--max-seq 1", 2, "--max-seq is 1; 2 to 1048576"),
+    Case("--max-seq 513", 2, "--max-seq is 513; 2 to 512 for this model"),
+    Case("--over-long keep", 2, "--over-long is keep; cut or drop"),
+    Case("--batch 0", 2, "--batch is 0; 1 to 4096"),
+    Case("--accumulate 65537", 2, "--accumulate is 65537; 1 to 65536"),
+    Case("--epochs 0", 2, "--epochs is 0; 1 to 1048576"),
+    Case("--max-steps 0", 2, "--max-steps is 0; 1 to 1099511627776"),
+    Case("--max-steps 9223372036854775808", 2, "--max-steps is 9223372036854775808; 1 to 1099511627776"),
+    Case("--schedule step", 2, "--schedule is step; cosine, linear or constant"),
+    Case("--warmup=-1", 2, "--warmup is -1; 0 to 1000000000"),
+    Case("--final-rate 1.1", 2, "--final-rate is 1.1; 0 to 1"),
+    Case("--weight-decay 11", 2, "--weight-decay is 11; 0 to 10"),
+    Case("--clip nan", 2, "--clip is nan; 0 to 1000000000"),
+    Case("--optimizer sgd", 2, "--optimizer is sgd; adamw"),
+    Case("--adam-beta1 1", 2, "--adam-beta1 is 1; 0 to 0.999999"),
+    Case("--adam-eps 0", 2, "--adam-eps is 0; 0.000000000000000000000000000001 to 1"),
+    Case("--checkpoint-activations yes", 2, "--checkpoint-activations is yes; auto, on or off"),
+    Case("--eval-split 1", 2, "--eval-split is 1; 0 to 0.9"),
+    Case("--eval-every 0", 2, "--eval-every is 0; 1 to 1099511627776"),
+    Case("--save-every 0", 2, "--save-every is 0; 1 to 1099511627776"),
+    Case("--keep 0", 2, "--keep is 0; 1 to 1000"),
+    Case("--seed=-1", 2, "--seed is -1; 0 to 18446744073709551615"),
+    Case("--threads 0", 2, "--threads is 0; 1 to 1024"),
+    Case("--power-budget 5", 2, "--power-budget is 5; a power such as 5W or 5000mW, 100 mW to 1000 W"),
+    Case("--stop-temp 20", 2, "--stop-temp is 20; 30 to 125"),
+    Case("--device cuda", 2, "--device cuda: training has no kernels for a GPU in this version; use --device cpu"),
+    Case("--device gpu", 2, "--device is gpu; auto, cpu, cuda or cuda:N"),
+    Case("--rankk 8", 2, "unknown flag --rankk (did you mean --rank?)"),
+    Case("--weights bf16", 2, "unknown flag --weights (did you mean --weight-decay?)"),
+    Case("--resume --restart", 2, "the argument '--resume' cannot be used with '--restart'"),
+    Case("--init-adapter {out}", 1, "{out}: No such file or directory (os error 2)"),
+    Case("--canary {out}", 1, "{out}: No such file or directory (os error 2)"),
+    Case("--data {out}", 1, "{out}: No such file or directory (os error 2)"),
+    Case("--model {out}", 1, "{out}: No such file or directory (os error 2)"),
+];
+
+#[test]
+fn wrong_flags_are_refused_in_one_sentence() {
+    let folder = Folder::new("usage");
+    let out = folder.path("run");
+    for Case(more, code, said) in &CASES {
+        let put = |text: &str| text.replace("{out}", &folder.file("nothing"));
+        let more: Vec<String> = more.split(' ').map(put).collect();
+        let ended = run(&[flags(MODELS[0], &out, 2), more.clone()].concat());
+        assert_eq!(
+            (ended.code, ended.stderr.as_str()),
+            (Some(*code), format!("error: {}\n", put(said)).as_str()),
+            "{more:?}"
+        );
+        assert!(!out.exists() && ended.stdout.is_empty(), "{more:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_does_not_go_together_is_said() {
+    let folder = Folder::new("missing");
+    let (model, out) = (fixture("tiny-gemma3"), folder.file("run"));
+    let (model, gguf) = (model.to_str().expect("UTF-8"), model.join("tiny-gemma3-q8_0.gguf"));
+    let data = fixture("training/tiny-gemma3/rows.jsonl");
+    let (data, gguf) = (data.to_str().expect("UTF-8"), gguf.to_str().expect("UTF-8"));
+    let needs_floats = "--model: full training starts from a Hugging Face folder with float weights, and writes one";
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["lora", "--model", model, "--out", &out], 2, "--data is missing; --help shows an example"),
+        (&["lora", "--model", model, "--data", data], 2, "--out is missing; --help shows an example"),
+        (&["lora"], 2, "--data is missing; --help shows an example"),
+        (&["full", "--model", model, "--out", &out], 2, "--data is missing; --help shows an example"),
+        (&["full", "--model", gguf, "--data", data, "--out", &out], 2, needs_floats),
+        (&["full", "--data", data, "--out", &out], 2, needs_floats),
+        (
+            &["full", "--model", model, "--data", data, "--out", &out, "--weights", "q8_0"],
+            2,
+            "--weights is q8_0; f32 or bf16",
+        ),
+        (&["lore"], 2, "unknown subcommand lore (did you mean lora?); --help lists them"),
+        (
+            &["plan", "--geometry", "gemma-3-1b", "--device", "cuda:1"],
+            2,
+            "--device cuda: training has no kernels for a GPU in this version; use --device cpu",
+        ),
+    ];
+    for (arguments, code, said) in cases {
+        let ended = run(arguments);
+        assert_eq!((ended.code, ended.error()), (Some(code), said), "{arguments:?}");
+        assert!(!folder.path("run").exists(), "{arguments:?}");
+    }
+}
+
+/// A job file and what is said of it; `{job}` is its path.
+const JOB_FILES: [(&str, i32, &str); 9] = [
+    ("rank = 8\nranke = 8\n", 1, "{job}: line 2: unknown key \"ranke\" (did you mean \"rank\"?)"),
+    ("rank = {a = 1}\n", 1, "{job}: line 1: \"rank\" must be a number, a string, true, false or a list"),
+    ("[lora]\nrank = 8\n", 1, "{job}: line 1: unknown key \"lora\""),
+    ("weights = \"bf16\"\n", 1, "{job}: line 1: unknown key \"weights\""),
+    ("rank = 0\n", 2, "--rank is 0; 1 to 1024"),
+    ("learning_rate = nan\n", 2, "--learning-rate is nan; 0.000000000001 to 10"),
+    ("targets = [\"q\", \"x\"]\n", 2, "--targets is \"q,x\"; all, or some of q,k,v,o,gate,up,down separated by commas"),
+    ("resume = true\nrestart = true\n", 2, "the argument '--resume' cannot be used with '--restart'"),
+    ("model = \"{job}\"\n", 1, "{job}: not a GGUF file (starts with 6d 6f 64 65)"),
+];
+
+#[test]
+fn wrong_job_files_are_refused_in_one_sentence() {
+    let folder = Folder::new("job-files");
+    let job = folder.file("job.toml");
+    for (contents, code, said) in JOB_FILES {
+        fs::write(&job, contents.replace("{job}", &job)).expect("written");
+        let ended = run(&["lora", &job, "--out", &folder.file("run"), "--data", &job]);
+        let said = said.replace("{job}", &job);
+        assert_eq!(ended.code, Some(code), "{contents}: {ended:?}");
+        assert!(ended.error().starts_with(&said), "{contents}: {said}: {ended:?}");
+    }
+    let ended = run(&["lora", &folder.file("none.toml")]);
+    assert_eq!(ended.error(), format!("{}: No such file or directory (os error 2)", folder.file("none.toml")));
+    for bad in ["rank = \n", "rank = 8\nrank = 9\n", "\u{0}"] {
+        fs::write(&job, bad).expect("written");
+        let ended = run(&["lora", &job]);
+        assert!(ended.code == Some(1) && ended.error().starts_with(&format!("{job}: line ")), "{bad:?}: {ended:?}");
+    }
+}
+
+/// The same job as a file and as flags; a flag beside the file wins.
+#[test]
+fn a_job_file_is_flags() {
+    let folder = Folder::new("job");
+    let (typed, from_file) = (folder.path("typed"), folder.path("file"));
+    let arguments = flags(MODELS[1], &typed, 6);
+    run(&arguments).ok();
+    let mut toml = String::from("# The same, with the wrong number of steps and a flag that is off.\nstrict = false\n");
+    for pair in arguments[1..].chunks_exact(2).filter(|pair| pair[0] != "--out") {
+        let (key, value) = (pair[0].trim_start_matches("--").replace('-', "_"), &pair[1]);
+        let value = if pair[0] == "--max-steps" { "7" } else { value };
+        match value.parse::<f64>() {
+            Ok(_) => toml += &format!("{key} = {value}\n"),
+            Err(_) => toml += &format!("{key} = \"{value}\"\n"),
+        }
+    }
+    fs::write(folder.path("job.toml"), toml).expect("written");
+    let out = from_file.to_str().expect("UTF-8");
+    run(&["lora", &folder.file("job.toml"), "--out", out, "--max-steps", "6"]).ok();
+    Trained::read(&from_file, 6).assert_equals(&Trained::read(&typed, 6), "from a file");
+    // As it stands, the file asks for another number of steps.
+    let ended = run(&["lora", &folder.file("job.toml"), "--out", out, "--resume"]);
+    assert!(ended.error().contains("the run was started with --max-steps 6, and now it is 7"), "{ended:?}");
+}
+
+/// What `report` makes of a run, finished or killed, and of a folder that is none.
+#[test]
+fn reports_of_runs() {
+    let folder = Folder::new("report");
+    let out = folder.file("run");
+    run(&flags(MODELS[1], &folder.path("run"), 6)).ok();
+    fs::remove_file(folder.path("run").join("summary.json")).expect("there");
+    for _ in 0..2 {
+        let json = run(&["report", &out, "--json"]).ok().json();
+        assert_eq!(json["steps"], 6, "{json}");
+        assert!(text(json["page"].as_str().expect("a path").as_ref()).contains("<svg"), "{json}");
+    }
+    let ended = run(&["report", &folder.file("none")]);
+    assert_eq!(ended.error(), format!("{}/metrics.jsonl: No such file or directory (os error 2)", folder.file("none")));
+    assert!(run(&["report", &out]).ok().stdout.contains("6 steps, loss "));
+}
