@@ -148,8 +148,7 @@ impl Pass<'_> {
         let products = &mut [Product { out: out.view_mut(wide), weights: &w.o, bias: None }];
         matmul::forward_training(device, products, s.heads.view([t, c.q_dim()]), &mut work.matmul);
         self.adapt(i, 3, out, &s.heads, &mut s.low_rank, &mut work.adapter.dropped);
-        s.middle.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(x.view([t * c.dim]).host());
-        self.add_normed(w.post_attn_norm.as_ref(), &mut s.middle, &s.attn_out, &mut work.sub);
+        self.add_normed(w.post_attn_norm.as_ref(), &mut s.middle, x, &s.attn_out, &mut work.sub);
     }
 
     /// QK-norm and RoPE of every sequence.
@@ -212,25 +211,30 @@ impl Pass<'_> {
         let products = &mut [Product { out: sub.view_mut(wide), weights: &w.down, bias: None }];
         matmul::forward_training(device, products, work.act.view(hidden), &mut work.matmul);
         self.adapt(i, 6, sub, &work.act, &mut s.low_rank, &mut work.adapter.dropped);
-        out.view_mut::<1>([t * c.dim]).host_mut().copy_from_slice(s.middle.view([t * c.dim]).host());
-        self.add_normed(w.post_ffn_norm.as_ref(), out, ffn_out, &mut work.sub);
+        self.add_normed(w.post_ffn_norm.as_ref(), out, &s.middle, ffn_out, &mut work.sub);
     }
 
     /// `work.act = act(gate) * up`.
     pub(crate) fn activate(&self, s: &Saved, work: &mut Work) {
         let n = self.rows() * self.config().hidden_dim;
-        let mut act: ViewMut<'_, f32, 1> = work.act.view_mut([n]);
-        act.host_mut().copy_from_slice(s.gate.view([n]).host());
-        activation::forward(self.device, self.activation(), act, s.up.view([n]));
+        let act: ViewMut<'_, f32, 1> = work.act.view_mut([n]);
+        activation::forward_to(self.device, self.activation(), act, s.gate.view([n]), s.up.view([n]));
     }
 
-    /// `x += norm(y)`, or `x += work` where there is no norm.
-    fn add_normed(&self, norm: Option<&Buffer<f32>>, x: &mut Buffer<f32>, y: &Buffer<f32>, sub: &mut Buffer<f32>) {
+    /// `out = x + norm(y)`, or `out = x + sub` where there is no norm.
+    fn add_normed(
+        &self,
+        norm: Option<&Buffer<f32>>,
+        out: &mut Buffer<f32>,
+        x: &Buffer<f32>,
+        y: &Buffer<f32>,
+        sub: &mut Buffer<f32>,
+    ) {
         let wide = [self.rows(), self.config().dim];
         if let Some(weight) = norm {
             rmsnorm::forward(self.device, sub.view_mut(wide), y.view(wide), weight.all(), self.config().rms_eps);
         }
-        residual::add_to(self.device, x.view_mut(wide), sub.view(wide));
+        residual::sum(self.device, out.view_mut(wide), x.view(wide), sub.view(wide));
     }
 
     /// Adds the low-rank product of a target to `y`, its inner half kept in `low_rank`.

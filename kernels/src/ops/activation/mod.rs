@@ -39,6 +39,23 @@ pub fn forward<const R: usize>(
     }
 }
 
+/// The same into `out`, so that a trainer keeps `gate`.
+pub fn forward_to<const R: usize>(
+    device: &Device,
+    activation: Activation,
+    mut out: ViewMut<'_, f32, R>,
+    gate: View<'_, f32, R>,
+    up: View<'_, f32, R>,
+) {
+    assert!(out.shape() == gate.shape() && gate.shape() == up.shape());
+    let (cpu, gate, up) = (crate::ops::matmul::backward::cpu(device), gate.host(), up.host());
+    cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
+        let part = i * CHUNK..i * CHUNK + out.len();
+        out.copy_from_slice(&gate[part.clone()]);
+        gated(cpu.isa, activation, out, &up[part]);
+    });
+}
+
 per_isa! {
     fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) = gated_body;
 }
@@ -62,8 +79,11 @@ mod tests {
             let (gate, up) = (random(n, 6.0, 4), random(n, 1.0, 5));
             for activation in [Activation::GeluTanh, Activation::Silu] {
                 let got = assert_same_on_every_isa(|device| {
-                    let mut y = gate.clone();
+                    let (mut y, mut out) = (gate.clone(), vec![f32::NAN; n]);
                     forward(device, activation, ViewMut::new(&mut y, [n]), View::new(&up, [n]));
+                    let views = (ViewMut::new(&mut out, [n]), View::new(&gate, [n]), View::new(&up, [n]));
+                    forward_to(device, activation, views.0, views.1, views.2);
+                    assert_eq!(y, out);
                     y
                 });
                 for i in 0..n {

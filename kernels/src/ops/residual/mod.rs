@@ -108,6 +108,17 @@ pub fn add_to<const R: usize>(device: &Device, mut x: ViewMut<'_, f32, R>, y: Vi
     add(crate::ops::matmul::backward::cpu(device), x.host_mut(), y.host());
 }
 
+/// `out = x + y`, any shape.
+pub fn sum<const R: usize>(device: &Device, mut out: ViewMut<'_, f32, R>, x: View<'_, f32, R>, y: View<'_, f32, R>) {
+    assert!(out.shape() == x.shape() && x.shape() == y.shape());
+    let (cpu, x, y) = (crate::ops::matmul::backward::cpu(device), x.host(), y.host());
+    cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
+        let part = i * CHUNK..i * CHUNK + out.len();
+        out.copy_from_slice(&x[part.clone()]);
+        add_chunk(cpu.isa, out, &y[part]);
+    });
+}
+
 /// Adds `y` to `x`, any shape, on the CPU.
 pub(crate) fn add(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len());
