@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds `lichen` for 64-bit ARM boards, checks what the binary needs, and with --test runs the kernels' tests in an
+# Builds `lichen` and `lichen-train` for 64-bit ARM boards, checks what they need, and with --test runs the kernels' tests in an
 # emulator. README.md in this folder says how and why.
 set -euo pipefail
 
@@ -7,7 +7,7 @@ readonly TRIPLE=aarch64-unknown-linux-gnu
 # JetPack 4 on a Jetson Nano is Ubuntu 18.04.
 readonly GLIBC_MAX=2.27
 # The demo model stays off boards.
-readonly FEATURES=(--no-default-features --features cli)
+readonly FEATURES=(--no-default-features --features lichen-runtime/cli)
 
 apt_is_fresh=no
 
@@ -15,8 +15,8 @@ usage() {
     cat <<'TEXT'
 Usage: cross/build-aarch64.sh [--test] [-- CARGO_BUILD_ARGUMENT...]
 
-Builds target/aarch64-unknown-linux-gnu/release/lichen and checks that it starts on glibc 2.27 with no library but
-glibc's own and libgcc_s.
+Builds lichen and lichen-train in target/aarch64-unknown-linux-gnu/release and checks that they start on glibc 2.27 with
+no library but glibc's own and libgcc_s.
 
   --test    then run the kernels' tests under qemu, once as a Cortex-A57 (neon) and once with every extension (neon-dot)
   --help    this text
@@ -51,10 +51,11 @@ main() {
     provide_compiler
     [[ $test == no ]] || provide_emulator
 
-    say "building lichen"
+    say "building lichen and lichen-train"
     cargo-zigbuild zigbuild --quiet --locked --release --target "$TRIPLE.$GLIBC_MAX" \
-        -p lichen-runtime --bin lichen "${FEATURES[@]}" "$@"
+        -p lichen-runtime -p lichen-trainer --bin lichen --bin lichen-train "${FEATURES[@]}" "$@"
     check_binary "target/$TRIPLE/release/lichen"
+    check_binary "target/$TRIPLE/release/lichen-train"
     [[ $test == no ]] || run_tests
 }
 
