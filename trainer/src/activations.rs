@@ -8,8 +8,8 @@ use lichen_kernels::ops::matmul;
 use lichen_kernels::{Buffer, Device, DeviceError};
 use lichen_runtime::{Architecture, ModelConfig};
 
-/// Rows whose logits exist at once: 134 MB over 262,144 entries. The head is decoded once for them: with 64 that was an
-/// eighth of the loss's time.
+/// Rows whose logits exist at once, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64 that was
+/// an eighth of the loss's time.
 pub const LOSS_ROWS: usize = 128;
 
 /// What everything is sized by.
@@ -36,6 +36,11 @@ impl Rows {
     /// True when the inside of layer `i` has been written over by a later one, once the forward pass is through.
     pub(crate) fn is_gone(&self, i: usize, n_layers: usize) -> bool {
         i + 1 < n_layers - self.kept_layers.min(n_layers)
+    }
+
+    /// Rows whose logits exist at once: a micro-batch has no more of them than rows.
+    fn loss_rows(&self) -> usize {
+        LOSS_ROWS.min(self.rows)
     }
 
     fn n_slots(&self, n_layers: usize) -> usize {
@@ -183,7 +188,7 @@ impl Activations {
     /// # Errors: the device has no room.
     pub fn new(device: &Device, c: &ModelConfig, r: &Rows) -> Result<Activations, DeviceError> {
         let buffer = |n: usize| Buffer::new(device, n);
-        let stream = r.rows * c.dim;
+        let (stream, loss_rows) = (r.rows * c.dim, r.loss_rows());
         let mut sizes = work_sizes(c, r).into_iter();
         let mut next = || buffer(sizes.next().expect("one for each buffer"));
         let work = Work {
@@ -197,7 +202,7 @@ impl Activations {
             dv: next()?,
             dheads: next()?,
             adapter: AdapterWork { v: next()?, dropped: next()?, ddropped: next()? },
-            matmul: matmul::Scratch::new(device, r.rows.max(LOSS_ROWS), widest(c), c.vocab_size.max(widest(c)))?,
+            matmul: matmul::Scratch::new(device, r.rows, widest(c), c.vocab_size.max(widest(c)))?,
         };
         Ok(Activations {
             inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
@@ -206,13 +211,13 @@ impl Activations {
             rows: *r,
             work,
             loss: LossWork {
-                x: buffer(LOSS_ROWS * c.dim)?,
-                h: buffer(LOSS_ROWS * c.dim)?,
-                dh: buffer(LOSS_ROWS * c.dim)?,
-                logits: buffer(LOSS_ROWS * c.vocab_size)?,
-                targets: Vec::with_capacity(LOSS_ROWS),
-                scale: Vec::with_capacity(LOSS_ROWS),
-                losses: vec![0.0; LOSS_ROWS],
+                x: buffer(loss_rows * c.dim)?,
+                h: buffer(loss_rows * c.dim)?,
+                dh: buffer(loss_rows * c.dim)?,
+                logits: buffer(loss_rows * c.vocab_size)?,
+                targets: Vec::with_capacity(loss_rows),
+                scale: Vec::with_capacity(loss_rows),
+                losses: vec![0.0; loss_rows],
             },
             dx: buffer(stream)?,
         })
@@ -223,14 +228,14 @@ impl Activations {
         let n_saved = r.n_slots(c.n_layers);
         let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
         let work: usize = work_sizes(c, r).iter().sum();
-        let quantised = matmul::Scratch::size_bytes(r.rows.max(LOSS_ROWS), widest(c));
-        let threads = matmul::worker_scratch_bytes(widest(c)) + matmul::backward::worker_bytes(r.rows.max(LOSS_ROWS));
+        let quantised = matmul::Scratch::size_bytes(r.rows, widest(c));
+        let threads = matmul::worker_scratch_bytes(widest(c)) + matmul::backward::worker_bytes(r.rows);
         vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim),
             ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r)),
             ("insides of layers", 4 * n_saved * saved),
             ("gradients of activations", 4 * work),
-            ("logits of a chunk", 4 * LOSS_ROWS * (c.vocab_size + 3 * c.dim)),
+            ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim)),
             ("quantised activations", quantised),
             ("attention scores", attention::scratch_bytes(r.longest)),
             ("threads", n_threads * threads),

@@ -26,15 +26,16 @@ struct Case {
     /// The format of all weights in full training; `None` for an adapter.
     full: Option<Format>,
     has_dropout: bool,
-    recompute: bool,
+    /// Of the last layers; the others are computed twice.
+    kept_layers: usize,
 }
 
 const CASES: [Case; 5] = [
-    Case { full: None, has_dropout: false, recompute: false },
-    Case { full: None, has_dropout: true, recompute: false },
-    Case { full: None, has_dropout: true, recompute: true },
-    Case { full: Some(Format::F32), has_dropout: false, recompute: false },
-    Case { full: Some(Format::BF16), has_dropout: false, recompute: true },
+    Case { full: None, has_dropout: false, kept_layers: usize::MAX },
+    Case { full: None, has_dropout: true, kept_layers: 1 },
+    Case { full: None, has_dropout: true, kept_layers: 0 },
+    Case { full: Some(Format::F32), has_dropout: false, kept_layers: usize::MAX },
+    Case { full: Some(Format::BF16), has_dropout: false, kept_layers: 0 },
 ];
 
 fn network(path: &str, n_threads: usize, case: Case) -> Network {
@@ -42,7 +43,7 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
     let device = Arc::new(Device::cpu(n_threads).expect("threads"));
     let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
     let rank = if case.full.is_some() { 0 } else { 4 };
-    let rows = Rows { rows: 80, longest: 40, rank, has_dropout: case.has_dropout, recompute: case.recompute };
+    let rows = Rows { rows: 80, longest: 40, rank, has_dropout: case.has_dropout, kept_layers: case.kept_layers };
     let mode = match case.full {
         None => Mode::Lora(Lora::new(&model.config, [true; 7], rank, 8.0)),
         Some(format) => Mode::Full(Full::new(&model.config), format),

@@ -28,6 +28,14 @@ fn threads_and_recomputation_leave_no_trace() {
             let got = trained(other).without_device();
             got.assert_equals(&want, &format!("{model}, {threads} threads, {recompute:?}"));
         }
+        // And where only some layers fit: a byte too little for all of them.
+        let all_kept = open(Job { recompute: Recompute::Off, ..base() }).plan.total_bytes();
+        let mut other = base();
+        other.engine.memory_budget = Some(all_kept - 1);
+        let mut opened = open(other);
+        let (kept, n_layers) = (opened.plan.rows.kept_layers, opened.source.config().n_layers);
+        assert!(0 < kept && kept < n_layers, "{model}: {kept} of {n_layers}");
+        finish(&mut opened, &SimDisk::new()).without_device().assert_equals(&want, &format!("{model}, {kept} layers"));
     }
 }
 
