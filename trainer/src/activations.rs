@@ -230,6 +230,8 @@ impl Activations {
         let work: usize = work_sizes(c, r).iter().sum();
         let quantised = matmul::Scratch::size_bytes(r.rows, widest(c));
         let threads = matmul::worker_scratch_bytes(widest(c)) + matmul::backward::worker_bytes(r.rows);
+        let rounded = [(r.rows, widest(c)), (r.loss_rows(), c.vocab_size)];
+        let rounded = rounded.map(|(rows, terms)| matmul::backward::asker_bytes(rows, terms)).into_iter().max();
         vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim),
             ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r)),
@@ -238,7 +240,7 @@ impl Activations {
             ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim)),
             ("quantised activations", quantised),
             ("attention scores", attention::scratch_bytes(r.longest)),
-            ("threads", n_threads * threads),
+            ("threads", n_threads * threads + rounded.unwrap_or(0)),
         ]
     }
 }

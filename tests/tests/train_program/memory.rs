@@ -31,10 +31,11 @@ fn a_job_takes_what_was_billed() {
         ("demo", "--max-seq 128"),
         ("demo-batch", "--max-seq 128 --batch 2 --dropout 0.1"),
         ("demo-recompute", "--max-seq 256 --batch 2 --checkpoint-activations on --rank 32"),
+        ("demo-many", "--max-seq 256 --batch 6 --threads 4"),
     ] {
         let out = folder.file(name);
         let text = format!(
-            "lora --data {data} --out {out} --accumulate 1 --max-steps 2 --eval-split 0 --threads 2 --json {more}"
+            "lora --data {data} --out {out} --accumulate 1 --max-steps 2 --eval-split 0 --json --threads 2 {more}"
         );
         let json = run(&text.split(' ').collect::<Vec<_>>()).ok().json();
         check(name, &json);

@@ -60,6 +60,11 @@ pub fn worker_bytes(rows: usize) -> usize {
     combine::worker_bytes(rows)
 }
 
+/// Bytes that the thread which asks keeps beside, for products of `rows` rows that sum over `terms` inputs or outputs.
+pub fn asker_bytes(rows: usize, terms: usize) -> usize {
+    combine::asker_bytes(rows, terms)
+}
+
 /// Rounding to bf16 is worth its halved time where the weights were rounded before.
 pub(super) fn precision(format: Format) -> Precision {
     match format {

@@ -164,7 +164,12 @@ thread_local! {
 
 /// Bytes each thread keeps for combinations of `rows` rows.
 pub(crate) fn worker_bytes(rows: usize) -> usize {
-    BLOCK * STRIP * 6 + rows * BLOCK * 6 + rows * pairs::SPAN * 2
+    BLOCK * STRIP * 6 + rows * BLOCK * 6
+}
+
+/// Bytes that the one thread which asks keeps beside, for combinations of `terms` terms.
+pub(crate) fn asker_bytes(rows: usize, terms: usize) -> usize {
+    rows * terms.min(pairs::SPAN).next_multiple_of(BLOCK) * 2
 }
 
 impl Job<'_> {
