@@ -7,6 +7,7 @@ mod open;
 mod outcome;
 mod run;
 mod state;
+mod summary;
 
 use std::path::PathBuf;
 

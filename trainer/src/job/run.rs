@@ -15,6 +15,7 @@ use super::gate::{answers, eval_loss, Scores};
 use super::open::Opened;
 use super::outcome::{Ending, Outcome};
 use super::state::State;
+use super::summary;
 use super::{Kind, Observer, METRICS_FILE};
 use crate::checkpoint::{cut_after_step, Generation, Store};
 use crate::data::Sample;
@@ -117,7 +118,11 @@ impl Opened {
             step_end: now,
             warned_of_budget: false,
         };
-        run.all(recovered.map(|g| g.step))
+        let outcome = run.all(recovered.map(|g| g.step))?;
+        if let Err(error) = summary::write(self, &outcome) {
+            log::warn!("{error}");
+        }
+        Ok(outcome)
     }
 
     /// The checkpoint to go on from.

@@ -8,9 +8,8 @@ use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::disk::RealDisk;
 use lichen_runtime::memory_plan::mib;
-use lichen_trainer::job::{Ending, Job, Opened, Outcome as Trained, Scores, Verdict, SUMMARY_FILE};
+use lichen_trainer::job::{Ending, Job, Opened, Outcome as Trained, Scores, Verdict};
 use lichen_trainer::progress::{stop_signals, Meter};
-use lichen_trainer::report::RunSummary;
 use serde_json::json;
 
 use crate::job_args::{FullFlags, JobArgs, LoraFlags};
@@ -77,7 +76,6 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
     let trained = opened.run(Arc::new(RealDisk), &sys_root, &mut meter);
     meter.finish();
     let trained = trained?;
-    write_summary(&opened, &trained)?;
     if as_json {
         return output::json(&as_json_value(&opened, &trained));
     }
@@ -137,37 +135,4 @@ fn describe_scores(before: &Scores, after: &Scores) -> String {
         text.push_str(&format!("; canaries {was} of {n} before, {is} after"));
     }
     text
-}
-
-/// What `report` shows beside the rows.
-fn write_summary(opened: &Opened, t: &Trained) -> Result<(), lichen_runtime::Error> {
-    let settings = opened.settings();
-    let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.4}"));
-    let mut scores = Vec::new();
-    if t.before.eval_loss.is_some() {
-        let after = t.after.as_ref().and_then(|a| a.eval_loss);
-        scores.push(("held-out loss".to_string(), number(t.before.eval_loss), number(after)));
-    }
-    if !t.before.answers.is_empty() {
-        let passed = |s: &Scores| format!("{} of {}", s.n_passed(), s.answers.len());
-        let after = t.after.as_ref().map_or("-".to_string(), passed);
-        scores.push(("canaries".to_string(), passed(&t.before), after));
-    }
-    let after = |i: usize| t.after.as_ref().and_then(|a| a.answers.get(i)).map_or(String::new(), |a| a.answer.clone());
-    let answers = t.before.answers.iter().enumerate();
-    let mut notes = vec![opened.data.counts().to_string()];
-    if let Ending::Finished(Verdict::Worse(why)) = &t.ending {
-        notes.push(format!("kept but not published: {why}"));
-    }
-    let summary = RunSummary {
-        title: format!("{} on {}", opened.name, opened.job.data.display()),
-        settings: settings.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
-        memory: opened.plan.items.iter().map(|i| (i.name.to_string(), mib(i.bytes))).collect(),
-        scores,
-        answers: answers.map(|(i, a)| (a.prompt.clone(), a.answer.clone(), after(i))).collect(),
-        notes,
-    };
-    let text = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    let path = opened.job.out.join(SUMMARY_FILE);
-    lichen_runtime::disk::write_atomically(&path, |out| out.write_all(text.as_bytes()))
 }
