@@ -7,11 +7,12 @@
 
 Both train Gemma 3 1B's shape with random weights (26 x 1152 x 6912, vocabulary 262,144, tied): a LoRA of rank 8 on
 all seven linears, AdamW, one row of 256 tokens, all labelled. PyTorch holds the base in bf16, as PEFT's users do, with
-gradient checkpointing and without, its adapter in float32 (PEFT's default); Lichen holds the base in Q8_0 and in NF4,
-from `lichen-train bench --geometry`. Each measurement is a process of its own. PyTorch's first step is not counted (it
-plans kernels); the figure of one measurement is the median of its steps. PyTorch needs 5 GB. Machines are noisy, so
-only the ratio of medians over alternating rounds means something; on a busy one `cpu_s_per_step`, shown per
-round, over the number of threads is near what PyTorch's step takes on an idle one, and a little above it (threads spin).
+gradient checkpointing and without, its adapter in float32 (PEFT's default). Lichen holds the base in Q8_0 and in NF4,
+from `lichen-train bench --geometry`, within a memory budget, or without one: then it keeps every layer. Each
+measurement is a process of its own. PyTorch's first step is not counted (it plans kernels), nor is Lichen's; the
+figure of one measurement is the median of its steps. PyTorch needs 5 GB. Machines are noisy, so only the ratio of
+medians over alternating rounds means something; on a busy one `cpu_s_per_step`, shown per round, over the number of
+threads is near what PyTorch's step takes on an idle one, and a little above it (threads spin).
 """
 
 import argparse
@@ -83,10 +84,12 @@ def peft_round(args, checkpointing):
     return output_of([sys.executable, "-c", CHILD, *map(str, numbers)], environment)
 
 
-def lichen_round(args, quant):
+def lichen_round(args, case):
+    """`q8_0`, or `q8_0:1.7GB` within that memory."""
+    quant, _, budget = case.partition(":")
     out = output_of([args.lichen_train, "bench", "--geometry", "gemma-3-1b", "--format", quant,
                      "--rank", str(args.rank), "--max-seq", str(args.tokens), "--steps", str(args.steps),
-                     "--threads", str(args.threads), "--json"])
+                     "--threads", str(args.threads), "--json", *(["--memory-budget", budget] if budget else [])])
     return {"s_per_step": out["s_per_step"], "peak_mib": out["peak_rss_bytes"] / 2**20,
             "loss_first": out["loss_first"], "loss_last": out["loss_last"]}
 
@@ -128,7 +131,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lichen-train", help="the lichen-train program")
     parser.add_argument("--only-peft", action="store_true", help="measure PyTorch alone")
-    parser.add_argument("--formats", default="q8_0,nf4", help="Lichen's weights, with commas")
+    parser.add_argument("--formats", default="q8_0,q8_0:1.7GB,nf4:1.2GB",
+                        help="Lichen's weights, each with a memory budget or without, with commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
