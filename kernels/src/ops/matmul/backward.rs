@@ -3,7 +3,7 @@
 //! `dbias[n] = sum over t of dy[t, n]`.
 //!
 //! Policy: parameters accumulate (`+=`) over micro-batches; the gradient of an input is replaced or added to, as the caller
-//! says, because q, k, v and gate, up share one. Numerical contract: [`super::combine`]. `dx` multiplies F32 and F16 weights
+//! says, because q, k, v and gate, up share one. Numerical contract: `combine`. `dx` multiplies F32 and F16 weights
 //! in f32, all others as bf16, which for Q8_0 rounds a weight by at most half of its own quantisation step; `dw` is f32.
 
 use super::combine::{self, combine, Coefficients, Precision, Rows, Shape, Write};

@@ -76,7 +76,7 @@ pub(crate) fn forward_cpu(cpu: &Cpu, x: &mut [f32], n_heads: usize, table: &Rope
     rotate(cpu.isa, x, n_heads, table.half, &table.cos.host()[range.clone()], &table.sin.host()[range]);
 }
 
-/// [`forward_cpu`] for a trainer, on `x` (T, H, D).
+/// Rotates `x` (T, H, D) in place, for a trainer; row `t` is at position `first_position + t`.
 pub fn forward(device: &Device, mut x: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
     let [_, n_heads, head_dim] = x.shape();
     assert_eq!(head_dim, table.head_dim());
