@@ -73,7 +73,8 @@ pub(crate) fn forward_cpu(cpu: &Cpu, x: &mut [f32], n_heads: usize, table: &Rope
     let n_rows = x.len() / (n_heads * table.head_dim());
     assert!(first_position + n_rows <= table.n_positions(), "position beyond the RoPE table");
     let range = first_position * table.half..(first_position + n_rows) * table.half;
-    rotate(cpu.isa, x, n_heads, table.half, &table.cos.host()[range.clone()], &table.sin.host()[range]);
+    let tables = [&table.cos.host()[range.clone()], &table.sin.host()[range]];
+    rotate(cpu.isa, x, n_heads, table.half, tables, 1.0);
 }
 
 /// Rotates `x` (T, H, D) in place, for a trainer; row `t` is at position `first_position + t`.
@@ -89,15 +90,16 @@ pub fn backward(device: &Device, mut d: ViewMut<'_, f32, 3>, table: &RopeTable, 
     assert!(head_dim == table.head_dim() && first_position + n_rows <= table.n_positions());
     let range = first_position * table.half..(first_position + n_rows) * table.half;
     let (cos, sin) = (&table.cos.host()[range.clone()], &table.sin.host()[range]);
-    rotate_back(cpu(device).isa, d.host_mut(), n_heads, table.half, cos, sin);
+    rotate(cpu(device).isa, d.host_mut(), n_heads, table.half, [cos, sin], -1.0);
 }
 
 per_isa! {
-    fn rotate_back(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) = rotate_back_body;
+    /// Forward, or with a `direction` of -1 by the opposite angle.
+    fn rotate(x: &mut [f32], n_heads: usize, half: usize, tables: [&[f32]; 2], direction: f32) = rotate_body;
 }
 
 #[inline(always)]
-fn rotate_back_body(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) {
+fn rotate_body(x: &mut [f32], n_heads: usize, half: usize, [cos, sin]: [&[f32]; 2], direction: f32) {
     for ((row, cos), sin) in
         x.chunks_exact_mut(n_heads * half * 2).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half))
     {
@@ -105,28 +107,9 @@ fn rotate_back_body(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin
             let (a, b) = head.split_at_mut(half);
             for i in 0..half {
                 let (u, v) = (a[i], b[i]);
-                a[i] = u * cos[i] + v * sin[i];
-                b[i] = v * cos[i] - u * sin[i];
-            }
-        }
-    }
-}
-
-per_isa! {
-    fn rotate(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) = rotate_body;
-}
-
-#[inline(always)]
-fn rotate_body(x: &mut [f32], n_heads: usize, half: usize, cos: &[f32], sin: &[f32]) {
-    for ((row, cos), sin) in
-        x.chunks_exact_mut(n_heads * half * 2).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half))
-    {
-        for head in row.chunks_exact_mut(half * 2) {
-            let (a, b) = head.split_at_mut(half);
-            for i in 0..half {
-                let (u, v) = (a[i], b[i]);
-                a[i] = u * cos[i] - v * sin[i];
-                b[i] = v * cos[i] + u * sin[i];
+                let sin = direction * sin[i];
+                a[i] = u * cos[i] - v * sin;
+                b[i] = v * cos[i] + u * sin;
             }
         }
     }
