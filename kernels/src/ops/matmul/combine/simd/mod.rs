@@ -164,7 +164,7 @@ pub(super) fn tile_bf16(f: &Factors<'_>, out: &mut [&mut [f32]], replace: bool) 
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no instruction for pairs of bf16 here");
+    unreachable!("no instruction for pairs of bf16 here (replace: {replace})");
 }
 
 /// Defines `tile` from what the module around it gives: registers of `WIDTH` lanes, `load`, `store`, `splat`, `fma` on them,
