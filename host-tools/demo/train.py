@@ -17,13 +17,12 @@ import time
 from pathlib import Path
 
 import torch
-from jinja2 import Environment
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-import spm
-from make_tokenizer import BOS, END_OF_TURN, EOS, write_json
+from make_rows import encode_corpus
+from make_tokenizer import write_json
 from model_config import CONFIG
 
 SEED = 20250102
@@ -34,34 +33,10 @@ WEIGHT_DECAY = 0.05
 SAVE_EVERY = 250
 
 
-def encode_corpus(path, tokenizer):
+def weighted_corpus(path, tokenizer):
     """[(ids, weights)]: a chat's answers and their end marks weigh 1, its other tokens less, a plain text's all 1."""
-    template = Environment().from_string(spm.CHAT_TEMPLATE)
-    documents = []
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            document = json.loads(line)
-            if "text" in document:
-                ids = [BOS, *tokenizer.encode(document["text"], add_special_tokens=False).ids, EOS]
-                documents.append((ids, [1.0] * len(ids)))
-            else:
-                text = template.render(messages=document["messages"], bos_token="<bos>")
-                ids = tokenizer.encode(text, add_special_tokens=False).ids
-                documents.append((ids, answer_weights(ids, tokenizer)))
-    return documents
-
-
-def answer_weights(ids, tokenizer):
-    start, model = tokenizer.token_to_id("<start_of_turn>"), tokenizer.encode("model", add_special_tokens=False).ids
-    head = [start, *model, tokenizer.token_to_id("\n")]
-    weights, inside = [CONTEXT_WEIGHT] * len(ids), False
-    for i, token in enumerate(ids):
-        if inside:
-            weights[i] = 1.0
-            inside = token != END_OF_TURN
-        elif ids[i - len(head) + 1 : i + 1] == head:
-            inside = True
-    return weights
+    documents = encode_corpus(path, tokenizer)
+    return [(ids, [1.0 if answer else CONTEXT_WEIGHT for answer in is_answer]) for ids, is_answer in documents]
 
 
 def packed_rows(documents, length, rng):
@@ -163,7 +138,7 @@ def main():
     torch.set_num_threads(args.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = Tokenizer.from_file(str(args.out / "tokenizer.json"))
-    documents = encode_corpus(args.corpus / "train.jsonl", tokenizer)
+    documents = weighted_corpus(args.corpus / "train.jsonl", tokenizer)
     model = make_model(args)
     print(f"{len(documents)} documents, {sum(len(d[0]) for d in documents)} tokens, "
           f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)

@@ -142,6 +142,16 @@ impl Network {
 
     /// Adds the gradients of one micro-batch, as a share of a batch with `n_targets` predictions; returns its sum of -ln p.
     pub fn micro_batch(&mut self, samples: &[Sample], n_targets: usize, dropout: Option<Dropout>) -> f64 {
+        self.pass(samples, dropout, Some(1.0 / n_targets as f32))
+    }
+
+    /// The sum of -ln p over the targets of these samples, at most a micro-batch of them.
+    pub fn evaluate(&mut self, samples: &[Sample]) -> f64 {
+        self.pass(samples, None, None)
+    }
+
+    /// Forward, and with a scale back again: the gradients of that many times the sum are added.
+    fn pass(&mut self, samples: &[Sample], dropout: Option<Dropout>, scale: Option<f32>) -> f64 {
         self.batch.set(samples);
         let pass = Pass {
             device: &self.device,
@@ -152,36 +162,15 @@ impl Network {
             dropout,
         };
         pass.forward(&mut self.activations);
-        let scale = Some(1.0 / n_targets as f32);
-        match &self.mode {
-            Mode::Lora(lora) => {
-                let sum = loss(&pass, &mut self.activations, scale, None);
-                let trained = Trained::Lora(lora);
-                Backward { pass: &pass, trained, gradients: &mut self.gradients }.run(&mut self.activations);
-                sum
-            }
-            Mode::Full(full, _) => {
-                let sum = loss(&pass, &mut self.activations, scale, Some((full, &mut self.gradients)));
-                let trained = Trained::Full(full);
-                Backward { pass: &pass, trained, gradients: &mut self.gradients }.run(&mut self.activations);
-                sum
-            }
-        }
-    }
-
-    /// The sum of -ln p over the targets of these samples, at most a micro-batch of them.
-    pub fn evaluate(&mut self, samples: &[Sample]) -> f64 {
-        self.batch.set(samples);
-        let pass = Pass {
-            device: &self.device,
-            model: &self.model,
-            lora: adapter(&self.mode, &self.values),
-            batch: &self.batch,
-            rope: &self.rope,
-            dropout: None,
+        let (trained, full) = match &self.mode {
+            Mode::Lora(lora) => (Trained::Lora(lora), None),
+            Mode::Full(full, _) => (Trained::Full(full), scale.map(|_| (full, &mut self.gradients))),
         };
-        pass.forward(&mut self.activations);
-        loss(&pass, &mut self.activations, None, None)
+        let sum = loss(&pass, &mut self.activations, scale, full);
+        if scale.is_some() {
+            Backward { pass: &pass, trained, gradients: &mut self.gradients }.run(&mut self.activations);
+        }
+        sum
     }
 
     /// One optimiser step over `samples`, however many micro-batches they take. What is not finite is never applied.
