@@ -25,9 +25,9 @@ pub struct ModelArgs {
     pub adapter: Option<AdapterPath>,
 }
 
-/// On what, and within which limits.
+/// On what, and within which memory.
 #[derive(Args, Clone, Debug)]
-pub struct MachineArgs {
+pub struct DeviceArgs {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: DeviceChoice,
@@ -37,6 +37,37 @@ pub struct MachineArgs {
     /// Refuse to start when the memory bill is larger: bytes, or a number with KiB, MiB, GiB, KB, MB, GB
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = bytes)]
     pub memory_budget: Option<usize>,
+    /// A board's defaults for such flags, as in device-configs/jetson-nano-4gb.toml; flags win
+    #[arg(long, value_name = "FILE")]
+    pub device_config: Option<PathBuf>,
+}
+
+impl DeviceArgs {
+    /// What an engine is opened with, and the board's file for what else it says: flags first.
+    ///
+    /// # Errors
+    /// The board's file cannot be read or says something it may not.
+    pub fn options(&self, model: Option<PathBuf>) -> Result<(EngineOptions, DeviceConfig), Error> {
+        let board = match &self.device_config {
+            Some(path) => DeviceConfig::read(path)?,
+            None => DeviceConfig::default(),
+        };
+        let options = EngineOptions {
+            model,
+            device: self.device,
+            threads: self.threads.or(board.threads),
+            memory_budget: self.memory_budget.or(board.memory_budget_bytes()),
+            ..EngineOptions::default()
+        };
+        Ok((options, board))
+    }
+}
+
+/// The same, and the limits of a session.
+#[derive(Args, Clone, Debug)]
+pub struct MachineArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Positions a conversation can hold [default: 2048, or what the model has]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true, value_parser = number(1, COUNT_MAX))]
     pub context: Option<usize>,
@@ -46,9 +77,6 @@ pub struct MachineArgs {
     /// Prompt tokens computed at once [default: 128]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true, value_parser = number(1usize, 4096))]
     pub prefill_chunk: Option<usize>,
-    /// A board's defaults for the five flags above, such as device-configs/jetson-nano-4gb.toml; flags win
-    #[arg(long, value_name = "FILE")]
-    pub device_config: Option<PathBuf>,
 }
 
 impl MachineArgs {
@@ -57,17 +85,10 @@ impl MachineArgs {
     /// # Errors
     /// The board's file cannot be read or says something it may not.
     pub fn options(&self, model: &ModelArgs) -> Result<EngineOptions, Error> {
-        let board = match &self.device_config {
-            Some(path) => DeviceConfig::read(path)?,
-            None => DeviceConfig::default(),
-        };
+        let (options, board) = self.device.options(model.model.clone())?;
         let kv_cache = self.kv_cache.map_or(board.kv_cache, |choice| choice.0.map(KvCacheChoice::Format));
         Ok(EngineOptions {
-            model: model.model.clone(),
             adapter: model.adapter.clone(),
-            device: self.device,
-            threads: self.threads.or(board.threads),
-            memory_budget: self.memory_budget.or(board.memory_budget_bytes()),
             context: self.context,
             usual_context: board.context_tokens,
             chunk: self.prefill_chunk.or(board.prefill_chunk_tokens),
@@ -75,7 +96,7 @@ impl MachineArgs {
                 Some(KvCacheChoice::Format(format)) => Some(format),
                 Some(KvCacheChoice::Auto) | None => None,
             },
-            logit_rows: 1,
+            ..options
         })
     }
 }
@@ -163,7 +184,7 @@ pub fn bytes(text: &str) -> Result<usize, String> {
     }
 }
 
-pub fn device(text: &str) -> Result<DeviceChoice, String> {
+fn device(text: &str) -> Result<DeviceChoice, String> {
     let wrong = || "auto, cpu, cuda or cuda:N".to_string();
     match text {
         "auto" => Ok(DeviceChoice::Auto),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use lichen_kernels::Format;
 use lichen_runtime::bench::peak_rss_bytes;
-use lichen_runtime::cli::args::{number, weight_format};
+use lichen_runtime::cli::args::{number, weight_format, DeviceArgs};
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::geometry;
 use lichen_runtime::memory_plan::{mib, ModelBytes};
@@ -16,7 +16,7 @@ use lichen_trainer::optimizer::Settings;
 use lichen_trainer::plan::{start_device, JobSize, Recompute, TrainPlan};
 use serde_json::json;
 
-use crate::flags::{DeviceArgs, TargetList};
+use crate::flags::TargetList;
 
 const EXAMPLES: &str = "Example:
   lichen-train bench --geometry gemma-3-1b --format q8_0 --rank 8 --max-seq 256 --steps 5 --threads 2 --json
@@ -59,7 +59,7 @@ pub struct BenchArgs {
 }
 
 pub fn run(args: &BenchArgs) -> Outcome<()> {
-    let options = args.device.options(None)?;
+    let (options, _) = args.device.options(None)?;
     let device = start_device(&options)?;
     let config = geometry::config(&args.geometry)?;
     let lora = Lora::new(&config, args.targets.0, args.rank, 2.0 * args.rank as f32);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lichen_kernels::Format;
-use lichen_runtime::cli::args::number;
+use lichen_runtime::cli::args::{number, DeviceArgs};
 use lichen_runtime::Error;
 use lichen_trainer::data::{DataOptions, OverLong};
 use lichen_trainer::job::{Job, Kind};
@@ -12,7 +12,7 @@ use lichen_trainer::optimizer::Settings;
 use lichen_trainer::plan::Recompute;
 use lichen_trainer::schedule::Shape;
 
-use crate::flags::{DeviceArgs, TargetList};
+use crate::flags::TargetList;
 
 /// What both kinds of training take.
 #[derive(Args, Clone, Debug)]
@@ -157,7 +157,7 @@ impl JobArgs {
         };
         Ok(Job {
             kind,
-            engine: self.device.options(self.model.clone())?,
+            engine: self.device.options(self.model.clone())?.0,
             data: PathBuf::new(),
             out: PathBuf::new(),
             data_options,
