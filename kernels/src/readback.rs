@@ -58,6 +58,19 @@ impl<T: Pod> Readback<T> {
         }
     }
 
+    /// Where an op writes elements from `start` on.
+    pub fn part_mut<const R: usize>(&mut self, start: usize, shape: [usize; R]) -> ViewMut<'_, T, R> {
+        let len: usize = shape.iter().product();
+        assert!(start + len <= self.len, "shape {shape:?} from {start} of {} elements", self.len);
+        match &mut self.storage {
+            Storage::Host(data) => ViewMut::new(&mut data[start..start + len], shape),
+            Storage::Cuda { host, device, .. } => {
+                let first = device.as_ref().map_or(host.device_ptr(), |d| d.ptr());
+                ViewMut::of_device(first.offset(start * size_of::<T>()), shape)
+            }
+        }
+    }
+
     /// Waits for the device; then [`Readback::host`] holds the first `n` elements.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 use lichen_kernels::ops::attention::train as attention;
 use lichen_kernels::ops::matmul;
-use lichen_kernels::{Buffer, Device, DeviceError};
+use lichen_kernels::{Buffer, Device, DeviceError, Readback};
 use lichen_runtime::{Architecture, ModelConfig};
 
 /// Rows whose logits exist at once, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64 that was
@@ -152,9 +152,10 @@ pub struct LossWork {
     pub dh: Buffer<f32>,
     /// (C, vocab_size).
     pub logits: Buffer<f32>,
-    pub targets: Vec<u32>,
-    pub scale: Vec<f32>,
-    pub losses: Vec<f64>,
+    /// C.
+    pub max_rows: usize,
+    /// -ln p of every target of the micro-batch, (T).
+    pub losses: Readback<f64>,
 }
 
 /// All of it.
@@ -215,9 +216,8 @@ impl Activations {
                 h: buffer(loss_rows * c.dim)?,
                 dh: buffer(loss_rows * c.dim)?,
                 logits: buffer(loss_rows * c.vocab_size)?,
-                targets: Vec::with_capacity(loss_rows),
-                scale: Vec::with_capacity(loss_rows),
-                losses: vec![0.0; loss_rows],
+                max_rows: loss_rows,
+                losses: Readback::new(device, r.rows)?,
             },
             dx: buffer(stream)?,
         })

@@ -6,7 +6,7 @@
 use lichen_kernels::ops::attention::backward::{self as attention, Given, Gradients};
 use lichen_kernels::ops::lora::backward as lora;
 use lichen_kernels::ops::matmul::{self, Write};
-use lichen_kernels::ops::{activation, dropout, embedding, residual, rmsnorm, rope};
+use lichen_kernels::ops::{activation, copy, dropout, embedding, residual, rmsnorm, rope};
 use lichen_kernels::{Buffer, View};
 use lichen_runtime::adapter::TARGETS;
 use lichen_runtime::model_source::Part;
@@ -67,6 +67,7 @@ impl Backward<'_> {
             &mut work.dact,
             Write::Replace,
             &mut work.adapter,
+            &mut work.matmul,
         );
         mutation::apply(Term::GatedProduct, i, work.dact.view_mut(hidden));
         let views = (s.gate.view_mut(hidden), s.up.view_mut(hidden));
@@ -79,12 +80,14 @@ impl Backward<'_> {
             &mut work.dh,
             Write::Replace,
             &mut work.adapter,
+            &mut work.matmul,
         );
         self.product(
             Linear { layer: i, target: 5, dy: &s.up, x: &work.h, low_rank: &s.low_rank },
             &mut work.dh,
             Write::Add,
             &mut work.adapter,
+            &mut work.matmul,
         );
         self.norm_input(i, Part::FfnNorm, &w.ffn_norm, &s.middle, work, dx);
     }
@@ -100,6 +103,7 @@ impl Backward<'_> {
             &mut work.dheads,
             Write::Replace,
             &mut work.adapter,
+            &mut work.matmul,
         );
         mutation::apply(Term::Heads, i, work.dheads.view_mut([t, c.q_dim()]));
         for rows in pass.batch.sequences() {
@@ -125,7 +129,7 @@ impl Backward<'_> {
         for (target, write) in [(0, Write::Replace), (1, Write::Add), (2, Write::Add)] {
             let dy = [&work.dq, &work.dk, &work.dv][target];
             let linear = Linear { layer: i, target, dy, x: &work.h, low_rank: &s.low_rank };
-            self.product(linear, &mut work.dh, write, &mut work.adapter);
+            self.product(linear, &mut work.dh, write, &mut work.adapter, &mut work.matmul);
         }
         self.norm_input(i, Part::AttnNorm, &w.attn_norm, x, work, dx);
     }
@@ -173,7 +177,7 @@ impl Backward<'_> {
                 let (dx, y, eps) = (dx.view(wide), y.view(wide), pass.config().rms_eps);
                 rmsnorm::backward::input(pass.device, dsub.view_mut(wide), dx, y, weight.all(), eps, Write::Replace);
             }
-            None => dsub.view_mut(wide).host_mut().copy_from_slice(dx.view(wide).host()),
+            None => copy::copy(pass.device, dsub.view_mut(wide), dx.view(wide)),
         }
         mutation::apply(Term::SubLayer, i, dsub.view_mut(wide));
     }
@@ -206,16 +210,23 @@ impl Backward<'_> {
     }
 
     /// Forward: `y = W x + bias + B (scale * A x)`, with some of the adapter's `x` dropped.
-    fn product(&mut self, y: Linear<'_>, dx: &mut Buffer<f32>, write: Write, work: &mut AdapterWork) {
+    fn product(
+        &mut self,
+        y: Linear<'_>,
+        dx: &mut Buffer<f32>,
+        write: Write,
+        work: &mut AdapterWork,
+        scratch: &mut matmul::Scratch,
+    ) {
         let Linear { layer: i, target, dy, x, low_rank } = y;
         let (pass, weights) = (self.pass, matrix(&self.pass.model.layers[i], target));
         let (t, n, k, device) = (pass.rows(), weights.rows(), weights.cols(), pass.device);
         let (dy, x) = (dy.view([t, n]), x.view([t, k]));
-        matmul::backward::input(device, dx.view_mut([t, k]), dy, weights, write);
+        matmul::backward::input(device, dx.view_mut([t, k]), dy, weights, write, scratch);
         match &self.trained {
             Trained::Full(full) => {
                 let place = full.place(TARGETS[target], Some(i));
-                matmul::backward::weight(device, self.gradients.part_mut(place.start, [n, k]), dy, x);
+                matmul::backward::weight(device, self.gradients.part_mut(place.start, [n, k]), dy, x, scratch);
                 let bias = [Part::AttnQBias, Part::AttnKBias, Part::AttnVBias].get(target);
                 if let Some(bias) = bias.filter(|_| pass.model.layers[i].qkv_bias.is_some()) {
                     let place = full.place(*bias, Some(i));
@@ -228,7 +239,7 @@ impl Backward<'_> {
                 let rank = layout.rank;
                 let u = low_rank.part(target * t * rank, [t, rank]);
                 let seen = pass.dropped(i, target, x, &mut work.dropped);
-                lora::parameters(device, gradients, dy, seen, u, pair, work.v.view_mut([t, rank]));
+                lora::parameters(device, gradients, dy, seen, u, pair, work.v.view_mut([t, rank]), scratch);
                 mutation::apply(Term::LowRank, i, work.v.view_mut([t, rank]));
                 let v = work.v.view([t, rank]);
                 let Some(drop) = pass.dropout.filter(|d| d.share > 0.0) else {

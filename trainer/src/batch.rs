@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lichen_kernels::{Device, DeviceError, Step};
+use lichen_kernels::{Buffer, Device, DeviceError, Step, View};
 
 use crate::data::Sample;
 
@@ -13,8 +13,10 @@ pub struct Batch {
     tokens: Vec<u32>,
     /// The rows of each sample, in order.
     sequences: Vec<Range<usize>>,
-    /// Rows whose next token is asked for, and that token, in order of the row.
-    targets: Vec<(usize, u32)>,
+    /// Rows whose next token is asked for, in order, and those tokens: (n_targets) each, on the host and on the device.
+    target_rows: Vec<u32>,
+    target_tokens: Vec<u32>,
+    on_device: [Buffer<u32>; 2],
     max_rows: usize,
 }
 
@@ -28,26 +30,39 @@ impl Batch {
             step: Step::new(device, max_rows)?,
             tokens: Vec::with_capacity(max_rows),
             sequences: Vec::with_capacity(max_samples),
-            targets: Vec::with_capacity(max_rows),
+            target_rows: Vec::with_capacity(max_rows),
+            target_tokens: Vec::with_capacity(max_rows),
+            on_device: [Buffer::new(device, max_rows)?, Buffer::new(device, max_rows)?],
             max_rows,
         })
     }
 
     /// Takes these samples. The last token of each is only ever a target: it gets no row. Panics when they do not fit.
-    pub fn set<'a>(&mut self, samples: impl IntoIterator<Item = &'a Sample>) {
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn set<'a>(&mut self, samples: impl IntoIterator<Item = &'a Sample>) -> Result<(), DeviceError> {
         self.tokens.clear();
         self.sequences.clear();
-        self.targets.clear();
+        self.target_rows.clear();
+        self.target_tokens.clear();
         for sample in samples {
             let start = self.tokens.len();
             let n = sample.ids.len().saturating_sub(1);
             self.tokens.extend_from_slice(&sample.ids[..n]);
             self.sequences.push(start..start + n);
-            let labels = sample.labels.iter().enumerate().skip(1);
-            self.targets.extend(labels.filter_map(|(i, label)| Some((start + i - 1, u32::try_from(*label).ok()?))));
+            for (i, label) in sample.labels.iter().enumerate().skip(1) {
+                let Ok(token) = u32::try_from(*label) else { continue };
+                self.target_rows.push((start + i - 1) as u32);
+                self.target_tokens.push(token);
+            }
         }
         assert!(self.tokens.len() <= self.max_rows, "{} rows of {}", self.tokens.len(), self.max_rows);
         self.step.set(0, &self.tokens);
+        self.step.send();
+        let [rows, tokens] = &mut self.on_device;
+        rows.write(0, &self.target_rows)?;
+        tokens.write(0, &self.target_tokens)
     }
 
     pub fn step(&self) -> &Step {
@@ -63,9 +78,19 @@ impl Batch {
         &self.sequences
     }
 
-    /// (row, token) of each prediction that counts.
-    pub fn targets(&self) -> &[(usize, u32)] {
-        &self.targets
+    /// Predictions that count.
+    pub fn n_targets(&self) -> usize {
+        self.target_rows.len()
+    }
+
+    /// The rows of some of them, (n).
+    pub fn target_rows(&self, part: Range<usize>) -> View<'_, u32, 1> {
+        self.on_device[0].part(part.start, [part.len()])
+    }
+
+    /// The tokens that are asked for there, (n).
+    pub fn target_tokens(&self, part: Range<usize>) -> View<'_, u32, 1> {
+        self.on_device[1].part(part.start, [part.len()])
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use lichen_kernels::ops::adamw::{self, CHUNK};
 use lichen_kernels::ops::sum_of_squares;
-use lichen_kernels::{Buffer, Device, DeviceError};
+use lichen_kernels::{Buffer, Device, DeviceError, Readback};
 
 /// The numbers that do not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Optimizer {
     pub settings: Settings,
     /// Chunks of first moments, each followed by the second moments of the same parameters; those that decay first.
     moments: Buffer<f32>,
-    partials: Vec<f64>,
+    partials: Readback<f64>,
     n_decayed: usize,
     n: usize,
     /// Updates made.
@@ -36,7 +36,7 @@ impl Optimizer {
     /// The device has no room.
     pub fn new(device: &Device, settings: Settings, n: usize, n_decayed: usize) -> Result<Optimizer, DeviceError> {
         assert!(n_decayed <= n);
-        let partials = vec![0.0; sum_of_squares::n_partials(n)];
+        let partials = Readback::new(device, sum_of_squares::n_partials(n))?;
         Ok(Optimizer { settings, moments: Buffer::new(device, 2 * n)?, partials, n_decayed, n, t: 0 })
     }
 
@@ -46,8 +46,11 @@ impl Optimizer {
     }
 
     /// The global norm of a gradient; not finite when any of its values is not.
-    pub fn gradient_norm(&mut self, device: &Device, gradients: &Buffer<f32>) -> f64 {
-        sum_of_squares::forward(device, gradients.all(), &mut self.partials).sqrt()
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn gradient_norm(&mut self, device: &Device, gradients: &Buffer<f32>) -> Result<f64, DeviceError> {
+        Ok(sum_of_squares::forward(device, gradients.all(), &mut self.partials)?.sqrt())
     }
 
     /// One update; a gradient longer than the clip is shortened to it.

@@ -6,6 +6,7 @@ pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod bandwidth;
+pub mod copy;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -15,6 +16,7 @@ mod modules;
 pub mod residual;
 pub mod rmsnorm;
 pub mod rope;
+pub mod rows;
 pub mod sampling;
 pub mod sum_of_squares;
 

@@ -7,27 +7,27 @@ use crate::math;
 use crate::ops::matmul::backward::cpu;
 use crate::pool::WORTH_SHARING;
 use crate::simd::{fold_lanes, per_isa, LANES};
-use crate::view::ViewMut;
+use crate::view::{View, ViewMut};
 
 /// Exponentials summed in f32 before they meet an f64: a sum over the whole vocabulary in f32 loses a hundred thousandth.
 const CHUNK: usize = 4096;
 
-/// Shapes: `logits` (C, V), replaced by their gradient when `scale` is given, once for each row; `targets`, `scale` and
-/// `losses` (C).
+/// Shapes: `logits` (C, V), replaced by their gradient when `scale` is given; `targets` and `losses` (C). Panics on a target
+/// outside the vocabulary where the host sees it: callers check what people give them.
 pub fn forward_backward(
     device: &Device,
     mut logits: ViewMut<'_, f32, 2>,
-    targets: &[u32],
-    scale: Option<&[f32]>,
-    losses: &mut [f64],
+    targets: View<'_, u32, 1>,
+    scale: Option<f32>,
+    mut losses: ViewMut<'_, f64, 1>,
 ) {
     let [rows, vocab] = logits.shape();
-    assert!(targets.len() == rows && losses.len() == rows && scale.is_none_or(|s| s.len() == rows));
+    assert!(targets.len() == rows && losses.len() == rows);
+    let (cpu, targets) = (cpu(device), targets.host());
     assert!(targets.iter().all(|t| (*t as usize) < vocab));
-    let cpu = cpu(device);
     let worth_it = rows * vocab >= WORTH_SHARING / 8;
-    cpu.pool.for_chunk_pairs(worth_it, (logits.host_mut(), vocab), (losses, 1), &|c, logits, loss| {
-        loss[0] = row(cpu.isa, logits, targets[c] as usize, scale.map(|s| s[c]));
+    cpu.pool.for_chunk_pairs(worth_it, (logits.host_mut(), vocab), (losses.host_mut(), 1), &|c, logits, loss| {
+        loss[0] = row(cpu.isa, logits, targets[c] as usize, scale);
     });
 }
 
@@ -91,18 +91,20 @@ mod tests {
         {
             let z = random(rows * vocab, size, 5);
             let targets: Vec<u32> = (0..rows).map(|c| ((c * 7919) % vocab) as u32).collect();
-            let scale: Vec<f32> = (0..rows).map(|c| 1.0 / (c + 3) as f32).collect();
+            let scale = 1.0 / (rows + 3) as f32;
             let mut losses = vec![0.0; rows];
             let got = assert_same_on_every_isa(|device| {
                 let mut dz = z.clone();
                 let mut losses = vec![0.0; rows];
                 let view = ViewMut::new(&mut dz, [rows, vocab]);
-                forward_backward(device, view, &targets, Some(&scale), &mut losses);
+                let (targets, losses) = (View::new(&targets, [rows]), ViewMut::new(&mut losses, [rows]));
+                forward_backward(device, view, targets, Some(scale), losses);
                 dz.extend(losses.iter().map(|l| *l as f32));
                 dz
             });
             let device = Device::cpu(2).unwrap();
-            forward_backward(&device, ViewMut::new(&mut z.clone(), [rows, vocab]), &targets, None, &mut losses);
+            let (view, out) = (View::new(&targets, [rows]), ViewMut::new(&mut losses, [rows]));
+            forward_backward(&device, ViewMut::new(&mut z.clone(), [rows, vocab]), view, None, out);
             for c in 0..rows {
                 let z: Vec<f64> = z[c * vocab..][..vocab].iter().map(|v| *v as f64).collect();
                 let sum: f64 = z.iter().map(|v| v.exp()).sum();
@@ -118,10 +120,10 @@ mod tests {
                 let mut total = 0.0;
                 for i in 0..vocab {
                     let p = z[i].exp() / sum;
-                    let want = (p - f64::from(i == targets[c] as usize)) * scale[c] as f64;
+                    let want = (p - f64::from(i == targets[c] as usize)) * scale as f64;
                     let found = got[c * vocab + i] as f64;
                     let rounding = 1e-7 * f64::from(i == targets[c] as usize);
-                    let limit = (10.0 * bound * (p + 1e-3) + rounding) * scale[c] as f64;
+                    let limit = (10.0 * bound * (p + 1e-3) + rounding) * scale as f64;
                     assert!((found - want).abs() <= limit, "[{c} {i}]: {found} {want}");
                     total += found;
                 }
@@ -135,7 +137,13 @@ mod tests {
         let device = Device::cpu(1).unwrap();
         for bad in [f32::NAN, f32::INFINITY] {
             let (mut z, mut losses) = ([0.0, bad, 1.0], [0.0]);
-            forward_backward(&device, ViewMut::new(&mut z, [1, 3]), &[0], None, &mut losses);
+            forward_backward(
+                &device,
+                ViewMut::new(&mut z, [1, 3]),
+                View::new(&[0], [1]),
+                None,
+                ViewMut::new(&mut losses, [1]),
+            );
             assert!(!losses[0].is_finite(), "{bad}: {}", losses[0]);
         }
     }

@@ -5,6 +5,7 @@ use super::LoraPair;
 use crate::device::Device;
 use crate::ops::matmul::backward::cpu;
 use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::ops::matmul::Scratch;
 use crate::view::{View, ViewMut};
 
 /// Gradients of one pair; both accumulate over micro-batches.
@@ -25,6 +26,7 @@ pub fn parameters(
     u: View<'_, f32, 2>,
     pair: LoraPair<'_>,
     mut v: ViewMut<'_, f32, 2>,
+    _scratch: &mut Scratch,
 ) {
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     assert!(x.shape() == [t, k] && u.shape() == [t, rank] && v.shape() == [t, rank]);

@@ -7,13 +7,21 @@
 //! in f32, all others as bf16, which for Q8_0 rounds a weight by at most half of its own quantisation step; `dw` is f32.
 
 use super::combine::{self, combine, Coefficients, Precision, Rows, Shape, Write};
+use super::Scratch;
 use crate::device::{Cpu, Device};
 use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::view::{View, ViewMut};
 
 /// `dx` (T, K) from `dy` (T, N) and `weights` (N, K).
-pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>, weights: &Matrix, write: Write) {
+pub fn input(
+    device: &Device,
+    mut dx: ViewMut<'_, f32, 2>,
+    dy: View<'_, f32, 2>,
+    weights: &Matrix,
+    write: Write,
+    _scratch: &mut Scratch,
+) {
     let [t, n] = dy.shape();
     assert!(weights.rows() == n && dx.shape() == [t, weights.cols()]);
     let shape = Shape::new(t, n, weights.cols());
@@ -22,7 +30,13 @@ pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>,
 }
 
 /// `dw` (N, K) `+=` from `dy` (T, N) and `x` (T, K).
-pub fn weight(device: &Device, mut dw: ViewMut<'_, f32, 2>, dy: View<'_, f32, 2>, x: View<'_, f32, 2>) {
+pub fn weight(
+    device: &Device,
+    mut dw: ViewMut<'_, f32, 2>,
+    dy: View<'_, f32, 2>,
+    x: View<'_, f32, 2>,
+    _scratch: &mut Scratch,
+) {
     let ([t, n], [x_rows, k]) = (dy.shape(), x.shape());
     assert!(x_rows == t && dw.shape() == [n, k]);
     let shape = Shape::new(n, t, k);

@@ -95,6 +95,17 @@ impl Scratch {
         })
     }
 
+    /// Room for training: [`forward_training`] and [`backward`] of every product in `extents`; `has_weights` when gradients
+    /// of weights are among them.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn for_training(device: &Device, extents: &[Extent], has_weights: bool) -> Result<Self, DeviceError> {
+        let largest = |of: fn(&Extent) -> usize| extents.iter().map(of).max().unwrap_or(0);
+        let _ = has_weights;
+        Scratch::new(device, largest(|e| e.rows), largest(|e| e.inputs), largest(|e| e.outputs))
+    }
+
     /// Bytes [`Scratch::new`] takes on the CPU.
     pub fn size_bytes(max_rows: usize, max_cols: usize) -> usize {
         QuantizedRows::size_bytes(max_rows, max_cols)
@@ -104,6 +115,14 @@ impl Scratch {
     pub fn device_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
         cuda::workspace_bytes(max_rows, max_cols, max_outputs)
     }
+}
+
+/// The largest shapes of a product in training: T rows of K inputs and N outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
 }
 
 /// Bytes each thread keeps for a widened panel of the widest matrix.

@@ -1,10 +1,12 @@
 //! The sum of squares of a long vector, for the global norm of a gradient: sixteen lanes in f32 over chunks of 4,096, the
 //! chunks in f64 and in order, so that it does not depend on the number of threads. NaN and infinity reach the result.
 
+use crate::cuda::DeviceError;
 use crate::device::Device;
 use crate::ops::matmul::backward::cpu;
+use crate::readback::Readback;
 use crate::simd::{dot, per_isa};
-use crate::view::View;
+use crate::view::{View, ViewMut};
 
 /// Elements of one partial sum.
 const CHUNK: usize = 4096;
@@ -16,16 +18,23 @@ pub fn n_partials(n: usize) -> usize {
     n.div_ceil(CHUNK)
 }
 
-/// The sum of squares of `x`; `partials` holds at least [`n_partials`] numbers.
-pub fn forward(device: &Device, x: View<'_, f32, 1>, partials: &mut [f64]) -> f64 {
-    let (cpu, x) = (cpu(device), x.host());
-    let partials = &mut partials[..n_partials(x.len())];
+/// The sum of squares of `x`, which the host waits for; `partials` holds at least [`n_partials`] numbers.
+///
+/// # Errors
+/// What went wrong on the device.
+pub fn forward(device: &Device, x: View<'_, f32, 1>, partials: &mut Readback<f64>) -> Result<f64, DeviceError> {
+    let n = n_partials(x.len());
+    compute(device, x, partials.view_mut([n]));
+    Ok(partials.fetch(n)?.iter().sum())
+}
+
+fn compute(device: &Device, x: View<'_, f32, 1>, mut partials: ViewMut<'_, f64, 1>) {
+    let (cpu, x, partials) = (cpu(device), x.host(), partials.host_mut());
     cpu.pool.for_chunks(partials, PARTIALS_PER_TASK, &|task, partials| {
         for (i, partial) in (task * PARTIALS_PER_TASK..).zip(partials) {
             *partial = f64::from(square(cpu.isa, &x[i * CHUNK..((i + 1) * CHUNK).min(x.len())]));
         }
     });
-    partials.iter().sum()
 }
 
 per_isa! {
@@ -46,8 +55,10 @@ mod tests {
     fn equals_the_f64_sum_and_keeps_what_is_not_finite() {
         for n in [0, 1, 15, 4095, 4096, 4097, 300_000] {
             let x = random(n, 2.0, 9);
-            let sum =
-                |device: &Device, x: &[f32]| forward(device, View::new(x, [x.len()]), &mut vec![0.0; n_partials(n)]);
+            let sum = |device: &Device, x: &[f32]| {
+                let mut partials = Readback::new(device, n_partials(n)).unwrap();
+                forward(device, View::new(x, [x.len()]), &mut partials).unwrap()
+            };
             let got = assert_same_on_every_isa(|device| vec![sum(device, &x) as f32])[0];
             let want: f64 = x.iter().map(|v| f64::from(*v).powi(2)).sum();
             assert!((f64::from(got) - want).abs() <= 1e-6 * want, "{n}: {got} {want}");

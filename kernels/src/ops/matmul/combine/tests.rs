@@ -4,7 +4,7 @@ use super::*;
 use crate::device::Device;
 use crate::matrix::SharedBytes;
 use crate::ops::lora::{self, LoraPair};
-use crate::ops::matmul::{backward, tests::matrix, Write};
+use crate::ops::matmul::{backward, tests::matrix, Scratch, Write};
 use crate::ops::testing::{assert_same_on_every_isa, random};
 use crate::view::{View, ViewMut};
 
@@ -13,6 +13,11 @@ const FORMATS: [Format; 6] = [Format::F32, Format::F16, Format::BF16, Format::Q8
 /// (T, N, K in blocks of 64).
 const SIZES: [(usize, usize, usize); 9] =
     [(1, 1, 1), (1, 129, 2), (2, 7, 1), (5, 128, 1), (6, 127, 3), (7, 300, 2), (25, 33, 5), (13, 2, 1), (2, 8193, 1)];
+
+/// The CPU's backward products need none.
+fn no_scratch(device: &Device) -> Scratch {
+    Scratch::for_training(device, &[], true).unwrap()
+}
 
 /// `out[i, k]` and the sum of the magnitudes of its terms.
 fn product(a: impl Fn(usize, usize) -> f32, b: &[f32], shape: Shape) -> Vec<(f64, f64)> {
@@ -43,10 +48,11 @@ fn the_gradient_of_the_input_equals_f64_for_every_format_on_every_isa() {
             let w = matrix(format, n, k, 7);
             let (dy, before) = (random(t * n, 2.0, 8), random(t * k, 1.0, 9));
             let got = assert_same_on_every_isa(|device| {
+                let scratch = &mut no_scratch(device);
                 let (mut replaced, mut added) = (vec![f32::NAN; t * k], before.clone());
                 let dy = View::new(&dy, [t, n]);
-                backward::input(device, ViewMut::new(&mut replaced, [t, k]), dy, &w, Write::Replace);
-                backward::input(device, ViewMut::new(&mut added, [t, k]), dy, &w, Write::Add);
+                backward::input(device, ViewMut::new(&mut replaced, [t, k]), dy, &w, Write::Replace, scratch);
+                backward::input(device, ViewMut::new(&mut added, [t, k]), dy, &w, Write::Add, scratch);
                 [replaced, added].concat()
             });
             let mut dense = vec![0.0; n * k];
@@ -107,6 +113,7 @@ fn a_quantised_base_gives_the_gradient_of_its_decoded_copy() {
     let (t, n, k) = (9, 260, 128);
     let dy = random(t * n, 1.0, 3);
     let device = Device::cpu(2).unwrap();
+    let scratch = &mut no_scratch(&device);
     for format in [Format::BF16, Format::Q8_0, Format::Q4_0, Format::NF4] {
         let w = matrix(format, n, k, 4);
         let mut dense = vec![0.0; n * k];
@@ -115,7 +122,7 @@ fn a_quantised_base_gives_the_gradient_of_its_decoded_copy() {
         let copy = Matrix::new(Format::F32, n, k, SharedBytes::from_vec(bytes));
         let gradient = |w: &Matrix| {
             let mut dx = vec![0.0; t * k];
-            backward::input(&device, ViewMut::new(&mut dx, [t, k]), View::new(&dy, [t, n]), w, Write::Replace);
+            backward::input(&device, ViewMut::new(&mut dx, [t, k]), View::new(&dy, [t, n]), w, Write::Replace, scratch);
             dx
         };
         let (got, want) = (gradient(&w), gradient(&copy));
@@ -132,10 +139,11 @@ fn gradients_of_weights_and_biases_equal_f64_and_accumulate() {
     for (t, n, k) in [(1, 1, 1), (3, 65, 7), (129, 6, 64), (200, 31, 130), (256, 5, 1)] {
         let (dy, x, before) = (random(t * n, 2.0, 1), random(t * k, 1.0, 2), random(n * k + n, 1.0, 3));
         let got = assert_same_on_every_isa(|device| {
+            let scratch = &mut no_scratch(device);
             let mut out = before.clone();
             let (dw, db) = out.split_at_mut(n * k);
             let dy = View::new(&dy, [t, n]);
-            backward::weight(device, ViewMut::new(dw, [n, k]), dy, View::new(&x, [t, k]));
+            backward::weight(device, ViewMut::new(dw, [n, k]), dy, View::new(&x, [t, k]), scratch);
             backward::bias(device, ViewMut::new(db, [n]), dy);
             out
         });
@@ -154,6 +162,7 @@ fn low_rank_gradients_equal_f64_and_accumulate() {
         let (x, a, b) = (random(t * k, 1.0, 1), random(r * k, 0.3, 2), random(n * r, 0.3, 3));
         let (dy, scale) = (random(t * n, 1.0, 4), 2.0);
         let got = assert_same_on_every_isa(|device| {
+            let scratch = &mut no_scratch(device);
             let pair = LoraPair { a: View::new(&a, [r, k]), b: View::new(&b, [n, r]), scale };
             let (mut y, mut u, mut v) = (vec![0.0; t * n], vec![0.0; t * r], vec![0.0; t * r]);
             let x = View::new(&x, [t, k]);
@@ -162,7 +171,7 @@ fn low_rank_gradients_equal_f64_and_accumulate() {
             let gradients =
                 lora::backward::LoraGradients { da: ViewMut::new(&mut da, [r, k]), db: ViewMut::new(&mut db, [n, r]) };
             let (dy, u) = (View::new(&dy, [t, n]), View::new(&u, [t, r]));
-            lora::backward::parameters(device, gradients, dy, x, u, pair, ViewMut::new(&mut v, [t, r]));
+            lora::backward::parameters(device, gradients, dy, x, u, pair, ViewMut::new(&mut v, [t, r]), scratch);
             lora::backward::input(device, ViewMut::new(&mut dx, [t, k]), View::new(&v, [t, r]), pair, Write::Add);
             [da, db, dx].concat()
         });
