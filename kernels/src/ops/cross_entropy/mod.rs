@@ -97,8 +97,8 @@ mod tests {
                 let mut dz = z.clone();
                 let mut losses = vec![0.0; rows];
                 let view = ViewMut::new(&mut dz, [rows, vocab]);
-                let (targets, losses) = (View::new(&targets, [rows]), ViewMut::new(&mut losses, [rows]));
-                forward_backward(device, view, targets, Some(scale), losses);
+                let (targets, out) = (View::new(&targets, [rows]), ViewMut::new(&mut losses, [rows]));
+                forward_backward(device, view, targets, Some(scale), out);
                 dz.extend(losses.iter().map(|l| *l as f32));
                 dz
             });

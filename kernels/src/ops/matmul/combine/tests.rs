@@ -120,7 +120,7 @@ fn a_quantised_base_gives_the_gradient_of_its_decoded_copy() {
         w.decode_rows(0..n, &mut dense);
         let bytes: Vec<u8> = dense.iter().flat_map(|v| v.to_le_bytes()).collect();
         let copy = Matrix::new(Format::F32, n, k, SharedBytes::from_vec(bytes));
-        let gradient = |w: &Matrix| {
+        let mut gradient = |w: &Matrix| {
             let mut dx = vec![0.0; t * k];
             backward::input(&device, ViewMut::new(&mut dx, [t, k]), View::new(&dy, [t, n]), w, Write::Replace, scratch);
             dx
