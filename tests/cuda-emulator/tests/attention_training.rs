@@ -36,6 +36,9 @@ const CASES: [Case; 16] = [
     case(161, (2, 1, 16), 64),
 ];
 
+/// How far off an error may be that is a sum of many roundings: the 10^6 of these tests stay below two deviations.
+const DEVIATIONS: f64 = 6.0;
+
 /// f32 throughout.
 const EXACT: Roundings = Roundings { inner: 0.0, gradient: 0.0 };
 
@@ -48,9 +51,9 @@ fn check(device: &Device, arch: u32, c: &Case) {
     let got = run(device, c, &inputs, None);
     for ((name, got), want) in got.parts().into_iter().zip(expected(c, &inputs, roundings(arch))) {
         assert_eq!(got.len(), want.len(), "sm_{arch} {c:?}: {name}");
-        for (i, (got, (want, bound))) in got.iter().zip(&want).enumerate() {
-            let error = (*got as f64 - want).abs();
-            let fits = error <= *bound + 1e-30;
+        for (i, (got, (want, variance))) in got.iter().zip(&want).enumerate() {
+            let (error, bound) = ((*got as f64 - want).abs(), DEVIATIONS * variance.sqrt() + 1e-30);
+            let fits = error <= bound;
             assert!(fits, "sm_{arch} {c:?}: {name}[{i}] is {got}, {want} expected within {bound:e}; off by {error:e}");
         }
     }
@@ -137,7 +140,7 @@ fn nan_rows(x: &[f32], width: usize) -> Vec<usize> {
     (0..x.len() / width).filter(|i| x[i * width..(i + 1) * width].iter().any(|v| v.is_nan())).collect()
 }
 
-/// What is not a number comes out wherever it should count, and not before the position it is at.
+/// What is not a number comes out wherever it counts; other queries may get one that lies in their tile of values.
 #[test]
 fn nan_comes_out() {
     for_each_arch(|device, arch| {
@@ -158,8 +161,7 @@ fn nan_comes_out() {
             assert_eq!(out.contains(&at), !backward_only, "{what}");
             assert_eq!(out.contains(&69), name == "k" || name == "v", "{what}");
             assert!(dq.contains(&at) && dk.contains(&at), "{what}");
-            // Tiles of 64 rows spread it, not further.
-            assert!(!out.contains(&0) || name == "v", "{what}");
+            assert!(name == "v" || !out.contains(&0), "{what}");
         }
     });
 }

@@ -93,81 +93,81 @@ pub fn run(device: &Device, c: &Case, inputs: &Inputs, starts: Option<&Starts>) 
     Results { out, stats, dq, dk, dv }
 }
 
-/// Roundings of a kernel, relative to the magnitudes of what is multiplied.
+/// Roundings of a kernel's factors, as standard deviations of the relative error of a product.
 #[derive(Clone, Copy)]
 pub struct Roundings {
-    /// Of the products that scores and slopes are made of, and of those with the values.
+    /// Of the products that scores, slopes and outputs are made of.
     pub inner: f64,
     /// Of the products that gradients are made of.
     pub gradient: f64,
 }
 
-/// A value, and how far off it may be.
+/// A value and the variance of its error: roundings are independent and small, so their variances add.
 pub type Expected = Vec<(f64, f64)>;
 
-/// One rounding of an f32 sum: tensor cores may cut off.
-const EPS: f64 = 1.0 / (1 << 23) as f64;
+/// One rounding of an f32 sum, squared: tensor cores may cut off.
+const EPS2: f64 = 1.0 / (1u64 << 46) as f64;
 
 /// What a query has of the keys it sees.
 struct Query {
     top: (f64, f64),
     sum: (f64, f64),
-    /// Probabilities, and their relative error.
-    p: Vec<f64>,
-    p_error: f64,
+    /// Probabilities.
+    p: Expected,
     /// `scale * p * (dp - delta)`.
-    ds: Vec<(f64, f64)>,
+    ds: Expected,
     out: Expected,
 }
 
-fn dot(a: &[f32], b: &[f32]) -> (f64, f64) {
+/// A dot product of f32, with the roundings of its products and of its sum.
+fn dot(a: &[f32], b: &[f32], inner: f64) -> (f64, f64) {
     let terms = a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64);
-    terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+    let (sum, squares) = terms.fold((0.0, 0.0), |(sum, squares), term| (sum + term, squares + term * term));
+    (sum, squares * (inner * inner + (a.len() + 2) as f64 * EPS2))
 }
 
 fn query(c: &Case, inputs: &Inputs, r: Roundings, t: usize, h: usize) -> Query {
     let (d, at) = (c.head_dim, (t * c.n_heads + h) * c.head_dim);
     let keys: Vec<usize> = ((t + 1).saturating_sub(c.window)..t + 1).collect();
-    let of_key = |x: &'static str, j: usize| {
-        let from = (j * c.n_kv_heads + h / (c.n_heads / c.n_kv_heads)) * d;
-        if x == "k" {
-            &inputs.k[from..from + d]
-        } else {
-            &inputs.v[from..from + d]
-        }
-    };
+    let from = |j: usize| (j * c.n_kv_heads + h / (c.n_heads / c.n_kv_heads)) * d;
+    let value = |j: usize| &inputs.v[from(j)..from(j) + d];
     let (q, dout, scale) = (&inputs.q[at..at + d], &inputs.dout[at..at + d], c.scale() as f64);
-    // Sums of D products; whatever comes after has a few roundings.
-    let inner = r.inner + (d + 4) as f64 * EPS;
-    let scores: Vec<(f64, f64)> = keys.iter().map(|j| dot(q, of_key("k", *j))).collect();
-    let largest = scores.iter().map(|(_, size)| size * scale).fold(0.0, f64::max);
-    let top = scores.iter().map(|(s, _)| s * scale).fold(f64::NEG_INFINITY, f64::max);
-    let e: Vec<f64> = scores.iter().map(|(s, _)| (s * scale - top).exp()).collect();
+    let scores: Vec<(f64, f64)> = keys.iter().map(|j| dot(q, &inputs.k[from(*j)..from(*j) + d], r.inner)).collect();
+    let scores: Vec<(f64, f64)> = scores.iter().map(|(s, var)| (s * scale, var * scale * scale)).collect();
+    let top = scores.iter().map(|s| s.0).fold(f64::NEG_INFINITY, f64::max);
+    let largest = scores.iter().map(|s| s.0.abs()).fold(0.0, f64::max);
+    let score_var = scores.iter().map(|s| s.1).fold(0.0, f64::max) + 4.0 * largest * largest * EPS2;
+    let e: Vec<f64> = scores.iter().map(|s| (s.0 - top).exp()).collect();
     let sum: f64 = e.iter().sum();
-    let p: Vec<f64> = e.iter().map(|e| e / sum).collect();
-    // A weight follows its score and the largest one, its exponent's rounding, and the exponential's (2^-22); the sum of
-    // weights is as uncertain.
-    let score_error = largest * inner;
-    let n_sum = (keys.len() + 8) as f64 * EPS;
-    let p_error = 2.0 * (2.0 * score_error + 4.0 * largest * EPS + 4.0 * EPS) + n_sum;
-    let mut out = vec![(0.0, 0.0); d];
+    // A weight follows its score and the sum the others; the exponential is off by 2^-22; the weights are summed.
+    let n_eps2 = (keys.len() + 2) as f64 * EPS2;
+    let p_var = 2.0 * score_var + 16.0 * EPS2 + n_eps2;
+    let p: Expected = e.iter().map(|e| (e / sum, (e / sum) * (e / sum) * p_var)).collect();
+    let (mut out, mut product_var) = (vec![(0.0, 0.0); d], vec![0.0; d]);
     for (p, j) in p.iter().zip(&keys) {
-        for (out, v) in out.iter_mut().zip(of_key("v", *j)) {
-            out.0 += p * *v as f64;
-            out.1 += (p * *v as f64).abs() * (p_error + r.inner + n_sum);
+        for (i, v) in value(*j).iter().map(|v| *v as f64).enumerate() {
+            let own = p.0 * p.0 * v * v * (r.inner * r.inner + n_eps2);
+            out[i] = (out[i].0 + p.0 * v, out[i].1 + p.1 * v * v + own);
+            product_var[i] += own + out[i].0 * out[i].0 * EPS2;
         }
     }
-    let delta = dout.iter().zip(&out).map(|(x, y)| *x as f64 * y.0).sum::<f64>();
-    let delta_error: f64 =
-        dout.iter().zip(&out).map(|(x, y)| (*x as f64).abs() * (y.1 + y.0.abs() * (d + 4) as f64 * EPS)).sum();
-    let slope = |(p, j): (&f64, &usize)| {
-        let (dp, size) = dot(dout, of_key("v", *j));
-        let error = size * inner + delta_error + (dp.abs() + delta.abs()) * (p_error + 4.0 * EPS);
-        (scale * p * (dp - delta), scale * p * error)
+    let dp: Expected = keys.iter().map(|j| dot(dout, value(*j), r.inner)).collect();
+    let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p.0 * dp.0).sum();
+    // dout . out: the errors of the probabilities, which all values of `out` share, and its own.
+    let mut delta_var: f64 = p.iter().zip(&dp).map(|(p, dp)| p.1 * dp.0 * dp.0).sum();
+    for (i, x) in dout.iter().map(|x| *x as f64).enumerate() {
+        delta_var += x * x * (product_var[i] + out[i].0 * out[i].0 * (d + 2) as f64 * EPS2);
+    }
+    let slope = |(p, dp): (&(f64, f64), &(f64, f64))| {
+        let difference = dp.0 - delta;
+        let rounding = 16.0 * (dp.0 * dp.0 + delta * delta) * EPS2;
+        let var = difference * difference * p.1 + p.0 * p.0 * (dp.1 + delta_var + rounding);
+        (scale * p.0 * difference, scale * scale * var)
     };
-    let ds = p.iter().zip(&keys).map(slope).collect();
-    let sum_error = sum * p_error;
-    Query { top: (top, score_error + top.abs() * EPS), sum: (sum, sum_error), p, p_error, ds, out }
+    let ds = p.iter().zip(&dp).map(slope).collect();
+    // What the largest score is too much, the sum is too little.
+    let sum_var = sum * sum * (2.0 * p_var);
+    Query { top: (top, score_var + top * top * EPS2), sum: (sum, sum_var), p, ds, out }
 }
 
 /// out, stats, dq, dk, dv, in the order of [`Results::parts`].
@@ -177,10 +177,11 @@ pub fn expected(c: &Case, inputs: &Inputs, r: Roundings) -> [Expected; 5] {
     let (mut dq, mut dk, mut dv) = (wide, narrow.clone(), narrow);
     let (d, per_kv) = (c.head_dim, c.n_heads / c.n_kv_heads);
     // Terms of the longest sum, each a rounding.
-    let gradient = r.gradient + ((c.t * per_kv).min(c.window.saturating_mul(per_kv)) + 8) as f64 * EPS;
-    let add = |to: &mut (f64, f64), (a, a_error): (f64, f64), b: f32| {
-        to.0 += a * b as f64;
-        to.1 += (a_error + a.abs() * gradient) * (b as f64).abs();
+    let n_terms = c.t.min(c.window) * per_kv;
+    let product_var = r.gradient * r.gradient + (n_terms + 2) as f64 * EPS2;
+    let add = |to: &mut (f64, f64), (a, a_var): (f64, f64), b: f32| {
+        let b = b as f64;
+        *to = (to.0 + a * b, to.1 + (a_var + a * a * product_var) * b * b);
     };
     for t in 0..c.t {
         for h in 0..c.n_heads {
@@ -193,7 +194,7 @@ pub fn expected(c: &Case, inputs: &Inputs, r: Roundings) -> [Expected; 5] {
                 for i in 0..d {
                     add(&mut dq[at + i], *ds, inputs.k[j + i]);
                     add(&mut dk[j + i], *ds, inputs.q[at + i]);
-                    add(&mut dv[j + i], (*p, p * query.p_error), inputs.dout[at + i]);
+                    add(&mut dv[j + i], *p, inputs.dout[at + i]);
                 }
             }
         }
