@@ -9,6 +9,7 @@ pub mod bandwidth;
 pub mod copy;
 pub mod cross_entropy;
 pub mod dropout;
+mod elements;
 pub mod embedding;
 pub mod lora;
 pub mod matmul;
