@@ -11,6 +11,7 @@ pub mod cross_entropy;
 pub mod dropout;
 mod elements;
 pub mod embedding;
+pub mod encode;
 pub mod lora;
 pub mod matmul;
 mod modules;

@@ -11,3 +11,4 @@ mod elements;
 mod loss;
 mod norms;
 mod optimiser;
+mod weights;
