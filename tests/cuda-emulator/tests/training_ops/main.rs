@@ -11,4 +11,5 @@ mod elements;
 mod loss;
 mod norms;
 mod optimiser;
+mod recording;
 mod weights;
