@@ -47,11 +47,12 @@ pub fn sanitize(plan: &Plan) -> (Value, bool) {
         for binary in binaries(plan).into_iter().filter(of_ops) {
             let (name, arch) = (file_name(&binary), plan.archs[0]);
             let mut command = Command::new(sanitizer);
-            // A call that the driver refuses and that is then made without is no error: flags of an active context.
-            command
-                .args(["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no"])
-                .arg(&binary)
-                .arg("--test-threads=1");
+            command.args(["--tool", tool, "--error-exitcode", "9"]);
+            if tool == "memcheck" {
+                // A call that the driver refuses and that is then made without is no error: flags of an active context.
+                command.args(["--report-api-errors", "no"]);
+            }
+            command.arg(&binary).arg("--test-threads=1");
             // Each allocation by itself, so that a read past one is seen.
             command.env("LICHEN_CUDA_ARENA", "off").env("LICHEN_CUDA_ARCH", arch.to_string());
             let outcome = processes::run(plan, &format!("{tool}-{name}"), &mut command);
