@@ -304,6 +304,20 @@ DEVICE u32 pack_bf16(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
+// The nearest tf32: the range of f32 with eleven bits, ties away from zero.
+DEVICE u32 f32_to_tf32(float v) {
+    u32 r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
+    return r;
+}
+// m16n8k8: a[0] = (row g, k t), a[1] = (row g + 8, k t), a[2] = (g, t + 4), a[3] = (g + 8, t + 4); b[0] = (k t, column g),
+// b[1] = (k t + 4, column g); c as above.
+DEVICE void mma_tf32(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 // Four 8 x 8 matrices of halves from shared memory: lane i gives the address of row i % 8 of matrix i / 8; register j gets
 // (row g, columns 2t, 2t + 1) of matrix j. The transposed form gets (rows 2t, 2t + 1, column g).
 DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {

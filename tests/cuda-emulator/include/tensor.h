@@ -1,6 +1,6 @@
 // Tensor cores: warp collectives, computed by the lane that arrives last. Part of emulator.h.
 //
-// Products of halves are exact in f32; each element is c plus its products in order of k.
+// Products of halves, and of tf32, are exact in f32; each element is c plus its products in order of k.
 #pragma once
 
 namespace emulated {
@@ -114,6 +114,23 @@ template <bool is_bf16> static void combine_mma(void* const* slots) {
     for (u32 i = 0; i < 32; i++)
         for (u32 j = 0; j < 4; j++) ((const MmaSlot*)slots[i])->c[j] = c[i / 4 + j / 2 * 8][2 * (i % 4) + j % 2];
 }
+// The hardware ignores the last 13 bits.
+DEVICE float tf32(u32 bits) { return f32_from_bits(bits & 0xffffe000); }
+static void combine_mma_tf32(void* const* slots) {
+    float c[16][8], a[16][8], b[8][8];
+    for (u32 i = 0; i < 32; i++) {
+        const MmaSlot& slot = *(const MmaSlot*)slots[i];
+        u32 g = i / 4, t = i % 4;
+        for (u32 j = 0; j < 4; j++) a[g + j % 2 * 8][t + j / 2 * 4] = tf32(slot.a[j]);
+        for (u32 j = 0; j < 2; j++) b[t + j * 4][g] = tf32(slot.b[j]);
+        for (u32 j = 0; j < 4; j++) c[g + j / 2 * 8][2 * t + j % 2] = slot.c[j];
+    }
+    for (u32 k = 0; k < 8; k++)
+        for (u32 i = 0; i < 16; i++)
+            for (u32 j = 0; j < 8; j++) c[i][j] += a[i][k] * b[k][j];
+    for (u32 i = 0; i < 32; i++)
+        for (u32 j = 0; j < 4; j++) ((const MmaSlot*)slots[i])->c[j] = c[i / 4 + j / 2 * 8][2 * (i % 4) + j % 2];
+}
 struct MatrixSlot {
     u32* r;
     const u16* row;
@@ -133,6 +150,7 @@ template <bool is_transposed> static void combine_ldmatrix(void* const* slots) {
 }
 static const ::emulator::Collective MMA_F16 = {"mma_f16", combine_mma<false>};
 static const ::emulator::Collective MMA_BF16 = {"mma_bf16", combine_mma<true>};
+static const ::emulator::Collective MMA_TF32 = {"mma_tf32", combine_mma_tf32};
 static const ::emulator::Collective LDMATRIX = {"ldmatrix_x4", combine_ldmatrix<false>};
 static const ::emulator::Collective LDMATRIX_TRANSPOSED = {"ldmatrix_x4_transposed", combine_ldmatrix<true>};
 
@@ -145,6 +163,14 @@ DEVICE void mma_f16(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 DEVICE void mma_bf16(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     emulated::MmaSlot mine = {c, a, b};
     emulated::meet(emulated::MMA_BF16, mine);
+}
+DEVICE u32 f32_to_tf32(float v) {
+    u32 bits = f32_bits(v);
+    return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000;
+}
+DEVICE void mma_tf32(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    emulated::MmaSlot mine = {c, a, b};
+    emulated::meet(emulated::MMA_TF32, mine);
 }
 DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {
     emulated::check_fragment(row, 0);

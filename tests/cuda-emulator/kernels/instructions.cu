@@ -73,6 +73,17 @@ KERNEL(32, 1, emulator_mma, float* c, const u16* a, const u16* b, u32 is_bf16) {
     for (u32 i = 0; i < 4; i++) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sum[i];
 }
 
+// c (16, 8) = a (16, 8) * b (8, 8) transposed, rounded to tf32.
+KERNEL(32, 1, emulator_mma_tf32, float* c, const float* a, const float* b) {
+    u32 lane = lane_idx(), g = lane / 4, t = lane % 4;
+    float sum[4] = {0, 0, 0, 0};
+    u32 fa[4], fb[2];
+    for (u32 i = 0; i < 4; i++) fa[i] = f32_to_tf32(a[(g + i % 2 * 8) * 8 + t + i / 2 * 4]);
+    for (u32 i = 0; i < 2; i++) fb[i] = f32_to_tf32(b[g * 8 + t + i * 4]);
+    mma_tf32(sum, fa, fb);
+    for (u32 i = 0; i < 4; i++) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sum[i];
+}
+
 // out (32, 8): what ldmatrix gives each lane of four matrices that lie one after another in x (32 rows of 8).
 KERNEL(32, 1, emulator_ldmatrix, u32* out, const u16* x) {
     SHARED(u16, rows, 32 * 8);

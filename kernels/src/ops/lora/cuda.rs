@@ -44,6 +44,7 @@ fn forward_tiles(cuda: &Cuda, y: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, pair:
         columns: rank,
         scale: pair.scale,
         write: Write::Replace,
+        is_exact: false,
         bias: None,
         partials: None,
     };
@@ -75,6 +76,7 @@ pub fn parameters(
         columns: rank,
         scale: 1.0,
         write: Write::Add,
+        is_exact: false,
         bias: None,
         partials: Some(workspace),
     };
@@ -113,6 +115,7 @@ pub fn input(cuda: &Cuda, dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, pair: Lo
         columns: k,
         scale: 1.0,
         write,
+        is_exact: false,
         bias: None,
         partials: None,
     };

@@ -7,8 +7,13 @@ use crate::raw::{self, Arg, Device};
 
 /// (16, 16) and (n, 16) times each other's rows, plus `c`.
 fn product(a: &[f32], b: &[f32], c: f32) -> Vec<f32> {
-    let dot = |i: usize, j: usize| (0..16).map(|k| a[i * 16 + k] * b[j * 16 + k]).sum::<f32>() + c;
-    (0..16).flat_map(|i| (0..b.len() / 16).map(move |j| (i, j))).map(|(i, j)| dot(i, j)).collect()
+    product_of(16, a, b, c)
+}
+
+/// The same with rows of `n_k`.
+fn product_of(n_k: usize, a: &[f32], b: &[f32], c: f32) -> Vec<f32> {
+    let dot = |i: usize, j: usize| (0..n_k).map(|k| a[i * n_k + k] * b[j * n_k + k]).sum::<f32>() + c;
+    (0..16).flat_map(|i| (0..b.len() / n_k).map(move |j| (i, j))).map(|(i, j)| dot(i, j)).collect()
 }
 
 /// Tiles of `n_a` and `n_b` elements: whole numbers, then every element alone in one of the two.
@@ -64,6 +69,29 @@ fn mma_multiplies() {
                 let args = [Arg::Ptr(c), Arg::Ptr(at_a), Arg::Ptr(at_b), Arg::U32(is_bf16.into())];
                 device.run(kernel, 1, 32, 0, &args);
                 assert_eq!(device.download::<f32>(c, 128), product(&a, &b, 0.0), "bf16: {is_bf16}");
+            }
+        }
+    }
+}
+
+#[test]
+fn mma_of_tf32_multiplies_and_rounds() {
+    if !raw::is_ready() {
+        return;
+    }
+    for ordinal in [2, 4] {
+        let device = Device::open(ordinal);
+        let kernel = device.kernel("emulator_mma_tf32", "u64 u64 u64");
+        let (c, at_a, at_b) = (device.alloc(512), device.alloc(512), device.alloc(256));
+        // A bit below the last of tf32 is rounded away, one that is half of it up.
+        let fine = |v: &f32| v * (1.0 + 2f32.powi(-12));
+        for (a, b) in tiles(128, 64) {
+            let a_fine: Vec<f32> = a.iter().map(fine).collect();
+            for a_sent in [&a, &a_fine] {
+                device.write(at_a, a_sent);
+                device.write(at_b, &b);
+                device.run(kernel, 1, 32, 0, &[Arg::Ptr(c), Arg::Ptr(at_a), Arg::Ptr(at_b)]);
+                assert_eq!(device.download::<f32>(c, 128), product_of(8, &a, &b, 0.0));
             }
         }
     }

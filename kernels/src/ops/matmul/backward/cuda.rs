@@ -100,6 +100,7 @@ pub fn forward_f32(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>) 
         columns: weights.rows,
         scale: 1.0,
         write: Write::Replace,
+        is_exact: true,
         bias: product.bias.map(|b| b.ptr()),
         partials: None,
     };
@@ -129,6 +130,7 @@ pub fn input(
             columns: weights.cols,
             scale: 1.0,
             write,
+            is_exact: true,
             bias: None,
             partials: Some(room.at),
         };
@@ -194,6 +196,7 @@ pub fn weight(
             columns: inputs,
             scale: 1.0,
             write: Write::Add,
+            is_exact: true,
             bias: None,
             partials: Some(room.at),
         };

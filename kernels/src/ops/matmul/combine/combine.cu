@@ -1,31 +1,13 @@
-// Linear combinations of rows in f32: c[i, j] = scale * sum over l of a(i, l) b(l, j) + bias[j], added to c or in its place. Every
-// product of training that has no matrix of weights goes through here (LoRA and its gradients), and those with f32 weights.
+// Linear combinations of rows in f32: c[i, j] = scale * sum over l of a(i, l) b(l, j) + bias[j], added to c or in its place.
+// Every product of training that has no packed weights goes through here, and those with f32 weights.
 //
 // A block computes ROWS x COLUMNS outputs, a thread four by four, in steps of 16 terms through shared memory. Both factors
 // have any two strides, one of which is 1 where it matters: reads run along that one. An output is one chain of fused
 // multiply-adds in order of l within a part; grid_z cuts the terms into parts, whose sums combine_reduce adds in order.
-#include "common.cuh"
+#include "combine.cuh"
 
 const u32 COMBINE_TERMS = 16;
 const u32 COMBINE_THREADS = 256;
-
-struct CombineArgs {
-    float* c;
-    // (grid_z, m, n), or null when grid_z = 1.
-    float* partials;
-    const float* a;
-    const float* b;
-    // (n) or null.
-    const float* bias;
-    u32 a_row, a_column, b_row, b_column, m, n, k, part_terms, add;
-    float scale;
-};
-
-#define COMBINE_PARAMS                                                                                                         \
-    float *c, float *partials, const float *a, const float *b, const float *bias, u32 a_row, u32 a_column, u32 b_row,         \
-        u32 b_column, u32 m, u32 n, u32 k, u32 part_terms, u32 add, float scale
-#define COMBINE_ARGS                                                                                                           \
-    CombineArgs { c, partials, a, b, bias, a_row, a_column, b_row, b_column, m, n, k, part_terms, add, scale }
 
 // A slice of SIDE x 16 of one factor on its way: each thread holds some of it in registers, then stores it as [term][side].
 // One pad word in 32 keeps the stores of a run along the terms off one bank.
@@ -58,19 +40,6 @@ template <u32 SIDE> struct Slice {
         }
     }
 };
-
-DEVICE void combine_finish(float* out, float sum, float bias, u32 add, float scale) {
-    *out = fma(sum, scale, add ? *out + bias : bias);
-}
-
-DEVICE void combine_put(const CombineArgs& g, u32 i, u32 j, float sum) {
-    if (i >= g.m || j >= g.n) return;
-    if (g.partials) {
-        g.partials[((u64)block_z() * g.m + i) * g.n + j] = sum;
-        return;
-    }
-    combine_finish(g.c + (u64)i * g.n + j, sum, g.bias ? g.bias[j] : 0.0f, g.add, g.scale);
-}
 
 // (ROWS / 4) x (COLUMNS / 4) = 256 threads.
 template <u32 ROWS, u32 COLUMNS> DEVICE void combine_tile(const CombineArgs& g, float* a_shared, float* b_shared) {

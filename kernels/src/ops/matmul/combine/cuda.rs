@@ -1,4 +1,4 @@
-//! Launches of combine.cu.
+//! Launches of combine.cu, and of combine_mma.cu where tf32 will do.
 
 use super::Write;
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
@@ -43,6 +43,8 @@ pub struct Combination {
     pub columns: usize,
     pub scale: f32,
     pub write: Write,
+    /// In f32. Otherwise factors are rounded to tf32 where there are tensor cores for it and strides are multiples of four.
+    pub is_exact: bool,
     /// (columns).
     pub bias: Option<DevicePtr>,
     /// [`PARTIALS_BYTES_MAX`] bytes, where few outputs of many terms may be shared out. Without them each output is one chain
@@ -64,7 +66,17 @@ impl Combination {
         if self.rows == 0 || self.columns == 0 {
             return;
         }
-        let (kernel, n_tiles) = tile(self.rows, self.columns);
+        let tensor = if self.is_exact || cuda.arch() < 80 { None } else { self.tensor_kernel() };
+        let (kernel, n_tiles, block, shared_bytes) = match tensor {
+            Some(tensor) => {
+                let n_tiles = self.rows.div_ceil(tensor.rows) * self.columns.div_ceil(tensor.columns);
+                (tensor.name, n_tiles, tensor.threads, tensor.shared_bytes)
+            }
+            None => {
+                let (name, n_tiles) = tile(self.rows, self.columns);
+                (name, n_tiles, THREADS, 0)
+            }
+        };
         let part_terms = match self.partials {
             Some(_) => part_terms(cuda.n_sms() as usize, n_tiles, self.rows * self.columns, self.terms),
             None => self.terms.max(1),
@@ -90,7 +102,7 @@ impl Combination {
             add.into(),
             self.scale.into(),
         ];
-        let shape = LaunchShape { grid: [n_tiles as u32, 1, n_parts as u32], block: THREADS, shared_bytes: 0 };
+        let shape = LaunchShape { grid: [n_tiles as u32, 1, n_parts as u32], block, shared_bytes };
         cuda.launch(kernel, shape, &args);
         if n_parts > 1 {
             let n_blocks = (self.rows * self.columns).div_ceil(THREADS as usize);
@@ -108,6 +120,55 @@ impl Combination {
             cuda.launch("combine_reduce", shape, &args);
         }
     }
+}
+
+/// A kernel of combine_mma.cu.
+#[derive(Clone, Copy)]
+struct Tensor {
+    name: &'static str,
+    rows: usize,
+    columns: usize,
+    threads: u32,
+    shared_bytes: u32,
+}
+
+impl Combination {
+    /// The kernel for these strides, if there is one: sixteen bytes are copied at a time.
+    fn tensor_kernel(&self) -> Option<Tensor> {
+        let by_four = |factor: &Factor, n_sides: usize, side: usize, term: usize| {
+            let (along, stride, run) = match (term, side) {
+                (1, stride) => (true, stride, self.terms),
+                (stride, 1) => (false, stride, n_sides),
+                _ => return None,
+            };
+            (stride % 4 == 0 && run % 4 == 0 && factor.at.0 % 16 == 0).then_some(along)
+        };
+        let a_along = by_four(&self.a, self.rows, self.a.row, self.a.column)?;
+        let b_along = by_four(&self.b, self.columns, self.b.column, self.b.row)?;
+        tensor_kernel(self.rows, self.columns, a_along, b_along)
+    }
+}
+
+/// Whether the terms of each factor lie side by side decides, and which side of the result is narrow.
+fn tensor_kernel(rows: usize, columns: usize, a_along: bool, b_along: bool) -> Option<Tensor> {
+    let tall = |name, shared_bytes| Tensor { name, rows: 128, columns: 32, threads: 128, shared_bytes };
+    let square = |name, shared_bytes| Tensor { name, rows: 128, columns: 128, threads: 256, shared_bytes };
+    Some(match (a_along, b_along) {
+        (true, true) if columns <= 32 => tall("combine_mma_128x32_tt", 4 * 4 * (128 + 32) * 36),
+        (true, false) if columns <= 32 => tall("combine_mma_128x32_ts", 4 * 4 * (128 * 36 + 32 * 40)),
+        (false, false) if columns <= 32 => tall("combine_mma_128x32_ss", 4 * 4 * 32 * (136 + 40)),
+        (false, false) if rows <= 32 => Tensor {
+            name: "combine_mma_32x128_ss",
+            rows: 32,
+            columns: 128,
+            threads: 128,
+            shared_bytes: 4 * 4 * 32 * (40 + 136),
+        },
+        (true, true) => square("combine_mma_128x128_tt", 2 * 4 * 2 * 128 * 36),
+        (true, false) => square("combine_mma_128x128_ts", 2 * 4 * (128 * 36 + 32 * 136)),
+        (false, false) => square("combine_mma_128x128_ss", 2 * 4 * 2 * 32 * 136),
+        (false, true) => return None,
+    })
 }
 
 /// `out` (columns) `+=` the sum of the rows of `x` (rows, columns).
@@ -143,6 +204,19 @@ mod tests {
         assert_eq!(tile(32, 3584).0, "combine_32x128");
         assert_eq!(tile(512, 512).0, "combine_64x64");
         assert_eq!(tile(1, 1).0, "combine_64x64");
+    }
+
+    #[test]
+    fn adapters_of_any_rank_have_a_kernel_for_every_product() {
+        let name = |rows, columns, a, b| tensor_kernel(rows, columns, a, b).map(|t| t.name);
+        assert_eq!(name(8192, 32, true, true), Some("combine_mma_128x32_tt"));
+        assert_eq!(name(8192, 8, true, false), Some("combine_mma_128x32_ts"));
+        assert_eq!(name(3584, 32, false, false), Some("combine_mma_128x32_ss"));
+        assert_eq!(name(32, 3584, false, false), Some("combine_mma_32x128_ss"));
+        assert_eq!(name(64, 3584, false, false), Some("combine_mma_128x128_ss"));
+        assert_eq!(name(8192, 18944, true, true), Some("combine_mma_128x128_tt"));
+        assert_eq!(name(8192, 3584, true, false), Some("combine_mma_128x128_ts"));
+        assert_eq!(name(8, 8, false, true), None);
     }
 
     #[test]
