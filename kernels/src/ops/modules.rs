@@ -22,7 +22,7 @@ const OF_TRAINING: [&str; 9] = [
 /// Words in the name of a module that say the same in other folders.
 const WORDS_OF_TRAINING: [&str; 3] = ["backward", "train", "training"];
 /// Folders whose kernels only answers need, beside the attention over a cache: training multiplies many rows.
-const OF_ANSWERS: [&str; 2] = ["sampling/", "matmul/decode/"];
+const OF_ANSWERS: [&str; 3] = ["sampling/", "matmul/decode/", "matmul/batch/"];
 
 /// True for the modules that a model with weights of these formats and a cache of keys and values of that one launches, by
 /// name: for [`Cuda::prepare`](crate::cuda::Cuda::prepare). What it leaves out is loaded when it is launched after all.
@@ -41,7 +41,11 @@ pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
 
 /// The same for training a model with weights of these formats. Who lets it answer too wants those of [`modules_for`] beside.
 pub fn modules_for_training(formats: &[Format]) -> impl Fn(&str) -> bool {
-    let formats = formats.to_vec();
+    let mut formats = formats.to_vec();
+    if formats.iter().any(|format| *format != Format::F32) {
+        // Transposes, and what is decoded once, are multiplied as F16.
+        formats.push(Format::F16);
+    }
     move |module| {
         let format = format_of(module);
         let is_of_answers =
@@ -131,7 +135,12 @@ mod tests {
         };
         let attention = ["attention/train_forward", "attention/train_backward_f32"];
         let always = [&["rmsnorm/rmsnorm", "rmsnorm/backward"], &attention[..], &["adamw/adamw"]].concat();
-        let q8_0 = [&["matmul/prefill/prefill_q8_0"], &always[..], &["matmul/combine/combine_q8_0"]].concat();
+        let q8_0 = [
+            &["matmul/prefill/prefill_q8_0", "matmul/prefill/prefill_f16"],
+            &always[..],
+            &["matmul/combine/combine_q8_0"],
+        ]
+        .concat();
         assert_eq!(wanted(&[Format::Q8_0]), q8_0);
         // Weights of f32 have the decode's kernels alone.
         assert_eq!(wanted(&[Format::F32]), [&["matmul/decode/decode_f32"], &always[..]].concat());
