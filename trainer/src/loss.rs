@@ -13,17 +13,9 @@ use crate::forward::Pass;
 use crate::full::Full;
 use crate::mutation::{self, Term};
 
-/// The sum of -ln p over the targets of the batch. With `scale`, `a.dx` becomes the gradient of `scale` times that sum by
-/// the last layer's output; `full` and the flat gradients are given where norm and head are trained.
-///
-/// # Errors
-/// What went wrong on the device since the last call.
-pub fn loss(
-    pass: &Pass<'_>,
-    a: &mut Activations,
-    scale: Option<f32>,
-    mut full: Option<(&Full, &mut Buffer<f32>)>,
-) -> Result<f64, DeviceError> {
+/// Computes -ln p of every target of the batch, for [`sum_of_losses`]. With `scale`, `a.dx` becomes the gradient of `scale`
+/// times that sum by the last layer's output; `full` and the flat gradients are given where norm and head are trained.
+pub fn loss(pass: &Pass<'_>, a: &mut Activations, scale: Option<f32>, mut full: Option<(&Full, &mut Buffer<f32>)>) {
     let (c, t) = (pass.config(), pass.rows());
     let Activations { inputs, loss, dx, work, .. } = a;
     let x = &inputs[c.n_layers];
@@ -39,8 +31,14 @@ pub fn loss(
             backward(pass, chunk, loss, dx, full, &mut work.matmul);
         }
     }
-    // The only thing of a micro-batch that the host waits for.
-    Ok(loss.losses.fetch(n_targets)?.iter().sum())
+}
+
+/// The sum of -ln p over the targets of the batch: the only thing of a micro-batch that the host waits for.
+///
+/// # Errors
+/// What went wrong on the device since the last call.
+pub fn sum_of_losses(pass: &Pass<'_>, a: &mut Activations) -> Result<f64, DeviceError> {
+    Ok(a.loss.losses.fetch(pass.batch.n_targets())?.iter().sum())
 }
 
 /// Forward: `h = norm(x)`, `logits = head(h)`, and the loss, whose gradient takes the place of the logits.

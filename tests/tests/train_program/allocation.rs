@@ -51,7 +51,7 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
     let mut network = Network::new(device, model, mode, SETTINGS, &rows, 2).unwrap_or_else(|e| panic!("{e}"));
     if let Mode::Lora(lora) = network.mode() {
         let lora = lora.clone();
-        network.set_values(|values| lora.initialise(values, 1));
+        network.set_values(|values| lora.initialise(values, 1)).unwrap_or_else(|e| panic!("{e}"));
     }
     network
 }
@@ -74,13 +74,13 @@ fn a_step_allocates_nothing() {
                 let mut network = network(path, n_threads, case);
                 let mut step = |number| {
                     let dropout = Dropout { share: 0.1, seed: 0, step: number, micro_batch: 0 };
-                    let report = network.step(&samples, 1e-3, case.has_dropout.then_some(dropout));
+                    let report = network.step(&samples, 1e-3, case.has_dropout.then_some(dropout)).expect("a CPU");
                     assert!(report.skipped.is_none(), "{report:?}");
                 };
                 step(1);
                 let ((), heap) = measure(|| (2..5).for_each(&mut step));
                 assert_eq!(heap.n_allocations, 0, "{path}, {n_threads} threads, {case:?}: {heap:?}");
-                let (loss, heap) = measure(|| network.evaluate(&samples[..2]));
+                let (loss, heap) = measure(|| network.evaluate(&samples[..2]).expect("a CPU"));
                 assert!(
                     loss.is_finite() && heap.n_allocations == 0,
                     "{path}, {n_threads} threads, evaluating, {loss}: {heap:?}"

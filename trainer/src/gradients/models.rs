@@ -153,7 +153,7 @@ pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample
 pub fn lora(device: &Arc<Device>, model: Model, samples: &[Sample], setup: Setup) -> Network {
     let layout = Lora::new(&model.config, [true; 7], RANK, ALPHA);
     let mut network = network(device, model, Mode::Lora(layout), samples, setup);
-    network.set_values(|values| values.copy_from_slice(&uniform(99, values.len(), -0.3, 0.3)));
+    network.set_values(|values| values.copy_from_slice(&uniform(99, values.len(), -0.3, 0.3))).unwrap();
     network
 }
 
@@ -166,12 +166,12 @@ pub fn full(device: &Arc<Device>, model: Model, format: Format, samples: &[Sampl
 /// The layout and values of a network's adapter.
 pub fn adapter(network: &Network) -> Option<(&Lora, &[f32])> {
     match network.mode() {
-        Mode::Lora(lora) => Some((lora, network.values())),
+        Mode::Lora(lora) => Some((lora, super::on_cpu(network.values()))),
         Mode::Full(..) => None,
     }
 }
 
 /// A step that computes gradients and changes nothing.
 pub fn step(network: &mut Network, samples: &[Sample], setup: Setup) -> StepReport {
-    network.step(samples, 0.0, setup.dropout)
+    network.step(samples, 0.0, setup.dropout).unwrap()
 }

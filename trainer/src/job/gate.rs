@@ -107,7 +107,7 @@ pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<
     for i in 0..data.n_eval() {
         samples.push(data.eval(i)?);
         if samples.len() == batch || i + 1 == data.n_eval() {
-            sum += network.evaluate(&samples);
+            sum += network.evaluate(&samples)?;
             n += samples.iter().map(n_targets).sum::<usize>();
             samples.clear();
         }
@@ -145,7 +145,7 @@ pub fn answers(
     let config = &network.model().config;
     let (rank, adapter) = match network.mode() {
         Mode::Lora(lora) => {
-            let file = lora.to_file(network.values());
+            let file = lora.to_file(&network.values()?);
             (lora.rank, Some(Arc::new(Adapter::new(file, config, 1.0, device)?)))
         }
         Mode::Full(..) => (0, None),

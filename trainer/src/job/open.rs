@@ -117,7 +117,7 @@ impl Opened {
             network.set_values(|values| match &self.init {
                 Some(file) => loaded = lora.load(values, file),
                 None => lora.initialise(values, job.seed),
-            });
+            })?;
             loaded.map_err(|e| e.in_flag("--init-adapter"))?;
         }
         Ok(network)

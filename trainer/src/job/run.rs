@@ -203,7 +203,7 @@ impl Run<'_> {
             }
             _ => None,
         };
-        let report = self.network.step(&samples, learning_rate, dropout);
+        let report = self.network.step(&samples, learning_rate, dropout)?;
         let compute_s = began.elapsed().as_secs_f64();
         self.state.step = step;
         self.state.samples += samples.len() as u64;

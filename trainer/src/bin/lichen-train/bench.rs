@@ -79,8 +79,8 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
     let vocab_size = model.config.vocab_size;
     let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
     let mut network = Network::new(device.clone(), model, Mode::Lora(lora.clone()), settings, &plan.rows, args.batch)?;
-    network.set_values(|values| lora.initialise(values, 0));
-    let Measured { seconds, median, losses } = measure(args, &mut network, vocab_size);
+    network.set_values(|values| lora.initialise(values, 0))?;
+    let Measured { seconds, median, losses } = measure(args, &mut network, vocab_size)?;
     let tokens_per_s = (args.batch * args.max_seq) as f64 / median;
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     if args.json {
@@ -127,12 +127,12 @@ struct Measured {
     losses: Vec<f64>,
 }
 
-fn measure(args: &BenchArgs, network: &mut Network, vocab_size: usize) -> Measured {
+fn measure(args: &BenchArgs, network: &mut Network, vocab_size: usize) -> Outcome<Measured> {
     let samples: Vec<Sample> = (0..args.batch).map(|i| sample(i, args.max_seq, vocab_size)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..=args.steps {
         let start = Instant::now();
-        let report = network.step(&samples, 1e-3, None);
+        let report = network.step(&samples, 1e-3, None)?;
         if step > 0 {
             seconds.push(start.elapsed().as_secs_f64());
         }
@@ -140,7 +140,7 @@ fn measure(args: &BenchArgs, network: &mut Network, vocab_size: usize) -> Measur
     }
     seconds.sort_by(f64::total_cmp);
     let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
-    Measured { seconds, median, losses }
+    Ok(Measured { seconds, median, losses })
 }
 
 /// One token more than rows: the last is a target alone.
