@@ -26,12 +26,15 @@ pub fn parameters(
     u: View<'_, f32, 2>,
     pair: LoraPair<'_>,
     mut v: ViewMut<'_, f32, 2>,
-    _scratch: &mut Scratch,
+    scratch: &mut Scratch,
 ) {
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     assert!(x.shape() == [t, k] && u.shape() == [t, rank] && v.shape() == [t, rank]);
     assert!(pair.a.shape() == [rank, k] && pair.b.shape() == [n, rank]);
     assert!(gradients.da.shape() == [rank, k] && gradients.db.shape() == [n, rank]);
+    if let Device::Cuda(cuda) = device {
+        return super::cuda::parameters(cuda, gradients, dy, x, u, pair, v, scratch.training().at);
+    }
     let (cpu, exact) = (cpu(device), Precision::Exact);
     let shape = Shape::new(n, t, rank);
     let rows = Rows::Floats { data: u.host(), stride: rank };
@@ -49,6 +52,9 @@ pub fn parameters(
 pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, pair: LoraPair<'_>, write: Write) {
     let ([t, rank], [_, k]) = (v.shape(), pair.a.shape());
     assert!(pair.a.shape() == [rank, k] && dx.shape() == [t, k]);
+    if let Device::Cuda(cuda) = device {
+        return super::cuda::input(cuda, dx, v, pair, write);
+    }
     let shape = Shape::new(t, rank, k);
     let rows = Rows::Floats { data: pair.a.host(), stride: k };
     combine(cpu(device), dx.host_mut(), Coefficients::of(v.host(), rank), rows, shape, Precision::Exact, write);

@@ -1,10 +1,11 @@
 //! The matrix products of a GPU: a few rows stream the weights past them (decode), many multiply tiles (prefill).
 
-use super::{decode, prefill, with_rows, Gated, Input, Product, Scratch};
+use super::{backward, decode, prefill, with_rows, Gated, Input, Product, Scratch};
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::formats::Format;
 use crate::ops::activation;
+use crate::view::View;
 
 /// Bytes of the workspace: the prefill's alone.
 pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
@@ -26,6 +27,22 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scra
             }
         }
     });
+}
+
+/// Every product apart: weights in f32 multiply in f32, large quantised ones are decoded once.
+pub fn forward_training(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
+    let [n_rows, _] = x.shape();
+    for run in products.chunk_by_mut(|a, b| is_f32(a) == is_f32(b)) {
+        for product in run.iter_mut().filter(|p| is_f32(p)) {
+            backward::cuda::forward_f32(cuda, product, x);
+        }
+        if is_f32(&run[0]) || run.iter_mut().all(|p| backward::cuda::forward_widened(cuda, p, x, scratch.training())) {
+            continue;
+        }
+        if n_rows > 0 {
+            prefill::cuda::forward(cuda, run, x, scratch.training().at);
+        }
+    }
 }
 
 pub fn forward_gated(cuda: &Cuda, mut g: Gated<'_>, input: Input<'_>, scratch: &mut Scratch) {

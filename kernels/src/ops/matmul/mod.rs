@@ -21,21 +21,21 @@ pub(crate) mod float;
 mod nf4;
 mod prefill;
 pub mod quantize;
+mod scratch;
 mod simd;
 
 use std::ops::Range;
 
-use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
 use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::ops::activation::{self, Activation};
 use crate::ops::rmsnorm::{self, Normed};
 use crate::pool::{Disjoint, WORTH_SHARING};
-use crate::view::{Buffer, View, ViewMut};
-use quantize::QuantizedRows;
+use crate::view::{View, ViewMut};
 
 pub use combine::Write;
+pub use scratch::{Extent, Scratch};
 
 /// Tasks per thread of a decode step. Long runs of rows: a kernel prefetches the rows after the ones it computes, so every
 /// task starts cold once. With 64 rows a task (78 kB) a quarter of Gemma 3 1B was read cold.
@@ -73,58 +73,6 @@ impl Input<'_> {
     }
 }
 
-/// Memory beside inputs and outputs, allocated once for the largest (T, K): on the CPU the quantised form of `x`, on a GPU
-/// the workspace of the prefill.
-pub struct Scratch {
-    rows: QuantizedRows,
-    workspace: Option<Buffer<u8>>,
-}
-
-impl Scratch {
-    /// Room for `max_rows` rows of at most `max_cols` inputs and `max_outputs` outputs.
-    ///
-    /// # Errors
-    /// The device has no room.
-    pub fn new(device: &Device, max_rows: usize, max_cols: usize, max_outputs: usize) -> Result<Self, DeviceError> {
-        Ok(match device {
-            Device::Cpu(_) => Scratch { rows: QuantizedRows::new(max_rows, max_cols), workspace: None },
-            Device::Cuda(_) => {
-                let bytes = cuda::workspace_bytes(max_rows, max_cols, max_outputs);
-                Scratch { rows: QuantizedRows::new(0, 0), workspace: Some(Buffer::new(device, bytes)?) }
-            }
-        })
-    }
-
-    /// Room for training: [`forward_training`] and [`backward`] of every product in `extents`; `has_weights` when gradients
-    /// of weights are among them.
-    ///
-    /// # Errors
-    /// The device has no room.
-    pub fn for_training(device: &Device, extents: &[Extent], has_weights: bool) -> Result<Self, DeviceError> {
-        let largest = |of: fn(&Extent) -> usize| extents.iter().map(of).max().unwrap_or(0);
-        let _ = has_weights;
-        Scratch::new(device, largest(|e| e.rows), largest(|e| e.inputs), largest(|e| e.outputs))
-    }
-
-    /// Bytes [`Scratch::new`] takes on the CPU.
-    pub fn size_bytes(max_rows: usize, max_cols: usize) -> usize {
-        QuantizedRows::size_bytes(max_rows, max_cols)
-    }
-
-    /// Bytes [`Scratch::new`] takes on a GPU.
-    pub fn device_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
-        cuda::workspace_bytes(max_rows, max_cols, max_outputs)
-    }
-}
-
-/// The largest shapes of a product in training: T rows of K inputs and N outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    pub rows: usize,
-    pub inputs: usize,
-    pub outputs: usize,
-}
-
 /// Bytes each thread keeps for a widened panel of the widest matrix.
 pub fn worker_scratch_bytes(max_cols: usize) -> usize {
     PANEL_ROWS * max_cols * 4
@@ -151,7 +99,10 @@ pub fn forward(device: &Device, products: &mut [Product<'_>], input: Input<'_>, 
 /// the backward pass does; twice as fast as 16-bit integers with a scale for each block. Elsewhere, and for F32 and F16
 /// weights, it is [`forward`].
 pub fn forward_training(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
-    let Device::Cpu(cpu) = device else { return forward(device, products, Input::Rows(x), scratch) };
+    let cpu = match device {
+        Device::Cpu(cpu) => cpu,
+        Device::Cuda(cuda) => return cuda::forward_training(cuda, products, x, scratch),
+    };
     for p in products {
         let precision = backward::precision(p.weights.format());
         if precision == combine::Precision::Exact || !combine::has_bf16(cpu) {

@@ -7,6 +7,7 @@
 //!   the second is added first, which is what `vdpbf16ps` does. That instruction takes numbers below 2^-126 for zero; so
 //!   does the rounding, but a sum that small may differ in bits.
 
+pub(crate) mod cuda;
 mod decode;
 mod pairs;
 mod simd;

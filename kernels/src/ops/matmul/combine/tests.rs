@@ -143,7 +143,7 @@ fn gradients_of_weights_and_biases_equal_f64_and_accumulate() {
             let mut out = before.clone();
             let (dw, db) = out.split_at_mut(n * k);
             let dy = View::new(&dy, [t, n]);
-            backward::weight(device, ViewMut::new(dw, [n, k]), dy, View::new(&x, [t, k]), scratch);
+            backward::weight(device, ViewMut::new(dw, [n, k]), dy, View::new(&x, [t, k]), Format::F32, scratch);
             backward::bias(device, ViewMut::new(db, [n]), dy);
             out
         });

@@ -3,7 +3,7 @@
 use super::plan::{padded_tokens, plan, Plan, Shape, Target, PARTIALS_BYTES_MAX};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
 use crate::formats::Format;
-use crate::ops::matmul::Product;
+use crate::ops::matmul::{Product, Write};
 use crate::view::View;
 
 /// Threads of the kernels of prepare.cu.
@@ -22,94 +22,176 @@ pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> 
 /// Computes every product by the same rows `x`: any number of them, any format but F32. `workspace` holds
 /// [`workspace_bytes`] for these shapes or larger ones, and is overwritten.
 pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, workspace: DevicePtr) {
-    let [n_tokens, _] = x.shape();
-    let target = Target { arch: cuda.arch(), n_sms: cuda.n_sms() as usize, max_shared_bytes: cuda.max_shared_bytes() };
-    let mut prepared = None;
+    let [n_tokens, cols] = x.shape();
+    let mut prepared: Option<(bool, Prepared)> = None;
     for product in products {
-        let weights = product.weights.packed();
-        let rows = Rows { x, is_bf16: weights.format == Format::BF16 && target.arch >= 80 };
-        let at = Places::new(padded_tokens(target.arch, n_tokens), weights.padded_cols);
-        if prepared != Some(rows.is_bf16) {
-            rows.prepare(cuda, weights.padded_cols, workspace, &at);
-            prepared = Some(rows.is_bf16);
+        let weights = Planes::of(product.weights.packed());
+        let is_bf16 = has_bf16(cuda, weights.format);
+        let rows = match prepared {
+            Some((kind, rows)) if kind == is_bf16 => rows,
+            _ => {
+                let rows = Rows { x: x.ptr(), n_tokens, cols, stride: cols, is_bf16 };
+                rows.prepare(cuda, workspace)
+            }
+        };
+        prepared = Some((is_bf16, rows));
+        let call = Call { out: product.out.ptr(), bias: product.bias.map(|b| b.ptr()), write: Write::Replace };
+        multiply(cuda, weights, rows, call);
+    }
+}
+
+/// True when activations meet weights of this format as bf16.
+pub fn has_bf16(cuda: &Cuda, format: Format) -> bool {
+    format == Format::BF16 && cuda.arch() >= 80
+}
+
+/// Weights as the kernels read them.
+#[derive(Clone, Copy)]
+pub struct Planes {
+    pub format: Format,
+    pub rows: usize,
+    pub padded_cols: usize,
+    pub codes: DevicePtr,
+    pub scales: DevicePtr,
+    /// What every product is multiplied by.
+    pub factor: f32,
+}
+
+impl Planes {
+    pub fn of(weights: &PackedMatrix) -> Planes {
+        Planes {
+            format: weights.format,
+            rows: weights.rows,
+            padded_cols: weights.padded_cols,
+            codes: weights.codes.ptr(),
+            scales: weights.scales.as_ref().map_or(DevicePtr::NULL, |s| s.ptr()),
+            factor: weights.absmax_scale,
         }
-        let shape = Shape { format: weights.format, n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
-        multiply(cuda, plan(target, shape), shape, product, workspace, &at);
     }
 }
 
 /// Where the parts of the workspace begin, in bytes: rows of 16-bit floats, their scales, the sums of segments.
-struct Places {
-    padded_tokens: usize,
-    scales: usize,
-    partials: usize,
+pub struct Places {
+    pub padded_tokens: usize,
+    pub scales: usize,
+    pub partials: usize,
 }
 
 impl Places {
-    fn new(padded_tokens: usize, padded_cols: usize) -> Self {
+    pub fn new(padded_tokens: usize, padded_cols: usize) -> Self {
         let scales = padded_tokens * padded_cols * 2;
         Places { padded_tokens, scales, partials: (scales + padded_tokens * size_of::<f32>()).next_multiple_of(256) }
     }
-}
 
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    x: View<'a, f32, 2>,
-    is_bf16: bool,
-}
+    /// For any number of tokens up to this one, on any device.
+    pub fn at_most(max_rows: usize, cols: usize) -> Self {
+        Places::new(max_rows.next_multiple_of(TILE_TOKENS_MAX), cols.next_multiple_of(128))
+    }
 
-impl Rows<'_> {
-    fn prepare(&self, cuda: &Cuda, padded_cols: usize, workspace: DevicePtr, at: &Places) {
-        let [n_tokens, cols] = self.x.shape();
-        let kernel = if self.is_bf16 { "matmul_prepare_bf16" } else { "matmul_prepare_f16" };
-        let shape = LaunchShape { grid: [at.padded_tokens as u32, 1, 1], block: PREPARE_THREADS, shared_bytes: 0 };
-        let args: [Arg; 6] = [
-            workspace.into(),
-            workspace.offset(at.scales).into(),
-            self.x.ptr().into(),
-            (n_tokens as u32).into(),
-            (cols as u32).into(),
-            (padded_cols as u32).into(),
-        ];
-        cuda.launch(kernel, shape, &args);
+    /// Bytes with the largest sums of segments.
+    pub fn end(&self) -> usize {
+        self.partials + PARTIALS_BYTES_MAX
     }
 }
 
-fn multiply(cuda: &Cuda, plan: Plan, shape: Shape, product: &mut Product<'_>, workspace: DevicePtr, at: &Places) {
-    let weights: &PackedMatrix = product.weights.packed();
-    let (out, x_scales) = (product.out.ptr(), workspace.offset(at.scales));
-    let bias = product.bias.map_or(DevicePtr::NULL, |b| b.ptr());
-    let scales = weights.scales.as_ref().map_or(DevicePtr::NULL, |s| s.ptr());
-    let partials = if plan.is_split { workspace.offset(at.partials) } else { DevicePtr::NULL };
+/// Activations: some columns of an array whose rows lie `stride` numbers apart.
+#[derive(Clone, Copy)]
+pub struct Rows {
+    pub x: DevicePtr,
+    pub n_tokens: usize,
+    pub cols: usize,
+    pub stride: usize,
+    pub is_bf16: bool,
+}
+
+/// The same as 16-bit floats, in a workspace whose end takes sums of segments.
+#[derive(Clone, Copy)]
+pub struct Prepared {
+    pub rows: DevicePtr,
+    pub scales: DevicePtr,
+    pub partials: DevicePtr,
+    pub n_tokens: usize,
+}
+
+impl Rows {
+    /// Writes them to the start of `workspace`.
+    pub fn prepare(&self, cuda: &Cuda, workspace: DevicePtr) -> Prepared {
+        let padded_cols = self.cols.next_multiple_of(128);
+        let at = Places::new(padded_tokens(cuda.arch(), self.n_tokens), padded_cols);
+        let kernel = if self.is_bf16 { "matmul_prepare_bf16" } else { "matmul_prepare_f16" };
+        let shape = LaunchShape { grid: [at.padded_tokens as u32, 1, 1], block: PREPARE_THREADS, shared_bytes: 0 };
+        let args: [Arg; 7] = [
+            workspace.into(),
+            workspace.offset(at.scales).into(),
+            self.x.into(),
+            (self.n_tokens as u32).into(),
+            (self.cols as u32).into(),
+            (padded_cols as u32).into(),
+            (self.stride as u32).into(),
+        ];
+        cuda.launch(kernel, shape, &args);
+        Prepared {
+            rows: workspace,
+            scales: workspace.offset(at.scales),
+            partials: workspace.offset(at.partials),
+            n_tokens: self.n_tokens,
+        }
+    }
+}
+
+/// Where a product goes.
+pub struct Call {
+    /// (T, N).
+    pub out: DevicePtr,
+    /// (N).
+    pub bias: Option<DevicePtr>,
+    pub write: Write,
+}
+
+/// `out = x W^T + bias`, or that added to it.
+pub fn multiply(cuda: &Cuda, weights: Planes, x: Prepared, call: Call) {
+    let target = Target { arch: cuda.arch(), n_sms: cuda.n_sms() as usize, max_shared_bytes: cuda.max_shared_bytes() };
+    let shape =
+        Shape { format: weights.format, n_tokens: x.n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
+    let plan = plan(target, shape, call.write == Write::Add);
+    let partials = if plan.is_split { x.partials } else { DevicePtr::NULL };
     let (n_tokens, n_rows, n_segments) = (shape.n_tokens as u32, shape.n_rows as u32, plan.n_segments as u32);
-    let args: [Arg; 12] = [
-        out.into(),
+    let (bias, accumulate) = (call.bias.unwrap_or(DevicePtr::NULL), u32::from(call.write == Write::Add));
+    let args: [Arg; 13] = [
+        call.out.into(),
         partials.into(),
-        workspace.into(),
-        x_scales.into(),
-        weights.codes.ptr().into(),
-        scales.into(),
+        x.rows.into(),
+        x.scales.into(),
+        weights.codes.into(),
+        weights.scales.into(),
         bias.into(),
         n_tokens.into(),
         n_rows.into(),
         (shape.padded_cols as u32 / 128).into(),
         n_segments.into(),
-        weights.absmax_scale.into(),
+        weights.factor.into(),
+        accumulate.into(),
     ];
     let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { n_segments } else { 1 }];
     cuda.launch(plan.kernel, LaunchShape { grid, block: plan.tile.threads, shared_bytes: plan.shared_bytes }, &args);
     if plan.is_split {
-        let grid = [n_rows.div_ceil(PREPARE_THREADS), n_tokens, 1];
-        let args: [Arg; 8] = [
-            out.into(),
-            partials.into(),
-            x_scales.into(),
-            bias.into(),
-            n_tokens.into(),
-            n_rows.into(),
-            n_segments.into(),
-            weights.absmax_scale.into(),
-        ];
-        cuda.launch("matmul_reduce_segments", LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 }, &args);
+        add_segments(cuda, &plan, shape, x, &call, weights.factor);
     }
+}
+
+fn add_segments(cuda: &Cuda, plan: &Plan, shape: Shape, x: Prepared, call: &Call, factor: f32) {
+    let (n_tokens, n_rows) = (shape.n_tokens as u32, shape.n_rows as u32);
+    let grid = [n_rows.div_ceil(PREPARE_THREADS), n_tokens, 1];
+    let args: [Arg; 9] = [
+        call.out.into(),
+        x.partials.into(),
+        x.scales.into(),
+        call.bias.unwrap_or(DevicePtr::NULL).into(),
+        n_tokens.into(),
+        n_rows.into(),
+        (plan.n_segments as u32).into(),
+        factor.into(),
+        u32::from(call.write == Write::Add).into(),
+    ];
+    cuda.launch("matmul_reduce_segments", LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 }, &args);
 }

@@ -22,13 +22,17 @@ struct PrefillArgs {
     const float* bias;
     u32 n_tokens, n_rows, k_tiles, n_segments;
     float weight_scale;
+    // What is in `out` is added to. It then holds no sums of segments: there is one, or `partials` takes them.
+    u32 accumulate;
 };
 
 #define PREFILL_PARAMS                                                                                                         \
     float *out, float *partials, const u16 *x, const float *x_scales, const u8 *codes, const u16 *scales, const float *bias,  \
-        u32 n_tokens, u32 n_rows, u32 k_tiles, u32 n_segments, float weight_scale
+        u32 n_tokens, u32 n_rows, u32 k_tiles, u32 n_segments, float weight_scale, u32 accumulate
 #define PREFILL_ARGS                                                                                                           \
-    PrefillArgs { out, partials, x, x_scales, codes, scales, bias, n_tokens, n_rows, k_tiles, n_segments, weight_scale }
+    PrefillArgs {                                                                                                             \
+        out, partials, x, x_scales, codes, scales, bias, n_tokens, n_rows, k_tiles, n_segments, weight_scale, accumulate       \
+    }
 
 // Blocks that run together share tiles in the second-level cache: they go through groups of eight tiles of tokens, all
 // rows of a group before the next group, tokens fastest.
@@ -83,6 +87,7 @@ DEVICE void put_four(const PrefillArgs& a, const Sink& s, u32 t, u32 n, float (&
         for (u32 i = 0; i < 4; i++) {
             sum[i] = sum[i] * a.weight_scale * x_scale;
             if (a.bias && n + i < a.n_rows) sum[i] += a.bias[n + i];
+            if (a.accumulate && n + i < a.n_rows) sum[i] += out[i];
         }
     }
     if (s.vector) {

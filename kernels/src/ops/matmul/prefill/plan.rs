@@ -117,7 +117,7 @@ pub struct Plan {
     pub tile: Tile,
     pub kernel: &'static str,
     pub shared_bytes: u32,
-    /// Segments of K: of the matrix and the device, not of the number of tokens.
+    /// Segments of K: of the matrix and the device, not of the number of tokens (but for products that accumulate).
     pub n_segments: usize,
     /// Each segment has blocks of its own, and a second kernel adds their sums.
     pub is_split: bool,
@@ -146,8 +146,9 @@ fn n_segments(target: Target, n_rows: usize, padded_cols: usize) -> usize {
     idle.min(padded_cols / SEGMENT_COLS_MIN).clamp(1, SEGMENTS_MAX)
 }
 
-/// The fastest by a plain estimate: processors work through equal shares of the tiles.
-pub fn plan(target: Target, shape: Shape) -> Plan {
+/// The fastest by a plain estimate: processors work through equal shares of the tiles. A product that `accumulates` cannot
+/// keep sums of segments where it adds: without room for them elsewhere it has one segment.
+pub fn plan(target: Target, shape: Shape, accumulates: bool) -> Plan {
     let tiles: &[Tile] = match target.arch {
         ..72 => &HALF2,
         72..80 => &WMMA,
@@ -170,6 +171,7 @@ pub fn plan(target: Target, shape: Shape) -> Plan {
             if is_split && !may_split {
                 continue;
             }
+            let n_segments = if accumulates && !is_split { 1 } else { n_segments };
             let plan = Plan { tile: *tile, kernel, shared_bytes, n_segments, is_split };
             let parts = if is_split { n_segments } else { 1 };
             let waves = (plan.n_tiles(shape) * parts).div_ceil(target.n_sms);
@@ -194,7 +196,7 @@ mod tests {
     const NANO: Target = Target { arch: 53, n_sms: 1, max_shared_bytes: 48 << 10 };
 
     fn chosen(target: Target, n_tokens: usize, n_rows: usize, cols: usize) -> (usize, usize, usize, bool) {
-        let p = plan(target, Shape { format: Format::Q8_0, n_tokens, n_rows, padded_cols: cols });
+        let p = plan(target, Shape { format: Format::Q8_0, n_tokens, n_rows, padded_cols: cols }, false);
         (p.tile.tokens, p.tile.rows, p.n_segments, p.is_split)
     }
 
@@ -225,10 +227,13 @@ mod tests {
             for n_tokens in [9, 64, 65, 128, 129, 200, 512, 8192] {
                 for format in [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16] {
                     let shape = Shape { format, n_tokens, n_rows: 1152, padded_cols: 6912 };
-                    let p = plan(target, shape);
-                    assert!(p.shared_bytes <= target.max_shared_bytes);
-                    assert_eq!(padded_tokens(target.arch, n_tokens) % p.tile.tokens, 0);
-                    assert!(!p.is_split || p.n_segments * n_tokens * 1152 * 4 <= PARTIALS_BYTES_MAX);
+                    for accumulates in [false, true] {
+                        let p = plan(target, shape, accumulates);
+                        assert!(p.shared_bytes <= target.max_shared_bytes);
+                        assert_eq!(padded_tokens(target.arch, n_tokens) % p.tile.tokens, 0);
+                        assert!(!p.is_split || p.n_segments * n_tokens * 1152 * 4 <= PARTIALS_BYTES_MAX);
+                        assert!(!accumulates || p.is_split || p.n_segments == 1);
+                    }
                 }
             }
         }

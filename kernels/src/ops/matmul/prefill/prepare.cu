@@ -29,13 +29,14 @@ DEVICE u32 largest_bits(const float* x, u32 cols) {
     return largest;
 }
 
-// One block a row of `rows` (grid_x, padded_cols): rows from n_rows on are zeros, so that whole tiles can be read. A row
+// One block a row of `rows` (grid_x, padded_cols), from `cols` numbers of a row of x: rows from n_rows on are zeros, so that whole tiles can be read. A row
 // with an infinity or NaN becomes zeros and the scale NaN: its outputs are NaN whatever the weights are.
-KERNEL(256, 1, matmul_prepare_f16, u16* rows, float* scales, const float* x, u32 n_rows, u32 cols, u32 padded_cols) {
+KERNEL(256, 1, matmul_prepare_f16, u16* rows, float* scales, const float* x, u32 n_rows, u32 cols, u32 padded_cols,
+       u32 stride) {
     u32 row = block_x();
     u32* out = (u32*)(rows + (u64)row * padded_cols);
     bool inside = row < n_rows;
-    const float* in = x + (u64)(inside ? row : 0) * cols;
+    const float* in = x + (u64)(inside ? row : 0) * stride;
     u32 bits = inside ? largest_bits(in, cols) : 0;
     bool finite = bits < 0x7f800000;
     s32 exponent = bits >> 23 == 0 ? -126 : (s32)(bits >> 23) - 127;
@@ -54,11 +55,12 @@ KERNEL(256, 1, matmul_prepare_f16, u16* rows, float* scales, const float* x, u32
 
 #if LICHEN_ARCH >= 80
 // bf16 has the range of f32: no scale.
-KERNEL(256, 1, matmul_prepare_bf16, u16* rows, float* scales, const float* x, u32 n_rows, u32 cols, u32 padded_cols) {
+KERNEL(256, 1, matmul_prepare_bf16, u16* rows, float* scales, const float* x, u32 n_rows, u32 cols, u32 padded_cols,
+       u32 stride) {
     u32 row = block_x();
     u32* out = (u32*)(rows + (u64)row * padded_cols);
     bool inside = row < n_rows;
-    const float* in = x + (u64)(inside ? row : 0) * cols;
+    const float* in = x + (u64)(inside ? row : 0) * stride;
     for (u32 k = 2 * thread_idx(); k < padded_cols; k += 512) {
         u16 low = inside && k < cols ? f32_to_bf16(in[k]) : 0;
         u16 high = inside && k + 1 < cols ? f32_to_bf16(in[k + 1]) : 0;
@@ -71,7 +73,7 @@ KERNEL(256, 1, matmul_prepare_bf16, u16* rows, float* scales, const float* x, u3
 // out[t, n] = finish(sum over segments s, in order, of partials[s, t, n]): what a block does itself when it computes all
 // segments of a tile, so that both ways give the same bits.
 KERNEL(256, 1, matmul_reduce_segments, float* out, const float* partials, const float* scales, const float* bias,
-       u32 n_tokens, u32 n_rows, u32 n_segments, float weight_scale) {
+       u32 n_tokens, u32 n_rows, u32 n_segments, float weight_scale, u32 accumulate) {
     u32 n = block_x() * 256 + thread_idx();
     u32 t = block_y();
     if (n >= n_rows) return;
@@ -80,5 +82,6 @@ KERNEL(256, 1, matmul_reduce_segments, float* out, const float* partials, const 
     float sum = partials[at];
     for (u32 s = 1; s < n_segments; s++) sum += partials[s * segment + at];
     float y = sum * weight_scale * scales[t];
-    out[at] = bias ? y + bias[n] : y;
+    if (bias) y += bias[n];
+    out[at] = accumulate ? y + out[at] : y;
 }

@@ -3,8 +3,15 @@
 //! `dbias[n] = sum over t of dy[t, n]`.
 //!
 //! Policy: parameters accumulate (`+=`) over micro-batches; the gradient of an input is replaced or added to, as the caller
-//! says, because q, k, v and gate, up share one. Numerical contract: `combine`. `dx` multiplies F32 and F16 weights
-//! in f32, all others as bf16, which for Q8_0 rounds a weight by at most half of its own quantisation step; `dw` is f32.
+//! says, because q, k, v and gate, up share one. Numerical contract: `combine`. `dx` multiplies F32 and F16 weights in f32, all
+//! others as bf16, which for Q8_0 rounds a weight by at most half of its own quantisation step; `dw` follows the format of its
+//! weight.
+//!
+//! On a GPU `dx` is the prefill's product with the transpose of the weights, which is made for it: activations f16 with a power
+//! of two a row, weights f16 rounded once (BF16 weights and their activations bf16 from sm_80 on). `dw` is a product of bf16
+//! from sm_80 on, and f32 before. F32 weights multiply in f32 everywhere.
+
+pub(super) mod cuda;
 
 use super::combine::{self, combine, Coefficients, Precision, Rows, Shape, Write};
 use super::Scratch;
@@ -20,25 +27,32 @@ pub fn input(
     dy: View<'_, f32, 2>,
     weights: &Matrix,
     write: Write,
-    _scratch: &mut Scratch,
+    scratch: &mut Scratch,
 ) {
     let [t, n] = dy.shape();
     assert!(weights.rows() == n && dx.shape() == [t, weights.cols()]);
+    if let Device::Cuda(cuda) = device {
+        return cuda::input(cuda, dx, dy, weights, write, scratch.training());
+    }
     let shape = Shape::new(t, n, weights.cols());
     let a = Coefficients::of(dy.host(), n);
     combine(cpu(device), dx.host_mut(), a, Rows::Matrix(weights), shape, precision(weights.format()), write);
 }
 
-/// `dw` (N, K) `+=` from `dy` (T, N) and `x` (T, K).
+/// `dw` (N, K) `+=` from `dy` (T, N) and `x` (T, K); `format` is that of the weights.
 pub fn weight(
     device: &Device,
     mut dw: ViewMut<'_, f32, 2>,
     dy: View<'_, f32, 2>,
     x: View<'_, f32, 2>,
-    _scratch: &mut Scratch,
+    format: Format,
+    scratch: &mut Scratch,
 ) {
     let ([t, n], [x_rows, k]) = (dy.shape(), x.shape());
     assert!(x_rows == t && dw.shape() == [n, k]);
+    if let Device::Cuda(cuda) = device {
+        return cuda::weight(cuda, dw, dy, x, format, scratch.training());
+    }
     let shape = Shape::new(n, t, k);
     let a = Coefficients::transposed(dy.host(), n);
     combine(
@@ -47,7 +61,7 @@ pub fn weight(
         a,
         Rows::Floats { data: x.host(), stride: k },
         shape,
-        Precision::Exact,
+        precision(format),
         Write::Add,
     );
 }
@@ -56,6 +70,9 @@ pub fn weight(
 pub fn bias(device: &Device, mut dbias: ViewMut<'_, f32, 1>, dy: View<'_, f32, 2>) {
     let [t, n] = dy.shape();
     assert_eq!(dbias.shape(), [n]);
+    if let Device::Cuda(cuda) = device {
+        return combine::cuda::add_column_sums(cuda, dbias.ptr(), dy.ptr(), t, n);
+    }
     let shape = Shape::new(1, t, n);
     let ones = Coefficients { data: &[1.0], row_stride: 0, column_stride: 0 };
     combine(

@@ -1,0 +1,250 @@
+//! The backward products of a GPU: the prefill's kernels over transposes, and `combine` in f32 where a weight has 32 bits or
+//! the device no products of bf16.
+
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::formats::Format;
+use crate::matrix::Matrix;
+use crate::ops::matmul::combine::cuda::{self as combine, Combination, Factor};
+use crate::ops::matmul::combine::Write;
+use crate::ops::matmul::prefill::cuda::{has_bf16, multiply, Call, Places, Planes, Prepared, Rows};
+use crate::ops::matmul::{Extent, Product};
+use crate::view::{View, ViewMut};
+
+const THREADS: u32 = 256;
+/// Rows, or tokens, of a tile of the transposing kernels.
+const TILE: usize = 64;
+/// Columns of a tile of matmul_transpose_rows.
+const TILE_COLUMNS: usize = 32;
+/// Weights are decoded once for so many tokens: a quarter faster than once for each tile of them.
+const WIDEN_TOKENS_MIN: usize = 1024;
+/// A transposed slab of a matrix on a device with less than [`LARGE_DEVICE_BYTES`]: Gemma 3 1B's largest matrix of a layer
+/// takes 16 MiB. On a larger one the largest of Qwen 2.5 7B takes 130 MiB.
+const SLAB_BYTES: [usize; 2] = [24 << 20, 192 << 20];
+const LARGE_DEVICE_BYTES: usize = 16 << 30;
+
+/// The memory that these products work in.
+#[derive(Clone, Copy)]
+pub struct Workspace {
+    pub at: DevicePtr,
+    pub len: usize,
+    /// What a transposed slab of a matrix may take.
+    pub slab_bytes: usize,
+}
+
+/// What a transposed slab may take on a device with this much memory.
+pub fn slab_bytes(device_bytes: usize) -> usize {
+    SLAB_BYTES[usize::from(device_bytes >= LARGE_DEVICE_BYTES)]
+}
+
+/// Bytes of the workspace for every product of these extents; `has_weights` when gradients of weights are among them.
+pub fn workspace_bytes(extents: &[Extent], has_weights: bool, slab_bytes: usize) -> usize {
+    let one = |e: &Extent| {
+        let mut forward = Places::at_most(e.rows, e.inputs).end();
+        let wide = 2 * e.outputs * e.inputs.next_multiple_of(128);
+        if e.rows >= WIDEN_TOKENS_MIN && wide <= slab_bytes {
+            forward += wide;
+        }
+        let slab = slab_rows(e.inputs, e.outputs, slab_bytes);
+        let input = Places::at_most(e.rows, slab).end() + 2 * e.inputs * slab.next_multiple_of(128);
+        let tokens = e.rows.next_multiple_of(128);
+        let weight = Places::at_most(e.outputs, tokens).end() + 2 * e.inputs * tokens;
+        forward.max(input).max(if has_weights { weight } else { 0 }).max(combine::PARTIALS_BYTES_MAX)
+    };
+    extents.iter().map(one).max().unwrap_or(0)
+}
+
+/// Rows of a matrix (outputs, inputs) whose transpose fits: all, or a multiple of 128.
+fn slab_rows(inputs: usize, outputs: usize, slab_bytes: usize) -> usize {
+    let fit = slab_bytes / (2 * inputs) / 128 * 128;
+    outputs.min(fit.max(128))
+}
+
+/// Forward: weights that are decoded for many tokens are decoded once, where there is room. The same bits either way.
+pub fn forward_widened(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>, room: Workspace) -> bool {
+    let ([n_tokens, cols], weights) = (x.shape(), product.weights.packed());
+    let at = Places::at_most(n_tokens, cols).end();
+    let is_quantised = matches!(weights.format, Format::Q8_0 | Format::Q4_0 | Format::NF4);
+    let fits = at + 2 * weights.rows * weights.padded_cols <= room.len;
+    if cuda.arch() < 80 || n_tokens < WIDEN_TOKENS_MIN || !is_quantised || !fits {
+        return false;
+    }
+    let wide = room.at.offset(at);
+    let kernel = kernel_of(weights.format, WIDEN);
+    let loads = weights.rows * weights.padded_cols / if weights.format == Format::Q8_0 { 16 } else { 32 };
+    let grid = [loads.div_ceil(THREADS as usize) as u32, 1, 1];
+    let planes = Planes::of(weights);
+    let args: [Arg; 5] = [
+        wide.into(),
+        planes.codes.into(),
+        planes.scales.into(),
+        (weights.rows as u32).into(),
+        (weights.padded_cols as u32 / 128).into(),
+    ];
+    cuda.launch(kernel, LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+    let rows = Rows { x: x.ptr(), n_tokens, cols, stride: cols, is_bf16: false }.prepare(cuda, room.at);
+    let planes = Planes { format: Format::F16, codes: wide, scales: DevicePtr::NULL, ..planes };
+    let bias = product.bias.map(|b| b.ptr());
+    multiply(cuda, planes, rows, Call { out: product.out.ptr(), bias, write: Write::Replace });
+    true
+}
+
+/// Forward with F32 weights, in f32.
+pub fn forward_f32(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>) {
+    let ([rows, terms], weights) = (x.shape(), product.weights.packed());
+    let combination = Combination {
+        out: product.out.ptr(),
+        a: Factor::rows(x.ptr(), terms),
+        b: Factor::transposed(weights.codes.ptr(), weights.padded_cols),
+        rows,
+        terms,
+        columns: weights.rows,
+        scale: 1.0,
+        write: Write::Replace,
+        bias: product.bias.map(|b| b.ptr()),
+        partials: None,
+    };
+    combination.launch(cuda);
+}
+
+/// `dx` (T, K) from `dy` (T, N).
+pub fn input(
+    cuda: &Cuda,
+    dx: ViewMut<'_, f32, 2>,
+    dy: View<'_, f32, 2>,
+    weights: &Matrix,
+    write: Write,
+    room: Workspace,
+) {
+    let ([n_tokens, outputs], weights) = (dy.shape(), weights.packed());
+    if n_tokens == 0 {
+        return;
+    }
+    if weights.format == Format::F32 {
+        let combination = Combination {
+            out: dx.ptr(),
+            a: Factor::rows(dy.ptr(), outputs),
+            b: Factor::rows(weights.codes.ptr(), weights.padded_cols),
+            rows: n_tokens,
+            terms: outputs,
+            columns: weights.cols,
+            scale: 1.0,
+            write,
+            bias: None,
+            partials: Some(room.at),
+        };
+        return combination.launch(cuda);
+    }
+    let slab = slab_rows(weights.cols, outputs, room.slab_bytes);
+    for first in (0..outputs).step_by(slab) {
+        let rows = first..outputs.min(first + slab);
+        let write = if first == 0 { write } else { Write::Add };
+        let is_bf16 = has_bf16(cuda, weights.format);
+        let at = dy.ptr().offset(4 * rows.start);
+        let gradients = Rows { x: at, n_tokens, cols: rows.len(), stride: outputs, is_bf16 };
+        let prepared = gradients.prepare(cuda, room.at);
+        let places = Places::at_most(n_tokens, rows.len());
+        let stride = rows.len().next_multiple_of(128);
+        assert!(places.end() + 2 * weights.cols * stride <= room.len, "a scratch for these products");
+        let transposed = transpose(cuda, weights, rows, room.at.offset(places.end()));
+        multiply(cuda, transposed, prepared, Call { out: dx.ptr(), bias: None, write });
+    }
+}
+
+/// Rows `rows` of a matrix, transposed: F16, or BF16 where its products are.
+fn transpose(cuda: &Cuda, weights: &PackedMatrix, rows: std::ops::Range<usize>, to: DevicePtr) -> Planes {
+    let padded_cols = rows.len().next_multiple_of(128);
+    let planes = Planes::of(weights);
+    let k_tiles = weights.padded_cols / 128;
+    let grid = [(padded_cols / TILE) as u32, k_tiles as u32, 1];
+    let args: [Arg; 8] = [
+        to.into(),
+        planes.codes.into(),
+        planes.scales.into(),
+        (rows.start as u32).into(),
+        (rows.end as u32).into(),
+        (weights.cols as u32).into(),
+        (k_tiles as u32).into(),
+        (padded_cols as u32).into(),
+    ];
+    cuda.launch(kernel_of(weights.format, TRANSPOSE), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+    let format = if has_bf16(cuda, weights.format) { Format::BF16 } else { Format::F16 };
+    Planes { format, rows: weights.cols, padded_cols, codes: to, scales: DevicePtr::NULL, factor: planes.factor }
+}
+
+/// `dw` (N, K) `+=` from `dy` (T, N) and `x` (T, K); as bf16 for weights that are not F32.
+pub fn weight(
+    cuda: &Cuda,
+    dw: ViewMut<'_, f32, 2>,
+    dy: View<'_, f32, 2>,
+    x: View<'_, f32, 2>,
+    format: Format,
+    room: Workspace,
+) {
+    let ([n_tokens, outputs], [_, inputs]) = (dy.shape(), x.shape());
+    if n_tokens == 0 {
+        return;
+    }
+    if cuda.arch() < 80 || format == Format::F32 {
+        let combination = Combination {
+            out: dw.ptr(),
+            a: Factor::transposed(dy.ptr(), outputs),
+            b: Factor::rows(x.ptr(), inputs),
+            rows: outputs,
+            terms: n_tokens,
+            columns: inputs,
+            scale: 1.0,
+            write: Write::Add,
+            bias: None,
+            partials: Some(room.at),
+        };
+        return combination.launch(cuda);
+    }
+    let tokens = n_tokens.next_multiple_of(128);
+    let places = Places::at_most(outputs, tokens);
+    assert!(places.end() + 2 * inputs * tokens <= room.len, "a scratch for gradients of weights");
+    let (scales, partials) = (room.at.offset(places.scales), room.at.offset(places.partials));
+    transpose_rows(cuda, room.at, scales, dy, places.padded_tokens, tokens);
+    let codes = room.at.offset(places.end());
+    transpose_rows(cuda, codes, DevicePtr::NULL, x, inputs, tokens);
+    let prepared = Prepared { rows: room.at, scales, partials, n_tokens: outputs };
+    let planes =
+        Planes { format: Format::BF16, rows: inputs, padded_cols: tokens, codes, scales: DevicePtr::NULL, factor: 1.0 };
+    multiply(cuda, planes, prepared, Call { out: dw.ptr(), bias: None, write: Write::Add });
+}
+
+/// `x` (T, C) as bf16 (rows, stride), rows from C on zero.
+fn transpose_rows(cuda: &Cuda, to: DevicePtr, scales: DevicePtr, x: View<'_, f32, 2>, rows: usize, stride: usize) {
+    let [n_tokens, cols] = x.shape();
+    let grid = [(stride / TILE) as u32, rows.div_ceil(TILE_COLUMNS) as u32, 1];
+    let args: [Arg; 7] = [
+        to.into(),
+        scales.into(),
+        x.ptr().into(),
+        (n_tokens as u32).into(),
+        (cols as u32).into(),
+        (rows as u32).into(),
+        (stride as u32).into(),
+    ];
+    cuda.launch("matmul_transpose_rows", LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+}
+
+/// In order of [`kernel_of`].
+const TRANSPOSE: [&str; 5] = [
+    "matmul_transpose_q8_0",
+    "matmul_transpose_q4_0",
+    "matmul_transpose_nf4",
+    "matmul_transpose_f16",
+    "matmul_transpose_bf16",
+];
+const WIDEN: [&str; 5] = ["matmul_widen_q8_0", "matmul_widen_q4_0", "matmul_widen_nf4", "", ""];
+
+fn kernel_of(format: Format, names: [&'static str; 5]) -> &'static str {
+    match format {
+        Format::Q8_0 => names[0],
+        Format::Q4_0 => names[1],
+        Format::NF4 => names[2],
+        Format::F16 => names[3],
+        Format::BF16 => names[4],
+        other => panic!("{other} has no kernel that transposes it"),
+    }
+}

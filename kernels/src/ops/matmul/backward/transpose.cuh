@@ -1,0 +1,84 @@
+// Packed weights as plain 16-bit floats, for the products that would decode them too often or read them the wrong way round:
+// as they lie (WIDEN), and transposed (the gradient of a product's input is a product with the transpose).
+#pragma once
+#include "../prefill/weights.cuh"
+#include "common.cuh"
+
+const u32 TRANSPOSE_ROWS = 64;
+// Halves between the columns of a transposed tile in shared memory: rows of 16 bytes stay aligned.
+const u32 TRANSPOSE_STRIDE = TRANSPOSE_ROWS + 8;
+
+// The halves of one load: `code * scale` rounded once, or a plain format's own. KEEP: bf16 stays bf16.
+template <class W, bool KEEP> DEVICE void halves_of(const u8* codes, const u16* scales, u64 at, u32 (&out)[W::K_PER_LOAD / 2]) {
+    u32x4 loaded = load_stream((const u32x4*)(codes + at));
+    if constexpr (W::PLAIN) {
+        if constexpr (KEEP) {
+            out[0] = loaded.x;
+            out[1] = loaded.y;
+            out[2] = loaded.z;
+            out[3] = loaded.w;
+        } else {
+            W::pairs(loaded, out);
+        }
+    } else {
+        W::pairs(loaded, out);
+        u32 scale = both_halves(load_stream((const u16*)((const u8*)scales + at / (2 * W::SCALE_RATIO) * 2)));
+#pragma unroll
+        for (u32 i = 0; i < W::K_PER_LOAD / 2; i++) out[i] = mul_f16x2(out[i], scale);
+    }
+}
+
+// out[k, n - first_row] for 64 rows n and one k-tile of 128; grid (tiles of rows of the padded width, k_tiles). out has
+// `cols` rows of out_stride halves; rows from end_row on are zeros.
+template <class W, bool KEEP>
+DEVICE void transpose_tile(u16* out, const u8* codes, const u16* scales, u32 first_row, u32 end_row, u32 cols, u32 k_tiles,
+                           u32 out_stride, u16* tile) {
+    // Neighbouring threads take neighbouring rows: their stores lie side by side.
+    u32 row = thread_idx() % TRANSPOSE_ROWS;
+    u32 n = first_row + block_x() * TRANSPOSE_ROWS + row;
+    for (u32 load = thread_idx() / TRANSPOSE_ROWS; load < 128 / W::K_PER_LOAD; load += 256 / TRANSPOSE_ROWS) {
+        u32 k = load * W::K_PER_LOAD;
+        u32 halves[W::K_PER_LOAD / 2];
+#pragma unroll
+        for (u32 i = 0; i < W::K_PER_LOAD / 2; i++) halves[i] = 0;
+        if (n < end_row) halves_of<W, KEEP>(codes, scales, W::code_offset(n, block_y() * 128 + k, k_tiles), halves);
+#pragma unroll
+        for (u32 i = 0; i < W::K_PER_LOAD / 2; i++) {
+            tile[(k + 2 * i) * TRANSPOSE_STRIDE + row] = (u16)halves[i];
+            tile[(k + 2 * i + 1) * TRANSPOSE_STRIDE + row] = (u16)(halves[i] >> 16);
+        }
+    }
+    sync_block();
+    u32 chunk = thread_idx() % 8;
+    for (u32 k = thread_idx() / 8; k < 128; k += 32) {
+        if (block_y() * 128 + k >= cols) return;
+        u16* to = out + (u64)(block_y() * 128 + k) * out_stride + block_x() * TRANSPOSE_ROWS + chunk * 8;
+        *(u32x4*)to = *(const u32x4*)(tile + k * TRANSPOSE_STRIDE + chunk * 8);
+    }
+}
+
+// As they lie: out (rows, k_tiles * 128), one load a thread.
+template <class W> DEVICE void widen(u16* out, const u8* codes, const u16* scales, u32 rows, u32 k_tiles) {
+    u32 loads_per_row = k_tiles * 128 / W::K_PER_LOAD;
+    u64 index = (u64)block_x() * 256 + thread_idx();
+    u32 row = (u32)(index / loads_per_row), k = (u32)(index % loads_per_row) * W::K_PER_LOAD;
+    if (row >= rows) return;
+    u32 halves[W::K_PER_LOAD / 2];
+    halves_of<W, false>(codes, scales, W::code_offset(row, k, k_tiles), halves);
+    u32x4* to = (u32x4*)(out + (u64)row * k_tiles * 128 + k);
+#pragma unroll
+    for (u32 i = 0; i < W::K_PER_LOAD / 8; i++)
+        to[i] = u32x4{halves[4 * i], halves[4 * i + 1], halves[4 * i + 2], halves[4 * i + 3]};
+}
+
+#define TRANSPOSE_KERNEL(name, format, keep)                                                                                   \
+    KERNEL(256, 2, matmul_transpose_##name, u16* out, const u8* codes, const u16* scales, u32 first_row, u32 end_row,         \
+           u32 cols, u32 k_tiles, u32 out_stride) {                                                                           \
+        SHARED(u16, tile, 128 * TRANSPOSE_STRIDE);                                                                            \
+        transpose_tile<format, keep>(out, codes, scales, first_row, end_row, cols, k_tiles, out_stride, tile);                \
+    }
+
+#define WIDEN_KERNEL(name, format)                                                                                             \
+    KERNEL(256, 2, matmul_widen_##name, u16* out, const u8* codes, const u16* scales, u32 rows, u32 k_tiles) {                \
+        widen<format>(out, codes, scales, rows, k_tiles);                                                                     \
+    }

@@ -1,0 +1,161 @@
+//! Launches of combine.cu.
+
+use super::Write;
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
+
+const THREADS: u32 = 256;
+/// Terms of one step of a tile; parts are multiples of it.
+const STEP: usize = 16;
+/// Shorter parts cost more in sums that are written and read than idle processors do.
+const PART_TERMS_MIN: usize = 128;
+/// Blocks that a processor should have.
+const BLOCKS_PER_SM: usize = 2;
+/// What the sums of parts may take.
+pub const PARTIALS_BYTES_MAX: usize = 8 << 20;
+
+/// `element(i, j)` lies `i * row + j * column` numbers from `at`.
+#[derive(Clone, Copy)]
+pub struct Factor {
+    pub at: DevicePtr,
+    pub row: usize,
+    pub column: usize,
+}
+
+impl Factor {
+    /// Rows of `stride` numbers.
+    pub fn rows(at: DevicePtr, stride: usize) -> Factor {
+        Factor { at, row: stride, column: 1 }
+    }
+
+    /// The transpose of rows of `stride` numbers.
+    pub fn transposed(at: DevicePtr, stride: usize) -> Factor {
+        Factor { at, row: 1, column: stride }
+    }
+}
+
+/// `out` (rows, columns) `= scale * a b + bias`, or that added to it: `a` (rows, terms), `b` (terms, columns).
+pub struct Combination {
+    pub out: DevicePtr,
+    pub a: Factor,
+    pub b: Factor,
+    pub rows: usize,
+    pub terms: usize,
+    pub columns: usize,
+    pub scale: f32,
+    pub write: Write,
+    /// (columns).
+    pub bias: Option<DevicePtr>,
+    /// [`PARTIALS_BYTES_MAX`] bytes, where few outputs of many terms may be shared out. Without them each output is one chain
+    /// of additions, whatever the number of rows.
+    pub partials: Option<DevicePtr>,
+}
+
+/// Kernels with the rows and columns of their tiles.
+const TILES: [(&str, usize, usize); 5] = [
+    ("combine_256x16", 256, 16),
+    ("combine_16x256", 16, 256),
+    ("combine_128x32", 128, 32),
+    ("combine_32x128", 32, 128),
+    ("combine_64x64", 64, 64),
+];
+
+impl Combination {
+    pub fn launch(&self, cuda: &Cuda) {
+        if self.rows == 0 || self.columns == 0 {
+            return;
+        }
+        let (kernel, n_tiles) = tile(self.rows, self.columns);
+        let part_terms = match self.partials {
+            Some(_) => part_terms(cuda.n_sms() as usize, n_tiles, self.rows * self.columns, self.terms),
+            None => self.terms.max(1),
+        };
+        let n_parts = self.terms.div_ceil(part_terms).max(1);
+        let partials = self.partials.filter(|_| n_parts > 1).unwrap_or(DevicePtr::NULL);
+        let (add, bias) = (u32::from(self.write == Write::Add), self.bias.unwrap_or(DevicePtr::NULL));
+        let u32_of = |n: usize| Arg::from(u32::try_from(n).expect("strides and sizes below 2^32"));
+        let args: [Arg; 15] = [
+            self.out.into(),
+            partials.into(),
+            self.a.at.into(),
+            self.b.at.into(),
+            bias.into(),
+            u32_of(self.a.row),
+            u32_of(self.a.column),
+            u32_of(self.b.row),
+            u32_of(self.b.column),
+            u32_of(self.rows),
+            u32_of(self.columns),
+            u32_of(self.terms),
+            u32_of(part_terms),
+            add.into(),
+            self.scale.into(),
+        ];
+        let shape = LaunchShape { grid: [n_tiles as u32, 1, n_parts as u32], block: THREADS, shared_bytes: 0 };
+        cuda.launch(kernel, shape, &args);
+        if n_parts > 1 {
+            let n_blocks = (self.rows * self.columns).div_ceil(THREADS as usize);
+            let args: [Arg; 8] = [
+                self.out.into(),
+                partials.into(),
+                bias.into(),
+                u32_of(self.rows),
+                u32_of(self.columns),
+                u32_of(n_parts),
+                add.into(),
+                self.scale.into(),
+            ];
+            let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block: THREADS, shared_bytes: 0 };
+            cuda.launch("combine_reduce", shape, &args);
+        }
+    }
+}
+
+/// `out` (columns) `+=` the sum of the rows of `x` (rows, columns).
+pub fn add_column_sums(cuda: &Cuda, out: DevicePtr, x: DevicePtr, rows: usize, columns: usize) {
+    let shape = LaunchShape { grid: [columns.div_ceil(32) as u32, 1, 1], block: THREADS, shared_bytes: 0 };
+    cuda.launch("combine_column_sums", shape, &[out.into(), x.into(), (rows as u32).into(), (columns as u32).into()]);
+}
+
+/// The kernel that computes least outside the result, and its tiles.
+fn tile(rows: usize, columns: usize) -> (&'static str, usize) {
+    let tiles = TILES.map(|(kernel, r, c)| (kernel, rows.div_ceil(r) * columns.div_ceil(c)));
+    // The later of two equals: squarer tiles read less.
+    tiles.into_iter().rev().min_by_key(|(_, n)| *n).expect("five of them")
+}
+
+/// Terms of one part: enough parts to keep the processors busy, of multiples of [`STEP`].
+fn part_terms(n_sms: usize, n_tiles: usize, outputs: usize, terms: usize) -> usize {
+    let wanted = (n_sms * BLOCKS_PER_SM).div_ceil(n_tiles);
+    let room = PARTIALS_BYTES_MAX / (4 * outputs);
+    let n_parts = wanted.min(terms / PART_TERMS_MIN).min(room).max(1);
+    terms.div_ceil(n_parts).next_multiple_of(STEP).max(STEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrow_results_take_narrow_tiles() {
+        assert_eq!(tile(8192, 8).0, "combine_256x16");
+        assert_eq!(tile(8, 3584).0, "combine_16x256");
+        assert_eq!(tile(8192, 32).0, "combine_128x32");
+        assert_eq!(tile(32, 3584).0, "combine_32x128");
+        assert_eq!(tile(512, 512).0, "combine_64x64");
+        assert_eq!(tile(1, 1).0, "combine_64x64");
+    }
+
+    #[test]
+    fn parts_cover_all_terms_and_their_sums_fit() {
+        for n_sms in [1, 8, 132] {
+            for (rows, columns) in [(1, 1), (8, 1152), (32, 18944), (3584, 32), (300, 700)] {
+                for terms in [1, 15, 127, 128, 256, 2049, 8192] {
+                    let part = part_terms(n_sms, tile(rows, columns).1, rows * columns, terms);
+                    let n = terms.div_ceil(part);
+                    assert!(part % STEP == 0 && n * part >= terms);
+                    assert!(n == 1 || n * rows * columns * 4 <= PARTIALS_BYTES_MAX, "{rows} {columns} {terms}");
+                }
+            }
+        }
+    }
+}

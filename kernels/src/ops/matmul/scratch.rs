@@ -1,0 +1,96 @@
+//! The memory that products work in.
+
+use super::quantize::QuantizedRows;
+use super::{backward, cuda};
+use crate::cuda::DeviceError;
+use crate::device::Device;
+use crate::view::Buffer;
+
+/// Memory beside inputs and outputs, allocated once for the largest (T, K): on the CPU the quantised form of `x`, on a GPU
+/// the workspace of the prefill and of training.
+pub struct Scratch {
+    pub(super) rows: QuantizedRows,
+    pub(super) workspace: Option<Buffer<u8>>,
+    /// What the transpose of a slab of a matrix may take of it; 0 without training.
+    slab_bytes: usize,
+}
+
+/// The largest shapes of a product in training: T rows of K inputs and N outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+}
+
+impl Scratch {
+    /// Room for `max_rows` rows of at most `max_cols` inputs and `max_outputs` outputs.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(device: &Device, max_rows: usize, max_cols: usize, max_outputs: usize) -> Result<Self, DeviceError> {
+        match device {
+            Device::Cpu(_) => {
+                Ok(Scratch { rows: QuantizedRows::new(max_rows, max_cols), workspace: None, slab_bytes: 0 })
+            }
+            Device::Cuda(_) => Scratch::on_device(device, cuda::workspace_bytes(max_rows, max_cols, max_outputs), 0),
+        }
+    }
+
+    /// Room for training: [`super::forward_training`] and [`backward`] of every product in `extents`; `has_weights` when
+    /// gradients of weights are among them.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn for_training(device: &Device, extents: &[Extent], has_weights: bool) -> Result<Self, DeviceError> {
+        match device {
+            Device::Cpu(_) => {
+                let largest = |of: fn(&Extent) -> usize| extents.iter().map(of).max().unwrap_or(0);
+                Scratch::new(device, largest(|e| e.rows), largest(|e| e.inputs), 0)
+            }
+            Device::Cuda(cuda) => {
+                let slab_bytes = backward::cuda::slab_bytes(cuda.info().total_bytes);
+                Scratch::with_slabs(device, extents, has_weights, slab_bytes)
+            }
+        }
+    }
+
+    /// The same on a GPU, with another limit for the transpose of a part of a matrix.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn with_slabs(
+        device: &Device,
+        extents: &[Extent],
+        has_weights: bool,
+        slab_bytes: usize,
+    ) -> Result<Self, DeviceError> {
+        let bytes = backward::cuda::workspace_bytes(extents, has_weights, slab_bytes);
+        Scratch::on_device(device, bytes, slab_bytes)
+    }
+
+    fn on_device(device: &Device, bytes: usize, slab_bytes: usize) -> Result<Self, DeviceError> {
+        Ok(Scratch { rows: QuantizedRows::new(0, 0), workspace: Some(Buffer::new(device, bytes)?), slab_bytes })
+    }
+
+    /// Bytes [`Scratch::new`] takes on the CPU.
+    pub fn size_bytes(max_rows: usize, max_cols: usize) -> usize {
+        QuantizedRows::size_bytes(max_rows, max_cols)
+    }
+
+    /// Bytes [`Scratch::new`] takes on a GPU.
+    pub fn device_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
+        cuda::workspace_bytes(max_rows, max_cols, max_outputs)
+    }
+
+    /// Bytes [`Scratch::for_training`] takes on a GPU with `total_bytes` of memory.
+    pub fn training_device_bytes(total_bytes: usize, extents: &[Extent], has_weights: bool) -> usize {
+        backward::cuda::workspace_bytes(extents, has_weights, backward::cuda::slab_bytes(total_bytes))
+    }
+
+    /// Panics on the CPU.
+    pub(crate) fn training(&self) -> backward::cuda::Workspace {
+        let workspace = self.workspace.as_ref().expect("a scratch of this device");
+        backward::cuda::Workspace { at: workspace.ptr(), len: workspace.len(), slab_bytes: self.slab_bytes }
+    }
+}
