@@ -4,10 +4,12 @@
 //!
 //! A head and a block of queries at a time; heads that share keys, and blocks, are added in order.
 
-use super::train::{products, with_scores, Block, Sequence};
+use std::ops::Range;
+
+use super::cuda_train;
+use super::train::{host_rows, host_rows_mut, products, with_scores, Block, Sequence, Starts};
 use crate::device::{Cpu, Device};
 use crate::math;
-use crate::ops::matmul::backward::cpu;
 use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
@@ -30,14 +32,60 @@ pub struct Gradients<'a> {
     pub dv: ViewMut<'a, f32, 3>,
 }
 
+impl<'a> Given<'a> {
+    /// One of several sequences that lie side by side.
+    fn host_rows(&self, rows: &Range<usize>) -> Given<'a> {
+        let [out, dout, stats] = [&self.out, &self.dout, &self.stats].map(|x| host_rows(x, rows));
+        Given { out, dout, stats }
+    }
+}
+
+impl Gradients<'_> {
+    fn host_rows(&mut self, rows: &Range<usize>) -> Gradients<'_> {
+        let (dq, dk) = (host_rows_mut(&mut self.dq, rows), host_rows_mut(&mut self.dk, rows));
+        Gradients { dq, dk, dv: host_rows_mut(&mut self.dv, rows) }
+    }
+}
+
 /// Computes all three.
-pub fn backward(device: &Device, mut gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>) {
+pub fn backward(device: &Device, gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>) {
+    check(&gradients, &given, &s);
+    match device {
+        Device::Cpu(cpu) => backward_cpu(cpu, gradients, given, s),
+        Device::Cuda(cuda) => cuda_train::backward(cuda, gradients, given, s, None),
+    }
+}
+
+/// The same for all sequences of a batch, whose rows lie one after the other. Each comes out as it does alone.
+pub fn backward_batch(
+    device: &Device,
+    mut gradients: Gradients<'_>,
+    given: Given<'_>,
+    s: Sequence<'_>,
+    starts: &Starts,
+) {
+    check(&gradients, &given, &s);
+    assert_eq!(starts.n_rows(), s.q.shape()[0]);
+    match device {
+        Device::Cpu(cpu) => {
+            for rows in starts.sequences() {
+                backward_cpu(cpu, gradients.host_rows(&rows), given.host_rows(&rows), s.host_rows(&rows));
+            }
+        }
+        Device::Cuda(cuda) => cuda_train::backward(cuda, gradients, given, s, Some(starts)),
+    }
+}
+
+fn check(gradients: &Gradients<'_>, given: &Given<'_>, s: &Sequence<'_>) {
     s.check();
     let [t, n_heads, _] = s.q.shape();
     assert!(given.out.shape() == s.q.shape() && given.dout.shape() == s.q.shape());
     assert!(given.stats.shape() == [t, n_heads, 2] && gradients.dq.shape() == s.q.shape());
     assert!(gradients.dk.shape() == s.k.shape() && gradients.dv.shape() == s.k.shape());
-    let cpu = cpu(device);
+}
+
+fn backward_cpu(cpu: &Cpu, mut gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>) {
+    let n_heads = s.q.shape()[1];
     let (dq, dk, dv) = (gradients.dq.host_mut(), gradients.dk.host_mut(), gradients.dv.host_mut());
     dk.fill(0.0);
     dv.fill(0.0);

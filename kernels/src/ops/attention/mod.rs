@@ -6,6 +6,7 @@
 
 pub mod backward;
 mod cuda;
+mod cuda_train;
 mod kv_store;
 mod simd;
 pub mod train;

@@ -1,15 +1,16 @@
-//! Attention of one whole sequence for training: no cache, and the softmax's two numbers kept for the backward pass
-//! ([`super::backward`]). A head and a block of queries at a time, as products of matrices (`matmul/combine`): memory grows
-//! with the length, not with its square (Dao et al. 2022, arXiv 2205.14135).
+//! Attention of whole sequences for training: no cache, and the softmax's two numbers kept for the backward pass
+//! ([`super::backward`]). A head and a block of queries at a time: memory grows with the length, not with its square (Dao et
+//! al. 2022, arXiv 2205.14135). On the CPU as products of matrices (`matmul/combine`).
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::cuda_train;
+use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
-use crate::ops::matmul::backward::cpu;
 use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
 use crate::simd::per_isa;
-use crate::view::{View, ViewMut};
+use crate::view::{Buffer, View, ViewMut};
 
 /// Queries, keys and values of T positions that see nothing but each other, normed and rotated.
 #[derive(Clone, Copy)]
@@ -30,6 +31,12 @@ impl Sequence<'_> {
     pub(super) fn check(&self) {
         let ([t, h, d], [kt, kv, kd]) = (self.q.shape(), self.k.shape());
         assert!(kt == t && kd == d && self.v.shape() == self.k.shape() && h % kv == 0 && self.window > 0);
+    }
+
+    /// One of several sequences that lie side by side.
+    pub(super) fn host_rows(&self, rows: &Range<usize>) -> Self {
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|x| host_rows(x, rows));
+        Sequence { q, k, v, ..*self }
     }
 
     /// Positions that position `t` sees.
@@ -57,6 +64,65 @@ impl Sequence<'_> {
         let ([_, n_heads, d], [_, n_kv, _]) = (self.q.shape(), self.k.shape());
         (n_heads * d, n_kv * d)
     }
+}
+
+/// Where the sequences of a batch lie in its rows, side by side. Allocated once, for the most sequences of a batch.
+pub struct Starts {
+    /// Sequence `i` has rows `host[i]..host[i + 1]`.
+    host: Vec<u32>,
+    device: Buffer<u32>,
+}
+
+impl Starts {
+    /// Room for `n_max` sequences.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(device: &Device, n_max: usize) -> Result<Self, DeviceError> {
+        let mut host = Vec::with_capacity(n_max + 1);
+        host.push(0);
+        Ok(Starts { host, device: Buffer::new(device, n_max + 1)? })
+    }
+
+    /// The sequences of the next batch, each beginning where the one before ends, the first with row 0. Waits for the
+    /// device.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn set(&mut self, sequences: &[Range<usize>]) -> Result<(), DeviceError> {
+        assert!(sequences.len() < self.device.len(), "{} sequences", sequences.len());
+        self.host.clear();
+        self.host.push(0);
+        for rows in sequences {
+            assert!(self.host.last() == Some(&(rows.start as u32)) && rows.start <= rows.end, "rows {rows:?}");
+            self.host.push(rows.end as u32);
+        }
+        self.device.write(0, &self.host)
+    }
+
+    pub(super) fn sequences(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.host.windows(2).map(|pair| pair[0] as usize..pair[1] as usize)
+    }
+
+    pub(super) fn n_rows(&self) -> usize {
+        self.host.last().map_or(0, |end| *end as usize)
+    }
+
+    pub(super) fn on_device(&self) -> View<'_, u32, 1> {
+        self.device.all()
+    }
+}
+
+/// Rows of an array in host memory.
+pub(super) fn host_rows<'a>(x: &View<'a, f32, 3>, rows: &Range<usize>) -> View<'a, f32, 3> {
+    let [_, n, d] = x.shape();
+    View::new(&x.host()[rows.start * n * d..rows.end * n * d], [rows.len(), n, d])
+}
+
+/// The same, mutable.
+pub(super) fn host_rows_mut<'a>(x: &'a mut ViewMut<'_, f32, 3>, rows: &Range<usize>) -> ViewMut<'a, f32, 3> {
+    let [_, n, d] = x.shape();
+    ViewMut::new(&mut x.host_mut()[rows.start * n * d..rows.end * n * d], [rows.len(), n, d])
 }
 
 /// Some queries and the keys that any of them sees.
@@ -104,11 +170,44 @@ pub(super) fn products(cpu: &Cpu, out: &mut [f32], s: &Sequence<'_>, block: &Blo
 }
 
 /// `out` (T, H, D), and for each (t, h) the largest score and the sum of exponentials, `stats` (T, H, 2).
-pub fn forward(device: &Device, mut out: ViewMut<'_, f32, 3>, mut stats: ViewMut<'_, f32, 3>, s: Sequence<'_>) {
+pub fn forward(device: &Device, out: ViewMut<'_, f32, 3>, stats: ViewMut<'_, f32, 3>, s: Sequence<'_>) {
+    check(&out, &stats, &s);
+    match device {
+        Device::Cpu(cpu) => forward_cpu(cpu, out, stats, s),
+        Device::Cuda(cuda) => cuda_train::forward(cuda, out, stats, s, None),
+    }
+}
+
+/// The same for all sequences of a batch, whose rows `s` has one after the other. Each comes out as it does alone.
+pub fn forward_batch(
+    device: &Device,
+    mut out: ViewMut<'_, f32, 3>,
+    mut stats: ViewMut<'_, f32, 3>,
+    s: Sequence<'_>,
+    starts: &Starts,
+) {
+    check(&out, &stats, &s);
+    assert_eq!(starts.n_rows(), s.q.shape()[0]);
+    match device {
+        Device::Cpu(cpu) => {
+            for rows in starts.sequences() {
+                let (out, stats) = (host_rows_mut(&mut out, &rows), host_rows_mut(&mut stats, &rows));
+                forward_cpu(cpu, out, stats, s.host_rows(&rows));
+            }
+        }
+        Device::Cuda(cuda) => cuda_train::forward(cuda, out, stats, s, Some(starts)),
+    }
+}
+
+fn check(out: &ViewMut<'_, f32, 3>, stats: &ViewMut<'_, f32, 3>, s: &Sequence<'_>) {
     s.check();
-    let [t, n_heads, d] = s.q.shape();
+    let [t, n_heads, _] = s.q.shape();
     assert!(out.shape() == s.q.shape() && stats.shape() == [t, n_heads, 2]);
-    let (cpu, out, stats) = (cpu(device), out.host_mut(), stats.host_mut());
+}
+
+fn forward_cpu(cpu: &Cpu, mut out: ViewMut<'_, f32, 3>, mut stats: ViewMut<'_, f32, 3>, s: Sequence<'_>) {
+    let [_, n_heads, d] = s.q.shape();
+    let (out, stats) = (out.host_mut(), stats.host_mut());
     let (q_stride, k_stride) = s.strides();
     for h in 0..n_heads {
         let (q_start, k_start) = s.starts(h);
