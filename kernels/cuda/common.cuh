@@ -298,6 +298,12 @@ DEVICE void mma_bf16(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// Two bf16, to nearest, ties to even; `low` in the low bits.
+DEVICE u32 pack_bf16(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
 // Four 8 x 8 matrices of halves from shared memory: lane i gives the address of row i % 8 of matrix i / 8; register j gets
 // (row g, columns 2t, 2t + 1) of matrix j. The transposed form gets (rows 2t, 2t + 1, column g).
 DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::cuda::PackedMatrix;
+use crate::cuda::{DeviceError, PackedMatrix};
+use crate::device::Device;
 use crate::formats::{float, nf4, q4_0, q8_0, Format};
+use crate::ops::encode::is_float;
 
 /// A range of bytes somebody keeps alive: a mapped file, or a buffer on the heap.
 #[derive(Clone)]
@@ -86,6 +88,21 @@ impl Matrix {
         Matrix { format: Format::NF4, rows, cols, storage: Storage::Host { data: nibbles, absmax: Some(absmax) } }
     }
 
+    /// Zeros of a float format, to be written by [`encode`](crate::ops::encode): held by this value alone.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn zeros(device: &Device, format: Format, rows: usize, cols: usize) -> Result<Self, DeviceError> {
+        assert!(is_float(format), "{format} has blocks");
+        Ok(match device {
+            Device::Cpu(_) => {
+                let bytes = rows * format.row_bytes(cols).expect("no blocks");
+                Matrix::new(format, rows, cols, SharedBytes::from_vec(vec![0; bytes]))
+            }
+            Device::Cuda(cuda) => Matrix::on_gpu(PackedMatrix::zeros(cuda, format, rows, cols)?),
+        })
+    }
+
     /// A matrix on a GPU.
     pub fn on_gpu(packed: PackedMatrix) -> Self {
         let (format, rows, cols) = (packed.format, packed.rows, packed.cols);
@@ -135,6 +152,14 @@ impl Matrix {
         match &self.storage {
             Storage::Host { .. } => panic!("a matrix on the host has no device layout"),
             Storage::Cuda(packed) => packed,
+        }
+    }
+
+    /// The same to be changed; `None` when somebody else holds it too, or it is on the host.
+    pub fn packed_mut(&mut self) -> Option<&mut PackedMatrix> {
+        match &mut self.storage {
+            Storage::Host { .. } => None,
+            Storage::Cuda(packed) => Arc::get_mut(packed),
         }
     }
 

@@ -8,6 +8,7 @@ mod models;
 mod processes;
 mod roofline;
 mod tests;
+mod training;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,9 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceInfo, NOT_COMPILED};
 use serde_json::{json, Map, Value};
 
-const USAGE: &str = "Usage: run.sh [tests] [models] [kernels] [sanitizer] [--quick]
+const USAGE: &str = "Usage: run.sh [tests] [kernels] [models] [training] [sanitizer] [--quick]
 
-Without names, all four. --quick takes the smallest sizes: a rehearsal, not a result.
+Without names, all five. --quick takes the smallest sizes: a rehearsal, not a result.
 
 Environment: OUT=FOLDER for the JSON and the logs; LICHEN_GPU_CHECK_LIMIT_S, the seconds one program may run
 [default: 1200]; LICHEN_GPU_CHECK_MODELS=gemma-3-1b:q8_0,... for other models; LICHEN_CUDA_ARCH has no effect: the
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
 
 fn plan(args: Vec<String>) -> Result<Plan, String> {
     let (flags, steps): (Vec<String>, Vec<String>) = args.into_iter().partition(|a| a.starts_with('-'));
-    let known = ["tests", "models", "kernels", "sanitizer"];
+    let known = ["tests", "kernels", "models", "training", "sanitizer"];
     if flags.iter().any(|f| f != "--quick") || steps.iter().any(|s| !known.contains(&s.as_str())) {
         return Err(USAGE.to_string());
     }
@@ -100,6 +101,11 @@ fn check(mut plan: Plan) -> Result<bool, String> {
     if plan.has("models") {
         let (results, ok) = models::run(plan, report.get("kernels"), &device);
         report.insert("models".into(), results);
+        passed &= ok;
+    }
+    if plan.has("training") {
+        let (results, ok) = training::run(plan);
+        report.insert("training".into(), results);
         passed &= ok;
     }
     if plan.has("sanitizer") {

@@ -10,8 +10,9 @@ main() {
     rm -rf "$folder" "$folder.tar.gz"
     mkdir -p "$folder"/{bin,tests}
     # No silent build without kernels: there would be nothing to check.
-    cargo build --release -p lichen-runtime -p lichen-tests --bin lichen --bin lichen-gpu-check
-    cp target/release/lichen target/release/lichen-gpu-check "$folder/bin"
+    cargo build --release -p lichen-runtime -p lichen-trainer -p lichen-tests --bin lichen --bin lichen-train \
+        --bin lichen-gpu-check
+    cp target/release/lichen target/release/lichen-train target/release/lichen-gpu-check "$folder/bin"
     # The build's own list of test binaries: names of files say neither package nor age.
     {
         cargo test --release -p lichen-cuda-emulator --tests --no-run --message-format=json

@@ -138,7 +138,7 @@ impl Allocation {
     }
 }
 
-/// Copies that the stream makes in the order of the launches, without waiting; they may be recorded, and each replay then
+/// Copies and clears that the stream makes in the order of the launches, without waiting; they may be recorded, and each replay then
 /// reads and writes anew. A failure stays, as a launch's does.
 impl Cuda {
     /// Copies bytes `range` of page-locked memory to byte `at` of `to` and on.
@@ -165,6 +165,15 @@ impl Cuda {
         if len > 0 {
             let copy = || context.driver.copy_on_device(to.0, from.0, len, context.stream);
             context.give(|| "copying on the GPU".into(), copy);
+        }
+    }
+
+    /// Zeroes `len` bytes on the device.
+    pub fn zero_on_device(&self, at: DevicePtr, len: usize) {
+        let context = self.context();
+        if len > 0 {
+            let clear = || context.driver.fill_zero(at.0, len, context.stream);
+            context.give(|| "clearing device memory".into(), clear);
         }
     }
 }

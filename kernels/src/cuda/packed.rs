@@ -80,6 +80,19 @@ impl PackedMatrix {
         Ok(PackedMatrix { format, rows, cols, padded_cols, codes, scales, absmax_scale })
     }
 
+    /// Zeros of a format without scales.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub(crate) fn zeros(cuda: &Cuda, format: Format, rows: usize, cols: usize) -> Result<PackedMatrix, DeviceError> {
+        let (n_codes, n_scales) = pack::plane_bytes(format, rows, cols);
+        assert_eq!(n_scales, 0, "{format} has scales");
+        let mut codes = cuda.alloc(n_codes)?;
+        codes.fill_zero()?;
+        let padded_cols = cols.next_multiple_of(pack::TILE_COLS);
+        Ok(PackedMatrix { format, rows, cols, padded_cols, codes, scales: None, absmax_scale: 1.0 })
+    }
+
     /// The matrix on the host again: the file's bytes, NF4's absmax as the device rounded it.
     ///
     /// # Errors

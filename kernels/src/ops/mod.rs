@@ -9,7 +9,9 @@ pub mod bandwidth;
 pub mod copy;
 pub mod cross_entropy;
 pub mod dropout;
+mod elements;
 pub mod embedding;
+pub mod encode;
 pub mod lora;
 pub mod matmul;
 mod modules;
@@ -20,7 +22,7 @@ pub mod rows;
 pub mod sampling;
 pub mod sum_of_squares;
 
-pub use modules::modules_for;
+pub use modules::{modules_for, modules_for_training};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,41 +1,81 @@
 //! Which modules of CUDA kernels a model needs. Those of one format say so in the last word of their names
-//! (`matmul/prefill/prefill_q8_0`); the others are for every model.
+//! (`matmul/prefill/prefill_q8_0`); the others are for every model. What training alone launches is in files of its own: an
+//! op's way back is its `backward.cu`.
 
 use super::attention::KvFormat;
 use crate::formats::Format;
 
 /// Measures a device; no model has it.
 const BENCHES: [&str; 1] = ["bandwidth/"];
+/// Folders whose kernels training alone launches.
+const OF_TRAINING: [&str; 9] = [
+    "adamw/",
+    "cross_entropy/",
+    "dropout/",
+    "encode/",
+    "matmul/combine/",
+    "residual/",
+    "rope/",
+    "rows/",
+    "sum_of_squares/",
+];
+/// Words in the name of a module that say the same in other folders.
+const WORDS_OF_TRAINING: [&str; 3] = ["backward", "train", "training"];
+/// Folders whose kernels only answers need, beside the attention over a cache: training multiplies many rows.
+const OF_ANSWERS: [&str; 2] = ["sampling/", "matmul/decode/"];
 
 /// True for the modules that a model with weights of these formats and a cache of keys and values of that one launches, by
 /// name: for [`Cuda::prepare`](crate::cuda::Cuda::prepare). What it leaves out is loaded when it is launched after all.
 pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
     let formats = formats.to_vec();
     move |module| {
-        let file = module.rsplit('/').next().unwrap_or(module);
-        if BENCHES.iter().any(|bench| module.starts_with(bench)) {
+        if is_in(module, &BENCHES) || is_of_training(module) {
             return false;
         }
         if module.starts_with("attention/") {
-            return kv_is_served(file, kv);
+            return kv_is_served(module, kv);
         }
-        let is_of = |format: &Format| file.ends_with(&format!("_{}", format.to_string().to_lowercase()));
-        match Format::ALL.into_iter().find(is_of) {
-            Some(format) => formats.contains(&format),
-            None => true,
-        }
+        format_of(module).is_none_or(|format| formats.contains(&format))
     }
 }
 
+/// The same for training a model with weights of these formats. Who lets it answer too wants those of [`modules_for`] beside.
+pub fn modules_for_training(formats: &[Format]) -> impl Fn(&str) -> bool {
+    let formats = formats.to_vec();
+    move |module| {
+        let format = format_of(module);
+        let is_of_answers =
+            (is_in(module, &OF_ANSWERS) && format != Some(Format::F32)) || module.starts_with("attention/");
+        if is_in(module, &BENCHES) || (is_of_answers && !is_of_training(module)) {
+            return false;
+        }
+        // The attention of training has no cache, so a format in its name is not one of weights.
+        module.starts_with("attention/") || format.is_none_or(|format| formats.contains(&format))
+    }
+}
+
+fn is_in(module: &str, folders: &[&str]) -> bool {
+    folders.iter().any(|folder| module.starts_with(folder))
+}
+
+fn is_of_training(module: &str) -> bool {
+    is_in(module, &OF_TRAINING) || module.split(['/', '_']).any(|word| WORDS_OF_TRAINING.contains(&word))
+}
+
+/// The format of weights in a module's name.
+fn format_of(module: &str) -> Option<Format> {
+    Format::ALL.into_iter().find(|format| module.ends_with(&format!("_{}", format.to_string().to_lowercase())))
+}
+
 /// Those without a format in their name serve every cache.
-fn kv_is_served(file: &str, kv: KvFormat) -> bool {
+fn kv_is_served(module: &str, kv: KvFormat) -> bool {
     let own = match kv {
         KvFormat::F32 => "_f32",
         KvFormat::F16 => "_f16",
         KvFormat::I8 => "_i8",
     };
-    let is_of_one = ["_f32", "_f16", "_i8"].iter().any(|suffix| file.ends_with(suffix));
-    !is_of_one || file.ends_with(own)
+    let is_of_one = ["_f32", "_f16", "_i8"].iter().any(|suffix| module.ends_with(suffix));
+    !is_of_one || module.ends_with(own)
 }
 
 #[cfg(test)]
@@ -43,7 +83,7 @@ mod tests {
     use super::*;
     use crate::cuda::module_names;
 
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 20] = [
         "matmul/decode/decode_f32",
         "matmul/decode/decode_bf16",
         "matmul/decode/decode_q8_0",
@@ -58,11 +98,17 @@ mod tests {
         "attention/prepare",
         "bandwidth/bandwidth",
         "rmsnorm/rmsnorm",
+        "rmsnorm/backward",
+        "attention/train_forward",
+        "attention/train_backward_f32",
+        "adamw/adamw",
+        "matmul/combine/combine_q8_0",
+        "sampling/sampling",
     ];
 
-    /// Those of [`NAMES`] that are wanted, without the two that always are.
+    /// Those of [`NAMES`] that are wanted, without the three that always are.
     fn wanted(formats: &[Format], kv: KvFormat) -> Vec<&'static str> {
-        let (wants, always) = (modules_for(formats, kv), ["attention/prepare", "rmsnorm/rmsnorm"]);
+        let (wants, always) = (modules_for(formats, kv), ["attention/prepare", "rmsnorm/rmsnorm", "sampling/sampling"]);
         assert!(always.iter().all(|name| wants(name)));
         NAMES.into_iter().filter(|name| wants(name) && !always.contains(name)).collect()
     }
@@ -78,13 +124,28 @@ mod tests {
     }
 
     #[test]
+    fn training_leaves_out_what_answers_need() {
+        let wanted = |formats: &[Format]| {
+            let wants = modules_for_training(formats);
+            NAMES.into_iter().filter(|name| wants(name)).collect::<Vec<_>>()
+        };
+        let attention = ["attention/train_forward", "attention/train_backward_f32"];
+        let always = [&["rmsnorm/rmsnorm", "rmsnorm/backward"], &attention[..], &["adamw/adamw"]].concat();
+        let q8_0 = [&["matmul/prefill/prefill_q8_0"], &always[..], &["matmul/combine/combine_q8_0"]].concat();
+        assert_eq!(wanted(&[Format::Q8_0]), q8_0);
+        // Weights of f32 have the decode's kernels alone.
+        assert_eq!(wanted(&[Format::F32]), [&["matmul/decode/decode_f32"], &always[..]].concat());
+    }
+
+    #[test]
     fn every_module_is_known() {
         let computed: Vec<Format> = Format::ALL.into_iter().filter(|f| f.is_computed()).collect();
         for (arch, name) in module_names() {
-            let is_bench = BENCHES.iter().any(|bench| name.starts_with(bench));
             let kvs = [KvFormat::F32, KvFormat::F16, KvFormat::I8];
-            let some = kvs.into_iter().any(|kv| modules_for(&computed, kv)(name));
-            assert_eq!(some, !is_bench, "{name} for {arch}");
+            let of_answers = kvs.into_iter().any(|kv| modules_for(&computed, kv)(name));
+            let of_training = modules_for_training(&computed)(name);
+            assert_eq!(of_answers || of_training, !is_in(name, &BENCHES), "{name} for {arch}");
+            assert!(!(of_answers && is_of_training(name)), "{name} for {arch}");
         }
     }
 

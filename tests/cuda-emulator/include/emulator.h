@@ -172,6 +172,12 @@ DEVICE s32 dot4(u32 a, u32 b, s32 c) {
 }
 #endif
 #if LICHEN_ARCH >= 80
+// The device knows one NaN.
+DEVICE u32 nearest_bf16(float v) {
+    u32 bits = f32_bits(v);
+    return v != v ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+DEVICE u32 pack_bf16(float low, float high) { return nearest_bf16(low) | nearest_bf16(high) << 16; }
 DEVICE void copy_async(void* shared, const void* global, bool valid) {
     lichen_emulator_calls.copy_async(lichen_emulator_thread, shared, global, valid);
 }

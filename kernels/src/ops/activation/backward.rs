@@ -1,10 +1,9 @@
 //! Backward of a gated activation. Forward: `out[i] = act(gate[i]) * up[i]`, so `dup = dout * act(gate)` and
 //! `dgate = dout * up * act'(gate)`.
 
-use super::{Activation, CHUNK};
+use super::{cuda, Activation, CHUNK};
 use crate::device::Device;
 use crate::math;
-use crate::ops::matmul::backward::cpu;
 use crate::simd::per_isa;
 use crate::view::{View, ViewMut};
 
@@ -17,11 +16,16 @@ pub fn in_place<const R: usize>(
     dout: View<'_, f32, R>,
 ) {
     assert!(gate.shape() == up.shape() && up.shape() == dout.shape());
-    let (cpu, dout) = (cpu(device), dout.host());
-    cpu.pool.for_chunk_pairs(true, (gate.host_mut(), CHUNK), (up.host_mut(), CHUNK), &|i, gate, up| {
-        let start = i * CHUNK;
-        gated(cpu.isa, activation, gate, up, &dout[start..start + gate.len()]);
-    });
+    match device {
+        Device::Cpu(cpu) => {
+            let dout = dout.host();
+            cpu.pool.for_chunk_pairs(true, (gate.host_mut(), CHUNK), (up.host_mut(), CHUNK), &|i, gate, up| {
+                let start = i * CHUNK;
+                gated(cpu.isa, activation, gate, up, &dout[start..start + gate.len()]);
+            });
+        }
+        Device::Cuda(cuda) => cuda::backward(cuda, activation, gate.ptr(), up.ptr(), dout.ptr(), dout.len()),
+    }
 }
 
 per_isa! {

@@ -1,23 +1,25 @@
-//! Launch of activation.cu.
+//! Launches of activation.cu and backward.cu.
 
-use crate::cuda::{Cuda, DevicePtr, LaunchShape};
+use crate::cuda::{Arg, Cuda, DevicePtr};
+use crate::ops::elements;
 
 use super::Activation;
 
-const THREADS: usize = 256;
+/// `out = act(gate) * up` over `n` elements; `out` may be `gate`.
+pub fn forward(cuda: &Cuda, activation: Activation, out: DevicePtr, gate: DevicePtr, up: DevicePtr, n: usize) {
+    let args = [out.into(), gate.into(), up.into(), (n as u64).into(), number(activation)];
+    cuda.launch("activation_gated", elements::shape(cuda, n), &args);
+}
 
-/// Blocks that keep a multiprocessor busy: more would only start later.
-const BLOCKS_PER_SM: usize = 16;
+pub fn backward(cuda: &Cuda, activation: Activation, gate: DevicePtr, up: DevicePtr, dout: DevicePtr, n: usize) {
+    let args = [gate.into(), up.into(), dout.into(), (n as u64).into(), number(activation)];
+    cuda.launch("activation_backward", elements::shape(cuda, n), &args);
+}
 
-pub fn forward(cuda: &Cuda, activation: Activation, gate: DevicePtr, up: DevicePtr, n: usize) {
-    if n == 0 {
-        return;
+/// As the kernels tell them apart.
+fn number(activation: Activation) -> Arg {
+    match activation {
+        Activation::GeluTanh => 0u32.into(),
+        Activation::Silu => 1u32.into(),
     }
-    let n_blocks = n.div_ceil(THREADS).min(BLOCKS_PER_SM * cuda.n_sms() as usize);
-    let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block: THREADS as u32, shared_bytes: 0 };
-    let which: u32 = match activation {
-        Activation::GeluTanh => 0,
-        Activation::Silu => 1,
-    };
-    cuda.launch("activation_gated", shape, &[gate.into(), up.into(), (n as u64).into(), which.into()]);
 }

@@ -35,7 +35,7 @@ pub fn forward<const R: usize>(
                 gated(cpu.isa, activation, gate, &up[start..start + gate.len()]);
             });
         }
-        Device::Cuda(cuda) => cuda::forward(cuda, activation, gate.ptr(), up.ptr(), up.len()),
+        Device::Cuda(cuda) => cuda::forward(cuda, activation, gate.ptr(), gate.ptr(), up.ptr(), up.len()),
     }
 }
 
@@ -48,12 +48,17 @@ pub fn forward_to<const R: usize>(
     up: View<'_, f32, R>,
 ) {
     assert!(out.shape() == gate.shape() && gate.shape() == up.shape());
-    let (cpu, gate, up) = (crate::ops::matmul::backward::cpu(device), gate.host(), up.host());
-    cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
-        let part = i * CHUNK..i * CHUNK + out.len();
-        out.copy_from_slice(&gate[part.clone()]);
-        gated(cpu.isa, activation, out, &up[part]);
-    });
+    match device {
+        Device::Cpu(cpu) => {
+            let (gate, up) = (gate.host(), up.host());
+            cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
+                let part = i * CHUNK..i * CHUNK + out.len();
+                out.copy_from_slice(&gate[part.clone()]);
+                gated(cpu.isa, activation, out, &up[part]);
+            });
+        }
+        Device::Cuda(cuda) => cuda::forward(cuda, activation, out.ptr(), gate.ptr(), up.ptr(), up.len()),
+    }
 }
 
 per_isa! {

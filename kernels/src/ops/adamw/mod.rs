@@ -2,8 +2,9 @@
 //! `p -= lr * decay * p`, `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`,
 //! `p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)`.
 
+mod cuda;
+
 use crate::device::Device;
-use crate::ops::matmul::backward::cpu;
 use crate::simd::per_isa;
 use crate::view::{View, ViewMut};
 
@@ -61,12 +62,17 @@ pub fn step(
         eps: step.eps as f32,
         gradient_scale: step.gradient_scale,
     };
-    let (cpu, g) = (cpu(device), g.host());
-    cpu.pool.for_chunk_pairs(true, (p.host_mut(), CHUNK), (moments.host_mut(), 2 * CHUNK), &|i, p, moments| {
-        let start = i * CHUNK;
-        let (m, v) = moments.split_at_mut(p.len());
-        update(cpu.isa, p, &g[start..start + p.len()], m, v, factors);
-    });
+    match device {
+        Device::Cpu(cpu) => {
+            let (g, moments) = (g.host(), moments.host_mut());
+            cpu.pool.for_chunk_pairs(true, (p.host_mut(), CHUNK), (moments, 2 * CHUNK), &|i, p, moments| {
+                let start = i * CHUNK;
+                let (m, v) = moments.split_at_mut(p.len());
+                update(cpu.isa, p, &g[start..start + p.len()], m, v, factors);
+            });
+        }
+        Device::Cuda(cuda) => cuda::step(cuda, p, g, moments, factors),
+    }
 }
 
 per_isa! {

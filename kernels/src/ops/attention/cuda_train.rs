@@ -7,14 +7,56 @@ use crate::view::ViewMut;
 
 /// Values of a head at most.
 const HEAD_DIM_MAX: usize = 256;
-/// Queries and keys of a block: TRAIN_QUERIES and TRAIN_KEYS of train.cuh.
-const QUERIES: usize = 64;
-const KEYS: usize = 32;
-const THREADS: u32 = 256;
+/// Values of a head a kernel has room for.
+const WIDTHS: [usize; 3] = [64, 128, 256];
 
-const FORWARD: [&str; 3] = ["attention_train_64", "attention_train_128", "attention_train_256"];
-const DQ: [&str; 3] = ["attention_dq_64", "attention_dq_128", "attention_dq_256"];
-const DKV: [&str; 3] = ["attention_dkv_64", "attention_dkv_128", "attention_dkv_256"];
+/// The kernels of one kind for each of the widths.
+type Kernels = [Kernel; 3];
+
+#[derive(Clone, Copy)]
+struct Kernel {
+    name: &'static str,
+    threads: u32,
+    /// Rows of a block: queries, or keys for dk and dv.
+    rows: usize,
+    /// Dynamic shared memory of a block.
+    shared_bytes: usize,
+}
+
+/// In f32: TRAIN_QUERIES and TRAIN_KEYS of train.cuh.
+const fn plain(name: &'static str, rows: usize) -> Kernel {
+    Kernel { name, threads: 256, rows, shared_bytes: 0 }
+}
+
+/// On tensor cores: tiles of 64 rows that stay, two of `columns` that pass, and `n_floats` beside them. Two halves a value.
+const fn split(name: &'static str, width: usize, n_resident: usize, columns: usize, n_floats: usize) -> Kernel {
+    let shared_bytes = 4 * width * (64 * n_resident + 2 * columns) + 4 * n_floats;
+    Kernel { name, threads: 128, rows: 64, shared_bytes }
+}
+
+const FORWARD: Kernels =
+    [plain("attention_train_64", 64), plain("attention_train_128", 64), plain("attention_train_256", 64)];
+const DQ: Kernels = [plain("attention_dq_64", 64), plain("attention_dq_128", 64), plain("attention_dq_256", 64)];
+const DKV: Kernels = [plain("attention_dkv_64", 32), plain("attention_dkv_128", 32), plain("attention_dkv_256", 32)];
+
+const FORWARD_MMA: Kernels = [
+    split("attention_train_mma_64", 64, 1, 32, 0),
+    split("attention_train_mma_128", 128, 1, 32, 0),
+    split("attention_train_mma_256", 256, 1, 32, 0),
+];
+const DQ_MMA: Kernels = [
+    split("attention_dq_mma_64", 64, 2, 32, 3 * 64),
+    split("attention_dq_mma_128", 128, 2, 32, 3 * 64),
+    split("attention_dq_mma_256", 256, 2, 16, 3 * 64),
+];
+/// dk and dv of the narrower heads, dk of the widest.
+const DKV_MMA: Kernels = [
+    split("attention_dkv_mma_64", 64, 2, 32, 3 * 32),
+    split("attention_dkv_mma_128", 128, 2, 32, 3 * 32),
+    split("attention_dk_mma_256", 256, 2, 16, 3 * 16),
+];
+/// The widest heads' dk and dv do not fit into the registers of a warp together.
+const DV_MMA_256: Kernel = split("attention_dv_mma_256", 256, 1, 32, 3 * 32);
 
 /// What all three kernels are told.
 struct Launch<'a> {
@@ -23,7 +65,7 @@ struct Launch<'a> {
     n_sequences: usize,
     /// Rows of the longest sequence.
     longest: usize,
-    /// Which of the kernels for 64, 128 and 256 values.
+    /// Which of the widths.
     width: usize,
 }
 
@@ -38,16 +80,12 @@ impl<'a> Launch<'a> {
                 (starts.on_device().ptr(), starts.sequences().count(), longest)
             }
         };
-        let width = match d {
-            ..=64 => 0,
-            65..=128 => 1,
-            _ => 2,
-        };
+        let width = WIDTHS.iter().position(|width| d <= *width).expect("checked");
         Launch { s, starts, n_sequences, longest, width }
     }
 
     /// A block for each tile of rows, head and sequence; `outputs` come before what all kernels are given.
-    fn run(&self, cuda: &Cuda, kernels: &[&'static str; 3], (tile, n_heads): (usize, usize), outputs: &[DevicePtr]) {
+    fn run(&self, cuda: &Cuda, kernel: Kernel, n_heads: usize, outputs: &[DevicePtr]) {
         if self.longest == 0 {
             return;
         }
@@ -71,12 +109,21 @@ impl<'a> Launch<'a> {
             *arg = (*output).into();
         }
         args[n..n + inputs.len()].copy_from_slice(&inputs);
-        let grid = [self.longest.div_ceil(tile), n_heads, self.n_sequences].map(|n| n as u32);
-        cuda.launch(
-            kernels[self.width],
-            LaunchShape { grid, block: THREADS, shared_bytes: 0 },
-            &args[..n + inputs.len()],
-        );
+        let grid = [self.longest.div_ceil(kernel.rows), n_heads, self.n_sequences].map(|n| n as u32);
+        let shape = LaunchShape { grid, block: kernel.threads, shared_bytes: kernel.shared_bytes as u32 };
+        cuda.launch(kernel.name, shape, &args[..n + inputs.len()]);
+    }
+
+    /// The kernel on tensor cores where there are some, and shared memory for it (99 KiB of sm_86 are too few for the widest
+    /// heads).
+    fn choose(&self, cuda: &Cuda, plain: &Kernels, mma: &Kernels) -> Kernel {
+        let kernel = mma[self.width];
+        let fits = kernel.shared_bytes <= cuda.max_shared_bytes() as usize;
+        if cuda.arch() >= 80 && fits {
+            kernel
+        } else {
+            plain[self.width]
+        }
     }
 }
 
@@ -87,14 +134,20 @@ pub fn forward(
     s: Sequence<'_>,
     starts: Option<&Starts>,
 ) {
-    let n_heads = s.q.shape()[1];
-    Launch::new(s, starts).run(cuda, &FORWARD, (QUERIES, n_heads), &[out.ptr(), stats.ptr()]);
+    let launch = Launch::new(s, starts);
+    let kernel = launch.choose(cuda, &FORWARD, &FORWARD_MMA);
+    launch.run(cuda, kernel, s.q.shape()[1], &[out.ptr(), stats.ptr()]);
 }
 
 pub fn backward(cuda: &Cuda, gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>, starts: Option<&Starts>) {
     let ([_, n_heads, _], [_, n_kv_heads, _]) = (s.q.shape(), s.k.shape());
     let launch = Launch::new(s, starts);
     let [out, dout, stats] = [given.out, given.dout, given.stats].map(|x| x.ptr());
-    launch.run(cuda, &DQ, (QUERIES, n_heads), &[gradients.dq.ptr(), out, dout, stats]);
-    launch.run(cuda, &DKV, (KEYS, n_kv_heads), &[gradients.dk.ptr(), gradients.dv.ptr(), out, dout, stats]);
+    launch.run(cuda, launch.choose(cuda, &DQ, &DQ_MMA), n_heads, &[gradients.dq.ptr(), out, dout, stats]);
+    let by_keys = [gradients.dk.ptr(), gradients.dv.ptr(), out, dout, stats];
+    let kernel = launch.choose(cuda, &DKV, &DKV_MMA);
+    launch.run(cuda, kernel, n_kv_heads, &by_keys);
+    if kernel.name == DKV_MMA[2].name {
+        launch.run(cuda, DV_MMA_256, n_kv_heads, &by_keys);
+    }
 }

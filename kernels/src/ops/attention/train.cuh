@@ -65,6 +65,12 @@ DEVICE TrainTile train_keys_tile(const TrainArgs& a, const float* x, const Train
     return train_tile(x, s, key, TRAIN_KEYS, kv_head, a.n_heads / a.per_kv, a.dim);
 }
 
+// What the backward kernels read beside them.
+struct TrainBackward {
+    // (T, n_heads, dim); stats (T, n_heads, 2) of the forward pass.
+    const float *out, *dout, *stats;
+};
+
 DEVICE bool train_visible(u32 query, u32 key, u32 n_rows, u32 window) {
     return key <= query && query - key < window && query < n_rows;
 }
@@ -195,11 +201,18 @@ DEVICE void train_write(const float (&sums)[R][WIDTH / 64][4], float* rows, u32 
     }
 }
 
-// Of 64 queries what every score's slope needs: the largest score, the inverse of the sum of exponentials, and dout . out.
-// Zeros past the last query. There after the next barrier.
+// Of some queries what every score's slope needs: the largest score, the inverse of the sum of exponentials, and dout . out.
+// Zeros past the last query.
 struct TrainQueries {
     float *tops, *inverses, *deltas;
 };
+DEVICE TrainQueries train_shared_queries(float* memory, u32 n) { return {memory, memory + n, memory + 2 * n}; }
+DEVICE void train_query(const TrainQueries& to, u32 row, bool is_there, float delta, const float* stats) {
+    to.tops[row] = is_there ? stats[0] : 0.0f;
+    to.inverses[row] = is_there ? divide(1.0f, stats[1]) : 0.0f;
+    to.deltas[row] = delta;
+}
+// Of 64 queries; there after the next barrier.
 DEVICE void train_queries(const TrainQueries& to, const TrainTile& out, const TrainTile& dout, const float* stats,
                           u32 stats_stride, u32 dim) {
     u32 tid = forget(thread_idx()), row = tid / 4;
@@ -213,12 +226,7 @@ DEVICE void train_queries(const TrainQueries& to, const TrainTile& out, const Tr
         delta = fma(x.w, y.w, delta);
     }
     delta = warp_sum<4>(delta);
-    if (tid % 4 == 0) {
-        bool is_there = row < out.n;
-        to.tops[row] = is_there ? stats[(u64)row * stats_stride] : 0.0f;
-        to.inverses[row] = is_there ? divide(1.0f, stats[(u64)row * stats_stride + 1]) : 0.0f;
-        to.deltas[row] = delta;
-    }
+    if (tid % 4 == 0) train_query(to, row, row < out.n, delta, stats + (u64)row * stats_stride);
 }
 
 // The probability of a key, and the slope of the query's score.

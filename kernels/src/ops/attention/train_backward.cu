@@ -3,14 +3,6 @@
 // dv). So every sum has one owner.
 #include "train.cuh"
 
-struct TrainBackward {
-    // (T, n_heads, dim); stats (T, n_heads, 2) of the forward pass.
-    const float *out, *dout, *stats;
-};
-DEVICE TrainQueries train_shared_queries(float* memory) {
-    return {memory, memory + TRAIN_QUERIES, memory + 2 * TRAIN_QUERIES};
-}
-
 template <int WIDTH>
 DEVICE void train_dq(const TrainArgs& a, const TrainBackward& b, float* dq, float* work, float* weights, float* numbers) {
     TrainRows s = train_rows(a);
@@ -18,7 +10,7 @@ DEVICE void train_dq(const TrainArgs& a, const TrainBackward& b, float* dq, floa
     u32 first = (grid_x() - 1 - block_x()) * TRAIN_QUERIES, head = block_y(), kv_head = head / a.per_kv;
     if (first >= s.n) return;
     u64 item = (u64)(s.first + first) * a.n_heads + head;
-    TrainQueries of = train_shared_queries(numbers);
+    TrainQueries of = train_shared_queries(numbers, TRAIN_QUERIES);
     train_queries(of, train_queries_tile(a, b.out, s, first, head), train_queries_tile(a, b.dout, s, first, head),
                   b.stats + item * 2, a.n_heads * 2, a.dim);
     u32 n_queries = s.n - first < TRAIN_QUERIES ? s.n - first : TRAIN_QUERIES, last = first + n_queries - 1;
@@ -63,7 +55,7 @@ DEVICE void train_keys_add(TrainKeys<WIDTH>& t, const TrainArgs& a, const TrainB
                            u32 query, float* work, float* weights, float* numbers) {
     u32 key = forget(block_x()) * TRAIN_KEYS, kv_head = forget(block_y()), head = kv_head * a.per_kv + nth;
     u32 ty = forget(thread_idx()) / 16, tx = forget(thread_idx()) % 16;
-    TrainQueries of = train_shared_queries(numbers);
+    TrainQueries of = train_shared_queries(numbers, TRAIN_QUERIES);
     u64 item = (u64)(s.first + query) * a.n_heads + head;
     train_queries(of, train_queries_tile(a, b.out, s, query, head), train_queries_tile(a, b.dout, s, query, head),
                   b.stats + item * 2, a.n_heads * 2, a.dim);

@@ -1,8 +1,9 @@
 //! Dropout without state: whether an element is dropped is a function of (key, index), so a resumed or repeated pass drops
 //! the same. `out = x / (1 - p)` where kept, 0 where dropped; the backward pass is the same product. Srivastava et al. 2014.
 
+mod cuda;
+
 use crate::device::Device;
-use crate::ops::matmul::backward::cpu;
 use crate::pool::WORTH_SHARING;
 use crate::simd::per_isa;
 use crate::view::{View, ViewMut};
@@ -40,28 +41,46 @@ fn mix(z: u64) -> u64 {
 /// `out` from `x`, any shape. `p` is the share that is dropped, at least 0 and below 1.
 pub fn forward<const R: usize>(device: &Device, mut out: ViewMut<'_, f32, R>, x: View<'_, f32, R>, p: f32, key: Key) {
     assert!(out.shape() == x.shape() && (0.0..1.0).contains(&p));
-    let (cpu, n, x) = (cpu(device), x.len(), x.host());
-    if n < WORTH_SHARING / 8 {
-        return drop_some(cpu.isa, out.host_mut(), x, p, key, 0);
+    let rule = Rule::new(p, key);
+    match device {
+        Device::Cpu(cpu) => {
+            let x = x.host();
+            if x.len() < WORTH_SHARING / 8 {
+                return drop_some(cpu.isa, out.host_mut(), x, rule, 0);
+            }
+            cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
+                let start = i * CHUNK;
+                drop_some(cpu.isa, out, &x[start..start + out.len()], rule, start);
+            });
+        }
+        Device::Cuda(cuda) => cuda::forward(cuda, out.ptr(), x.ptr(), x.len(), rule),
     }
-    cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
-        let start = i * CHUNK;
-        drop_some(cpu.isa, out, &x[start..start + out.len()], p, key, start);
-    });
+}
+
+/// Which elements are kept, and what they are multiplied by.
+#[derive(Clone, Copy)]
+struct Rule {
+    key: Key,
+    /// Of the upper 32 bits of the hash, as many values lie below it as are dropped.
+    threshold: u64,
+    factor: f32,
+}
+
+impl Rule {
+    fn new(p: f32, key: Key) -> Rule {
+        Rule { key, threshold: (f64::from(p) * 4_294_967_296.0) as u64, factor: 1.0 / (1.0 - p) }
+    }
 }
 
 per_isa! {
-    fn drop_some(out: &mut [f32], x: &[f32], p: f32, key: Key, first: usize) = drop_body;
+    fn drop_some(out: &mut [f32], x: &[f32], rule: Rule, first: usize) = drop_body;
 }
 
 #[inline(always)]
-fn drop_body(out: &mut [f32], x: &[f32], p: f32, key: Key, first: usize) {
-    // Of the upper 32 bits of the hash, as many values lie below the threshold as are dropped.
-    let threshold = (f64::from(p) * 4_294_967_296.0) as u64;
-    let factor = 1.0 / (1.0 - p);
+fn drop_body(out: &mut [f32], x: &[f32], rule: Rule, first: usize) {
     for (i, (y, x)) in out.iter_mut().zip(x).enumerate() {
-        let kept = mix(key.0 ^ (first + i) as u64) >> 32 >= threshold;
-        *y = if kept { x * factor } else { 0.0 };
+        let kept = mix(rule.key.0 ^ (first + i) as u64) >> 32 >= rule.threshold;
+        *y = if kept { x * rule.factor } else { 0.0 };
     }
 }
 

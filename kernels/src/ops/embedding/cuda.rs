@@ -1,12 +1,16 @@
-//! Launch of the embedding lookup: a thread a value.
+//! Launches of the embedding lookup, a thread a value, and of its backward pass.
 
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
 use crate::matrix::Matrix;
 use crate::step::Step;
-use crate::view::ViewMut;
+use crate::view::{View, ViewMut};
 
 const THREADS: u32 = 256;
+/// EMBEDDING_THREADS of backward.cu.
+const BACKWARD_THREADS: usize = 256;
+/// Columns of a thread.
+const GROUP: usize = 4;
 
 pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, table: &Matrix, step: &Step, scale: f32) {
     let [n_rows, dim] = out.shape();
@@ -34,4 +38,22 @@ pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, table: &Matrix, step: &Ste
         scale.into(),
     ];
     cuda.launch(kernel, LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+}
+
+pub fn backward(cuda: &Cuda, dtable: ViewMut<'_, f32, 2>, dx: View<'_, f32, 2>, step: &Step, scale: f32) {
+    let [n_rows, dim] = dx.shape();
+    if dx.is_empty() {
+        return;
+    }
+    let grid = [n_rows as u32, dim.div_ceil(GROUP * BACKWARD_THREADS) as u32, 1];
+    let shape = LaunchShape { grid, block: BACKWARD_THREADS as u32, shared_bytes: 0 };
+    let args = [
+        dtable.ptr().into(),
+        dx.ptr().into(),
+        step.tokens_ptr().into(),
+        (n_rows as u32).into(),
+        (dim as u32).into(),
+        scale.into(),
+    ];
+    cuda.launch("embedding_backward", shape, &args);
 }

@@ -4,7 +4,6 @@ mod cuda;
 
 use crate::device::Device;
 use crate::matrix::Matrix;
-use crate::ops::matmul::backward::cpu;
 use crate::step::Step;
 use crate::view::{View, ViewMut};
 
@@ -34,12 +33,16 @@ pub fn backward(device: &Device, mut dtable: ViewMut<'_, f32, 2>, dx: View<'_, f
     let ([n_rows, dim], [rows, cols]) = (dx.shape(), dtable.shape());
     assert!(n_rows == step.n_rows() && dim == cols);
     assert!(step.tokens().iter().all(|token| (*token as usize) < rows));
-    // On one thread: a row is a few hundred values, and two rows may have one token.
-    cpu(device);
-    let dtable = dtable.host_mut();
-    for (dx, token) in dx.host().chunks_exact(dim).zip(step.tokens()) {
-        let row = &mut dtable[*token as usize * dim..][..dim];
-        row.iter_mut().zip(dx).for_each(|(d, x)| *d += scale * x);
+    match device {
+        Device::Cpu(_) => {
+            // On one thread: a row is a few hundred values, and two rows may have one token.
+            let dtable = dtable.host_mut();
+            for (dx, token) in dx.host().chunks_exact(dim).zip(step.tokens()) {
+                let row = &mut dtable[*token as usize * dim..][..dim];
+                row.iter_mut().zip(dx).for_each(|(d, x)| *d += scale * x);
+            }
+        }
+        Device::Cuda(cuda) => cuda::backward(cuda, dtable, dx, step, scale),
     }
 }
 

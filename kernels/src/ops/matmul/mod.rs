@@ -13,6 +13,7 @@
 //! and weights are 16-bit floats; among those the bits again do not depend on T. F32 weights never do.
 
 pub mod backward;
+mod batch;
 pub(crate) mod combine;
 mod cpu;
 mod cuda;
@@ -81,17 +82,21 @@ pub fn worker_scratch_bytes(max_cols: usize) -> usize {
 /// Computes every product. Panics when shapes disagree or two outputs overlap (they cannot: `&mut`).
 pub fn forward(device: &Device, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, cols] = input.shape();
-    for p in products.iter() {
-        assert_eq!(p.weights.cols(), cols, "weights (N, K) against x (T, K)");
-        assert_eq!(p.out.shape(), [n_rows, p.weights.rows()]);
-        assert!(p.bias.is_none_or(|b| b.len() == p.weights.rows()));
-    }
+    check_shapes(products, [n_rows, cols]);
     if n_rows == 0 {
         return;
     }
     match device {
         Device::Cpu(cpu) => with_rows(device, input, |x| forward_cpu(cpu, products, x, scratch)),
         Device::Cuda(cuda) => cuda::forward(cuda, products, input, scratch),
+    }
+}
+
+fn check_shapes(products: &[Product<'_>], [n_rows, cols]: [usize; 2]) {
+    for p in products.iter() {
+        assert_eq!(p.weights.cols(), cols, "weights (N, K) against x (T, K)");
+        assert_eq!(p.out.shape(), [n_rows, p.weights.rows()]);
+        assert!(p.bias.is_none_or(|b| b.len() == p.weights.rows()));
     }
 }
 
@@ -120,6 +125,15 @@ pub fn forward_training(device: &Device, products: &mut [Product<'_>], x: View<'
             }
         }
     }
+}
+
+/// [`forward`] for sequences that decode together, a row each: no row depends on the others or on their number. On the CPU
+/// that holds for every product.
+pub fn forward_batch(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
+    let Device::Cuda(cuda) = device else { return forward(device, products, Input::Rows(x), scratch) };
+    check_shapes(products, x.shape());
+    let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
+    batch::cuda::forward(cuda, products, x, workspace);
 }
 
 /// A gated feed-forward layer's first half: `out = act(x gate) * (x up)`.

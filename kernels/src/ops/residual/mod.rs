@@ -1,6 +1,8 @@
 //! The residual stream, f32 throughout (Gemma 3's exceeds the range of f16), and the sub-layer output that is yet to be
 //! added to it: `x[t, i] += post(y)[t, i]`. The addition waits for the next norm, where a GPU does both in one kernel.
 
+mod cuda;
+
 use std::ops::Range;
 
 use crate::cuda::DeviceError;
@@ -105,18 +107,26 @@ impl Residual {
 /// `x += y`, any shape: the residual connection of a trainer, forward and backward.
 pub fn add_to<const R: usize>(device: &Device, mut x: ViewMut<'_, f32, R>, y: View<'_, f32, R>) {
     assert_eq!(x.shape(), y.shape());
-    add(crate::ops::matmul::backward::cpu(device), x.host_mut(), y.host());
+    match device {
+        Device::Cpu(cpu) => add(cpu, x.host_mut(), y.host()),
+        Device::Cuda(cuda) => cuda::sum(cuda, x.ptr(), x.ptr(), y.ptr(), y.len()),
+    }
 }
 
 /// `out = x + y`, any shape.
 pub fn sum<const R: usize>(device: &Device, mut out: ViewMut<'_, f32, R>, x: View<'_, f32, R>, y: View<'_, f32, R>) {
     assert!(out.shape() == x.shape() && x.shape() == y.shape());
-    let (cpu, x, y) = (crate::ops::matmul::backward::cpu(device), x.host(), y.host());
-    cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
-        let part = i * CHUNK..i * CHUNK + out.len();
-        out.copy_from_slice(&x[part.clone()]);
-        add_chunk(cpu.isa, out, &y[part]);
-    });
+    match device {
+        Device::Cpu(cpu) => {
+            let (x, y) = (x.host(), y.host());
+            cpu.pool.for_chunks(out.host_mut(), CHUNK, &|i, out| {
+                let part = i * CHUNK..i * CHUNK + out.len();
+                out.copy_from_slice(&x[part.clone()]);
+                add_chunk(cpu.isa, out, &y[part]);
+            });
+        }
+        Device::Cuda(cuda) => cuda::sum(cuda, out.ptr(), x.ptr(), y.ptr(), y.len()),
+    }
 }
 
 /// Adds `y` to `x`, any shape, on the CPU.

@@ -1,9 +1,8 @@
 //! Backward of the root-mean-square norm. Forward: `y[i] = x[i] * r * w[i]` with `r = 1 / sqrt(mean(x^2) + eps)`. So with
 //! `g[i] = dy[i] * w[i]` and `c = r^2 * mean(g x)`: `dx[i] = r * (g[i] - c * x[i])` and `dw[i] += dy[i] * x[i] * r`.
 
-use super::{chunk_len, reciprocal_rms};
+use super::{chunk_len, cuda, reciprocal_rms};
 use crate::device::Device;
-use crate::ops::matmul::backward::cpu;
 use crate::ops::matmul::Write;
 use crate::simd::{fold_lanes, per_isa, LANES};
 use crate::view::{View, ViewMut};
@@ -19,12 +18,17 @@ pub fn input(
     write: Write,
 ) {
     assert!(dx.shape() == dy.shape() && x.shape() == dy.shape() && x.shape()[1] == weight.len());
-    let (cpu, dy, x, weight) = (cpu(device), dy.host(), x.host(), weight.host());
-    let chunk = chunk_len(weight.len());
-    cpu.pool.for_chunks(dx.host_mut(), chunk, &|i, dx| {
-        let part = i * chunk..i * chunk + dx.len();
-        input_rows(cpu.isa, dx, &dy[part.clone()], &x[part], weight, eps, write);
-    });
+    match device {
+        Device::Cpu(cpu) => {
+            let (dy, x, weight) = (dy.host(), x.host(), weight.host());
+            let chunk = chunk_len(weight.len());
+            cpu.pool.for_chunks(dx.host_mut(), chunk, &|i, dx| {
+                let part = i * chunk..i * chunk + dx.len();
+                input_rows(cpu.isa, dx, &dy[part.clone()], &x[part], weight, eps, write);
+            });
+        }
+        Device::Cuda(cuda) => cuda::backward_input(cuda, dx.ptr(), dy.ptr(), x, weight, eps, write),
+    }
 }
 
 /// The same in place: `d` (T, D) holds `dy` and becomes `dx`.
@@ -36,18 +40,34 @@ pub fn input_in_place(
     eps: f32,
 ) {
     assert!(d.shape() == x.shape() && x.shape()[1] == weight.len());
-    let (cpu, x, weight) = (cpu(device), x.host(), weight.host());
-    let chunk = chunk_len(weight.len());
-    cpu.pool.for_chunks(d.host_mut(), chunk, &|i, d| {
-        let x = &x[i * chunk..i * chunk + d.len()];
-        rows_in_place(cpu.isa, d, x, weight, eps);
-    });
+    match device {
+        Device::Cpu(cpu) => {
+            let (x, weight) = (x.host(), weight.host());
+            let chunk = chunk_len(weight.len());
+            cpu.pool.for_chunks(d.host_mut(), chunk, &|i, d| {
+                let x = &x[i * chunk..i * chunk + d.len()];
+                rows_in_place(cpu.isa, d, x, weight, eps);
+            });
+        }
+        Device::Cuda(cuda) => cuda::backward_input(cuda, d.ptr(), d.ptr(), x, weight, eps, Write::Replace),
+    }
 }
 
-/// `dweight` (D) `+=`, in order of t.
-pub fn weight(device: &Device, mut dweight: ViewMut<'_, f32, 1>, dy: View<'_, f32, 2>, x: View<'_, f32, 2>, eps: f32) {
-    assert!(dy.shape() == x.shape() && x.shape()[1] == dweight.len());
-    weight_rows(cpu(device).isa, dweight.host_mut(), dy.host(), x.host(), eps);
+/// `dweight` (D) `+=`, in order of t on the CPU. `rstd` becomes the r of each row (T): a GPU needs them before the sums.
+pub fn weight(
+    device: &Device,
+    mut dweight: ViewMut<'_, f32, 1>,
+    mut rstd: ViewMut<'_, f32, 1>,
+    dy: View<'_, f32, 2>,
+    x: View<'_, f32, 2>,
+    eps: f32,
+) {
+    let [n_rows, dim] = x.shape();
+    assert!(dy.shape() == x.shape() && dim == dweight.len() && n_rows == rstd.len());
+    match device {
+        Device::Cpu(cpu) => weight_rows(cpu.isa, dweight.host_mut(), rstd.host_mut(), dy.host(), x.host(), eps),
+        Device::Cuda(cuda) => cuda::backward_weight(cuda, dweight, rstd, dy, x, eps),
+    }
 }
 
 per_isa! {
@@ -57,7 +77,7 @@ per_isa! {
     fn rows_in_place(d: &mut [f32], x: &[f32], weight: &[f32], eps: f32) = in_place_body;
 }
 per_isa! {
-    fn weight_rows(dweight: &mut [f32], dy: &[f32], x: &[f32], eps: f32) = weight_body;
+    fn weight_rows(dweight: &mut [f32], rstd: &mut [f32], dy: &[f32], x: &[f32], eps: f32) = weight_body;
 }
 
 #[inline(always)]
@@ -84,10 +104,11 @@ fn in_place_body(d: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
 }
 
 #[inline(always)]
-fn weight_body(dweight: &mut [f32], dy: &[f32], x: &[f32], eps: f32) {
+fn weight_body(dweight: &mut [f32], rstd: &mut [f32], dy: &[f32], x: &[f32], eps: f32) {
     let dim = dweight.len();
-    for (dy, x) in dy.chunks_exact(dim).zip(x.chunks_exact(dim)) {
+    for ((dy, x), rstd) in dy.chunks_exact(dim).zip(x.chunks_exact(dim)).zip(rstd) {
         let r = reciprocal_rms(x, eps);
+        *rstd = r;
         dweight.iter_mut().zip(dy.iter().zip(x)).for_each(|(d, (dy, x))| *d += dy * (x * r));
     }
 }
@@ -131,13 +152,16 @@ mod tests {
                 let mut in_place = dy.clone();
                 input_in_place(device, ViewMut::new(&mut in_place, [t, d]), views.1, weights, EPS as f32);
                 assert_eq!(in_place, dx);
-                weight(device, ViewMut::new(&mut dw, [d]), views.0, views.1, EPS as f32);
-                [dx, dw].concat()
+                let mut rstd = vec![f32::NAN; t];
+                let out = (ViewMut::new(&mut dw, [d]), ViewMut::new(&mut rstd, [t]));
+                weight(device, out.0, out.1, views.0, views.1, EPS as f32);
+                [dx, dw, rstd].concat()
             });
             let mut dw = vec![1.0f64; d];
             for row in 0..t {
                 let at = |v: &[f32], i: usize| v[row * d + i] as f64;
                 let r = 1.0 / ((0..d).map(|i| at(&x, i).powi(2)).sum::<f64>() / d as f64 + EPS).sqrt();
+                assert!((got[t * d + d + row] as f64 - r).abs() <= 1e-6 * r, "({t}, {d}) r[{row}]");
                 let mean = (0..d).map(|i| at(&dy, i) * w[i] as f64 * at(&x, i)).sum::<f64>() / d as f64;
                 for i in 0..d {
                     let terms = [at(&dy, i) * w[i] as f64, r * r * mean * at(&x, i)];

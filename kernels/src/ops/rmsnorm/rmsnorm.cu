@@ -1,21 +1,5 @@
 // Root-mean-square norms of rows of f32, and the addition to the residual stream before them: one block a row.
-#include "common.cuh"
-
-const u32 NORM_THREADS = 256;
-
-// The sum over the block, the same bits in every thread. `partial` (8) is free again after the next barrier.
-DEVICE float norm_block_sum(float v, float* partial) {
-    v = warp_sum<32>(v);
-    if (lane_idx() == 0) partial[warp_idx()] = v;
-    sync_block();
-    float sum = 0.0f;
-    for (u32 i = 0; i < NORM_THREADS / 32; i++) sum += partial[i];
-    return sum;
-}
-
-DEVICE float norm_reciprocal_rms(float sum_of_squares, u32 dim, float eps) {
-    return divide(1.0f, square_root(divide(sum_of_squares, s32_to_f32((s32)dim)) + eps));
-}
+#include "sums.cuh"
 
 // Row t = block_x: x_new = x + (y / rms(y) * post_weight), then h = x_new / rms(x_new) * weight.
 // x, x_new, y, h (T, dim); post_weight, weight (dim). Null y: nothing is added. Null post_weight: y as it is. Null x_new:

@@ -1,9 +1,10 @@
 //! Rotary position embedding, halves rotated against each other (NeoX order, as Gemma and Qwen use it):
 //! `(a, b) -> (a cos - b sin, b cos + a sin)` for `a = x[i]`, `b = x[i + D/2]`. Su et al. 2021, arXiv 2104.09864.
 
+mod cuda;
+
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
-use crate::ops::matmul::backward::cpu;
 use crate::simd::per_isa;
 use crate::view::{Buffer, View, ViewMut};
 
@@ -79,18 +80,26 @@ pub(crate) fn forward_cpu(cpu: &Cpu, x: &mut [f32], n_heads: usize, table: &Rope
 
 /// Rotates `x` (T, H, D) in place, for a trainer; row `t` is at position `first_position + t`.
 pub fn forward(device: &Device, mut x: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
-    let [_, n_heads, head_dim] = x.shape();
-    assert_eq!(head_dim, table.head_dim());
-    forward_cpu(cpu(device), x.host_mut(), n_heads, table, first_position);
+    let [n_rows, n_heads, head_dim] = x.shape();
+    assert!(head_dim == table.head_dim() && first_position + n_rows <= table.n_positions());
+    match device {
+        Device::Cpu(cpu) => forward_cpu(cpu, x.host_mut(), n_heads, table, first_position),
+        Device::Cuda(cuda) => cuda::rotate(cuda, x, table, first_position, 1.0),
+    }
 }
 
 /// Backward: a rotation's transpose is the rotation by the opposite angle. `d` (T, H, D) is changed in place.
 pub fn backward(device: &Device, mut d: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
     let [n_rows, n_heads, head_dim] = d.shape();
     assert!(head_dim == table.head_dim() && first_position + n_rows <= table.n_positions());
-    let range = first_position * table.half..(first_position + n_rows) * table.half;
-    let (cos, sin) = (&table.cos.host()[range.clone()], &table.sin.host()[range]);
-    rotate(cpu(device).isa, d.host_mut(), n_heads, table.half, [cos, sin], -1.0);
+    match device {
+        Device::Cpu(cpu) => {
+            let range = first_position * table.half..(first_position + n_rows) * table.half;
+            let (cos, sin) = (&table.cos.host()[range.clone()], &table.sin.host()[range]);
+            rotate(cpu.isa, d.host_mut(), n_heads, table.half, [cos, sin], -1.0);
+        }
+        Device::Cuda(cuda) => cuda::rotate(cuda, d, table, first_position, -1.0),
+    }
 }
 
 per_isa! {

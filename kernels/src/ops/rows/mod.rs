@@ -1,16 +1,21 @@
 //! Some rows of an array, and back to their places: the labelled ones, which alone have a loss.
 
+mod cuda;
+
 use crate::device::Device;
-use crate::ops::matmul::backward::cpu;
 use crate::view::{View, ViewMut};
 
 /// `out[i] = x[rows[i]]`. Shapes: `out` (n, D), `x` (T, D), `rows` (n), each below T.
 pub fn gather(device: &Device, mut out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, rows: View<'_, u32, 1>) {
     let ([n, dim], [_, x_dim]) = (out.shape(), x.shape());
     assert!(rows.len() == n && dim == x_dim);
-    cpu(device);
-    for (to, row) in out.host_mut().chunks_exact_mut(dim).zip(rows.host()) {
-        to.copy_from_slice(&x.host()[*row as usize * dim..][..dim]);
+    match device {
+        Device::Cpu(_) => {
+            for (to, row) in out.host_mut().chunks_exact_mut(dim).zip(rows.host()) {
+                to.copy_from_slice(&x.host()[*row as usize * dim..][..dim]);
+            }
+        }
+        Device::Cuda(cuda) => cuda::gather(cuda, out, x, rows),
     }
 }
 
@@ -18,10 +23,14 @@ pub fn gather(device: &Device, mut out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>
 pub fn scatter(device: &Device, mut out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, rows: View<'_, u32, 1>) {
     let ([_, dim], [n, x_dim]) = (out.shape(), x.shape());
     assert!(rows.len() == n && dim == x_dim);
-    cpu(device);
-    let out = out.host_mut();
-    for (from, row) in x.host().chunks_exact(dim).zip(rows.host()) {
-        out[*row as usize * dim..][..dim].copy_from_slice(from);
+    match device {
+        Device::Cpu(_) => {
+            let out = out.host_mut();
+            for (from, row) in x.host().chunks_exact(dim).zip(rows.host()) {
+                out[*row as usize * dim..][..dim].copy_from_slice(from);
+            }
+        }
+        Device::Cuda(cuda) => cuda::scatter(cuda, out, x, rows),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The sum of squares of a long vector, for the global norm of a gradient: sixteen lanes in f32 over chunks of 4,096, the
 //! chunks in f64 and in order, so that it does not depend on the number of threads. NaN and infinity reach the result.
 
+mod cuda;
+
 use crate::cuda::DeviceError;
 use crate::device::Device;
-use crate::ops::matmul::backward::cpu;
 use crate::readback::Readback;
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
@@ -29,12 +30,17 @@ pub fn forward(device: &Device, x: View<'_, f32, 1>, partials: &mut Readback<f64
 }
 
 fn compute(device: &Device, x: View<'_, f32, 1>, mut partials: ViewMut<'_, f64, 1>) {
-    let (cpu, x, partials) = (cpu(device), x.host(), partials.host_mut());
-    cpu.pool.for_chunks(partials, PARTIALS_PER_TASK, &|task, partials| {
-        for (i, partial) in (task * PARTIALS_PER_TASK..).zip(partials) {
-            *partial = f64::from(square(cpu.isa, &x[i * CHUNK..((i + 1) * CHUNK).min(x.len())]));
+    match device {
+        Device::Cpu(cpu) => {
+            let x = x.host();
+            cpu.pool.for_chunks(partials.host_mut(), PARTIALS_PER_TASK, &|task, partials| {
+                for (i, partial) in (task * PARTIALS_PER_TASK..).zip(partials) {
+                    *partial = f64::from(square(cpu.isa, &x[i * CHUNK..((i + 1) * CHUNK).min(x.len())]));
+                }
+            });
         }
-    });
+        Device::Cuda(cuda) => cuda::compute(cuda, x, partials),
+    }
 }
 
 per_isa! {

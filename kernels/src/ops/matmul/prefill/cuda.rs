@@ -1,6 +1,6 @@
 //! Launches of the prefill's products.
 
-use super::plan::{padded_tokens, plan, Plan, Shape, Target, PARTIALS_BYTES_MAX};
+use super::plan::{padded_tokens, plan, Shape, Target, PARTIALS_BYTES_MAX};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
 use crate::formats::Format;
 use crate::ops::matmul::{Product, Write};
@@ -175,12 +175,13 @@ pub fn multiply(cuda: &Cuda, weights: Planes, x: Prepared, call: Call) {
     let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { n_segments } else { 1 }];
     cuda.launch(plan.kernel, LaunchShape { grid, block: plan.tile.threads, shared_bytes: plan.shared_bytes }, &args);
     if plan.is_split {
-        add_segments(cuda, &plan, shape, x, &call, weights.factor);
+        add_segments(cuda, plan.n_segments, weights, x, &call);
     }
 }
 
-fn add_segments(cuda: &Cuda, plan: &Plan, shape: Shape, x: Prepared, call: &Call, factor: f32) {
-    let (n_tokens, n_rows) = (shape.n_tokens as u32, shape.n_rows as u32);
+/// The second kernel of a product whose segments had blocks of their own.
+pub fn add_segments(cuda: &Cuda, n_segments: usize, weights: Planes, x: Prepared, call: &Call) {
+    let (n_tokens, n_rows) = (x.n_tokens as u32, weights.rows as u32);
     let grid = [n_rows.div_ceil(PREPARE_THREADS), n_tokens, 1];
     let args: [Arg; 9] = [
         call.out.into(),
@@ -189,8 +190,8 @@ fn add_segments(cuda: &Cuda, plan: &Plan, shape: Shape, x: Prepared, call: &Call
         call.bias.unwrap_or(DevicePtr::NULL).into(),
         n_tokens.into(),
         n_rows.into(),
-        (plan.n_segments as u32).into(),
-        factor.into(),
+        (n_segments as u32).into(),
+        weights.factor.into(),
         u32::from(call.write == Write::Add).into(),
     ];
     cuda.launch("matmul_reduce_segments", LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 }, &args);

@@ -1,0 +1,4 @@
+// Products of 1 to 64 rows with Q8_0 weights.
+#include "batch.cuh"
+
+BATCH_KERNELS(q8_0, Q8_0, 4, 3)
