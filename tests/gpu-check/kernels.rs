@@ -1,10 +1,12 @@
-//! Kernels alone, at the sizes of released models: the pure read, decode products in GB/s, prefill products in TFLOP/s.
+//! Kernels alone, at the sizes of released models: the pure read, decode products in GB/s, prefill products in TFLOP/s, and
+//! training's attention.
 
 use lichen_kernels::cuda::{Cuda, PackedMatrix};
 use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
 use lichen_kernels::{Buffer, Device, DeviceError, Format, Matrix};
 use serde_json::{json, Map, Value};
 
+use crate::attention;
 use crate::processes::{self, program};
 use crate::Plan;
 
@@ -80,7 +82,8 @@ pub fn measure(cuda: Cuda, quick: bool) -> Result<Value, DeviceError> {
             prefill.push(bench.prefill(name, format, *t, *rows, *cols)?);
         }
     }
-    Ok(json!({"read_gb_per_s": read_gb_per_s, "decode": decode, "prefill": prefill}))
+    let training = attention::measure(&bench.cuda, quick)?;
+    Ok(json!({"read_gb_per_s": read_gb_per_s, "decode": decode, "prefill": prefill, "training_attention": training}))
 }
 
 /// The pure read kernel over `bytes` bytes.

@@ -3,6 +3,7 @@
 //!
 //! It needs no cargo: run.sh beside it says where the test binaries, the programs and the fixtures lie.
 
+mod attention;
 mod kernels;
 mod models;
 mod processes;

@@ -16,7 +16,7 @@ const fn case(t: usize, heads: (usize, usize, usize), window: usize) -> Case {
     Case { t, n_heads, n_kv_heads, head_dim, window, size: 1.5 }
 }
 
-/// Around the tiles of 32 keys and 64 queries; heads of Gemma 3 1B and Qwen 2.5 among them.
+/// Around the tiles of 16, 32 and 64 rows; heads of Gemma 3 1B and Qwen 2.5 among them.
 const CASES: [Case; 16] = [
     case(1, (1, 1, 16), 1),
     case(1, (2, 1, 256), ALL),
@@ -59,9 +59,6 @@ fn check(device: &Device, arch: u32, c: &Case) {
     let got = run(device, c, &inputs, None);
     for ((name, got), want) in got.parts().into_iter().zip(expected(c, &inputs, roundings(arch))) {
         assert_eq!(got.len(), want.len(), "sm_{arch} {c:?}: {name}");
-        let worst =
-            got.iter().zip(&want).map(|(g, (w, b))| (*g as f64 - w).abs() / (b.sqrt() + 1e-40)).fold(0.0, f64::max);
-        eprintln!("RATIO sm_{arch} {c:?} {name} {worst:.3}");
         for (i, (got, (want, variance))) in got.iter().zip(&want).enumerate() {
             let (error, bound) = ((*got as f64 - want).abs(), DEVIATIONS * variance.sqrt() + 1e-30);
             let fits = error <= bound;
@@ -72,7 +69,11 @@ fn check(device: &Device, arch: u32, c: &Case) {
 
 #[test]
 fn both_passes_equal_f64() {
-    for_each_arch(|device, arch| CASES.iter().for_each(|c| check(device, arch, c)));
+    for_each_arch(|device, arch| {
+        // The architectures between the oldest and the newest have the kernels of one of them: a few cases do.
+        let every = if matches!(arch, 53 | 90) { 1 } else { 4 };
+        CASES.iter().step_by(every).for_each(|c| check(device, arch, c));
+    });
 }
 
 /// Scores of hundreds, as large keys give: the softmax is nearly one key's.

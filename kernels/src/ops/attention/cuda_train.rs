@@ -42,7 +42,7 @@ const DKV: Kernels = [plain("attention_dkv_64", 32), plain("attention_dkv_128", 
 const FORWARD_MMA: Kernels = [
     split("attention_train_mma_64", 64, 1, 32, 0),
     split("attention_train_mma_128", 128, 1, 32, 0),
-    split("attention_train_mma_256", 256, 1, 32, 0),
+    split("attention_train_mma_256", 256, 1, 16, 0),
 ];
 const DQ_MMA: Kernels = [
     split("attention_dq_mma_64", 64, 2, 32, 3 * 64),
@@ -115,7 +115,7 @@ impl<'a> Launch<'a> {
     }
 
     /// The kernel on tensor cores where there are some, and shared memory for it (99 KiB of sm_86 are too few for the widest
-    /// heads).
+    /// heads' gradients).
     fn choose(&self, cuda: &Cuda, plain: &Kernels, mma: &Kernels) -> Kernel {
         let kernel = mma[self.width];
         let fits = kernel.shared_bytes <= cuda.max_shared_bytes() as usize;

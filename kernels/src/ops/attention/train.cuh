@@ -75,11 +75,13 @@ DEVICE bool train_visible(u32 query, u32 key, u32 n_rows, u32 window) {
     return key <= query && query - key < window && query < n_rows;
 }
 
-// The address is computed where it is used, too.
+// Four values; zeros past the last one. Past the last row the last one once more, which no weight takes: so that there is no
+// branch, and loads wait for each other's data alone.
 DEVICE f32x4 train_load(const TrainTile& tile, u32 row, u32 column, u32 dim) {
-    row = forget(row);
-    if (row >= tile.n || column >= dim) return {0.0f, 0.0f, 0.0f, 0.0f};
-    return *(const f32x4*)(tile.rows + (row * tile.stride + column));
+    row = forget(row < tile.n ? row : tile.n - 1);
+    bool is_inside = column < dim;
+    f32x4 v = *(const f32x4*)(tile.rows + (row * tile.stride + (is_inside ? column : 0)));
+    return {is_inside ? v.x : 0.0f, is_inside ? v.y : 0.0f, is_inside ? v.z : 0.0f, is_inside ? v.w : 0.0f};
 }
 
 // sums[i][j] += the dot product of row ty + 16 i of `a` and row tx + 16 j of `b`. Begins with a barrier, before which nobody
@@ -90,13 +92,16 @@ DEVICE void train_dots(float (&sums)[RA][RB], const TrainTile& a, const TrainTil
     float *a_work = work, *b_work = work + 16 * RA * SLICE_STRIDE;
 #pragma unroll 1
     for (u32 from = 0; from < dim; from += SLICE) {
+        f32x4 x[RA / 2], y[RB / 2];
+#pragma unroll
+        for (u32 n = 0; n < RA / 2; n++) x[n] = train_load(a, row + 32 * n, from + chunk, dim);
+#pragma unroll
+        for (u32 n = 0; n < RB / 2; n++) y[n] = train_load(b, row + 32 * n, from + chunk, dim);
         sync_block();
 #pragma unroll
-        for (u32 n = 0; n < RA / 2; n++)
-            *(f32x4*)(a_work + (row + 32 * n) * SLICE_STRIDE + chunk) = train_load(a, row + 32 * n, from + chunk, dim);
+        for (u32 n = 0; n < RA / 2; n++) *(f32x4*)(a_work + (row + 32 * n) * SLICE_STRIDE + chunk) = x[n];
 #pragma unroll
-        for (u32 n = 0; n < RB / 2; n++)
-            *(f32x4*)(b_work + (row + 32 * n) * SLICE_STRIDE + chunk) = train_load(b, row + 32 * n, from + chunk, dim);
+        for (u32 n = 0; n < RB / 2; n++) *(f32x4*)(b_work + (row + 32 * n) * SLICE_STRIDE + chunk) = y[n];
         sync_block();
         const float *a_row = a_work + tid / 16 * SLICE_STRIDE, *b_row = b_work + tid % 16 * SLICE_STRIDE;
 #pragma unroll 1
@@ -137,12 +142,12 @@ DEVICE void train_add(float (&sums)[R][WIDTH / 64][4], const float* weights, con
     const u32 ROW_STEP = TRAIN_THREADS / CHUNKS, LOADS = TRAIN_PART / 4 / TRAIN_THREADS, STRIDE = COLUMNS + 4;
 #pragma unroll 1
     for (u32 part = 0; part < b.n; part += PART_ROWS) {
+        f32x4 next[LOADS];
+#pragma unroll
+        for (u32 n = 0; n < LOADS; n++) next[n] = train_load(b, part + row + n * ROW_STEP, column, dim);
         sync_block();
 #pragma unroll
-        for (u32 n = 0; n < LOADS; n++) {
-            u32 r = row + n * ROW_STEP;
-            *(f32x4*)(work + r * WIDTH + column) = train_load(b, part + r, column, dim);
-        }
+        for (u32 n = 0; n < LOADS; n++) *(f32x4*)(work + (row + n * ROW_STEP) * WIDTH + column) = next[n];
         sync_block();
         const float *w_row = weights + tid / 16 * STRIDE + part, *b_column = work + tid % 16 * 4;
         // A thread of sm_53 has no registers for more than one row's products at a time with 256 values.
@@ -201,8 +206,12 @@ DEVICE void train_write(const float (&sums)[R][WIDTH / 64][4], float* rows, u32 
     }
 }
 
+DEVICE float train_dot(const f32x4& x, const f32x4& y, float sum) {
+    return fma(x.w, y.w, fma(x.z, y.z, fma(x.y, y.y, fma(x.x, y.x, sum))));
+}
+
 // Of some queries what every score's slope needs: the largest score, the inverse of the sum of exponentials, and dout . out.
-// Zeros past the last query.
+// Past the last query zeros, and some dout . out.
 struct TrainQueries {
     float *tops, *inverses, *deltas;
 };
@@ -220,10 +229,7 @@ DEVICE void train_queries(const TrainQueries& to, const TrainTile& out, const Tr
 #pragma unroll 1
     for (u32 column = tid % 4 * 4; column < dim; column += 16) {
         f32x4 x = train_load(out, row, column, dim), y = train_load(dout, row, column, dim);
-        delta = fma(x.x, y.x, delta);
-        delta = fma(x.y, y.y, delta);
-        delta = fma(x.z, y.z, delta);
-        delta = fma(x.w, y.w, delta);
+        delta = train_dot(x, y, delta);
     }
     delta = warp_sum<4>(delta);
     if (tid % 4 == 0) train_query(to, row, row < out.n, delta, stats + (u64)row * stats_stride);

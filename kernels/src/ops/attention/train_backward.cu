@@ -136,9 +136,12 @@ DEVICE void train_dkv(const TrainArgs& a, const TrainBackward& b, float* dk, flo
         TrainBackward given = {out, dout, stats};                                                                              \
         train_dkv<WIDTH>(args, given, dk, dv, work, weights, numbers);                                                         \
     }
+#if LICHEN_ARCH < 80
 TRAIN_DQ(64, 2, attention_dq_64)
 TRAIN_DQ(128, 2, attention_dq_128)
-TRAIN_DQ(256, 1, attention_dq_256)
 TRAIN_DKV(64, 2, attention_dkv_64)
 TRAIN_DKV(128, 2, attention_dkv_128)
+#endif
+// For devices whose shared memory is too small for the widest heads on tensor cores, too.
+TRAIN_DQ(256, 1, attention_dq_256)
 TRAIN_DKV(256, 1, attention_dkv_256)

@@ -87,6 +87,9 @@ template <int WIDTH> DEVICE void train_forward(const TrainArgs& a, float* out, f
         TrainArgs args = TRAIN_ARGS;                                                                                           \
         train_forward<WIDTH>(args, out, stats, work, weights);                                                                 \
     }
+#if LICHEN_ARCH < 80
 TRAIN_FORWARD(64, 2, attention_train_64)
 TRAIN_FORWARD(128, 2, attention_train_128)
+#endif
+// For devices whose shared memory is too small for the widest heads on tensor cores, too.
 TRAIN_FORWARD(256, 1, attention_train_256)

@@ -32,14 +32,26 @@ template <int DIM, int ROWS> DEVICE void split_store(u16* tile, u32 row, u32 chu
     *(u32x4*)(to + ROWS * DIM) = rest;
 }
 
-// A tile from global memory; zeros past the last row and the last value. There after a barrier.
-template <int DIM, int ROWS> DEVICE void split_load(u16* tile, const TrainTile& from, u32 dim) {
-    const u32 CHUNKS = DIM / 8;
-#pragma unroll 4
-    for (u32 n = 0; n < ROWS * CHUNKS / MMA_THREADS; n++) {
-        u32 i = thread_idx() + n * MMA_THREADS, row = i / CHUNKS, chunk = i % CHUNKS;
-        f32x4 x = train_load(from, row, chunk * 8, dim), y = train_load(from, row, chunk * 8 + 4, dim);
-        split_store<DIM, ROWS>(tile, row, chunk, x, y);
+// How a tile of ROWS rows is loaded: thread i has chunk i % CHUNKS of every STEP'th row, BATCH of them at once.
+template <int DIM, int ROWS, int AT_ONCE> struct SplitLoad {
+    static constexpr u32 CHUNKS = DIM / 8, STEP = MMA_THREADS / CHUNKS, LOADS = ROWS / STEP;
+    static constexpr u32 BATCH = LOADS < AT_ONCE ? LOADS : AT_ONCE;
+};
+
+// A tile from global memory; zeros past the last value, and any row past the last. There after a barrier.
+template <int DIM, int ROWS, int AT_ONCE = 4> DEVICE void split_load(u16* tile, const TrainTile& from, u32 dim) {
+    typedef SplitLoad<DIM, ROWS, AT_ONCE> Load;
+    u32 tid = forget(thread_idx()), row = tid / Load::CHUNKS, chunk = tid % Load::CHUNKS;
+#pragma unroll 1
+    for (u32 n = 0; n < Load::LOADS; n += Load::BATCH) {
+        f32x4 x[Load::BATCH], y[Load::BATCH];
+#pragma unroll
+        for (u32 i = 0; i < Load::BATCH; i++) {
+            x[i] = train_load(from, row + (n + i) * Load::STEP, chunk * 8, dim);
+            y[i] = train_load(from, row + (n + i) * Load::STEP, chunk * 8 + 4, dim);
+        }
+#pragma unroll
+        for (u32 i = 0; i < Load::BATCH; i++) split_store<DIM, ROWS>(tile, row + (n + i) * Load::STEP, chunk, x[i], y[i]);
     }
 }
 
@@ -47,20 +59,38 @@ template <int DIM, int ROWS> DEVICE void split_load(u16* tile, const TrainTile& 
 template <int DIM, int ROWS>
 DEVICE void split_load_dout(u16* tile, const TrainQueries& to, const TrainTile& dout, const TrainTile& out,
                             const float* stats, u32 stats_stride, u32 dim) {
-    const u32 CHUNKS = DIM / 8;
-#pragma unroll 2
-    for (u32 n = 0; n < ROWS * CHUNKS / MMA_THREADS; n++) {
-        u32 i = thread_idx() + n * MMA_THREADS, row = i / CHUNKS, chunk = i % CHUNKS;
-        f32x4 x = train_load(dout, row, chunk * 8, dim), y = train_load(dout, row, chunk * 8 + 4, dim);
-        f32x4 u = train_load(out, row, chunk * 8, dim), v = train_load(out, row, chunk * 8 + 4, dim);
-        split_store<DIM, ROWS>(tile, row, chunk, x, y);
-        float delta = fma(x.w, u.w, fma(x.z, u.z, fma(x.y, u.y, x.x * u.x)));
-        delta = fma(y.w, v.w, fma(y.z, v.z, fma(y.y, v.y, fma(y.x, v.x, delta))));
-        // The lanes of a row are neighbours.
-        delta = warp_sum<CHUNKS>(delta);
-        if (chunk == 0) train_query(to, row, row < out.n, delta, stats + (u64)row * stats_stride);
+    typedef SplitLoad<DIM, ROWS, 2> Load;
+    u32 tid = forget(thread_idx()), row = tid / Load::CHUNKS, chunk = tid % Load::CHUNKS;
+#pragma unroll 1
+    for (u32 n = 0; n < Load::LOADS; n += Load::BATCH) {
+        f32x4 x[Load::BATCH], y[Load::BATCH], u[Load::BATCH], v[Load::BATCH];
+#pragma unroll
+        for (u32 i = 0; i < Load::BATCH; i++) {
+            x[i] = train_load(dout, row + (n + i) * Load::STEP, chunk * 8, dim);
+            y[i] = train_load(dout, row + (n + i) * Load::STEP, chunk * 8 + 4, dim);
+            u[i] = train_load(out, row + (n + i) * Load::STEP, chunk * 8, dim);
+            v[i] = train_load(out, row + (n + i) * Load::STEP, chunk * 8 + 4, dim);
+        }
+#pragma unroll
+        for (u32 i = 0; i < Load::BATCH; i++) {
+            u32 r = row + (n + i) * Load::STEP;
+            split_store<DIM, ROWS>(tile, r, chunk, x[i], y[i]);
+            float delta = train_dot(y[i], v[i], train_dot(x[i], u[i], 0.0f));
+            // The lanes of a row are neighbours.
+            delta = warp_sum<Load::CHUNKS>(delta);
+            if (chunk == 0) train_query(to, r, r < out.n, delta, stats + (u64)r * stats_stride);
+        }
     }
 }
+
+// A lane's place in a row of a tile: chunk `chunk` + 1 if `is_next`, in the order of mma_chunk. `chunk` is even and best a
+// constant: what differs from chunk to chunk is then in the instructions, not in registers.
+struct SplitLane {
+    u16* row;
+    u32 swizzle;
+    DEVICE_MEMBER u16* chunk(u32 chunk) const { return row + (chunk & ~7u) * 8 + ((chunk & 7) ^ swizzle) * 8; }
+};
+template <int DIM> DEVICE SplitLane split_lane(u16* tile, u32 row, u32 is_next) { return {tile + row * DIM, is_next ^ (row & 7)}; }
 
 // sums[from ..] += the 16 x 16 fragment `a` . `b`, fragments of two times eight columns.
 template <int COLUMNS, int N>
@@ -74,16 +104,18 @@ DEVICE void split_products(float (&sums)[N][4], const u32 (&a)[4], const u32 (&b
 
 // sums += the warp's 16 rows of `a` (64, DIM) . all rows of `b`.
 template <int DIM, int COLUMNS> DEVICE void split_dots(float (&sums)[COLUMNS / 8][4], u16* a, u16* b) {
-    u32 lane = lane_idx(), a_row = warp_idx() * 16 + (lane & 15), b_row = (lane & 7) + (lane >> 4) * 8;
+    u32 lane = forget(lane_idx());
+    SplitLane a_lane = split_lane<DIM>(a, warp_idx() * 16 + (lane & 15), lane >> 4);
+    SplitLane b_lane = split_lane<DIM>(b, (lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
 #pragma unroll 2
     for (u32 k = 0; k < DIM / 16; k++) {
         u32 a_first[4], a_rest[4], b_first[COLUMNS / 16][4], b_rest[COLUMNS / 16][4];
-        u16* from = mma_chunk<DIM>(a, a_row, 2 * k + (lane >> 4));
+        u16* from = a_lane.chunk(2 * k);
         ldmatrix_x4(a_first, from);
         ldmatrix_x4(a_rest, from + SPLIT_ROWS * DIM);
 #pragma unroll
         for (u32 n = 0; n < COLUMNS / 16; n++) {
-            u16* from = mma_chunk<DIM>(b, n * 16 + b_row, 2 * k + (lane >> 3 & 1));
+            u16* from = b_lane.chunk(2 * k) + n * 16 * DIM;
             ldmatrix_x4(b_first[n], from);
             ldmatrix_x4(b_rest[n], from + COLUMNS * DIM);
         }
@@ -97,7 +129,8 @@ template <int DIM, int COLUMNS> DEVICE void split_dots(float (&sums)[COLUMNS / 8
 // sums += the 16 x COLUMNS `weights`, which the warp holds as it does sums of products, . all rows of `b`.
 template <bool IS_SPLIT, int DIM, int COLUMNS>
 DEVICE void split_add(float (&sums)[DIM / 8][4], const float (&weights)[COLUMNS / 8][4], u16* b) {
-    u32 lane = lane_idx();
+    u32 lane = forget(lane_idx());
+    SplitLane b_lane = split_lane<DIM>(b, lane & 15, lane >> 4);
 #pragma unroll
     for (u32 k = 0; k < COLUMNS / 16; k++) {
         u32 first[4], rest[4];
@@ -111,7 +144,7 @@ DEVICE void split_add(float (&sums)[DIM / 8][4], const float (&weights)[COLUMNS 
             u32 b_first[2][4], b_rest[2][4];
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                u16* from = mma_chunk<DIM>(b, k * 16 + (lane & 15), 4 * n + 2 * half + (lane >> 4));
+                u16* from = b_lane.chunk(4 * n + 2 * half) + k * 16 * DIM;
                 ldmatrix_x4_transposed(b_first[half], from);
                 if (IS_SPLIT) ldmatrix_x4_transposed(b_rest[half], from + COLUMNS * DIM);
             }

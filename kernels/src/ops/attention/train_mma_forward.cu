@@ -51,11 +51,10 @@ DEVICE void split_softmax(SplitForward<DIM>& f, float (&scores)[KEYS / 8][4], co
 template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float* out, float* stats, u16* shared) {
     TrainRows s = train_rows(a);
     // The longest rows of keys first.
-    u32 first = (grid_x() - 1 - block_x()) * SPLIT_ROWS, head = block_y(), kv_head = head / a.per_kv;
+    u32 first = (grid_x() - 1 - block_x()) * SPLIT_ROWS, head = block_y();
     if (first >= s.n) return;
     u16 *queries = shared, *keys = queries + 2 * SPLIT_ROWS * DIM, *values = keys + 2 * KEYS * DIM;
-    u32 n_queries = s.n - first < SPLIT_ROWS ? s.n - first : SPLIT_ROWS, last = first + n_queries - 1;
-    u32 warp_first = first + warp_idx() * 16, lane = lane_idx();
+    u32 end = s.n - first < SPLIT_ROWS ? s.n : first + SPLIT_ROWS;
     split_load<DIM, SPLIT_ROWS>(queries, train_tile(a.q, s, first, SPLIT_ROWS, head, a.n_heads, a.dim), a.dim);
     SplitForward<DIM> f;
     split_clear(f.out);
@@ -64,14 +63,18 @@ template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float
         f.top[h] = minus_infinity();
         f.sum[h] = 0.0f;
     }
-    for (u32 key = first_visible(first, a.window) / KEYS * KEYS; key <= last; key += KEYS) {
+    for (u32 key = first_visible(first, a.window) / KEYS * KEYS; key < end; key += KEYS) {
         // Nobody needs the tiles before.
         sync_block();
-        split_load<DIM, KEYS>(keys, train_tile(a.k, s, key, KEYS, kv_head, a.n_heads / a.per_kv, a.dim), a.dim);
-        split_load<DIM, KEYS>(values, train_tile(a.v, s, key, KEYS, kv_head, a.n_heads / a.per_kv, a.dim), a.dim);
+        u32 kv_head = forget(block_y()) / a.per_kv, n_kv_heads = a.n_heads / a.per_kv;
+        // More at once has no registers beside the widest results.
+        const u32 AT_ONCE = DIM == 256 ? 2 : 4;
+        split_load<DIM, KEYS, AT_ONCE>(keys, train_tile(a.k, s, key, KEYS, kv_head, n_kv_heads, a.dim), a.dim);
+        split_load<DIM, KEYS, AT_ONCE>(values, train_tile(a.v, s, key, KEYS, kv_head, n_kv_heads, a.dim), a.dim);
         sync_block();
+        u32 warp_first = first + forget(warp_idx()) * 16, lane = forget(lane_idx());
         // Nothing to do for a warp whose rows see none of the tile.
-        if (warp_first > last || key > warp_first + 15 || key + KEYS <= first_visible(warp_first, a.window)) continue;
+        if (warp_first >= s.n || key > warp_first + 15 || key + KEYS <= first_visible(warp_first, a.window)) continue;
         float scores[KEYS / 8][4];
         split_clear(scores);
         split_dots<DIM, KEYS>(scores, queries, keys);
@@ -79,6 +82,7 @@ template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float
         split_add<true, DIM, KEYS>(f.out, scores, values);
     }
     u64 item = (u64)(s.first + first) * a.n_heads + head;
+    u32 lane = forget(lane_idx());
     float inverses[2];
 #pragma unroll
     for (u32 h = 0; h < 2; h++) {
@@ -86,13 +90,13 @@ template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float
         float sum = f.sum[h] + shuffle_xor(f.sum[h], 1);
         sum += shuffle_xor(sum, 2);
         inverses[h] = divide(1.0f, sum);
-        if (lane % 4 == 0 && row < n_queries) {
+        if (lane % 4 == 0 && first + row < end) {
             float* pair = stats + (item + (u64)row * a.n_heads) * 2;
             pair[0] = f.top[h];
             pair[1] = sum;
         }
     }
-    split_write<DIM>(f.out, out + item * a.dim, a.n_heads * a.dim, n_queries, a.dim, inverses);
+    split_write<DIM>(f.out, out + item * a.dim, a.n_heads * a.dim, end - first, a.dim, inverses);
 }
 
 // (ceil(longest sequence / 64), n_heads, sequences) blocks; (128 + 4 KEYS) * DIM halves of shared memory. out (T, n_heads,
@@ -104,7 +108,7 @@ template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float
         split_forward<DIM, KEYS>(args, out, stats, shared);                                                                    \
     }
 SPLIT_FORWARD(64, 32, 3, attention_train_mma_64)
-SPLIT_FORWARD(128, 32, 3, attention_train_mma_128)
-SPLIT_FORWARD(256, 32, 1, attention_train_mma_256)
+SPLIT_FORWARD(128, 32, LICHEN_ARCH >= 90 ? 3 : 2, attention_train_mma_128)
+SPLIT_FORWARD(256, 16, 2, attention_train_mma_256)
 
 #endif
