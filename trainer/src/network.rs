@@ -14,10 +14,12 @@ use crate::backward::{Backward, Trained};
 use crate::batch::{n_targets, Batch};
 use crate::data::Sample;
 use crate::forward::{Dropout, Pass, Rope};
-use crate::full::{own_matrices, Full};
+use crate::full::Full;
 use crate::lora::Lora;
 use crate::loss::{loss, sum_of_losses};
+use crate::machine::Gpu;
 use crate::optimizer::{Optimizer, Settings};
+use crate::plan::network_gpu_bytes;
 
 /// What is trained.
 pub enum Mode {
@@ -81,11 +83,32 @@ pub struct Network {
 }
 
 impl Network {
-    /// Allocates what [`crate::plan`] adds up. In full training the model's matrices are replaced by copies on the heap.
+    /// Allocates what [`crate::plan`] adds up. In full training `model` is on the host, whatever the device, and its weights
+    /// are replaced by copies that may change, where the device has them.
     ///
     /// # Errors
     /// The device has no room. Panics in full training when somebody else holds the model.
     pub fn new(
+        device: Arc<Device>,
+        model: Arc<Model>,
+        mode: Mode,
+        settings: Settings,
+        rows: &Rows,
+        max_samples: usize,
+    ) -> Result<Network> {
+        match &*device {
+            Device::Cpu(_) => Network::allocate(device, model, mode, settings, rows, max_samples),
+            Device::Cuda(cuda) => {
+                let format = if let Mode::Full(_, format) = mode { Some(format) } else { None };
+                let gpu = Gpu::of(cuda)?;
+                let bytes = network_gpu_bytes(&model.config, mode.n_parameters(), format, rows, gpu);
+                let cuda = cuda.clone();
+                cuda.with_arena(bytes, || Network::allocate(device, model, mode, settings, rows, max_samples))
+            }
+        }
+    }
+
+    fn allocate(
         device: Arc<Device>,
         mut model: Arc<Model>,
         mode: Mode,
@@ -97,8 +120,7 @@ impl Network {
         let mut values = Buffer::new(&device, n)?;
         if let Mode::Full(full, format) = &mode {
             let model = Arc::get_mut(&mut model).expect("nobody else holds a model that is to change");
-            full.read(model, values.host_mut());
-            own_matrices(model, *format);
+            full.take_over(&device, model, *format, &mut values)?;
         }
         Ok(Network {
             gradients: Buffer::new(&device, n)?,
@@ -252,7 +274,7 @@ impl Network {
     fn write_back(&mut self) {
         if let Mode::Full(full, _) = &self.mode {
             let model = Arc::get_mut(&mut self.model).expect("nobody else holds a model that changes");
-            full.write(model, self.values.host());
+            full.write(&self.device, model, &self.values);
         }
     }
 }

@@ -7,7 +7,7 @@ use lichen_runtime::model::Model;
 use lichen_runtime::ModelSource;
 use lichen_tests::heap::measure;
 use lichen_tests::models::fixture;
-use lichen_trainer::activations::Rows;
+use lichen_trainer::activations::{Rows, LOSS_ROWS};
 use lichen_trainer::data::{Dataset, Sample};
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
@@ -43,7 +43,15 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
     let device = Arc::new(Device::cpu(n_threads).expect("threads"));
     let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
     let rank = if case.full.is_some() { 0 } else { 4 };
-    let rows = Rows { rows: 80, longest: 40, rank, has_dropout: case.has_dropout, kept_layers: case.kept_layers };
+    let rows = Rows {
+        rows: 80,
+        longest: 40,
+        rank,
+        has_dropout: case.has_dropout,
+        trains_weights: case.full.is_some(),
+        loss_rows: LOSS_ROWS,
+        kept_layers: case.kept_layers,
+    };
     let mode = match case.full {
         None => Mode::Lora(Lora::new(&model.config, [true; 7], rank, 8.0)),
         Some(format) => Mode::Full(Full::new(&model.config), format),

@@ -8,7 +8,7 @@ use lichen_runtime::geometry;
 use lichen_runtime::model::Model;
 use lichen_runtime::{Architecture, ModelConfig};
 
-use crate::activations::Rows;
+use crate::activations::{Rows, LOSS_ROWS};
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::full::Full;
@@ -144,6 +144,8 @@ pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample
         longest: samples.iter().map(n_rows).max().unwrap_or(0),
         rank: if matches!(mode, Mode::Lora(_)) { RANK } else { 0 },
         has_dropout: setup.dropout.is_some(),
+        trains_weights: matches!(mode, Mode::Full(..)),
+        loss_rows: LOSS_ROWS,
         kept_layers: if setup.recompute { 0 } else { usize::MAX },
     };
     Network::new(device.clone(), Arc::new(model), mode, SETTINGS, &rows, setup.max_samples).unwrap()

@@ -91,6 +91,9 @@ impl Opened {
                     state.best = None;
                 }
                 files::load(generation, &mut network, state.updates)?;
+                if let Some(note) = state.changed_device(&fresh) {
+                    observer.note(&note);
+                }
                 State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
             }
             None => {
