@@ -13,10 +13,10 @@ use crate::spelling;
 
 /// A board's file, its family's, the base: more is a circle.
 const FILES_MAX: usize = 8;
-const KEYS: [&str; 6] =
-    ["inherit", "memory_budget_mib", "context_tokens", "prefill_chunk_tokens", "threads", "kv_cache"];
+const KEYS: [&str; 7] =
+    ["inherit", "memory_mib", "memory_budget_mib", "context_tokens", "prefill_chunk_tokens", "threads", "kv_cache"];
 /// 1 TiB.
-const MEMORY_BUDGET_MIB_MAX: usize = 1 << 20;
+const MEMORY_MIB_MAX: usize = 1 << 20;
 const CONTEXT_TOKENS_MAX: usize = 1 << 24;
 const PREFILL_CHUNK_TOKENS_MAX: usize = 4096;
 const THREADS_MAX: usize = 1024;
@@ -24,6 +24,8 @@ const THREADS_MAX: usize = 1024;
 /// The values that some file of the chain names. What none names is the program's to choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceConfig {
+    /// What the board has in all, its GPU's memory included where they share it.
+    pub memory_mib: Option<usize>,
     pub memory_budget_mib: Option<usize>,
     pub context_tokens: Option<usize>,
     pub prefill_chunk_tokens: Option<usize>,
@@ -60,6 +62,10 @@ impl DeviceConfig {
         Err(Error::input(format!("inherits through more than {FILES_MAX} files (a circle?)")).in_file(&path))
     }
 
+    pub fn memory_bytes(&self) -> Option<usize> {
+        self.memory_mib.map(|mib| mib << 20)
+    }
+
     pub fn memory_budget_bytes(&self) -> Option<usize> {
         self.memory_budget_mib.map(|mib| mib << 20)
     }
@@ -67,6 +73,7 @@ impl DeviceConfig {
     /// These values, and `parent`'s where there is none.
     fn or(self, parent: DeviceConfig) -> DeviceConfig {
         DeviceConfig {
+            memory_mib: self.memory_mib.or(parent.memory_mib),
             memory_budget_mib: self.memory_budget_mib.or(parent.memory_budget_mib),
             context_tokens: self.context_tokens.or(parent.context_tokens),
             prefill_chunk_tokens: self.prefill_chunk_tokens.or(parent.prefill_chunk_tokens),
@@ -108,7 +115,8 @@ impl Entry<'_> {
     fn read_into(&self, config: &mut DeviceConfig, inherit: &mut Option<String>) -> Checked<()> {
         match self.name {
             "inherit" => *inherit = Some(self.file_name()?),
-            "memory_budget_mib" => config.memory_budget_mib = Some(self.integer(MEMORY_BUDGET_MIB_MAX)?),
+            "memory_mib" => config.memory_mib = Some(self.integer(MEMORY_MIB_MAX)?),
+            "memory_budget_mib" => config.memory_budget_mib = Some(self.integer(MEMORY_MIB_MAX)?),
             "context_tokens" => config.context_tokens = Some(self.integer(CONTEXT_TOKENS_MAX)?),
             "prefill_chunk_tokens" => config.prefill_chunk_tokens = Some(self.integer(PREFILL_CHUNK_TOKENS_MAX)?),
             "threads" => config.threads = Some(self.integer(THREADS_MAX)?),

@@ -11,6 +11,8 @@ use crate::kv_cache::KvCache;
 use crate::model_config::ModelConfig;
 use crate::sampler::{Sampler, SamplerConfig};
 
+pub use crate::upload::STAGING_BYTES;
+
 pub(crate) mod gpu;
 
 /// What a session may use; everything else follows from the model.
@@ -54,6 +56,8 @@ pub enum Place {
     /// Mapped from a file: the system drops and reads again what does not fit.
     Mapped,
     Host,
+    /// On the host and page-locked, so that a GPU copies to and from it while others compute.
+    Pinned,
     /// On the GPU; on a board that shares its memory, the same as the host's.
     Device,
 }
@@ -88,6 +92,18 @@ pub struct ModelBytes {
 
 /// The program, its libraries and stacks, measured as the resident size before a model is opened.
 const PROGRAM_BYTES: usize = 12 << 20;
+
+impl Place {
+    /// As a bill shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Mapped => "mapped",
+            Place::Host => "host",
+            Place::Pinned => "pinned",
+            Place::Device => "gpu",
+        }
+    }
+}
 
 impl MemoryPlan {
     /// Adds everything up. `limits.context` must already be at least 1 and at most the model's.

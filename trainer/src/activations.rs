@@ -5,11 +5,15 @@
 
 use lichen_kernels::ops::attention::train as attention;
 use lichen_kernels::ops::matmul;
+use lichen_kernels::ops::matmul::Extent;
 use lichen_kernels::{Buffer, Device, DeviceError, Readback};
+use lichen_runtime::memory_plan::Place;
 use lichen_runtime::{Architecture, ModelConfig};
 
-/// Rows whose logits exist at once, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64 that was
-/// an eighth of the loss's time.
+use crate::machine::Machine;
+
+/// Rows whose logits exist at once on a CPU, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64
+/// that was an eighth of the loss's time.
 pub const LOSS_ROWS: usize = 128;
 
 /// What everything is sized by.
@@ -22,6 +26,10 @@ pub struct Rows {
     /// Rank of the adapter; 0 without one.
     pub rank: usize,
     pub has_dropout: bool,
+    /// True when weights of matrices are trained, not adapters beside them.
+    pub trains_weights: bool,
+    /// Rows whose logits exist at once, at most: [`Machine::loss_rows`].
+    pub loss_rows: usize,
     /// Layers whose insides are kept: the last ones. The others are computed again on the way back.
     pub kept_layers: usize,
 }
@@ -40,7 +48,7 @@ impl Rows {
 
     /// Rows whose logits exist at once: a micro-batch has no more of them than rows.
     fn loss_rows(&self) -> usize {
-        LOSS_ROWS.min(self.rows)
+        self.loss_rows.min(self.rows)
     }
 
     fn n_slots(&self, n_layers: usize) -> usize {
@@ -131,6 +139,8 @@ pub struct Work {
     pub dk: Buffer<f32>,
     pub dv: Buffer<f32>,
     pub dheads: Buffer<f32>,
+    /// (T, H): the factor of each row of a norm, while gradients of its weight are summed; empty for an adapter.
+    pub rstd: Buffer<f32>,
     pub adapter: AdapterWork,
     pub matmul: matmul::Scratch,
 }
@@ -178,11 +188,25 @@ fn widest(c: &ModelConfig) -> usize {
     c.dim.max(c.hidden_dim).max(c.q_dim())
 }
 
-fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 12] {
+/// The products of a micro-batch.
+fn extents(c: &ModelConfig, r: &Rows) -> [Extent; 6] {
+    let product = |rows, inputs, outputs| Extent { rows, inputs, outputs };
+    [
+        product(r.rows, c.dim, c.q_dim()),
+        product(r.rows, c.dim, c.kv_dim()),
+        product(r.rows, c.q_dim(), c.dim),
+        product(r.rows, c.dim, c.hidden_dim),
+        product(r.rows, c.hidden_dim, c.dim),
+        product(r.loss_rows(), c.dim, c.vocab_size),
+    ]
+}
+
+fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
     let t = r.rows;
     let dropped = if r.has_dropout { t * widest(c) } else { 0 };
     let (wide, hidden, q, kv) = (t * c.dim, t * c.hidden_dim, t * c.q_dim(), t * c.kv_dim());
-    [wide, wide, wide, hidden, hidden, q, kv, kv, q, t * r.rank, dropped, dropped]
+    let rstd = if r.trains_weights { t * c.n_heads } else { 0 };
+    [wide, wide, wide, hidden, hidden, q, kv, kv, q, rstd, t * r.rank, dropped, dropped]
 }
 
 impl Activations {
@@ -202,8 +226,9 @@ impl Activations {
             dk: next()?,
             dv: next()?,
             dheads: next()?,
+            rstd: next()?,
             adapter: AdapterWork { v: next()?, dropped: next()?, ddropped: next()? },
-            matmul: matmul::Scratch::new(device, r.rows, widest(c), c.vocab_size.max(widest(c)))?,
+            matmul: matmul::Scratch::for_training(device, &extents(c, r), r.trains_weights)?,
         };
         Ok(Activations {
             inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
@@ -224,24 +249,38 @@ impl Activations {
     }
 
     /// Lines of the bill: what [`Activations::new`] takes, and the threads of a CPU beside it.
-    pub fn bill(c: &ModelConfig, r: &Rows, n_threads: usize) -> Vec<(&'static str, usize)> {
+    pub fn bill(c: &ModelConfig, r: &Rows, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
+        let place = if machine.gpu.is_some() { Place::Device } else { Place::Host };
         let n_saved = r.n_slots(c.n_layers);
         let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
         let work: usize = work_sizes(c, r).iter().sum();
+        let mut items = vec![
+            ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim, place),
+            ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r), place),
+            ("insides of layers", 4 * n_saved * saved, place),
+            ("gradients of activations", 4 * work, place),
+            ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim), place),
+        ];
+        if let Some(gpu) = machine.gpu {
+            let workspace = matmul::Scratch::training_device_bytes(gpu.total_bytes, &extents(c, r), r.trains_weights);
+            items.push(("matrix workspace", workspace, place));
+            return items;
+        }
         let quantised = matmul::Scratch::size_bytes(r.rows, widest(c));
         let threads = matmul::worker_scratch_bytes(widest(c)) + matmul::backward::worker_bytes(r.rows);
         let rounded = [(r.rows, widest(c)), (r.loss_rows(), c.vocab_size)];
         let rounded = rounded.map(|(rows, terms)| matmul::backward::asker_bytes(rows, terms)).into_iter().max();
-        vec![
-            ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim),
-            ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r)),
-            ("insides of layers", 4 * n_saved * saved),
-            ("gradients of activations", 4 * work),
-            ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim)),
-            ("quantised activations", quantised),
-            ("attention scores", attention::scratch_bytes(r.longest)),
-            ("threads", n_threads * threads + rounded.unwrap_or(0)),
-        ]
+        items.extend([
+            ("quantised activations", quantised, place),
+            ("attention scores", attention::scratch_bytes(r.longest), place),
+            ("threads", machine.n_threads * threads + rounded.unwrap_or(0), place),
+        ]);
+        items
+    }
+
+    /// Buffers of [`Activations::new`], at most: on a GPU each is rounded up.
+    pub fn n_buffers(c: &ModelConfig, r: &Rows) -> usize {
+        2 * c.n_layers + 1 + 12 * r.n_slots(c.n_layers) + 20
     }
 }
 
@@ -251,7 +290,15 @@ mod tests {
 
     #[test]
     fn the_last_layers_have_a_place_of_their_own_and_the_first_share_one() {
-        let rows = |kept_layers| Rows { rows: 1, longest: 1, rank: 0, has_dropout: false, kept_layers };
+        let rows = |kept_layers| Rows {
+            rows: 1,
+            longest: 1,
+            rank: 0,
+            has_dropout: false,
+            trains_weights: true,
+            loss_rows: 1,
+            kept_layers,
+        };
         let slots = |kept| (0..4).map(|i| rows(kept).slot(i, 4)).collect::<Vec<_>>();
         assert_eq!(slots(0), [0, 0, 0, 0]);
         assert_eq!(slots(1), [0, 0, 0, 1]);

@@ -60,7 +60,7 @@ impl Backward<'_> {
         let (pass, t) = (self.pass, self.pass.rows());
         let (c, device, w) = (pass.config(), pass.device, &pass.model.layers[i]);
         let (wide, hidden) = ([t, c.dim], [t, c.hidden_dim]);
-        self.norm_output(i, Part::PostFfnNorm, w.post_ffn_norm.as_ref(), ffn_out, &mut work.sub, dx);
+        self.norm_output(i, Part::PostFfnNorm, w.post_ffn_norm.as_ref(), ffn_out, work, dx);
         pass.activate(s, work);
         self.product(
             Linear { layer: i, target: 6, dy: &work.sub, x: &work.act, low_rank: &s.low_rank },
@@ -97,7 +97,7 @@ impl Backward<'_> {
         let (pass, t) = (self.pass, self.pass.rows());
         let (c, device, w) = (pass.config(), pass.device, &pass.model.layers[i]);
         let wide = [t, c.dim];
-        self.norm_output(i, Part::PostAttnNorm, w.post_attn_norm.as_ref(), &s.attn_out, &mut work.sub, dx);
+        self.norm_output(i, Part::PostAttnNorm, w.post_attn_norm.as_ref(), &s.attn_out, work, dx);
         self.product(
             Linear { layer: i, target: 3, dy: &work.sub, x: &s.heads, low_rank: &s.low_rank },
             &mut work.dheads,
@@ -106,21 +106,16 @@ impl Backward<'_> {
             &mut work.matmul,
         );
         mutation::apply(Term::Heads, i, work.dheads.view_mut([t, c.q_dim()]));
-        for rows in pass.batch.sequences() {
-            let (n, q_at, kv_at) = (rows.len(), rows.start * c.q_dim(), rows.start * c.kv_dim());
-            let (q_shape, kv_shape) = ([n, c.n_heads, c.head_dim], [n, c.n_kv_heads, c.head_dim]);
-            let given = Given {
-                out: s.heads.part(q_at, q_shape),
-                dout: work.dheads.part(q_at, q_shape),
-                stats: s.stats.part(rows.start * c.n_heads * 2, [n, c.n_heads, 2]),
-            };
-            let gradients = Gradients {
-                dq: work.dq.part_mut(q_at, q_shape),
-                dk: work.dk.part_mut(kv_at, kv_shape),
-                dv: work.dv.part_mut(kv_at, kv_shape),
-            };
-            attention::backward(device, gradients, given, pass.sequence(i, rows, &s.q, &s.k, &s.v));
-        }
+        let (q_shape, kv_shape) = ([t, c.n_heads, c.head_dim], [t, c.n_kv_heads, c.head_dim]);
+        let given = Given {
+            out: s.heads.view(q_shape),
+            dout: work.dheads.view(q_shape),
+            stats: s.stats.view([t, c.n_heads, 2]),
+        };
+        let gradients =
+            Gradients { dq: work.dq.view_mut(q_shape), dk: work.dk.view_mut(kv_shape), dv: work.dv.view_mut(kv_shape) };
+        let sequences = pass.sequences(i, &s.q, &s.k, &s.v);
+        attention::backward_batch(device, gradients, given, sequences, pass.batch.starts());
         mutation::apply(Term::Values, i, work.dv.view_mut([t, c.kv_dim()]));
         self.unrotate_and_norm(i, s, work);
         mutation::apply(Term::Queries, i, work.dq.view_mut([t, c.q_dim()]));
@@ -149,7 +144,7 @@ impl Backward<'_> {
             }
             let Some(norms) = &w.qk_norm else { continue };
             let shape = [t * n_heads, c.head_dim];
-            self.norm_weight(part, i, d.view(shape), raw.view(shape));
+            self.norm_weight(part, i, d.view(shape), raw.view(shape), &mut work.rstd);
             rmsnorm::backward::input_in_place(
                 device,
                 d.view_mut(shape),
@@ -160,26 +155,34 @@ impl Backward<'_> {
         }
     }
 
-    /// Forward: `stream += norm(y)`, or `stream += y`. Leaves `dy` in `dsub`.
+    /// Forward: `stream += norm(y)`, or `stream += y`. Leaves `dy` in `work.sub`.
     fn norm_output(
         &mut self,
         i: usize,
         part: Part,
         norm: Option<&Buffer<f32>>,
         y: &Buffer<f32>,
-        dsub: &mut Buffer<f32>,
+        work: &mut Work,
         dx: &Buffer<f32>,
     ) {
         let (pass, wide) = (self.pass, [self.pass.rows(), self.pass.config().dim]);
         match norm {
             Some(weight) => {
-                self.norm_weight(part, i, dx.view(wide), y.view(wide));
+                self.norm_weight(part, i, dx.view(wide), y.view(wide), &mut work.rstd);
                 let (dx, y, eps) = (dx.view(wide), y.view(wide), pass.config().rms_eps);
-                rmsnorm::backward::input(pass.device, dsub.view_mut(wide), dx, y, weight.all(), eps, Write::Replace);
+                rmsnorm::backward::input(
+                    pass.device,
+                    work.sub.view_mut(wide),
+                    dx,
+                    y,
+                    weight.all(),
+                    eps,
+                    Write::Replace,
+                );
             }
-            None => copy::copy(pass.device, dsub.view_mut(wide), dx.view(wide)),
+            None => copy::copy(pass.device, work.sub.view_mut(wide), dx.view(wide)),
         }
-        mutation::apply(Term::SubLayer, i, dsub.view_mut(wide));
+        mutation::apply(Term::SubLayer, i, work.sub.view_mut(wide));
     }
 
     /// Forward: `h = norm(x)`. Adds to `dx` from `work.dh`.
@@ -193,7 +196,7 @@ impl Backward<'_> {
         dx: &mut Buffer<f32>,
     ) {
         let (pass, wide) = (self.pass, [self.pass.rows(), self.pass.config().dim]);
-        self.norm_weight(part, i, work.dh.view(wide), x.view(wide));
+        self.norm_weight(part, i, work.dh.view(wide), x.view(wide), &mut work.rstd);
         let (dh, x, eps) = (work.dh.view(wide), x.view(wide), pass.config().rms_eps);
         rmsnorm::backward::input(pass.device, work.sub.view_mut(wide), dh, x, weight.all(), eps, Write::Replace);
         mutation::apply(Term::Norm, i, work.sub.view_mut(wide));
@@ -202,11 +205,12 @@ impl Backward<'_> {
     }
 
     /// The gradient of a norm's weight, where it is trained.
-    fn norm_weight(&mut self, part: Part, i: usize, dy: View<'_, f32, 2>, x: View<'_, f32, 2>) {
+    fn norm_weight(&mut self, part: Part, i: usize, dy: View<'_, f32, 2>, x: View<'_, f32, 2>, rstd: &mut Buffer<f32>) {
         let Trained::Full(full) = &self.trained else { return };
         let place = full.place(part, Some(i));
         let dweight = self.gradients.part_mut(place.start, [place.len]);
-        rmsnorm::backward::weight(self.pass.device, dweight, dy, x, self.pass.config().rms_eps);
+        let rstd = rstd.view_mut([x.shape()[0]]);
+        rmsnorm::backward::weight(self.pass.device, dweight, rstd, dy, x, self.pass.config().rms_eps);
     }
 
     /// Forward: `y = W x + bias + B (scale * A x)`, with some of the adapter's `x` dropped.
@@ -226,7 +230,8 @@ impl Backward<'_> {
         match &self.trained {
             Trained::Full(full) => {
                 let place = full.place(TARGETS[target], Some(i));
-                matmul::backward::weight(device, self.gradients.part_mut(place.start, [n, k]), dy, x, scratch);
+                let dweight = self.gradients.part_mut(place.start, [n, k]);
+                matmul::backward::weight(device, dweight, dy, x, weights.format(), scratch);
                 let bias = [Part::AttnQBias, Part::AttnKBias, Part::AttnVBias].get(target);
                 if let Some(bias) = bias.filter(|_| pass.model.layers[i].qkv_bias.is_some()) {
                     let place = full.place(*bias, Some(i));

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use lichen_kernels::ops::attention::train::Starts;
 use lichen_kernels::{Buffer, Device, DeviceError, Step, View};
 
 use crate::data::Sample;
@@ -13,6 +14,7 @@ pub struct Batch {
     tokens: Vec<u32>,
     /// The rows of each sample, in order.
     sequences: Vec<Range<usize>>,
+    starts: Starts,
     /// Rows whose next token is asked for, in order, and those tokens: (n_targets) each, on the host and on the device.
     target_rows: Vec<u32>,
     target_tokens: Vec<u32>,
@@ -30,6 +32,7 @@ impl Batch {
             step: Step::new(device, max_rows)?,
             tokens: Vec::with_capacity(max_rows),
             sequences: Vec::with_capacity(max_samples),
+            starts: Starts::new(device, max_samples)?,
             target_rows: Vec::with_capacity(max_rows),
             target_tokens: Vec::with_capacity(max_rows),
             on_device: [Buffer::new(device, max_rows)?, Buffer::new(device, max_rows)?],
@@ -60,6 +63,7 @@ impl Batch {
         assert!(self.tokens.len() <= self.max_rows, "{} rows of {}", self.tokens.len(), self.max_rows);
         self.step.set(0, &self.tokens);
         self.step.send();
+        self.starts.set(&self.sequences)?;
         let [rows, tokens] = &mut self.on_device;
         rows.write(0, &self.target_rows)?;
         tokens.write(0, &self.target_tokens)
@@ -76,6 +80,11 @@ impl Batch {
 
     pub fn sequences(&self) -> &[Range<usize>] {
         &self.sequences
+    }
+
+    /// The same for attention.
+    pub fn starts(&self) -> &Starts {
+        &self.starts
     }
 
     /// Predictions that count.

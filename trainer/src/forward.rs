@@ -137,13 +137,8 @@ impl Pass<'_> {
             self.adapt(i, target, y, &work.h, &mut s.low_rank, &mut work.adapter.dropped);
         }
         self.norm_and_rotate(i, s);
-        for rows in self.batch.sequences() {
-            let n = rows.len();
-            let (q_shape, at) = ([n, c.n_heads, c.head_dim], rows.start * c.q_dim());
-            let out = s.heads.part_mut(at, q_shape);
-            let stats = s.stats.part_mut(rows.start * c.n_heads * 2, [n, c.n_heads, 2]);
-            attention::forward(device, out, stats, self.sequence(i, rows, &s.q, &s.k, &s.v));
-        }
+        let (out, stats) = (s.heads.view_mut([t, c.n_heads, c.head_dim]), s.stats.view_mut([t, c.n_heads, 2]));
+        attention::forward_batch(device, out, stats, self.sequences(i, &s.q, &s.k, &s.v), self.batch.starts());
         let out = if w.post_attn_norm.is_some() { &mut s.attn_out } else { &mut work.sub };
         let products = &mut [Product { out: out.view_mut(wide), weights: &w.o, bias: None }];
         matmul::forward_training(device, products, s.heads.view([t, c.q_dim()]), &mut work.matmul);
@@ -167,22 +162,21 @@ impl Pass<'_> {
         }
     }
 
-    /// The queries, keys and values of one sample.
-    pub(crate) fn sequence<'b>(
+    /// The queries, keys and values of all samples.
+    pub(crate) fn sequences<'b>(
         &self,
         layer: usize,
-        rows: &std::ops::Range<usize>,
         q: &'b Buffer<f32>,
         k: &'b Buffer<f32>,
         v: &'b Buffer<f32>,
     ) -> Sequence<'b> {
-        let c = self.config();
-        let kv = [rows.len(), c.n_kv_heads, c.head_dim];
+        let (c, t) = (self.config(), self.rows());
+        let kv = [t, c.n_kv_heads, c.head_dim];
         let window = if c.is_global[layer] { None } else { c.sliding_window };
         Sequence {
-            q: q.part(rows.start * c.q_dim(), [rows.len(), c.n_heads, c.head_dim]),
-            k: k.part(rows.start * c.kv_dim(), kv),
-            v: v.part(rows.start * c.kv_dim(), kv),
+            q: q.view([t, c.n_heads, c.head_dim]),
+            k: k.view(kv),
+            v: v.view(kv),
             window: window.unwrap_or(usize::MAX),
             scale: c.query_scale,
         }

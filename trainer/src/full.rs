@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use lichen_kernels::formats::float;
-use lichen_kernels::{Buffer, Format, Matrix, SharedBytes};
+use lichen_kernels::ops::{copy, encode};
+use lichen_kernels::{Buffer, Device, DeviceError, Format, Matrix};
 use lichen_runtime::model::Model;
 use lichen_runtime::model_source::{Part, PartShape};
 use lichen_runtime::ModelConfig;
@@ -71,19 +71,40 @@ impl Full {
         }
     }
 
-    /// Copies the weights of `model` out.
-    pub fn read(&self, model: &Model, values: &mut [f32]) {
+    /// Copies the weights of `model`, which is on the host, to `values` on the device, and replaces them by weights of the
+    /// device that training may change: matrices in `format` (F32 or BF16), vectors in f32.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn take_over(
+        &self,
+        device: &Device,
+        model: &mut Model,
+        format: Format,
+        values: &mut Buffer<f32>,
+    ) -> Result<(), DeviceError> {
+        let mut rows = Vec::new();
         for place in &self.places {
-            let out = &mut values[place.start..place.start + place.len];
             match weight(model, place.part, place.layer) {
-                Weight::Matrix(m) => m.decode_rows(0..m.rows(), out),
-                Weight::Vector(v) => out.copy_from_slice(v.host()),
+                Weight::Matrix(m) => copy_out(m, place.start, values, &mut rows)?,
+                Weight::Vector(v) => values.write(place.start, v.host())?,
             }
         }
+        for place in &self.places {
+            match weight_mut(model, place.part, place.layer) {
+                WeightMut::Matrix(m) => *m = Matrix::zeros(device, format, m.rows(), m.cols())?,
+                WeightMut::Vector(v) => *v = Buffer::new(device, v.len())?,
+            }
+        }
+        if model.config.tied_head {
+            model.head = model.embedding.clone();
+        }
+        self.write(device, model, values);
+        Ok(())
     }
 
-    /// Puts the values into `model`, whose matrices were made by [`own_matrices`] and are held by nobody else.
-    pub fn write(&self, model: &mut Model, values: &[f32]) {
+    /// Puts the values into `model`, whose weights were made by [`Full::take_over`] and are held by nobody else.
+    pub fn write(&self, device: &Device, model: &mut Model, values: &Buffer<f32>) {
         // A tied head is a second holder of the embedding.
         if model.config.tied_head {
             model.head = model.layers[0].q.clone();
@@ -92,52 +113,32 @@ impl Full {
             if place.part == Part::AttnQ && place.layer == Some(0) && model.config.tied_head {
                 model.head = model.embedding.clone();
             }
-            let values = &values[place.start..place.start + place.len];
             match weight_mut(model, place.part, place.layer) {
-                WeightMut::Matrix(m) => encode(m, values),
-                WeightMut::Vector(v) => v.host_mut().copy_from_slice(values),
+                WeightMut::Matrix(m) => {
+                    let values = values.part(place.start, [m.rows(), m.cols()]);
+                    encode::matrix(device, m, values);
+                }
+                WeightMut::Vector(v) => {
+                    copy::copy(device, v.view_mut([place.len]), values.part(place.start, [place.len]))
+                }
             }
         }
     }
 }
 
-/// Replaces every matrix by one on the heap in `format` (F32 or BF16), which training may change.
-pub fn own_matrices(model: &mut Model, format: Format) {
-    let own = |m: &Matrix| {
-        let row_bytes = format.row_bytes(m.cols()).expect("float formats have no blocks");
-        let mut owned = Matrix::new(format, m.rows(), m.cols(), SharedBytes::from_vec(vec![0; row_bytes * m.rows()]));
-        let mut row = vec![0.0; m.cols()];
-        let bytes = owned.bytes_mut().expect("just made");
-        for (i, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
-            m.decode_rows(i..i + 1, &mut row);
-            encode_into(format, &row, bytes);
-        }
-        owned
-    };
-    model.embedding = own(&model.embedding);
-    model.head = if model.config.tied_head { model.embedding.clone() } else { own(&model.head) };
-    for w in &mut model.layers {
-        for m in [&mut w.q, &mut w.k, &mut w.v, &mut w.o, &mut w.gate, &mut w.up, &mut w.down] {
-            *m = own(m);
-        }
-    }
-}
+/// Bytes of rows that are decoded at once on their way to the values: a table may be larger than what is left of the host.
+const COPY_BYTES: usize = 4 << 20;
 
-fn encode(m: &mut Matrix, values: &[f32]) {
-    let (format, cols) = (m.format(), m.cols());
-    let row_bytes = format.row_bytes(cols).expect("float formats have no blocks");
-    let bytes = m.bytes_mut().expect("nobody else holds weights in training");
-    for (bytes, row) in bytes.chunks_exact_mut(row_bytes).zip(values.chunks_exact(cols)) {
-        encode_into(format, row, bytes);
+/// Copies a matrix to `values` from element `start` on, through `rows`.
+fn copy_out(m: &Matrix, start: usize, values: &mut Buffer<f32>, rows: &mut Vec<f32>) -> Result<(), DeviceError> {
+    let n_rows = (COPY_BYTES / 4 / m.cols()).max(1);
+    for first in (0..m.rows()).step_by(n_rows) {
+        let part = first..m.rows().min(first + n_rows);
+        rows.resize(part.len() * m.cols(), 0.0);
+        m.decode_rows(part, rows);
+        values.write(start + first * m.cols(), rows)?;
     }
-}
-
-fn encode_into(format: Format, row: &[f32], bytes: &mut [u8]) {
-    match format {
-        Format::F32 => bytes.copy_from_slice(bytemuck::cast_slice(row)),
-        Format::BF16 => float::encode_bf16_into(row, bytes),
-        other => panic!("{other} is not trained in"),
-    }
+    Ok(())
 }
 
 /// A weight of a model.

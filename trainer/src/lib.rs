@@ -16,6 +16,7 @@ pub mod job;
 mod journal;
 pub mod lora;
 pub mod loss;
+pub mod machine;
 pub mod metrics;
 mod mutation;
 pub mod network;

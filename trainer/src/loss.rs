@@ -8,22 +8,14 @@ use lichen_kernels::ops::{copy, cross_entropy, rmsnorm, rows};
 use lichen_kernels::{Buffer, DeviceError};
 use lichen_runtime::model_source::Part;
 
-use crate::activations::{Activations, LossWork};
+use crate::activations::{Activations, LossWork, Work};
 use crate::forward::Pass;
 use crate::full::Full;
 use crate::mutation::{self, Term};
 
-/// The sum of -ln p over the targets of the batch. With `scale`, `a.dx` becomes the gradient of `scale` times that sum by
-/// the last layer's output; `full` and the flat gradients are given where norm and head are trained.
-///
-/// # Errors
-/// What went wrong on the device since the last call.
-pub fn loss(
-    pass: &Pass<'_>,
-    a: &mut Activations,
-    scale: Option<f32>,
-    mut full: Option<(&Full, &mut Buffer<f32>)>,
-) -> Result<f64, DeviceError> {
+/// Computes -ln p of every target of the batch, for [`sum_of_losses`]. With `scale`, `a.dx` becomes the gradient of `scale`
+/// times that sum by the last layer's output; `full` and the flat gradients are given where norm and head are trained.
+pub fn loss(pass: &Pass<'_>, a: &mut Activations, scale: Option<f32>, mut full: Option<(&Full, &mut Buffer<f32>)>) {
     let (c, t) = (pass.config(), pass.rows());
     let Activations { inputs, loss, dx, work, .. } = a;
     let x = &inputs[c.n_layers];
@@ -33,14 +25,20 @@ pub fn loss(
     let n_targets = pass.batch.n_targets();
     for start in (0..n_targets).step_by(loss.max_rows) {
         let chunk = start..n_targets.min(start + loss.max_rows);
-        logits_and_loss(pass, chunk.clone(), x, loss, &mut work.matmul, scale);
+        logits_and_loss(pass, chunk.clone(), x, loss, work, scale);
         if scale.is_some() {
             let full = full.as_mut().map(|(full, gradients)| (*full, &mut **gradients));
-            backward(pass, chunk, loss, dx, full, &mut work.matmul);
+            backward(pass, chunk, loss, dx, full, work);
         }
     }
-    // The only thing of a micro-batch that the host waits for.
-    Ok(loss.losses.fetch(n_targets)?.iter().sum())
+}
+
+/// The sum of -ln p over the targets of the batch: the only thing of a micro-batch that the host waits for.
+///
+/// # Errors
+/// What went wrong on the device since the last call.
+pub fn sum_of_losses(pass: &Pass<'_>, a: &mut Activations) -> Result<f64, DeviceError> {
+    Ok(a.loss.losses.fetch(pass.batch.n_targets())?.iter().sum())
 }
 
 /// Forward: `h = norm(x)`, `logits = head(h)`, and the loss, whose gradient takes the place of the logits.
@@ -49,7 +47,7 @@ fn logits_and_loss(
     chunk: Range<usize>,
     x: &Buffer<f32>,
     w: &mut LossWork,
-    scratch: &mut matmul::Scratch,
+    work: &mut Work,
     scale: Option<f32>,
 ) {
     let (c, n, device) = (pass.config(), chunk.len(), pass.device);
@@ -58,7 +56,7 @@ fn logits_and_loss(
     rmsnorm::forward(device, w.h.view_mut(wide), w.x.view(wide), pass.model.output_norm.all(), c.rms_eps);
     let logits = w.logits.view_mut([n, c.vocab_size]);
     let products = &mut [Product { out: logits, weights: &pass.model.head, bias: None }];
-    matmul::forward_training(device, products, w.h.view(wide), scratch);
+    matmul::forward_training(device, products, w.h.view(wide), &mut work.matmul);
     let (logits, losses) = (w.logits.view_mut([n, c.vocab_size]), w.losses.part_mut(chunk.start, [n]));
     cross_entropy::forward_backward(device, logits, pass.batch.target_tokens(chunk), scale, losses);
 }
@@ -70,20 +68,20 @@ fn backward(
     w: &mut LossWork,
     dx: &mut Buffer<f32>,
     full: Option<(&Full, &mut Buffer<f32>)>,
-    scratch: &mut matmul::Scratch,
+    work: &mut Work,
 ) {
     let (c, n, device) = (pass.config(), chunk.len(), pass.device);
-    let wide = [n, c.dim];
+    let (wide, scratch) = ([n, c.dim], &mut work.matmul);
     let dlogits = w.logits.view([n, c.vocab_size]);
     matmul::backward::input(device, w.dh.view_mut(wide), dlogits, &pass.model.head, Write::Replace, scratch);
     mutation::apply(Term::Head, 0, w.dh.view_mut(wide));
     if let Some((full, gradients)) = full {
         let head = full.place(if c.tied_head { Part::TokenEmbedding } else { Part::Output }, None);
         let dhead = gradients.part_mut(head.start, [c.vocab_size, c.dim]);
-        matmul::backward::weight(device, dhead, dlogits, w.h.view(wide), scratch);
+        matmul::backward::weight(device, dhead, dlogits, w.h.view(wide), pass.model.head.format(), scratch);
         let norm = full.place(Part::OutputNorm, None);
         let dnorm = gradients.part_mut(norm.start, [norm.len]);
-        rmsnorm::backward::weight(device, dnorm, w.dh.view(wide), w.x.view(wide), c.rms_eps);
+        rmsnorm::backward::weight(device, dnorm, work.rstd.view_mut([n]), w.dh.view(wide), w.x.view(wide), c.rms_eps);
     }
     let (dh, x, norm) = (w.dh.view(wide), w.x.view(wide), pass.model.output_norm.all());
     rmsnorm::backward::input(device, w.h.view_mut(wide), dh, x, norm, c.rms_eps, Write::Replace);

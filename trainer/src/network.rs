@@ -1,8 +1,10 @@
 //! A model in training: weights, what is trained, its gradients, moments and activations, all allocated once; and one
 //! optimiser step of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use lichen_kernels::ops::copy;
 use lichen_kernels::{Buffer, Device, Format};
 use lichen_runtime::model::Model;
 use lichen_runtime::Result;
@@ -12,10 +14,12 @@ use crate::backward::{Backward, Trained};
 use crate::batch::{n_targets, Batch};
 use crate::data::Sample;
 use crate::forward::{Dropout, Pass, Rope};
-use crate::full::{own_matrices, Full};
+use crate::full::Full;
 use crate::lora::Lora;
-use crate::loss::loss;
+use crate::loss::{loss, sum_of_losses};
+use crate::machine::Gpu;
 use crate::optimizer::{Optimizer, Settings};
+use crate::plan::network_gpu_bytes;
 
 /// What is trained.
 pub enum Mode {
@@ -79,11 +83,32 @@ pub struct Network {
 }
 
 impl Network {
-    /// Allocates what [`crate::plan`] adds up. In full training the model's matrices are replaced by copies on the heap.
+    /// Allocates what [`crate::plan`] adds up. In full training `model` is on the host, whatever the device, and its weights
+    /// are replaced by copies that may change, where the device has them.
     ///
     /// # Errors
     /// The device has no room. Panics in full training when somebody else holds the model.
     pub fn new(
+        device: Arc<Device>,
+        model: Arc<Model>,
+        mode: Mode,
+        settings: Settings,
+        rows: &Rows,
+        max_samples: usize,
+    ) -> Result<Network> {
+        match &*device {
+            Device::Cpu(_) => Network::allocate(device, model, mode, settings, rows, max_samples),
+            Device::Cuda(cuda) => {
+                let format = if let Mode::Full(_, format) = mode { Some(format) } else { None };
+                let gpu = Gpu::of(cuda)?;
+                let bytes = network_gpu_bytes(&model.config, mode.n_parameters(), format, rows, gpu);
+                let cuda = cuda.clone();
+                cuda.with_arena(bytes, || Network::allocate(device, model, mode, settings, rows, max_samples))
+            }
+        }
+    }
+
+    fn allocate(
         device: Arc<Device>,
         mut model: Arc<Model>,
         mode: Mode,
@@ -95,8 +120,7 @@ impl Network {
         let mut values = Buffer::new(&device, n)?;
         if let Mode::Full(full, format) = &mode {
             let model = Arc::get_mut(&mut model).expect("nobody else holds a model that is to change");
-            full.read(model, values.host_mut());
-            own_matrices(model, *format);
+            full.take_over(&device, model, *format, &mut values)?;
         }
         Ok(Network {
             gradients: Buffer::new(&device, n)?,
@@ -120,39 +144,64 @@ impl Network {
         &self.model
     }
 
-    /// The trained values, one flat vector.
-    pub fn values(&self) -> &[f32] {
-        self.values.host()
+    /// The trained values, one flat vector; a copy where they lie on a GPU.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn values(&self) -> Result<Cow<'_, [f32]>> {
+        on_host(&self.device, &self.values)
     }
 
-    /// The gradients of the last step, or of the micro-batches since [`Network::clear_gradients`].
-    pub fn gradients(&self) -> &[f32] {
-        self.gradients.host()
+    /// The gradients of the last step, or of the micro-batches since [`Network::clear_gradients`]; likewise.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn gradients(&self) -> Result<Cow<'_, [f32]>> {
+        on_host(&self.device, &self.gradients)
     }
 
-    /// Replaces the trained values.
-    pub fn set_values(&mut self, fill: impl FnOnce(&mut [f32])) {
-        fill(self.values.host_mut());
+    /// Changes the trained values.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn set_values(&mut self, fill: impl FnOnce(&mut [f32])) -> Result<()> {
+        match &*self.device {
+            Device::Cpu(_) => fill(self.values.host_mut()),
+            Device::Cuda(_) => {
+                let mut values = self.values()?.into_owned();
+                fill(&mut values);
+                self.values.write(0, &values)?;
+            }
+        }
         self.write_back();
+        Ok(())
     }
 
     pub fn clear_gradients(&mut self) {
-        self.gradients.host_mut().fill(0.0);
+        let n = self.gradients.len();
+        copy::zero(&self.device, self.gradients.view_mut([n]));
     }
 
     /// Adds the gradients of one micro-batch, as a share of a batch with `n_targets` predictions; returns its sum of -ln p.
-    pub fn micro_batch(&mut self, samples: &[Sample], n_targets: usize, dropout: Option<Dropout>) -> f64 {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn micro_batch(&mut self, samples: &[Sample], n_targets: usize, dropout: Option<Dropout>) -> Result<f64> {
         self.pass(samples, dropout, Some(1.0 / n_targets as f32))
     }
 
     /// The sum of -ln p over the targets of these samples, at most a micro-batch of them.
-    pub fn evaluate(&mut self, samples: &[Sample]) -> f64 {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn evaluate(&mut self, samples: &[Sample]) -> Result<f64> {
         self.pass(samples, None, None)
     }
 
-    /// Forward, and with a scale back again: the gradients of that many times the sum are added.
-    fn pass(&mut self, samples: &[Sample], dropout: Option<Dropout>, scale: Option<f32>) -> f64 {
-        self.batch.set(samples);
+    /// Forward, and with a scale back again: the gradients of that many times the sum are added. The host waits once, at the
+    /// end, so that a GPU never runs out of work on the way.
+    fn pass(&mut self, samples: &[Sample], dropout: Option<Dropout>, scale: Option<f32>) -> Result<f64> {
+        self.batch.set(samples)?;
         let pass = Pass {
             device: &self.device,
             model: &self.model,
@@ -166,55 +215,58 @@ impl Network {
             Mode::Lora(lora) => (Trained::Lora(lora), None),
             Mode::Full(full, _) => (Trained::Full(full), scale.map(|_| (full, &mut self.gradients))),
         };
-        let sum = loss(&pass, &mut self.activations, scale, full);
+        loss(&pass, &mut self.activations, scale, full);
         if scale.is_some() {
             Backward { pass: &pass, trained, gradients: &mut self.gradients }.run(&mut self.activations);
         }
-        sum
+        Ok(sum_of_losses(&pass, &mut self.activations)?)
     }
 
     /// One optimiser step over `samples`, however many micro-batches they take. What is not finite is never applied.
-    pub fn step(&mut self, samples: &[Sample], learning_rate: f64, dropout: Option<Dropout>) -> StepReport {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn step(&mut self, samples: &[Sample], learning_rate: f64, dropout: Option<Dropout>) -> Result<StepReport> {
         let targets = samples.iter().map(n_targets).sum();
         let rows = samples.iter().map(|s| s.ids.len().saturating_sub(1)).sum();
         let mut report = StepReport { loss: 0.0, gradient_norm: 0.0, rows, targets, skipped: None };
         if targets == 0 {
             report.skipped = Some("no token of the batch is labelled".to_string());
-            return report;
+            return Ok(report);
         }
         self.clear_gradients();
         let mut sum = 0.0;
         for (i, samples) in samples.chunks(self.max_samples).enumerate() {
             let dropout = dropout.map(|d| Dropout { micro_batch: i as u64, ..d });
-            sum += self.micro_batch(samples, targets, dropout);
+            sum += self.micro_batch(samples, targets, dropout)?;
         }
         report.loss = sum / targets as f64;
-        report.gradient_norm = self.optimizer.gradient_norm(&self.device, &self.gradients);
-        report.skipped = self.not_finite(&report);
+        report.gradient_norm = self.optimizer.gradient_norm(&self.device, &self.gradients)?;
+        report.skipped = self.not_finite(&report)?;
         if report.skipped.is_none() {
             let norm = report.gradient_norm;
             self.optimizer.step(&self.device, &mut self.values, &self.gradients, norm, learning_rate);
             self.write_back();
         }
-        report
+        Ok(report)
     }
 
     /// What must not reach the weights, and where it was seen first.
-    fn not_finite(&self, report: &StepReport) -> Option<String> {
+    fn not_finite(&self, report: &StepReport) -> Result<Option<String>> {
         if report.loss.is_finite() && report.gradient_norm.is_finite() {
-            return None;
+            return Ok(None);
         }
-        let bad = self.gradients.host().iter().position(|g| !g.is_finite());
-        Some(match bad {
+        let bad = self.gradients()?.iter().position(|g| !g.is_finite());
+        Ok(Some(match bad {
             Some(index) => format!("the gradient of {} is not finite", self.mode.name_of(index)),
             None if !report.loss.is_finite() => "the loss is not finite".to_string(),
             None => "the gradient is too long for a number".to_string(),
-        })
+        }))
     }
 
-    /// The first trained value that is not finite, by name: such values must not be saved.
-    pub fn first_bad_value(&self) -> Option<String> {
-        let bad = self.values.host().iter().position(|v| !v.is_finite());
+    /// The first of these values of all parameters that is not finite, by name: such values must not be saved.
+    pub fn first_bad_value(&self, values: &[f32]) -> Option<String> {
+        let bad = values.iter().position(|v| !v.is_finite());
         bad.map(|index| self.mode.name_of(index))
     }
 
@@ -222,7 +274,7 @@ impl Network {
     fn write_back(&mut self) {
         if let Mode::Full(full, _) = &self.mode {
             let model = Arc::get_mut(&mut self.model).expect("nobody else holds a model that changes");
-            full.write(model, self.values.host());
+            full.write(&self.device, model, &self.values);
         }
     }
 }
@@ -231,5 +283,16 @@ fn adapter<'a>(mode: &'a Mode, values: &'a Buffer<f32>) -> Option<(&'a Lora, &'a
     match mode {
         Mode::Lora(lora) => Some((lora, values)),
         Mode::Full(..) => None,
+    }
+}
+
+fn on_host<'a>(device: &Device, buffer: &'a Buffer<f32>) -> Result<Cow<'a, [f32]>> {
+    match device {
+        Device::Cpu(_) => Ok(Cow::Borrowed(buffer.host())),
+        Device::Cuda(_) => {
+            let mut values = vec![0.0; buffer.len()];
+            buffer.read(0, &mut values)?;
+            Ok(Cow::Owned(values))
+        }
     }
 }

@@ -76,28 +76,34 @@ impl Optimizer {
 
     /// Writes all first moments, or all second ones, as f32.
     pub fn write_moments(&self, second: bool, out: &mut dyn Write) -> io::Result<()> {
+        let mut values = vec![0.0f32; CHUNK];
         for (start, len) in self.chunks() {
             let at = if second { start + len } else { start };
-            out.write_all(bytemuck::cast_slice(&self.moments.host()[at..at + len]))?;
+            self.moments.read(at, &mut values[..len]).map_err(io::Error::other)?;
+            out.write_all(bytemuck::cast_slice(&values[..len]))?;
         }
         Ok(())
     }
 
     /// Takes what [`Optimizer::write_moments`] wrote. Panics on another length.
-    pub fn read_moments(&mut self, second: bool, bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn read_moments(&mut self, second: bool, bytes: &[u8]) -> Result<(), DeviceError> {
         assert_eq!(bytes.len(), 4 * self.n);
-        let mut at = 0;
-        let chunks: Vec<_> = self.chunks().collect();
-        for (start, len) in chunks {
+        let (mut values, mut at) = (vec![0.0f32; CHUNK], 0);
+        for (start, len) in self.chunks() {
             let start = if second { start + len } else { start };
-            let to = &mut self.moments.host_mut()[start..start + len];
-            bytemuck::cast_slice_mut::<f32, u8>(to).copy_from_slice(&bytes[at..at + 4 * len]);
+            // The bytes of a file need not be aligned.
+            bytemuck::cast_slice_mut(&mut values[..len]).copy_from_slice(&bytes[at..at + 4 * len]);
+            self.moments.write(start, &values[..len])?;
             at += 4 * len;
         }
+        Ok(())
     }
 
     /// Where each chunk of first moments starts, and its length.
-    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> {
         let groups = [(0, self.n_decayed), (self.n_decayed, self.n - self.n_decayed)];
         groups
             .into_iter()

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use lichen_kernels::{Device, Format};
-use lichen_runtime::available_memory::available_bytes;
-use lichen_runtime::engine::EngineOptions;
-use lichen_runtime::memory_plan::{mib, Item, ModelBytes, Place};
+use lichen_kernels::cuda::{Arena, PackedMatrix};
+use lichen_kernels::{Format, Step};
+use lichen_runtime::memory_plan::{mib, Item, ModelBytes, Place, STAGING_BYTES};
 use lichen_runtime::model_source::{Part, PartShape};
 use lichen_runtime::{Error, ModelConfig, Result};
 
 use crate::activations::{Activations, Rows};
 use crate::forward::Rope;
+use crate::machine::{Gpu, Machine};
 use crate::optimizer::Optimizer;
 
 /// Whether layers are computed again on the way back, instead of kept.
@@ -36,8 +36,10 @@ impl Recompute {
 
 /// The program, its libraries and stacks, and the buffers that files are written through.
 const PROGRAM_BYTES: usize = 20 << 20;
-/// Memory that is left to others when nothing was said: a tenth.
+/// Memory that is left to others when nothing was said: a tenth of what all share, and of a GPU's own a fortieth, for what the
+/// driver takes when kernels are first used.
 const SHARE_LEFT: usize = 10;
+const GPU_SHARE_LEFT: usize = 40;
 
 /// What a job needs to know of its size.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,15 @@ pub struct JobSize {
     pub max_seq: usize,
     pub rank: usize,
     pub has_dropout: bool,
-    pub n_threads: usize,
+    /// What the session that answers canaries takes beside.
+    pub canaries: HostAndGpu,
+}
+
+/// Bytes of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostAndGpu {
+    pub host: usize,
+    pub gpu: usize,
 }
 
 /// The bill.
@@ -60,8 +70,11 @@ pub struct TrainPlan {
     pub items: Vec<Item>,
     pub rows: Rows,
     pub n_parameters: usize,
+    machine: Machine,
     n_layers: usize,
 }
+
+type Line = (&'static str, usize, Place);
 
 impl TrainPlan {
     /// Adds everything up; decides about recomputation where that is left to it.
@@ -69,56 +82,53 @@ impl TrainPlan {
         c: &ModelConfig,
         model: ModelBytes,
         size: &JobSize,
+        machine: &Machine,
         recompute: Recompute,
         budget: Option<usize>,
     ) -> Self {
-        let plan = |kept_layers| TrainPlan::with(c, model, size, kept_layers);
+        let plan = |kept_layers| TrainPlan::with(c, model, size, machine, kept_layers);
         match recompute {
             Recompute::On => plan(0),
             Recompute::Off => plan(c.n_layers),
             Recompute::Auto => {
-                // Mapped weights count here: what is dropped has to be read again for every step.
-                let room = budget.or_else(|| available_bytes().map(|bytes| bytes - bytes / SHARE_LEFT));
-                let fits = |plan: &TrainPlan| room.is_none_or(|room| plan.total_bytes() <= room);
-                (1..=c.n_layers).rev().map(plan).find(fits).unwrap_or_else(|| plan(0))
+                (1..=c.n_layers).rev().map(plan).find(|p| p.fits_easily(budget)).unwrap_or_else(|| plan(0))
             }
         }
     }
 
-    fn with(c: &ModelConfig, model: ModelBytes, size: &JobSize, kept_layers: usize) -> Self {
+    fn with(c: &ModelConfig, model: ModelBytes, size: &JobSize, machine: &Machine, kept_layers: usize) -> Self {
         let rows = Rows {
             rows: size.batch * size.max_seq,
             longest: size.max_seq,
             rank: size.rank,
             has_dropout: size.has_dropout,
+            trains_weights: size.full_format.is_some(),
+            loss_rows: machine.loss_rows(c.vocab_size),
             kept_layers,
         };
         let n = size.n_parameters;
-        let (mapped, heap) = match size.full_format {
-            Some(format) => (0, model_bytes(c, format)),
-            None => (model.mapped, model.heap),
+        let mut lines = match machine.gpu {
+            None => cpu_lines(c, model, size, &rows, machine),
+            Some(gpu) => gpu_lines(c, model, size, &rows, gpu),
         };
-        let mut items = vec![
-            ("weights, mapped", mapped),
-            ("weights, heap", heap),
-            ("trained parameters", 4 * n),
-            ("gradients", 4 * n),
-            ("optimiser moments", Optimizer::size_bytes(n)),
-        ];
-        items.extend(Activations::bill(c, &rows, size.n_threads));
-        items.extend([
-            ("rope tables", Rope::size_bytes(c, rows.longest)),
-            ("tokenizer", model.tokenizer),
-            ("program", PROGRAM_BYTES),
+        lines.extend([
+            ("tokenizer", model.tokenizer, Place::Host),
+            ("canaries, gpu", size.canaries.gpu, Place::Device),
+            ("canaries", size.canaries.host, Place::Host),
+            ("program", PROGRAM_BYTES, Place::Host),
         ]);
-        let place = |name: &str| if name == "weights, mapped" { Place::Mapped } else { Place::Host };
-        let items = items.into_iter().filter(|(_, bytes)| *bytes > 0);
-        let items = items.map(|(name, bytes)| Item { name, bytes, place: place(name) }).collect();
-        TrainPlan { items, rows, n_parameters: n, n_layers: c.n_layers }
+        let lines = lines.into_iter().filter(|(_, bytes, _)| *bytes > 0);
+        let items = lines.map(|(name, bytes, place)| Item { name, bytes, place }).collect();
+        TrainPlan { items, rows, n_parameters: n, machine: *machine, n_layers: c.n_layers }
     }
 
     pub fn total_bytes(&self) -> usize {
         self.items.iter().map(|i| i.bytes).sum()
+    }
+
+    /// Bytes that lie in one of these places.
+    pub fn bytes_in(&self, places: &[Place]) -> usize {
+        self.items.iter().filter(|i| places.contains(&i.place)).map(|i| i.bytes).sum()
     }
 
     /// `all layers kept`, `20 of 26 layers computed twice`.
@@ -129,32 +139,145 @@ impl TrainPlan {
         }
     }
 
-    /// Refuses a plan that passes the budget, or without one, what the system has left.
-    pub fn check(&self, budget: Option<usize>) -> Result<()> {
-        let (needed, limit, whose) = match budget {
-            Some(budget) => (self.total_bytes(), budget, "the budget is"),
-            None => {
-                let held = self.items.iter().filter(|i| i.place != Place::Mapped);
-                let Some(available) = available_bytes() else { return Ok(()) };
-                (held.map(|i| i.bytes).sum(), available, "the system has left")
-            }
+    /// Memory that must be enough: which places share it, whose it is, and what there is of it.
+    fn rooms(&self) -> Vec<(&'static [Place], &'static str, usize)> {
+        use Place::{Device, Host, Pinned};
+        let mut rooms = Vec::new();
+        let (held, gpu): (&[Place], _) = match self.machine.gpu {
+            Some(gpu) if gpu.is_integrated => (&[Host, Pinned, Device], Some(gpu)),
+            gpu => (&[Host, Pinned], gpu),
         };
-        if needed <= limit {
-            return Ok(());
+        if let Some(available) = self.machine.host_bytes {
+            rooms.push((held, "the system has left", available));
         }
-        let mut largest: Vec<&Item> = self.items.iter().collect();
+        if let Some(gpu) = gpu {
+            rooms.push((&[Device], "the GPU has left", gpu.free_bytes));
+        }
+        rooms
+    }
+
+    /// True when it fits, and leaves some to others.
+    fn fits_easily(&self, budget: Option<usize>) -> bool {
+        if let Some(budget) = budget {
+            return self.total_bytes() <= budget;
+        }
+        let is_alone = self.machine.gpu.is_some_and(|gpu| !gpu.is_integrated);
+        self.rooms().into_iter().all(|(places, _, room)| {
+            let is_gpus = places == [Place::Device];
+            let share = if is_gpus && is_alone { GPU_SHARE_LEFT } else { SHARE_LEFT };
+            // Mapped weights that are multiplied count here: what is dropped has to be read again for every step.
+            let mapped = if self.machine.gpu.is_none() { self.bytes_in(&[Place::Mapped]) } else { 0 };
+            self.bytes_in(places) + mapped <= room - room / share
+        })
+    }
+
+    /// Refuses a plan that passes the budget, or without one, what the system and the GPU have left.
+    pub fn check(&self, budget: Option<usize>) -> Result<()> {
+        const ALL: &[Place] = &[Place::Mapped, Place::Host, Place::Pinned, Place::Device];
+        let rooms = match budget {
+            Some(budget) => vec![(ALL, "the budget is", budget)],
+            None => self.rooms(),
+        };
+        match rooms.into_iter().find(|(places, _, room)| self.bytes_in(places) > *room) {
+            Some((places, whose, room)) => Err(self.refusal(places, whose, room)),
+            None => Ok(()),
+        }
+    }
+
+    fn refusal(&self, places: &[Place], whose: &str, room: usize) -> Error {
+        let mut largest: Vec<&Item> = self.items.iter().filter(|i| places.contains(&i.place)).collect();
         largest.sort_by_key(|i| std::cmp::Reverse(i.bytes));
         let names: Vec<String> = largest.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
         let recompute = if self.rows.kept_layers == 0 { "" } else { " --checkpoint-activations on," };
-        Err(Error::limit(format!(
+        let way_out = match whose {
+            "the GPU has left" => "--device cpu",
+            _ => "a larger --memory-budget",
+        };
+        Error::limit(format!(
             "needs {} ({}, ..), and {whose} {}:{recompute} a lower --max-seq (now {}), --batch or --rank, a smaller --model, \
-             or a larger --memory-budget",
-            mib(needed),
+             or {way_out}",
+            mib(self.bytes_in(places)),
             names.join(", "),
-            mib(limit),
+            mib(room),
             self.rows.longest,
-        )))
+        ))
     }
+}
+
+fn cpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, machine: &Machine) -> Vec<Line> {
+    use Place::{Host, Mapped};
+    let n = size.n_parameters;
+    let (mapped, heap) = match size.full_format {
+        Some(format) => (0, model_bytes(c, format)),
+        None => (model.mapped, model.heap),
+    };
+    let mut lines = vec![
+        ("weights, mapped", mapped, Mapped),
+        ("weights, heap", heap, Host),
+        ("trained parameters", 4 * n, Host),
+        ("gradients", 4 * n, Host),
+        ("optimiser moments", Optimizer::size_bytes(n), Host),
+    ];
+    lines.extend(Activations::bill(c, rows, machine));
+    lines.push(("rope tables", Rope::size_bytes(c, rows.longest), Host));
+    lines
+}
+
+/// The driver's own memory (context, machine code) is its own and not on the bill.
+fn gpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, gpu: Gpu) -> Vec<Line> {
+    use Place::{Device, Host, Mapped, Pinned};
+    let mut lines = match size.full_format {
+        // The files are read once, on their way into the f32 values.
+        Some(_) => vec![("weights, mapped", model.mapped, Mapped), ("weights, heap", model.heap, Host)],
+        None => vec![
+            ("weights, gpu", model.device, Device),
+            ("upload buffer", STAGING_BYTES, Pinned),
+            ("largest converted weight", model.heap, Host),
+        ],
+    };
+    lines.extend(network_lines(c, size.n_parameters, size.full_format, rows, gpu));
+    // Values on their way into a checkpoint, and out of one.
+    lines.push(("parameters, host copy", 4 * size.n_parameters, Host));
+    lines
+}
+
+/// What [`crate::network::Network::new`] takes with a GPU, and its pinned memory.
+fn network_lines(c: &ModelConfig, n: usize, full_format: Option<Format>, rows: &Rows, gpu: Gpu) -> Vec<Line> {
+    use Place::{Device, Pinned};
+    let machine = Machine { gpu: Some(gpu), ..Machine::default() };
+    // What the host reads: where memory is shared it has one place.
+    let partials = Optimizer::size_bytes(n) - 8 * n;
+    let (read, tokens) = (8 * rows.rows + partials, Step::size_bytes(rows.rows));
+    let read_there = if gpu.is_integrated { 0 } else { read };
+    // Targets' rows and tokens, and where sequences start.
+    let batch = 4 * (3 * rows.rows + 1);
+    // Beside them values, gradients, moments, tokens, targets and tables.
+    let rounding = Arena::padded(1) * (Activations::n_buffers(c, rows) + 16);
+    let mut lines = vec![
+        ("weights, gpu", full_format.map_or(0, |format| packed_model_bytes(c, format)), Device),
+        ("trained parameters", 4 * n, Device),
+        ("gradients", 4 * n, Device),
+        ("optimiser moments", 8 * n, Device),
+    ];
+    lines.extend(Activations::bill(c, rows, &machine));
+    lines.extend([
+        ("rope tables", Rope::size_bytes(c, rows.longest), Device),
+        ("tokens and rounding", read_there + tokens + batch + rounding, Device),
+        ("tokens and losses", read + tokens, Pinned),
+    ]);
+    lines
+}
+
+/// Bytes of [`crate::network::Network::new`]'s memory on a GPU: one piece, so that no buffer is rounded up by itself.
+pub(crate) fn network_gpu_bytes(
+    c: &ModelConfig,
+    n_parameters: usize,
+    full_format: Option<Format>,
+    rows: &Rows,
+    gpu: Gpu,
+) -> usize {
+    let lines = network_lines(c, n_parameters, full_format, rows, gpu);
+    lines.into_iter().filter(|(.., place)| *place == Place::Device).map(|(_, bytes, _)| bytes).sum()
 }
 
 /// Bytes of every weight in one float format, norms and biases in f32.
@@ -166,24 +289,29 @@ fn model_bytes(c: &ModelConfig, format: Format) -> usize {
     Part::of_model(c).map(|(part, _)| bytes(part)).sum()
 }
 
-/// Training computes on the CPU in this version.
-///
-/// # Errors
-/// A GPU was asked for; the threads cannot be started.
-pub fn start_device(options: &EngineOptions) -> Result<std::sync::Arc<Device>> {
-    use lichen_runtime::engine::DeviceChoice;
-    if let DeviceChoice::Cuda(_) = options.device {
-        return Err(Error::usage("--device cuda: training has no kernels for a GPU in this version; use --device cpu"));
-    }
-    EngineOptions { device: DeviceChoice::Cpu, ..options.clone() }.start_device()
+/// The same as a GPU keeps them.
+fn packed_model_bytes(c: &ModelConfig, format: Format) -> usize {
+    let bytes = |part: Part| match part.shape(c) {
+        PartShape::Vector(n) => Arena::padded(4 * n),
+        PartShape::Matrix(rows, cols) => PackedMatrix::planned_bytes(format, rows, cols),
+    };
+    Part::of_model(c).map(|(part, _)| bytes(part)).sum()
 }
 
-/// The bill as a table, one item a line.
+/// The bill as a table, one item a line; with a GPU, where each lies.
 impl fmt::Display for TrainPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for item in &self.items {
-            writeln!(f, "{:<26}{:>12}", item.name, mib(item.bytes))?;
+            let place = if self.machine.gpu.is_some() { item.place.name() } else { "" };
+            let line = format!("{:<26}{:>12}  {place}", item.name, mib(item.bytes));
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        if self.machine.gpu.is_some() {
+            writeln!(f, "{:<26}{:>12}  gpu", "together", mib(self.bytes_in(&[Place::Device])))?;
         }
         write!(f, "{:<26}{:>12}", "total", mib(self.total_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests;

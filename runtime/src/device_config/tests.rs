@@ -20,6 +20,7 @@ fn folder(name: &str) -> PathBuf {
 fn the_base_says_what_the_program_does() {
     let base = DeviceConfig::read(&shipped("base.toml")).expect("sound");
     let expected = DeviceConfig {
+        memory_mib: None,
         memory_budget_mib: None,
         context_tokens: Some(DEFAULT_CONTEXT),
         prefill_chunk_tokens: Some(DEFAULT_CHUNK),
@@ -32,6 +33,7 @@ fn the_base_says_what_the_program_does() {
 #[test]
 fn a_board_differs_from_the_base() {
     let nano = DeviceConfig::read(&shipped("jetson-nano-4gb.toml")).expect("sound");
+    assert_eq!(nano.memory_bytes(), Some(4096 << 20));
     assert_eq!(nano.memory_budget_bytes(), Some(2048 << 20));
     assert_eq!(nano.kv_cache, Some(KvCacheChoice::Format(KvFormat::F16)));
     assert_eq!(nano.context_tokens, Some(DEFAULT_CONTEXT), "inherited");

@@ -7,7 +7,7 @@ use lichen_runtime::model::Model;
 use lichen_runtime::ModelSource;
 use lichen_tests::heap::measure;
 use lichen_tests::models::fixture;
-use lichen_trainer::activations::Rows;
+use lichen_trainer::activations::{Rows, LOSS_ROWS};
 use lichen_trainer::data::{Dataset, Sample};
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
@@ -43,7 +43,15 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
     let device = Arc::new(Device::cpu(n_threads).expect("threads"));
     let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
     let rank = if case.full.is_some() { 0 } else { 4 };
-    let rows = Rows { rows: 80, longest: 40, rank, has_dropout: case.has_dropout, kept_layers: case.kept_layers };
+    let rows = Rows {
+        rows: 80,
+        longest: 40,
+        rank,
+        has_dropout: case.has_dropout,
+        trains_weights: case.full.is_some(),
+        loss_rows: LOSS_ROWS,
+        kept_layers: case.kept_layers,
+    };
     let mode = match case.full {
         None => Mode::Lora(Lora::new(&model.config, [true; 7], rank, 8.0)),
         Some(format) => Mode::Full(Full::new(&model.config), format),
@@ -51,7 +59,7 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
     let mut network = Network::new(device, model, mode, SETTINGS, &rows, 2).unwrap_or_else(|e| panic!("{e}"));
     if let Mode::Lora(lora) = network.mode() {
         let lora = lora.clone();
-        network.set_values(|values| lora.initialise(values, 1));
+        network.set_values(|values| lora.initialise(values, 1)).unwrap_or_else(|e| panic!("{e}"));
     }
     network
 }
@@ -74,13 +82,13 @@ fn a_step_allocates_nothing() {
                 let mut network = network(path, n_threads, case);
                 let mut step = |number| {
                     let dropout = Dropout { share: 0.1, seed: 0, step: number, micro_batch: 0 };
-                    let report = network.step(&samples, 1e-3, case.has_dropout.then_some(dropout));
+                    let report = network.step(&samples, 1e-3, case.has_dropout.then_some(dropout)).expect("a CPU");
                     assert!(report.skipped.is_none(), "{report:?}");
                 };
                 step(1);
                 let ((), heap) = measure(|| (2..5).for_each(&mut step));
                 assert_eq!(heap.n_allocations, 0, "{path}, {n_threads} threads, {case:?}: {heap:?}");
-                let (loss, heap) = measure(|| network.evaluate(&samples[..2]));
+                let (loss, heap) = measure(|| network.evaluate(&samples[..2]).expect("a CPU"));
                 assert!(
                     loss.is_finite() && heap.n_allocations == 0,
                     "{path}, {n_threads} threads, evaluating, {loss}: {heap:?}"

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use lichen_kernels::{Device, Format};
 use lichen_runtime::model::Model;
 use lichen_runtime::{ModelConfig, ModelSource};
-use lichen_trainer::activations::Rows;
+use lichen_tests::models::fixture;
+use lichen_trainer::activations::{Rows, LOSS_ROWS};
 use lichen_trainer::data::Sample;
 use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
@@ -19,12 +20,8 @@ pub const MODELS: [&str; 2] = ["tiny-gemma3", "tiny-qwen2-tied"];
 /// Samples of a batch in the fixtures.
 pub const BATCH: usize = 4;
 
-pub fn fixtures() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
-}
-
 pub fn training(model: &str) -> PathBuf {
-    fixtures().join("training").join(model)
+    fixture("training").join(model)
 }
 
 /// The pre-tokenised rows of a fixture.
@@ -66,7 +63,7 @@ impl Golden {
 }
 
 pub fn open(model: &str, device: &Device) -> Arc<Model> {
-    let source = ModelSource::open(&fixtures().join(model)).unwrap();
+    let source = ModelSource::open(&fixture(model)).unwrap();
     Arc::new(Model::load(&source, device).unwrap())
 }
 
@@ -91,7 +88,15 @@ pub const FULL: Settings = Settings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight
 
 fn sizes(setup: &Setup, rank: usize) -> Rows {
     let kept_layers = if setup.recompute { 0 } else { usize::MAX };
-    Rows { rows: 40 * setup.batch, longest: 40, rank, has_dropout: setup.has_dropout, kept_layers }
+    Rows {
+        rows: 40 * setup.batch,
+        longest: 40,
+        rank,
+        has_dropout: setup.has_dropout,
+        trains_weights: rank == 0,
+        loss_rows: LOSS_ROWS,
+        kept_layers,
+    }
 }
 
 /// An adapter on all seven matrices, alpha twice the rank; its values are zero.

@@ -13,6 +13,8 @@ mod parity;
 mod rounded;
 mod tape;
 
+use std::borrow::Cow;
+
 use lichen_runtime::adapter::TARGETS;
 
 use crate::data::Sample;
@@ -88,10 +90,11 @@ fn check(
 
 /// The gradient that `network` has for a tensor.
 fn gradient(network: &Network, tensor: Tensor) -> &[f32] {
+    let gradients = on_cpu(network.gradients());
     match network.mode() {
         Mode::Lora(lora) => {
             let is_it = |layer: usize, i: usize| Some(layer) == tensor.layer && TARGETS[i] == tensor.part;
-            let mut pairs = lora.pairs(network.gradients());
+            let mut pairs = lora.pairs(gradients);
             let (_, _, a, b) = pairs.find(|(layer, i, ..)| is_it(*layer, *i)).expect("an adapted matrix");
             match tensor.half {
                 Half::A => a,
@@ -101,7 +104,15 @@ fn gradient(network: &Network, tensor: Tensor) -> &[f32] {
         }
         Mode::Full(full, _) => {
             let place = full.place(tensor.part, tensor.layer);
-            &network.gradients()[place.start..place.start + place.len]
+            &gradients[place.start..place.start + place.len]
         }
+    }
+}
+
+/// Values or gradients of a network of the CPU, which are where they are.
+fn on_cpu(values: lichen_runtime::Result<Cow<'_, [f32]>>) -> &[f32] {
+    match values {
+        Ok(Cow::Borrowed(values)) => values,
+        _ => panic!("these tests compute on the CPU"),
     }
 }

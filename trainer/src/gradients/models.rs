@@ -8,7 +8,7 @@ use lichen_runtime::geometry;
 use lichen_runtime::model::Model;
 use lichen_runtime::{Architecture, ModelConfig};
 
-use crate::activations::Rows;
+use crate::activations::{Rows, LOSS_ROWS};
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::full::Full;
@@ -144,6 +144,8 @@ pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample
         longest: samples.iter().map(n_rows).max().unwrap_or(0),
         rank: if matches!(mode, Mode::Lora(_)) { RANK } else { 0 },
         has_dropout: setup.dropout.is_some(),
+        trains_weights: matches!(mode, Mode::Full(..)),
+        loss_rows: LOSS_ROWS,
         kept_layers: if setup.recompute { 0 } else { usize::MAX },
     };
     Network::new(device.clone(), Arc::new(model), mode, SETTINGS, &rows, setup.max_samples).unwrap()
@@ -153,7 +155,7 @@ pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample
 pub fn lora(device: &Arc<Device>, model: Model, samples: &[Sample], setup: Setup) -> Network {
     let layout = Lora::new(&model.config, [true; 7], RANK, ALPHA);
     let mut network = network(device, model, Mode::Lora(layout), samples, setup);
-    network.set_values(|values| values.copy_from_slice(&uniform(99, values.len(), -0.3, 0.3)));
+    network.set_values(|values| values.copy_from_slice(&uniform(99, values.len(), -0.3, 0.3))).unwrap();
     network
 }
 
@@ -166,12 +168,12 @@ pub fn full(device: &Arc<Device>, model: Model, format: Format, samples: &[Sampl
 /// The layout and values of a network's adapter.
 pub fn adapter(network: &Network) -> Option<(&Lora, &[f32])> {
     match network.mode() {
-        Mode::Lora(lora) => Some((lora, network.values())),
+        Mode::Lora(lora) => Some((lora, super::on_cpu(network.values()))),
         Mode::Full(..) => None,
     }
 }
 
 /// A step that computes gradients and changes nothing.
 pub fn step(network: &mut Network, samples: &[Sample], setup: Setup) -> StepReport {
-    network.step(samples, 0.0, setup.dropout)
+    network.step(samples, 0.0, setup.dropout).unwrap()
 }

@@ -33,13 +33,23 @@ pub fn save(
     dropout: f32,
     extra: &[(String, Vec<u8>)],
 ) -> Result<()> {
-    if let Some(name) = network.first_bad_value() {
+    let values = &network.values()?;
+    if let Some(name) = network.first_bad_value(values) {
         return Err(Error::input(format!("{name} is not finite: nothing was saved")));
     }
+    let trained = &Trained { network, values, state };
     match network.mode() {
-        Mode::Lora(lora) => save_adapter(store, network, lora, state, base_name, dropout, extra),
-        Mode::Full(full, format) => save_model(store, network, full, *format, state, extra),
+        Mode::Lora(lora) => save_adapter(store, trained, lora, base_name, dropout, extra),
+        Mode::Full(full, format) => save_model(store, trained, full, *format, extra),
     }
+}
+
+/// What is saved.
+struct Trained<'a> {
+    network: &'a Network,
+    /// Of all parameters, on the host.
+    values: &'a [f32],
+    state: &'a State,
 }
 
 type WriteFile<'a> = Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>;
@@ -57,17 +67,15 @@ fn put(store: &mut Store, step: u64, files: &[(&str, u64, WriteFile<'_>)]) -> Re
 
 fn save_adapter(
     store: &mut Store,
-    network: &Network,
+    trained: &Trained<'_>,
     lora: &Lora,
-    state: &State,
     base_name: &str,
     dropout: f32,
     extra: &[(String, Vec<u8>)],
 ) -> Result<()> {
-    let tensors: Vec<PeftTensor<'_>> = lora
-        .pairs(network.values())
-        .map(|(layer, target, a, b)| PeftTensor { part: TARGETS[target], layer, a, b })
-        .collect();
+    let Trained { network, values, state } = trained;
+    let tensors: Vec<PeftTensor<'_>> =
+        lora.pairs(values).map(|(layer, target, a, b)| PeftTensor { part: TARGETS[target], layer, a, b }).collect();
     let metadata = [
         ("lichen.step", state.step.to_string()),
         ("lichen.base_sha256", state.base_sha256.clone()),
@@ -78,12 +86,12 @@ fn save_adapter(
     let (rank, alpha) = (lora.rank, lora.alpha);
     let peft = PeftAdapter { config, rank, alpha, dropout, base_name, tensors: &tensors, metadata: &metadata };
     let (config, readme) = (peft.config_json().into_bytes(), peft.readme().into_bytes());
-    let (state_bytes, optimizer) = (state.to_bytes(), optimizer_layout(network, false)?);
+    let (state_bytes, optimizer) = (state.to_bytes(), optimizer_layout(values.len(), false)?);
     let mut files = vec![
         (WEIGHTS_FILE, peft.tensors_len(), Box::new(|out: &mut dyn Write| peft.write_tensors(out)) as WriteFile<'_>),
         whole(CONFIG_FILE, &config),
         whole("README.md", &readme),
-        optimizer_file(network, &optimizer),
+        optimizer_file(trained, &optimizer),
         whole(STATE_FILE, &state_bytes),
     ];
     files.extend(extra.iter().map(|(name, bytes)| whole(name, bytes)));
@@ -92,19 +100,19 @@ fn save_adapter(
 
 fn save_model(
     store: &mut Store,
-    network: &Network,
+    trained: &Trained<'_>,
     full: &Full,
     format: Format,
-    state: &State,
     extra: &[(String, Vec<u8>)],
 ) -> Result<()> {
+    let Trained { network, values, state } = trained;
     let config = &network.model().config;
-    let (model, optimizer) = (model_layout(config, full, format)?, optimizer_layout(network, true)?);
+    let (model, optimizer) = (model_layout(config, full, format)?, optimizer_layout(values.len(), true)?);
     let state_bytes = state.to_bytes();
-    let write = |out: &mut dyn Write| write_model(network, full, &model, out);
+    let write = |out: &mut dyn Write| write_model(config, full, values, &model, out);
     let mut files = vec![
         (MODEL_FILE, model.file_bytes(), Box::new(write) as WriteFile<'_>),
-        optimizer_file(network, &optimizer),
+        optimizer_file(trained, &optimizer),
         whole(STATE_FILE, &state_bytes),
     ];
     files.extend(extra.iter().map(|(name, bytes)| whole(name, bytes)));
@@ -133,8 +141,13 @@ fn hf_name(config: &ModelConfig, part: Part, layer: Option<usize>) -> String {
     format!("model.{name}")
 }
 
-fn write_model(network: &Network, full: &Full, layout: &Layout, out: &mut dyn Write) -> io::Result<()> {
-    let config = &network.model().config;
+fn write_model(
+    config: &ModelConfig,
+    full: &Full,
+    values: &[f32],
+    layout: &Layout,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut data = layout.start(out)?;
     let mut bytes = Vec::new();
     for tensor in layout.tensors() {
@@ -142,7 +155,7 @@ fn write_model(network: &Network, full: &Full, layout: &Layout, out: &mut dyn Wr
         let place = full.places().iter().find(named).expect("laid out from the same list");
         // Gemma's files hold a norm's factor less one.
         let less = if place.part.is_norm() && config.architecture == Architecture::Gemma3 { 1.0 } else { 0.0 };
-        for chunk in network.values()[place.start..place.start + place.len].chunks(1 << 16) {
+        for chunk in values[place.start..place.start + place.len].chunks(1 << 16) {
             let chunk: Vec<f32> = chunk.iter().map(|v| v - less).collect();
             bytes.clear();
             match tensor.dtype {
@@ -156,13 +169,13 @@ fn write_model(network: &Network, full: &Full, layout: &Layout, out: &mut dyn Wr
     Ok(())
 }
 
-fn optimizer_layout(network: &Network, master: bool) -> Result<Layout> {
-    let n = network.values().len();
+fn optimizer_layout(n: usize, master: bool) -> Result<Layout> {
     let names = MOMENTS.into_iter().chain(master.then_some(MASTER));
     Layout::new(names.map(|name| NewTensor::new(name, Dtype::F32, &[n])).collect(), &[])
 }
 
-fn optimizer_file<'a>(network: &'a Network, layout: &'a Layout) -> (&'a str, u64, WriteFile<'a>) {
+fn optimizer_file<'a>(trained: &'a Trained<'a>, layout: &'a Layout) -> (&'a str, u64, WriteFile<'a>) {
+    let Trained { network, values, .. } = trained;
     let write = move |out: &mut dyn Write| {
         let data = layout.start(out)?;
         let mut data = Counted(data);
@@ -170,7 +183,7 @@ fn optimizer_file<'a>(network: &'a Network, layout: &'a Layout) -> (&'a str, u64
             match tensor.name.as_str() {
                 "m" => network.optimizer.write_moments(false, &mut data)?,
                 "v" => network.optimizer.write_moments(true, &mut data)?,
-                _ => data.write_all(bytemuck::cast_slice(network.values()))?,
+                _ => data.write_all(bytemuck::cast_slice(values))?,
             }
         }
         data.0.finish();
@@ -200,9 +213,10 @@ pub fn read_state(generation: &Generation) -> Result<State> {
 /// Takes values and moments out of a generation.
 pub fn load(generation: &Generation, network: &mut Network, updates: u64) -> Result<()> {
     let optimizer = tensors(generation, OPTIMIZER_FILE)?;
+    let n = network.mode().n_parameters();
     for (second, name) in [(false, "m"), (true, "v")] {
-        let bytes = tensor(&optimizer, name, 4 * network.values().len(), OPTIMIZER_FILE)?;
-        network.optimizer.read_moments(second, bytes);
+        let bytes = tensor(&optimizer, name, 4 * n, OPTIMIZER_FILE)?;
+        network.optimizer.read_moments(second, bytes)?;
     }
     network.optimizer.t = updates;
     match network.mode() {
@@ -211,13 +225,12 @@ pub fn load(generation: &Generation, network: &mut Network, updates: u64) -> Res
             let weights = std::sync::Arc::new(generation.read(WEIGHTS_FILE)?);
             let file = AdapterFile::from_peft(&generation.read(CONFIG_FILE)?, weights, &network.model().config)?;
             let mut checked = Ok(());
-            network.set_values(|values| checked = lora.load(values, &file));
+            network.set_values(|values| checked = lora.load(values, &file))?;
             checked
         }
         Mode::Full(..) => {
-            let bytes = tensor(&optimizer, MASTER, 4 * network.values().len(), OPTIMIZER_FILE)?;
-            network.set_values(|values| bytemuck::cast_slice_mut(values).copy_from_slice(bytes));
-            Ok(())
+            let bytes = tensor(&optimizer, MASTER, 4 * n, OPTIMIZER_FILE)?;
+            network.set_values(|values| bytemuck::cast_slice_mut(values).copy_from_slice(bytes))
         }
     }
 }

@@ -4,11 +4,12 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 use lichen_runtime::adapter::Adapter;
 use lichen_runtime::engine::{stop_ids, EngineOptions};
 use lichen_runtime::generation::{generate, Request};
-use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
+use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes, Place};
 use lichen_runtime::sampler::{Sampler, SamplerConfig};
 use lichen_runtime::session::Session;
 use lichen_runtime::{ModelConfig, ModelSource, Result};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::n_targets;
 use crate::data::{Canary, Dataset, TextEncoder};
 use crate::network::{Mode, Network};
+use crate::plan::HostAndGpu;
 
 /// Longest answer to a canary.
 const ANSWER_TOKENS_MAX: usize = 64;
@@ -107,7 +109,7 @@ pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<
     for i in 0..data.n_eval() {
         samples.push(data.eval(i)?);
         if samples.len() == batch || i + 1 == data.n_eval() {
-            sum += network.evaluate(&samples);
+            sum += network.evaluate(&samples)?;
             n += samples.iter().map(n_targets).sum::<usize>();
             samples.clear();
         }
@@ -117,20 +119,39 @@ pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<
 }
 
 /// The bill of a session that answers canaries.
-fn session_plan(config: &ModelConfig, rank: usize, n_threads: usize) -> Result<MemoryPlan> {
+fn session_plan(config: &ModelConfig, rank: usize, n_threads: usize, device: &Device) -> Result<MemoryPlan> {
     let context = CONTEXT.min(config.context_length);
     let options = EngineOptions { context: Some(context), threads: Some(n_threads), ..EngineOptions::default() };
     let limits = Limits { max_rank: rank, ..options.limits(config)? };
-    Ok(MemoryPlan::new(config, ModelBytes::default(), limits))
+    Ok(match device {
+        Device::Cpu(_) => MemoryPlan::new(config, ModelBytes::default(), limits),
+        Device::Cuda(cuda) => MemoryPlan::on_gpu(config, ModelBytes::default(), limits, cuda),
+    })
+}
+
+fn rank_of(mode: &Mode) -> usize {
+    match mode {
+        Mode::Lora(lora) => lora.rank,
+        Mode::Full(..) => 0,
+    }
+}
+
+/// How that session keeps keys and values.
+pub fn answer_format(config: &ModelConfig, mode: &Mode, device: &Device) -> Result<KvFormat> {
+    Ok(session_plan(config, rank_of(mode), 1, device)?.limits.kv_format)
 }
 
 /// Bytes that canaries take beside training.
-pub fn canary_bytes(config: &ModelConfig, mode: &Mode, n_threads: usize) -> Result<usize> {
-    let (rank, adapter) = match mode {
-        Mode::Lora(lora) => (lora.rank, 4 * lora.n_parameters()),
-        Mode::Full(..) => (0, 0),
+pub fn canary_bytes(config: &ModelConfig, mode: &Mode, n_threads: usize, device: &Device) -> Result<HostAndGpu> {
+    let adapter = match mode {
+        Mode::Lora(lora) => 4 * lora.n_parameters(),
+        Mode::Full(..) => 0,
     };
-    Ok(session_plan(config, rank, n_threads)?.total_bytes() + adapter)
+    let plan = session_plan(config, rank_of(mode), n_threads, device)?;
+    let gpu = plan.bytes_in(Place::Device);
+    // The adapter's file, and on a GPU what is made of it.
+    let on_gpu = if gpu > 0 { adapter } else { 0 };
+    Ok(HostAndGpu { host: plan.total_bytes() - gpu + adapter, gpu: gpu + on_gpu })
 }
 
 /// Greedy answers of the model as it stands.
@@ -143,14 +164,14 @@ pub fn answers(
     n_threads: usize,
 ) -> Result<Vec<Answer>> {
     let config = &network.model().config;
-    let (rank, adapter) = match network.mode() {
+    let adapter = match network.mode() {
         Mode::Lora(lora) => {
-            let file = lora.to_file(network.values());
-            (lora.rank, Some(Arc::new(Adapter::new(file, config, 1.0, device)?)))
+            let file = lora.to_file(&network.values()?);
+            Some(Arc::new(Adapter::new(file, config, 1.0, device)?))
         }
-        Mode::Full(..) => (0, None),
+        Mode::Full(..) => None,
     };
-    let plan = session_plan(config, rank, n_threads)?;
+    let plan = session_plan(config, rank_of(network.mode()), n_threads, device)?;
     let mut session = Session::new(network.model().clone(), device.clone(), &plan)?;
     session.set_adapter(adapter)?;
     let tokenizer = encoder.tokenizer();

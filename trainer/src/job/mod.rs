@@ -22,7 +22,7 @@ use crate::plan::Recompute;
 use crate::schedule::Shape;
 
 pub use gate::{Answer, Scores, Verdict};
-pub use open::{plan_of, Opened};
+pub use open::{model_bytes, plan_of, Opened};
 pub use outcome::{Ending, Outcome};
 pub use state::{State, STATE_FILE};
 

@@ -3,22 +3,23 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lichen_kernels::{Device, Format};
+use lichen_kernels::Device;
 use lichen_runtime::adapter_file::AdapterFile;
 use lichen_runtime::chat_template::ChatTemplate;
 use lichen_runtime::engine::{self, EngineOptions};
-use lichen_runtime::memory_plan::{Item, ModelBytes, Place};
+use lichen_runtime::memory_plan::ModelBytes;
 use lichen_runtime::model::Model;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde_json::{json, Map, Value};
 
-use super::gate::canary_bytes;
+use super::gate::{answer_format, canary_bytes};
 use super::{Job, Kind};
 use crate::data::{read_canaries, Canary, Dataset, TextEncoder};
 use crate::full::Full;
 use crate::lora::Lora;
+use crate::machine::{prepare_kernels, Machine};
 use crate::network::{Mode, Network};
-use crate::plan::{start_device, JobSize, Recompute, TrainPlan};
+use crate::plan::{HostAndGpu, JobSize, TrainPlan};
 use crate::schedule::Schedule;
 
 /// A job that can start.
@@ -39,7 +40,8 @@ impl Opened {
     /// # Errors
     /// What is missing, malformed, not supported or too large, in one sentence.
     pub fn new(job: Job) -> Result<Opened> {
-        let device = start_device(&job.engine)?;
+        let device = job.engine.start_device()?;
+        let machine = Machine::of(&device)?;
         let cpu = EngineOptions { device: engine::DeviceChoice::Cpu, ..job.engine.clone() };
         let engine::Opened { name, source, tokenizer, .. } = engine::Opened::new(&cpu)?;
         let config = source.config();
@@ -65,14 +67,13 @@ impl Opened {
             _ => None,
         };
         let mode = mode_of(&job.kind, config);
-        let (mapped, heap) = Model::planned_bytes(&source)?;
-        let bytes =
-            ModelBytes { mapped, heap, tokenizer: tokenizer.map_or(0, |t| t.memory_bytes()), ..ModelBytes::default() };
+        let bytes = model_bytes(&job.kind, &source, &machine)?;
+        let bytes = ModelBytes { tokenizer: tokenizer.map_or(0, |t| t.memory_bytes()), ..bytes };
         let canary_bytes = match canaries.is_empty() {
-            true => 0,
-            false => canary_bytes(config, &mode, job.engine.n_threads())?,
+            true => HostAndGpu::default(),
+            false => canary_bytes(config, &mode, job.engine.n_threads(), &device)?,
         };
-        let plan = plan_of(&job, config, bytes, canary_bytes);
+        let plan = plan_of(&job, config, bytes, &machine, canary_bytes);
         plan.check(job.engine.memory_budget)?;
         // Last, because it reads the whole file.
         let data = Dataset::open(&job.data, encoder, config.vocab_size, &job.data_options)?;
@@ -108,7 +109,15 @@ impl Opened {
 
     /// Reads the weights and allocates what the plan says.
     pub fn load(&mut self) -> Result<Network> {
-        let model = Arc::new(Model::load(&self.source, &self.device)?);
+        let (formats, files) = match &self.job.kind {
+            Kind::Lora { .. } => (Model::planned_formats(&self.source)?, self.device.clone()),
+            Kind::Full { format } => (vec![*format], Arc::new(cpu_of_one()?)),
+        };
+        let asks = !self.canaries.is_empty();
+        let answers = asks.then(|| answer_format(self.source.config(), &self.mode, &self.device)).transpose()?;
+        prepare_kernels(&self.device, &formats, answers)?;
+        // In full training the weights go through the host, where the network takes them over.
+        let model = Arc::new(Model::load(&self.source, &files)?);
         let mode = mode_of(&self.job.kind, &model.config);
         let job = &self.job;
         let mut network = Network::new(self.device.clone(), model, mode, job.settings, &self.plan.rows, job.batch)?;
@@ -117,7 +126,7 @@ impl Opened {
             network.set_values(|values| match &self.init {
                 Some(file) => loaded = lora.load(values, file),
                 None => lora.initialise(values, job.seed),
-            });
+            })?;
             loaded.map_err(|e| e.in_flag("--init-adapter"))?;
         }
         Ok(network)
@@ -177,10 +186,38 @@ fn mode_of(kind: &Kind, config: &ModelConfig) -> Mode {
     }
 }
 
+fn cpu_of_one() -> Result<Device> {
+    Device::cpu(1).map_err(|e| Error::limit(format!("a thread could not be started: {e}")))
+}
+
+/// What a model's files bring to the bill. No weight is read to say so.
+///
+/// # Errors
+/// A weight is missing or of another shape.
+pub fn model_bytes(kind: &Kind, source: &ModelSource, machine: &Machine) -> Result<ModelBytes> {
+    let is_full = matches!(kind, Kind::Full { .. });
+    Ok(match machine.gpu {
+        Some(_) if !is_full => {
+            let (device, heap) = Model::planned_gpu_bytes(source)?;
+            ModelBytes { device, heap, ..ModelBytes::default() }
+        }
+        _ => {
+            let (mapped, heap) = Model::planned_bytes(source)?;
+            ModelBytes { mapped, heap, ..ModelBytes::default() }
+        }
+    })
+}
+
 /// The bill of a job over a model of this shape.
-pub fn plan_of(job: &Job, config: &ModelConfig, bytes: ModelBytes, canary_bytes: usize) -> TrainPlan {
+pub fn plan_of(
+    job: &Job,
+    config: &ModelConfig,
+    bytes: ModelBytes,
+    machine: &Machine,
+    canaries: HostAndGpu,
+) -> TrainPlan {
     let mode = mode_of(&job.kind, config);
-    let (rank, dropout, full_format): (usize, f32, Option<Format>) = match &job.kind {
+    let (rank, dropout, full_format) = match &job.kind {
         Kind::Lora { rank, dropout, .. } => (*rank, *dropout, None),
         Kind::Full { format } => (0, 0.0, Some(*format)),
     };
@@ -191,15 +228,9 @@ pub fn plan_of(job: &Job, config: &ModelConfig, bytes: ModelBytes, canary_bytes:
         max_seq: job.data_options.max_seq,
         rank,
         has_dropout: dropout > 0.0,
-        n_threads: job.engine.n_threads(),
+        canaries,
     };
-    let budget = job.engine.memory_budget.map(|b| b.saturating_sub(canary_bytes));
-    let recompute: Recompute = job.recompute;
-    let mut plan = TrainPlan::new(config, bytes, &size, recompute, budget);
-    if canary_bytes > 0 {
-        plan.items.push(Item { name: "canaries", bytes: canary_bytes, place: Place::Host });
-    }
-    plan
+    TrainPlan::new(config, bytes, &size, machine, job.recompute, job.engine.memory_budget)
 }
 
 /// Files beside the weights of a Hugging Face folder, so that what full training writes opens like what it started from.

@@ -91,6 +91,9 @@ impl Opened {
                     state.best = None;
                 }
                 files::load(generation, &mut network, state.updates)?;
+                if let Some(note) = state.changed_device(&fresh) {
+                    observer.note(&note);
+                }
                 State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
             }
             None => {
@@ -203,7 +206,7 @@ impl Run<'_> {
             }
             _ => None,
         };
-        let report = self.network.step(&samples, learning_rate, dropout);
+        let report = self.network.step(&samples, learning_rate, dropout)?;
         let compute_s = began.elapsed().as_secs_f64();
         self.state.step = step;
         self.state.samples += samples.len() as u64;

@@ -77,6 +77,20 @@ impl State {
         }
     }
 
+    /// What there is to say when `now` computes on another kind of device: that is no reason not to go on. Threads, and of
+    /// CPUs with the same instructions which one it is, change no bit.
+    pub fn changed_device(&self, now: &State) -> Option<String> {
+        let kind = |device: &str| device.split(", ").next().unwrap_or_default().to_string();
+        let (was, is) = (&self.device, &now.device);
+        let is_same = match was.starts_with("cpu") && is.starts_with("cpu") {
+            true => kind(was) == kind(is),
+            false => was == is,
+        };
+        (!is_same).then(|| {
+            format!("the run was computed on {was} so far, and goes on on {is}: its numbers differ in their last bits from here on")
+        })
+    }
+
     /// Refuses to go on with another base, other data or other settings than `now`'s.
     ///
     /// # Errors

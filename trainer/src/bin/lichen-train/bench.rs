@@ -3,17 +3,20 @@
 use std::time::Instant;
 
 use clap::Args;
+use lichen_kernels::Device;
 use lichen_kernels::Format;
 use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::cli::args::{number, weight_format, DeviceArgs};
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::geometry;
-use lichen_runtime::memory_plan::{mib, ModelBytes};
+use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
+use lichen_runtime::{Error, ModelConfig};
 use lichen_trainer::data::Sample;
 use lichen_trainer::lora::Lora;
+use lichen_trainer::machine::{prepare_kernels, Machine};
 use lichen_trainer::network::{Mode, Network};
 use lichen_trainer::optimizer::Settings;
-use lichen_trainer::plan::{start_device, JobSize, Recompute, TrainPlan};
+use lichen_trainer::plan::{HostAndGpu, JobSize, Recompute, TrainPlan};
 use serde_json::json;
 
 use crate::flags::TargetList;
@@ -60,7 +63,8 @@ pub struct BenchArgs {
 
 pub fn run(args: &BenchArgs) -> Outcome<()> {
     let (options, _) = args.device.options(None)?;
-    let device = start_device(&options)?;
+    let device = options.start_device()?;
+    let machine = Machine::of(&device)?;
     let config = geometry::config(&args.geometry)?;
     let lora = Lora::new(&config, args.targets.0, args.rank, 2.0 * args.rank as f32);
     let size = JobSize {
@@ -70,17 +74,18 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
         max_seq: args.max_seq,
         rank: args.rank,
         has_dropout: false,
-        n_threads: options.n_threads(),
+        canaries: HostAndGpu::default(),
     };
-    let bytes = ModelBytes { heap: geometry::weights_bytes(&config, args.format)?, ..ModelBytes::default() };
-    let plan = TrainPlan::new(&config, bytes, &size, args.checkpoint_activations, options.memory_budget);
+    let bytes = geometry_bytes(&config, args.format, &machine)?;
+    let plan = TrainPlan::new(&config, bytes, &size, &machine, args.checkpoint_activations, options.memory_budget);
     plan.check(options.memory_budget)?;
+    prepare_kernels(&device, &[args.format, geometry::table_format(args.format)], None)?;
     let model = std::sync::Arc::new(geometry::synthetic(config, args.format, &device)?);
     let vocab_size = model.config.vocab_size;
     let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
     let mut network = Network::new(device.clone(), model, Mode::Lora(lora.clone()), settings, &plan.rows, args.batch)?;
-    network.set_values(|values| lora.initialise(values, 0));
-    let Measured { seconds, median, losses } = measure(args, &mut network, vocab_size);
+    network.set_values(|values| lora.initialise(values, 0))?;
+    let Measured { seconds, median, losses } = measure(args, &mut network, vocab_size)?;
     let tokens_per_s = (args.batch * args.max_seq) as f64 / median;
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     if args.json {
@@ -100,24 +105,54 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
             "s_per_step_max": seconds[seconds.len() - 1],
             "tokens_per_s": tokens_per_s,
             "peak_rss_bytes": peak_rss_bytes(),
+            "gpu_bytes": gpu_bytes(&device, &machine)?,
             "planned_bytes": plan.total_bytes(),
+            "planned_gpu_bytes": plan.bytes_in(&[Place::Device]),
             "loss_first": first,
             "loss_last": last,
             "version": env!("CARGO_PKG_VERSION"),
         }));
     }
     let peak = peak_rss_bytes().map_or("not known here".to_string(), mib);
+    let gpu = match gpu_bytes(&device, &machine)? {
+        Some(bytes) => {
+            format!("\nGPU memory        {:>13}     planned {}", mib(bytes), mib(plan.bytes_in(&[Place::Device])))
+        }
+        None => String::new(),
+    };
     let how = plan.describe_layers();
     output::line(&format!(
         "{} {}, {}, {how}\nstep              {median:>9.3} s         {:.3} to {:.3}\ntokens/s          {tokens_per_s:>9.1}\n\
-         peak memory       {peak:>13}     planned {}\nloss              {first:>9.4}           then {last:.4}",
+         peak memory       {peak:>13}     planned {}{gpu}\nloss              {first:>9.4}           then {last:.4}",
         args.geometry,
         args.format,
         device.describe(),
         seconds[0],
         seconds[seconds.len() - 1],
-        mib(plan.total_bytes()),
+        mib(plan.bytes_in(&[Place::Mapped, Place::Host, Place::Pinned])),
     ))
+}
+
+/// What a model of random weights brings to the bill.
+pub fn geometry_bytes(config: &ModelConfig, format: Format, machine: &Machine) -> Outcome<ModelBytes> {
+    Ok(match machine.gpu {
+        Some(_) => {
+            let (device, heap) = geometry::gpu_bytes(config, format)?;
+            ModelBytes { device, heap, ..ModelBytes::default() }
+        }
+        None => ModelBytes { heap: geometry::weights_bytes(config, format)?, ..ModelBytes::default() },
+    })
+}
+
+/// What has gone from the GPU's memory since the start.
+fn gpu_bytes(device: &Device, start: &Machine) -> Outcome<Option<usize>> {
+    Ok(match (device, start.gpu) {
+        (Device::Cuda(cuda), Some(gpu)) => {
+            let left = cuda.free_bytes().map_err(Error::from)?;
+            Some(gpu.free_bytes.saturating_sub(left))
+        }
+        _ => None,
+    })
 }
 
 /// What the steps took, in order of length, and the loss of each, the first one's included.
@@ -127,12 +162,12 @@ struct Measured {
     losses: Vec<f64>,
 }
 
-fn measure(args: &BenchArgs, network: &mut Network, vocab_size: usize) -> Measured {
+fn measure(args: &BenchArgs, network: &mut Network, vocab_size: usize) -> Outcome<Measured> {
     let samples: Vec<Sample> = (0..args.batch).map(|i| sample(i, args.max_seq, vocab_size)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..=args.steps {
         let start = Instant::now();
-        let report = network.step(&samples, 1e-3, None);
+        let report = network.step(&samples, 1e-3, None)?;
         if step > 0 {
             seconds.push(start.elapsed().as_secs_f64());
         }
@@ -140,7 +175,7 @@ fn measure(args: &BenchArgs, network: &mut Network, vocab_size: usize) -> Measur
     }
     seconds.sort_by(f64::total_cmp);
     let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
-    Measured { seconds, median, losses }
+    Ok(Measured { seconds, median, losses })
 }
 
 /// One token more than rows: the last is a target alone.

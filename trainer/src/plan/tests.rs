@@ -1,0 +1,94 @@
+use lichen_runtime::geometry;
+
+use super::*;
+use crate::lora::Lora;
+
+const GIB: usize = 1 << 30;
+
+/// A LoRA job on all matrices of a released shape.
+fn plan(name: &str, format: Format, rank: usize, batch: usize, max_seq: usize, machine: &Machine) -> TrainPlan {
+    let config = geometry::config(name).unwrap();
+    let (device, heap) = geometry::gpu_bytes(&config, format).unwrap();
+    let bytes = match machine.gpu {
+        Some(_) => ModelBytes { device, heap, ..ModelBytes::default() },
+        None => ModelBytes { heap: geometry::weights_bytes(&config, format).unwrap(), ..ModelBytes::default() },
+    };
+    let n_parameters = Lora::new(&config, [true; 7], rank, 16.0).n_parameters();
+    let size = JobSize {
+        n_parameters,
+        full_format: None,
+        batch,
+        max_seq,
+        rank,
+        has_dropout: false,
+        canaries: HostAndGpu::default(),
+    };
+    TrainPlan::new(&config, bytes, &size, machine, Recompute::Auto, None)
+}
+
+/// What the README promises of released shapes.
+#[test]
+fn released_shapes_fit_their_machines() {
+    let (nano, data_centre) = (Machine::with_gpu(4 * GIB, true), Machine::with_gpu(80_000_000_000, false));
+    let small = Machine::with_gpu(24 * GIB, false);
+    // (shape, format, rank, batch, tokens, machine, layers kept at least, GPU memory in MiB at most)
+    for (name, format, rank, batch, max_seq, machine, kept, mib_at_most) in [
+        ("gemma-3-1b", Format::Q8_0, 8, 1, 256, nano, 26, 2048),
+        ("qwen2.5-0.5b", Format::Q8_0, 8, 1, 256, nano, 24, 1536),
+        ("qwen2.5-7b", Format::NF4, 32, 16, 512, data_centre, 28, 70 << 10),
+        ("qwen2.5-7b", Format::NF4, 32, 1, 512, small, 28, 16 << 10),
+    ] {
+        let plan = plan(name, format, rank, batch, max_seq, &machine);
+        println!("{name} {format}, {batch} x {max_seq}, {}\n{plan}\n", plan.describe_layers());
+        plan.check(None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(plan.rows.kept_layers >= kept, "{name}: {}", plan.describe_layers());
+        let gpu = plan.bytes_in(&[Place::Device]);
+        assert!(gpu <= mib_at_most << 20, "{name}: {}", mib(gpu));
+    }
+}
+
+#[test]
+fn layers_are_computed_twice_before_a_job_is_refused() {
+    let mut n_refused = 0;
+    let mut kept = usize::MAX;
+    // From plenty to less than the weights alone.
+    for mib in [4096, 2048, 1800, 1600, 1400, 1024] {
+        let plan = plan("gemma-3-1b", Format::Q8_0, 8, 1, 256, &Machine::with_gpu(mib << 20, false));
+        assert!(plan.rows.kept_layers <= kept, "{mib} MiB: {}", plan.rows.kept_layers);
+        kept = plan.rows.kept_layers;
+        match plan.check(None) {
+            Ok(()) => assert!(plan.bytes_in(&[Place::Device]) <= mib << 20),
+            Err(e) => {
+                n_refused += 1;
+                let text = e.to_string();
+                assert!(text.contains("the GPU has left") && text.contains("--device cpu"), "{text}");
+            }
+        }
+    }
+    assert!(n_refused >= 1 && kept == 0);
+}
+
+/// A board's memory is one: what does not fit beside the host's part is refused too.
+#[test]
+fn a_shared_memory_is_counted_once() {
+    let (alone, shared) = (Machine::with_gpu(4 * GIB, false), Machine::with_gpu(4 * GIB, true));
+    let held = |machine: &Machine| {
+        let plan = plan("qwen2.5-1.5b", Format::Q8_0, 8, 1, 256, machine);
+        (plan.rows.kept_layers, plan.total_bytes(), plan.bytes_in(&[Place::Device]))
+    };
+    let (alone, shared) = (held(&alone), held(&shared));
+    assert!(shared.0 <= alone.0);
+    assert!(shared.1 <= 4 * GIB - 4 * GIB / SHARE_LEFT, "{}", mib(shared.1));
+    assert!(alone.2 <= 4 * GIB - 4 * GIB / GPU_SHARE_LEFT, "{}", mib(alone.2));
+}
+
+#[test]
+fn logits_take_a_share_of_the_memory() {
+    let rows = |bytes, vocab| Machine::with_gpu(bytes, false).loss_rows(vocab);
+    assert_eq!(rows(4 * GIB, 262_144), 64);
+    assert_eq!(rows(80_000_000_000, 262_144), 1152);
+    assert_eq!(rows(80_000_000_000, 152_064), 2048);
+    assert_eq!(rows(141_000_000_000, 320), 4096);
+    assert_eq!(rows(1 << 20, 262_144), 16);
+    assert_eq!(Machine::default().loss_rows(320), crate::activations::LOSS_ROWS);
+}
