@@ -34,7 +34,7 @@ PYTHON
     strip "$folder"/bin/* "$folder"/tests/*
     cp tests/gpu-check/run.sh "$folder"
     mkdir "$folder/fixtures"
-    cp -r tests/fixtures/tiny-* "$folder/fixtures"
+    cp -r tests/fixtures/tiny-* tests/fixtures/training "$folder/fixtures"
     git rev-parse HEAD >"$folder/commit" 2>/dev/null || true
     tar -C "$(dirname "$folder")" -czf "$folder.tar.gz" "$(basename "$folder")"
     local bytes glibc

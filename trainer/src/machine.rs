@@ -5,7 +5,7 @@ use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::ops::{modules_for, modules_for_training};
 use lichen_kernels::{Device, Format};
 use lichen_runtime::available_memory::available_bytes;
-use lichen_runtime::Result;
+use lichen_runtime::{Error, Result};
 
 use crate::activations::LOSS_ROWS;
 
@@ -94,4 +94,12 @@ pub fn prepare_kernels(device: &Device, formats: &[Format], answers: Option<KvFo
         cuda.prepare(&|module| training(module) || answers.as_ref().is_some_and(|wants| wants(module)))?;
     }
     Ok(())
+}
+
+/// The CPU with one thread: where weights are before a network takes them over.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn host() -> Result<Device> {
+    Device::cpu(1).map_err(|e| Error::limit(format!("a thread could not be started: {e}")))
 }

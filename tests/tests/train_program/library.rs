@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::engine::EngineOptions;
+use lichen_runtime::engine::{DeviceChoice, EngineOptions};
 use lichen_runtime::Result;
 use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
@@ -28,7 +28,12 @@ pub fn job(model: &str, max_steps: u64) -> Job {
     };
     Job {
         kind: Kind::Lora { rank: 4, alpha: 8.0, targets: [true; 7], dropout: 0.1, init: None },
-        engine: EngineOptions { model: Some(fixture(model)), threads: Some(2), ..EngineOptions::default() },
+        engine: EngineOptions {
+            model: Some(fixture(model)),
+            device: DeviceChoice::Cpu,
+            threads: Some(2),
+            ..EngineOptions::default()
+        },
         data: fixture(&format!("training/{model}/rows.jsonl")),
         out: PathBuf::from(RUN),
         data_options: options,

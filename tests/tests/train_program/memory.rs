@@ -35,7 +35,7 @@ fn a_job_takes_what_was_billed() {
     ] {
         let out = folder.file(name);
         let text = format!(
-            "lora --data {data} --out {out} --accumulate 1 --max-steps 2 --eval-split 0 --json --threads 2 {more}"
+            "lora --data {data} --out {out} --accumulate 1 --max-steps 2 --eval-split 0 --json --device cpu --threads 2 {more}"
         );
         let json = run(&text.split(' ').collect::<Vec<_>>()).ok().json();
         check(name, &json);
@@ -44,7 +44,8 @@ fn a_job_takes_what_was_billed() {
 
 #[test]
 fn a_released_shape_takes_what_was_billed() {
-    let text = "bench --geometry gemma-3-270m --format q8_0 --rank 8 --max-seq 64 --steps 1 --threads 2 --json";
+    let text =
+        "bench --geometry gemma-3-270m --format q8_0 --rank 8 --max-seq 64 --steps 1 --device cpu --threads 2 --json";
     check("gemma-3-270m", &run(&text.split(' ').collect::<Vec<_>>()).ok().json());
 }
 

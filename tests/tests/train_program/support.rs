@@ -20,7 +20,7 @@ pub fn flags(model: &str, out: &Path, max_steps: u64) -> Vec<String> {
     let (model, out) = (path(fixture(model)), path(out.to_path_buf()));
     let text = format!(
         "lora --model {model} --data {data} --out {out} --max-seq 40 --rank 4 --alpha 8 --dropout 0.1 --eval-split 0.2 \
-         --eval-every 5 --accumulate 4 --epochs 100 --max-steps {max_steps} --save-every 3 --learning-rate 2e-3 --threads 2"
+         --eval-every 5 --accumulate 4 --epochs 100 --max-steps {max_steps} --save-every 3 --learning-rate 2e-3 --device cpu --threads 2"
     );
     text.split_whitespace().map(str::to_string).collect()
 }

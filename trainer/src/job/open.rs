@@ -17,7 +17,7 @@ use super::{Job, Kind};
 use crate::data::{read_canaries, Canary, Dataset, TextEncoder};
 use crate::full::Full;
 use crate::lora::Lora;
-use crate::machine::{prepare_kernels, Machine};
+use crate::machine::{host, prepare_kernels, Machine};
 use crate::network::{Mode, Network};
 use crate::plan::{HostAndGpu, JobSize, TrainPlan};
 use crate::schedule::Schedule;
@@ -111,7 +111,7 @@ impl Opened {
     pub fn load(&mut self) -> Result<Network> {
         let (formats, files) = match &self.job.kind {
             Kind::Lora { .. } => (Model::planned_formats(&self.source)?, self.device.clone()),
-            Kind::Full { format } => (vec![*format], Arc::new(cpu_of_one()?)),
+            Kind::Full { format } => (vec![*format], Arc::new(host()?)),
         };
         let asks = !self.canaries.is_empty();
         let answers = asks.then(|| answer_format(self.source.config(), &self.mode, &self.device)).transpose()?;
@@ -184,10 +184,6 @@ fn mode_of(kind: &Kind, config: &ModelConfig) -> Mode {
         Kind::Lora { rank, alpha, targets, .. } => Mode::Lora(Lora::new(config, *targets, *rank, *alpha)),
         Kind::Full { format } => Mode::Full(Full::new(config), *format),
     }
-}
-
-fn cpu_of_one() -> Result<Device> {
-    Device::cpu(1).map_err(|e| Error::limit(format!("a thread could not be started: {e}")))
 }
 
 /// What a model's files bring to the bill. No weight is read to say so.

@@ -1,5 +1,6 @@
 //! `lichen-train bench`: seconds a step of a released model's shape, on random weights and tokens.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
@@ -12,8 +13,9 @@ use lichen_runtime::geometry;
 use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
 use lichen_runtime::{Error, ModelConfig};
 use lichen_trainer::data::Sample;
+use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
-use lichen_trainer::machine::{prepare_kernels, Machine};
+use lichen_trainer::machine::{host, prepare_kernels, Machine};
 use lichen_trainer::network::{Mode, Network};
 use lichen_trainer::optimizer::Settings;
 use lichen_trainer::plan::{HostAndGpu, JobSize, Recompute, TrainPlan};
@@ -21,8 +23,9 @@ use serde_json::json;
 
 use crate::flags::TargetList;
 
-const EXAMPLES: &str = "Example:
+const EXAMPLES: &str = "Examples:
   lichen-train bench --geometry gemma-3-1b --format q8_0 --rank 8 --max-seq 256 --steps 5 --threads 2 --json
+  lichen-train bench --geometry qwen2.5-0.5b --format bf16 --full --batch 16 --max-seq 512 --device cuda
 
 Weights and tokens are random and made in memory; every position is labelled. The first step warms up and is not counted.";
 
@@ -33,9 +36,12 @@ pub struct BenchArgs {
     /// Shape of a released model: gemma-3-270m, gemma-3-1b, qwen2.5-0.5b, -1.5b, -7b, -72b
     #[arg(long, value_name = "NAME", default_value = "gemma-3-1b")]
     geometry: String,
-    /// Format of the frozen base: f32, f16, bf16, q8_0, q4_0 or nf4
+    /// Format of the weights that are multiplied: f32, f16, bf16, q8_0, q4_0 or nf4
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", value_parser = weight_format)]
     format: Format,
+    /// Train every weight, instead of an adapter; --format is f32 or bf16 then
+    #[arg(long)]
+    full: bool,
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value = "8", value_parser = number(1usize, 1024))]
     rank: usize,
@@ -66,25 +72,32 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
     let device = options.start_device()?;
     let machine = Machine::of(&device)?;
     let config = geometry::config(&args.geometry)?;
-    let lora = Lora::new(&config, args.targets.0, args.rank, 2.0 * args.rank as f32);
+    let mode = mode(args, &config)?;
+    let n_parameters = mode.n_parameters();
     let size = JobSize {
-        n_parameters: lora.n_parameters(),
-        full_format: None,
+        n_parameters,
+        full_format: args.full.then_some(args.format),
         batch: args.batch,
         max_seq: args.max_seq,
-        rank: args.rank,
+        rank: if args.full { 0 } else { args.rank },
         has_dropout: false,
         canaries: HostAndGpu::default(),
     };
-    let bytes = geometry_bytes(&config, args.format, &machine)?;
+    let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
     let plan = TrainPlan::new(&config, bytes, &size, &machine, args.checkpoint_activations, options.memory_budget);
     plan.check(options.memory_budget)?;
-    prepare_kernels(&device, &[args.format, geometry::table_format(args.format)], None)?;
-    let model = std::sync::Arc::new(geometry::synthetic(config, args.format, &device)?);
+    let table_format = if args.full { args.format } else { geometry::table_format(args.format) };
+    prepare_kernels(&device, &[args.format, table_format], None)?;
+    // Weights that are to change are on the host before.
+    let files = if args.full { Arc::new(host()?) } else { device.clone() };
+    let model = Arc::new(geometry::synthetic(config, args.format, &files)?);
     let vocab_size = model.config.vocab_size;
     let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
-    let mut network = Network::new(device.clone(), model, Mode::Lora(lora.clone()), settings, &plan.rows, args.batch)?;
-    network.set_values(|values| lora.initialise(values, 0))?;
+    let mut network = Network::new(device.clone(), model, mode, settings, &plan.rows, args.batch)?;
+    if let Mode::Lora(lora) = network.mode() {
+        let lora = lora.clone();
+        network.set_values(|values| lora.initialise(values, 0))?;
+    }
     let Measured { seconds, median, losses } = measure(args, &mut network, vocab_size)?;
     let tokens_per_s = (args.batch * args.max_seq) as f64 / median;
     let (first, last) = (losses[0], losses[losses.len() - 1]);
@@ -92,8 +105,9 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
         return output::json(&json!({
             "geometry": args.geometry,
             "format": args.format.name(),
-            "rank": args.rank,
-            "trainable_parameters": lora.n_parameters(),
+            "full": args.full,
+            "rank": size.rank,
+            "trainable_parameters": n_parameters,
             "batch": args.batch,
             "max_seq": args.max_seq,
             "steps": args.steps,
@@ -133,14 +147,22 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
     ))
 }
 
-/// What a model of random weights brings to the bill.
-pub fn geometry_bytes(config: &ModelConfig, format: Format, machine: &Machine) -> Outcome<ModelBytes> {
+fn mode(args: &BenchArgs, config: &ModelConfig) -> Outcome<Mode> {
+    Ok(match (args.full, args.format) {
+        (false, _) => Mode::Lora(Lora::new(config, args.targets.0, args.rank, 2.0 * args.rank as f32)),
+        (true, Format::F32 | Format::BF16) => Mode::Full(Full::new(config), args.format),
+        (true, other) => return Err(Error::usage(format!("--format is {other}; with --full f32 or bf16")).into()),
+    })
+}
+
+/// What a model of random weights brings to the bill; in full training it is made on the host.
+pub fn geometry_bytes(config: &ModelConfig, format: Format, full: bool, machine: &Machine) -> Outcome<ModelBytes> {
     Ok(match machine.gpu {
-        Some(_) => {
+        Some(_) if !full => {
             let (device, heap) = geometry::gpu_bytes(config, format)?;
             ModelBytes { device, heap, ..ModelBytes::default() }
         }
-        None => ModelBytes { heap: geometry::weights_bytes(config, format)?, ..ModelBytes::default() },
+        _ => ModelBytes { heap: geometry::weights_bytes(config, format)?, ..ModelBytes::default() },
     })
 }
 

@@ -62,7 +62,7 @@ pub fn run(args: &PlanArgs) -> Outcome<()> {
     let (name, config, bytes) = match &args.geometry {
         Some(name) => {
             let config = geometry::config(name)?;
-            let bytes = geometry_bytes(&config, args.format, &machine)?;
+            let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
             (format!("{name} {}", args.format), config, bytes)
         }
         None => {
