@@ -2,6 +2,9 @@
 // through the keys that any of them sees, 32 at a time.
 #include "train.cuh"
 
+// Later ones have tensor cores, and shared memory for every head (train_mma_forward.cu).
+#if LICHEN_ARCH < 80
+
 // A thread's rows ty + 16 i of queries, shared by the sixteen lanes with the same ty.
 template <int WIDTH> struct TrainForward {
     float out[4][WIDTH / 64][4];
@@ -87,9 +90,8 @@ template <int WIDTH> DEVICE void train_forward(const TrainArgs& a, float* out, f
         TrainArgs args = TRAIN_ARGS;                                                                                           \
         train_forward<WIDTH>(args, out, stats, work, weights);                                                                 \
     }
-#if LICHEN_ARCH < 80
 TRAIN_FORWARD(64, 2, attention_train_64)
 TRAIN_FORWARD(128, 2, attention_train_128)
-#endif
-// For devices whose shared memory is too small for the widest heads on tensor cores, too.
 TRAIN_FORWARD(256, 1, attention_train_256)
+
+#endif

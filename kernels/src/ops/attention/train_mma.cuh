@@ -164,7 +164,8 @@ template <int N> DEVICE void split_clear(float (&sums)[N][4]) {
         for (u32 i = 0; i < 4; i++) sums[n][i] = 0.0f;
 }
 
-// The lane's rows lane / 4 and lane / 4 + 8 of the warp's 16, of the 64 from `rows` on, `n` of which are there.
+// A warp's 16 of the 64 rows from `rows` on, `n_rows` of which are there: the lane's are lane / 4 and lane / 4 + 8, times a
+// factor each.
 template <int DIM>
 DEVICE void split_write(const float (&sums)[DIM / 8][4], float* rows, u32 stride, u32 n_rows, u32 dim, const float (&factors)[2]) {
 #pragma unroll
