@@ -29,18 +29,20 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scra
     });
 }
 
-/// Every product apart: weights in f32 multiply in f32, large quantised ones are decoded once.
+/// Weights in f32 multiply in f32, large quantised ones are decoded once.
 pub fn forward_training(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
     let [n_rows, _] = x.shape();
+    if n_rows == 0 {
+        return;
+    }
+    let room = scratch.training();
     for run in products.chunk_by_mut(|a, b| is_f32(a) == is_f32(b)) {
-        for product in run.iter_mut().filter(|p| is_f32(p)) {
-            backward::cuda::forward_f32(cuda, product, x);
-        }
-        if is_f32(&run[0]) || run.iter_mut().all(|p| backward::cuda::forward_widened(cuda, p, x, scratch.training())) {
-            continue;
-        }
-        if n_rows > 0 {
-            prefill::cuda::forward(cuda, run, x, scratch.training().at);
+        if is_f32(&run[0]) {
+            run.iter_mut().for_each(|product| backward::cuda::forward_f32(cuda, product, x));
+        } else if run.iter().all(|product| backward::cuda::is_widened(cuda, product, n_rows, room)) {
+            backward::cuda::forward_widened(cuda, run, x, room);
+        } else {
+            prefill::cuda::forward(cuda, run, x, room.at);
         }
     }
 }

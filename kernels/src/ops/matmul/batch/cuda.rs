@@ -3,7 +3,7 @@
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
 use crate::ops::matmul::prefill::cuda::{add_segments, has_bf16, Call, Planes, Prepared, Rows};
-use crate::ops::matmul::{decode, Input, Product, Write};
+use crate::ops::matmul::{decode, Input, Product};
 use crate::view::View;
 
 /// Rows of `x` that are multiplied by one reading of the weights.
@@ -49,8 +49,8 @@ fn forward_columns(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2
                 }
             };
             prepared = Some((is_bf16, rows));
-            let out = product.out.ptr().offset(4 * first * weights.rows);
-            multiply(cuda, weights, rows, &Call { out, bias: product.bias.map(|b| b.ptr()), write: Write::Replace });
+            let call = Call::put(product);
+            multiply(cuda, weights, rows, &Call { out: call.out.offset(4 * first * weights.rows), ..call });
         }
     }
 }
