@@ -138,10 +138,8 @@ impl Backward<'_> {
             (&s.k_raw, &mut work.dk, c.n_kv_heads, Part::AttnKNorm),
         ];
         for (plane, (raw, d, n_heads, part)) in planes.into_iter().enumerate() {
-            for rows in pass.batch.sequences() {
-                let d = d.part_mut(rows.start * n_heads * c.head_dim, [rows.len(), n_heads, c.head_dim]);
-                rope::backward(device, d, pass.rope.table(c.is_global[i]), 0);
-            }
+            let rotated = d.view_mut([t, n_heads, c.head_dim]);
+            rope::backward(device, rotated, pass.rope.table(c.is_global[i]), pass.batch.positions());
             let Some(norms) = &w.qk_norm else { continue };
             let shape = [t * n_heads, c.head_dim];
             self.norm_weight(part, i, d.view(shape), raw.view(shape), &mut work.rstd);

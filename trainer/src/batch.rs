@@ -15,10 +15,13 @@ pub struct Batch {
     /// The rows of each sample, in order.
     sequences: Vec<Range<usize>>,
     starts: Starts,
-    /// Rows whose next token is asked for, in order, and those tokens: (n_targets) each, on the host and on the device.
+    /// Rows whose next token is asked for, in order, and those tokens: (n_targets) each.
     target_rows: Vec<u32>,
     target_tokens: Vec<u32>,
-    on_device: [Buffer<u32>; 2],
+    /// The position of each row in its sample, (T).
+    positions: Vec<u32>,
+    /// Rows and tokens of the targets, and the positions, where the device reads them.
+    on_device: [Buffer<u32>; 3],
     max_rows: usize,
 }
 
@@ -35,7 +38,8 @@ impl Batch {
             starts: Starts::new(device, max_samples)?,
             target_rows: Vec::with_capacity(max_rows),
             target_tokens: Vec::with_capacity(max_rows),
-            on_device: [Buffer::new(device, max_rows)?, Buffer::new(device, max_rows)?],
+            positions: Vec::with_capacity(max_rows),
+            on_device: [Buffer::new(device, max_rows)?, Buffer::new(device, max_rows)?, Buffer::new(device, max_rows)?],
             max_rows,
         })
     }
@@ -49,11 +53,13 @@ impl Batch {
         self.sequences.clear();
         self.target_rows.clear();
         self.target_tokens.clear();
+        self.positions.clear();
         for sample in samples {
             let start = self.tokens.len();
             let n = sample.ids.len().saturating_sub(1);
             self.tokens.extend_from_slice(&sample.ids[..n]);
             self.sequences.push(start..start + n);
+            self.positions.extend(0..n as u32);
             for (i, label) in sample.labels.iter().enumerate().skip(1) {
                 let Ok(token) = u32::try_from(*label) else { continue };
                 self.target_rows.push((start + i - 1) as u32);
@@ -64,7 +70,8 @@ impl Batch {
         self.step.set(0, &self.tokens);
         self.step.send();
         self.starts.set(&self.sequences)?;
-        let [rows, tokens] = &mut self.on_device;
+        let [rows, tokens, positions] = &mut self.on_device;
+        positions.write(0, &self.positions)?;
         rows.write(0, &self.target_rows)?;
         tokens.write(0, &self.target_tokens)
     }
@@ -78,11 +85,12 @@ impl Batch {
         self.tokens.len()
     }
 
-    pub fn sequences(&self) -> &[Range<usize>] {
-        &self.sequences
+    /// The position of each row in its sample, (T).
+    pub fn positions(&self) -> View<'_, u32, 1> {
+        self.on_device[2].view([self.n_rows()])
     }
 
-    /// The same for attention.
+    /// Where samples start, for attention.
     pub fn starts(&self) -> &Starts {
         &self.starts
     }

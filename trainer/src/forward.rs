@@ -155,10 +155,8 @@ impl Pass<'_> {
                 let shape = [t * n_heads, c.head_dim];
                 rmsnorm::forward(device, x.view_mut(shape), raw.view(shape), norms[plane].all(), c.rms_eps);
             }
-            for rows in self.batch.sequences() {
-                let x = x.part_mut(rows.start * n_heads * c.head_dim, [rows.len(), n_heads, c.head_dim]);
-                rope::forward(device, x, self.rope.table(c.is_global[i]), 0);
-            }
+            let x = x.view_mut([t, n_heads, c.head_dim]);
+            rope::forward(device, x, self.rope.table(c.is_global[i]), self.batch.positions());
         }
     }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 /// A row is about 300 bytes; only `skipped` has no bound of its own.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// Measurements of time and machine, which differ between two runs of one job.
-const MEASUREMENTS: [&str; 5] = ["seconds", "tokens_per_s", "rss_bytes", "temperature_c", "power_mw"];
+const MEASUREMENTS: [&str; 6] = ["seconds", "tokens_per_s", "rss_bytes", "gpu_bytes", "temperature_c", "power_mw"];
 
 /// One optimiser step. Numbers that are not finite are `null` in the file, and NaN when read back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct Row {
     #[serde(deserialize_with = "null_is_nan")]
     pub tokens_per_s: f64,
     pub rss_bytes: u64,
+    /// What the run has taken of a GPU's memory, where one computes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_bytes: Option<u64>,
     pub temperature_c: Option<f32>,
     pub power_mw: Option<u32>,
 }

@@ -126,6 +126,11 @@ impl TrainPlan {
         self.items.iter().map(|i| i.bytes).sum()
     }
 
+    /// What it is for.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// Bytes that lie in one of these places.
     pub fn bytes_in(&self, places: &[Place]) -> usize {
         self.items.iter().filter(|i| places.contains(&i.place)).map(|i| i.bytes).sum()
@@ -249,8 +254,8 @@ fn network_lines(c: &ModelConfig, n: usize, full_format: Option<Format>, rows: &
     let partials = Optimizer::size_bytes(n) - 8 * n;
     let (read, tokens) = (8 * rows.rows + partials, Step::size_bytes(rows.rows));
     let read_there = if gpu.is_integrated { 0 } else { read };
-    // Targets' rows and tokens, and where sequences start.
-    let batch = 4 * (3 * rows.rows + 1);
+    // Targets' rows and tokens, positions, and where sequences start.
+    let batch = 4 * (4 * rows.rows + 1);
     // Beside them values, gradients, moments, tokens, targets and tables.
     let rounding = Arena::padded(1) * (Activations::n_buffers(c, rows) + 16);
     let mut lines = vec![

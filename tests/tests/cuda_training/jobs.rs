@@ -1,10 +1,12 @@
 //! Whole jobs through the library, on a disk in memory: what they end with does not depend on where they were stopped.
 
+use lichen_kernels::Format;
 use lichen_runtime::engine::DeviceChoice;
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::job::Job;
+use lichen_trainer::job::{Job, Kind};
 
 use crate::library::{self, finish, job, open, run};
+use crate::support::Folder;
 use crate::{common, opened};
 
 const MODEL: &str = crate::networks::MODELS[1];
@@ -38,6 +40,25 @@ fn a_stopped_job_ends_as_an_undisturbed_one() {
             // Opened anew, as by another process.
             let mut again = open(job_on(device));
             finish(&mut again, &disk).assert_equals(&want, &format!("{device:?}, stopped after {stop_at}"));
+        }
+    }
+}
+
+/// Questions are answered on the device, by the adapter as it stands there, and by the weights that training has changed.
+#[test]
+fn canaries_are_asked_on_the_device() {
+    let folder = Folder::new("cuda-canaries");
+    let path = folder.path("canary.jsonl");
+    std::fs::write(&path, "{\"prompt\": \"What?\", \"expect\": \"zebra\"}\n").expect("written");
+    for device in choices() {
+        for kind in [job(MODEL, 1).kind, Kind::Full { format: Format::F32 }] {
+            let mut job = Job { canary: Some(path.clone()), ..job_on(device) };
+            (job.kind, job.max_steps) = (kind, Some(1));
+            let mut opened = open(job);
+            let outcome = run(&mut opened, &SimDisk::new(), None).outcome.unwrap_or_else(|e| panic!("{e}"));
+            let after = outcome.after.unwrap_or_else(|| panic!("{device:?}: not measured"));
+            assert_eq!(after.answers.len(), 1, "{device:?}");
+            assert!(after.eval_loss.is_some_and(f64::is_finite), "{device:?}");
         }
     }
 }

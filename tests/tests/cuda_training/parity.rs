@@ -22,8 +22,17 @@ fn gradient_bound(device: &Device) -> f64 {
     }
 }
 
-/// Its way forward splits each number in two bf16, 16 bits of 24.
-const LOSS_BOUND: f64 = 1e-5;
+/// From sm_80 on attention's way forward splits each number in two bf16, 16 bits of 24, and adapters multiply tf32: 11 bits,
+/// two factors off by 2^-11 / sqrt(3) of themselves each, 4e-4 of what an adapter adds. That is less than half of what it is
+/// added to here, and a loss moves by less than its logits do. 1.3e-5 was seen.
+fn loss_bound(device: &Device) -> f64 {
+    if arch(device) < 80 {
+        1e-5
+    } else {
+        1e-4
+    }
+}
+
 /// Of the losses of later steps: Adam's first ones turn a small gradient's rounding into a share of the learning rate.
 const LATER_LOSS_BOUND: f64 = 1e-3;
 
@@ -36,7 +45,7 @@ fn gradients_of_an_adapter_equal_pefts() {
             let report = network.step(&rows(name)[..BATCH], 0.0, None).unwrap();
             let want = golden.f64("loss")[0];
             let off = (report.loss - want).abs() / want;
-            assert!(off <= LOSS_BOUND, "{} {name}: loss {} {want}", device.describe(), report.loss);
+            assert!(off <= loss_bound(&device), "{} {name}: loss {} {want}", device.describe(), report.loss);
             let config = network.model().config.clone();
             let mut worst_seen = 0.0f64;
             for (layer, target, da, db) in layout(&network).pairs(&network.gradients().unwrap()) {

@@ -30,6 +30,7 @@ pub fn rows(n_steps: u64) -> Vec<Row> {
             seconds,
             tokens_per_s: tokens as f64 / 5.7 * (1.0 + 0.02 * draw.normal()) * if is_hot { 0.9 } else { 1.0 },
             rss_bytes: 1_890_000_000 + 40_000_000 * (step > n_steps / 10) as u64 + (3e6 * draw.normal().abs()) as u64,
+            gpu_bytes: None,
             temperature_c: Some(temperature as f32),
             power_mw: Some((8_300.0 + 350.0 * draw.normal() - if is_hot { 1500.0 } else { 0.0 }) as u32),
         }

@@ -6,6 +6,7 @@ mod save;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lichen_kernels::Device;
 use lichen_runtime::disk::Disk;
 use lichen_runtime::telemetry::{rss_bytes, Sample as Reading, Telemetry};
 use lichen_runtime::{Error, Result};
@@ -50,6 +51,8 @@ struct Run<'a> {
     failed_saves: FailedSaves,
     step_end: Instant,
     warned_of_budget: bool,
+    /// What the run has taken of a GPU's memory: all of it by the end of its first step.
+    gpu_bytes: Option<u64>,
 }
 
 impl Opened {
@@ -120,6 +123,7 @@ impl Opened {
             failed_saves: FailedSaves::default(),
             step_end: now,
             warned_of_budget: false,
+            gpu_bytes: None,
         };
         let outcome = run.all(recovered.map(|g| g.step))?;
         if let Err(error) = summary::write(self, &outcome) {
@@ -208,6 +212,9 @@ impl Run<'_> {
         };
         let report = self.network.step(&samples, learning_rate, dropout)?;
         let compute_s = began.elapsed().as_secs_f64();
+        if self.gpu_bytes.is_none() {
+            self.gpu_bytes = gpu_bytes(self.opened)?;
+        }
         self.state.step = step;
         self.state.samples += samples.len() as u64;
         self.state.updates = self.network.optimizer.t;
@@ -260,6 +267,7 @@ impl Run<'_> {
             seconds,
             tokens_per_s: report.rows as f64 / compute_s,
             rss_bytes: rss_bytes().unwrap_or(0),
+            gpu_bytes: self.gpu_bytes,
             temperature_c: reading.temperature_c,
             power_mw: reading.power_mw,
         }
@@ -302,4 +310,11 @@ impl Run<'_> {
         let since = self.last_save.elapsed();
         by_steps || (since >= SAVE_EVERY && since >= self.save_time * SAVE_SHARE)
     }
+}
+
+fn gpu_bytes(opened: &Opened) -> Result<Option<u64>> {
+    Ok(match (&*opened.device, opened.plan.machine().gpu) {
+        (Device::Cuda(cuda), Some(start)) => Some(start.free_bytes.saturating_sub(cuda.free_bytes()?) as u64),
+        _ => None,
+    })
 }

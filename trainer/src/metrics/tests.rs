@@ -17,6 +17,7 @@ fn row() -> Row {
         seconds: 12.25,
         tokens_per_s: 170.0,
         rss_bytes: 1_234_567_890,
+        gpu_bytes: None,
         temperature_c: Some(61.5),
         power_mw: Some(6100),
     }

@@ -78,27 +78,35 @@ pub(crate) fn forward_cpu(cpu: &Cpu, x: &mut [f32], n_heads: usize, table: &Rope
     rotate(cpu.isa, x, n_heads, table.half, tables, 1.0);
 }
 
-/// Rotates `x` (T, H, D) in place, for a trainer; row `t` is at position `first_position + t`.
-pub fn forward(device: &Device, mut x: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
-    let [n_rows, n_heads, head_dim] = x.shape();
-    assert!(head_dim == table.head_dim() && first_position + n_rows <= table.n_positions());
-    match device {
-        Device::Cpu(cpu) => forward_cpu(cpu, x.host_mut(), n_heads, table, first_position),
-        Device::Cuda(cuda) => cuda::rotate(cuda, x, table, first_position, 1.0),
-    }
+/// Rotates `x` (T, H, D) in place, for a trainer; row `t` is at `positions[t]`, which is in the table: samples lie side by
+/// side.
+pub fn forward(device: &Device, x: ViewMut<'_, f32, 3>, table: &RopeTable, positions: View<'_, u32, 1>) {
+    rotate_at(device, x, table, positions, 1.0);
 }
 
 /// Backward: a rotation's transpose is the rotation by the opposite angle. `d` (T, H, D) is changed in place.
-pub fn backward(device: &Device, mut d: ViewMut<'_, f32, 3>, table: &RopeTable, first_position: usize) {
-    let [n_rows, n_heads, head_dim] = d.shape();
-    assert!(head_dim == table.head_dim() && first_position + n_rows <= table.n_positions());
+pub fn backward(device: &Device, d: ViewMut<'_, f32, 3>, table: &RopeTable, positions: View<'_, u32, 1>) {
+    rotate_at(device, d, table, positions, -1.0);
+}
+
+fn rotate_at(
+    device: &Device,
+    mut x: ViewMut<'_, f32, 3>,
+    table: &RopeTable,
+    positions: View<'_, u32, 1>,
+    direction: f32,
+) {
+    let [n_rows, n_heads, head_dim] = x.shape();
+    assert!(head_dim == table.head_dim() && positions.len() == n_rows);
     match device {
         Device::Cpu(cpu) => {
-            let range = first_position * table.half..(first_position + n_rows) * table.half;
-            let (cos, sin) = (&table.cos.host()[range.clone()], &table.sin.host()[range]);
-            rotate(cpu.isa, d.host_mut(), n_heads, table.half, [cos, sin], -1.0);
+            let (half, cos, sin) = (table.half, table.cos.host(), table.sin.host());
+            for (row, position) in x.host_mut().chunks_exact_mut(n_heads * head_dim).zip(positions.host()) {
+                let range = *position as usize * half..(*position as usize + 1) * half;
+                rotate(cpu.isa, row, n_heads, half, [&cos[range.clone()], &sin[range]], direction);
+            }
         }
-        Device::Cuda(cuda) => cuda::rotate(cuda, d, table, first_position, -1.0),
+        Device::Cuda(cuda) => cuda::rotate(cuda, x, table, positions, direction),
     }
 }
 
@@ -163,14 +171,15 @@ mod tests {
         for (t, h, d, first) in [(1, 1, 2, 0), (5, 3, 6, 7), (2, 4, 64, 100), (3, 1, 256, 500)] {
             let (x, dy) = (random(t * h * d, 1.0, 3), random(t * h * d, 1.0, 4));
             let table = |device: &Device| RopeTable::new(device, first + t, d, 1e4, 1.0).unwrap();
+            let positions: Vec<u32> = (first as u32..).take(t).collect();
             let forth = |device: &Device, x: &[f32]| {
                 let mut y = x.to_vec();
-                forward(device, ViewMut::new(&mut y, [t, h, d]), &table(device), first);
+                forward(device, ViewMut::new(&mut y, [t, h, d]), &table(device), View::new(&positions, [t]));
                 y
             };
             let back = |device: &Device, x: &[f32]| {
                 let mut y = x.to_vec();
-                backward(device, ViewMut::new(&mut y, [t, h, d]), &table(device), first);
+                backward(device, ViewMut::new(&mut y, [t, h, d]), &table(device), View::new(&positions, [t]));
                 y
             };
             let again = assert_same_on_every_isa(|device| back(device, &forth(device, &x)));

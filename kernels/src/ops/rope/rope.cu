@@ -17,13 +17,15 @@ template <u32 n> DEVICE void rope_pairs(float* head, const float* cos, const flo
     store_floats(head + i + half, b);
 }
 
-// x (T, n_heads, 2 half) in place, row t = block_x; cos, sin (T, half) are those of its position. `direction` is 1, or -1
-// for the opposite angle.
-KERNEL(128, 8, rope_rotate, float* x, const float* cos, const float* sin, u32 n_heads, u32 half, float direction) {
+// x (T, n_heads, 2 half) in place, row t = block_x is at position positions[t]; cos, sin (positions, half). `direction` is 1,
+// or -1 for the opposite angle.
+KERNEL(128, 8, rope_rotate, float* x, const float* cos, const float* sin, const u32* positions, u32 n_heads, u32 half,
+       float direction) {
     u32 group = half % 4 == 0 && is_aligned16(x) && is_aligned16(cos) && is_aligned16(sin) ? 4 : 1;
     x += (u64)block_x() * n_heads * 2 * half;
-    cos += (u64)block_x() * half;
-    sin += (u64)block_x() * half;
+    u64 row = (u64)positions[block_x()] * half;
+    cos += row;
+    sin += row;
     u32 per_head = half / group;
     for (u32 item = block_y() * ROPE_THREADS + thread_idx(); item < n_heads * per_head; item += grid_y() * ROPE_THREADS) {
         u32 head = item / per_head, i = (item - head * per_head) * group;

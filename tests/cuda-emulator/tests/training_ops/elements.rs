@@ -93,13 +93,15 @@ fn rotations_turn_forth_and_back() {
     for_each_arch(|device, arch| {
         for (t, h, d, first) in cases {
             let x = random(t * h * d, 1.0, 3);
+            // In no order: rows of several samples lie side by side.
+            let positions: Vec<u32> = (0..t).map(|i| (first + (i * 3 + 2) % t) as u32).collect();
             let run = |device: &Device, start: usize, is_back: bool| {
                 let table = RopeTable::new(device, first + t, d, 1e4, 1.0).unwrap();
                 let mut array = Array::new(device, start, &x);
-                let view = array.view_mut([t, h, d]);
+                let (view, at) = (array.view_mut([t, h, d]), upload(device, &positions));
                 match is_back {
-                    false => rope::forward(device, view, &table, first),
-                    true => rope::backward(device, view, &table, first),
+                    false => rope::forward(device, view, &table, at.all()),
+                    true => rope::backward(device, view, &table, at.all()),
                 }
                 array.read(device)
             };

@@ -58,8 +58,8 @@ impl Work {
         embedding::backward(device, x.view_mut(WIDE), y.view(WIDE), step, 0.5);
         residual::add_to(device, y.view_mut(WIDE), x.view(WIDE));
         residual::sum(device, z.view_mut(WIDE), x.view(WIDE), y.view(WIDE));
-        rope::forward(device, z.view_mut([T, 2, D / 2]), rope, 0);
-        rope::backward(device, y.view_mut([T, 2, D / 2]), rope, 0);
+        rope::forward(device, z.view_mut([T, 2, D / 2]), rope, places.all());
+        rope::backward(device, y.view_mut([T, 2, D / 2]), rope, places.all());
         norm::weight(device, weight.view_mut([D]), rstd.view_mut([T]), y.view(WIDE), z.view(WIDE), EPS);
         rmsnorm::forward(device, x.view_mut(WIDE), z.view(WIDE), weight.all(), EPS);
         norm::input(device, x.view_mut(WIDE), y.view(WIDE), z.view(WIDE), weight.all(), EPS, Write::Add);

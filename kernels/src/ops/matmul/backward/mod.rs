@@ -4,8 +4,7 @@
 //!
 //! Policy: parameters accumulate (`+=`) over micro-batches; the gradient of an input is replaced or added to, as the caller
 //! says, because q, k, v and gate, up share one. Numerical contract: `combine`. `dx` multiplies F32 and F16 weights in f32, all
-//! others as bf16, which for Q8_0 rounds a weight by at most half of its own quantisation step; `dw` follows the format of its
-//! weight.
+//! others as bf16, which for Q8_0 rounds a weight by at most half of its own quantisation step; `dw` is f32 on the CPU.
 //!
 //! On a GPU `dx` is the prefill's product with the transpose of the weights, which is made for it: activations f16 with a power
 //! of two a row, weights f16 rounded once (BF16 weights and their activations bf16 from sm_80 on). `dw` is a product of bf16
@@ -39,7 +38,7 @@ pub fn input(
     combine(cpu(device), dx.host_mut(), a, Rows::Matrix(weights), shape, precision(weights.format()), write);
 }
 
-/// `dw` (N, K) `+=` from `dy` (T, N) and `x` (T, K); `format` is that of the weights.
+/// `dw` (N, K) `+=` from `dy` (T, N) and `x` (T, K); `format` is that of the weights, which decides on a GPU.
 pub fn weight(
     device: &Device,
     mut dw: ViewMut<'_, f32, 2>,
@@ -61,7 +60,7 @@ pub fn weight(
         a,
         Rows::Floats { data: x.host(), stride: k },
         shape,
-        precision(format),
+        Precision::Exact,
         Write::Add,
     );
 }
