@@ -1,7 +1,7 @@
 //! One transformer block, read like the paper: norm, attention, residual, norm, feed-forward, residual.
 
 use lichen_kernels::ops::activation::{self, Activation};
-use lichen_kernels::ops::attention::{self, Attention, KvStore};
+use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable};
 use lichen_kernels::ops::lora;
 use lichen_kernels::ops::matmul::{self, Gated, Input, Product};
 use lichen_kernels::ops::residual::Residual;
@@ -63,6 +63,8 @@ pub struct BlockContext<'a> {
     pub config: &'a ModelConfig,
     pub adapter: Option<&'a LayerAdapter>,
     pub rope: &'a RopeTable,
+    /// Where a batch has its keys and values; `None` for a session's ring.
+    pub pages: Option<&'a PageTable>,
     /// Positions a query sees.
     pub window: usize,
     /// The rows of this chunk, T, and the position of the first.
@@ -101,6 +103,7 @@ impl BlockContext<'_> {
             k: a.k.view_mut(kv_shape),
             v: a.v.view(kv_shape),
             cache,
+            pages: self.pages,
             step: self.step,
             rope: self.rope,
             qk_norm: w.qk_norm.as_ref().map(|[q, k]| ([q.all(), k.all()], c.rms_eps)),

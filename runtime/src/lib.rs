@@ -4,6 +4,7 @@
 pub mod adapter;
 pub mod adapter_file;
 pub mod available_memory;
+pub mod batch;
 pub mod bench;
 pub mod block;
 pub mod chat_template;
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod error;
 pub mod fault;
 pub mod formats;
+mod forward;
 pub mod generation;
 pub mod geometry;
 pub mod kv_cache;

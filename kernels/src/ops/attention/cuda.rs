@@ -80,6 +80,7 @@ const PREFILL_MMA: [[&str; 3]; 2] = [
 pub fn forward(cuda: &Cuda, a: Attention<'_>, scratch: &mut Scratch) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let heads = Heads::new(n_heads, n_kv_heads, head_dim);
+    assert!(a.pages.is_none());
     if n_rows == 1 {
         return decode(cuda, &a, &heads, scratch);
     }

@@ -93,6 +93,7 @@ impl<'a> Session<'a> {
             k: k.view_mut(kv_shape),
             v: v.view(kv_shape),
             cache: &mut self.cache,
+            pages: None,
             step: &step,
             rope: &self.rope,
             qk_norm: self.layer.has_norm.then_some((norms, EPS)),
