@@ -30,6 +30,7 @@ pub mod model;
 pub mod model_config;
 pub mod model_source;
 pub mod perplexity;
+pub mod prompt_file;
 pub mod sampler;
 pub mod session;
 pub mod session_file;
