@@ -28,6 +28,7 @@ pub struct Step {
     slots: Vec<u32>,
     max_rows: usize,
     is_batch: bool,
+    is_chunk: bool,
     on_device: Option<OnDevice>,
 }
 
@@ -71,6 +72,7 @@ impl Step {
             slots: Vec::with_capacity(n_places),
             max_rows,
             is_batch,
+            is_chunk: false,
             on_device,
         })
     }
@@ -98,8 +100,22 @@ impl Step {
         }
     }
 
-    /// The next rows of a batch, on the host. The device must have finished the step before.
+    /// The next rows of a batch, on the host: one of each of several sequences. The device must have finished the step
+    /// before.
     pub fn set_rows(&mut self, rows: &[Row]) {
+        self.set_batch(rows);
+        self.is_chunk = false;
+    }
+
+    /// The same for several rows of one sequence that follow each other.
+    pub fn set_chunk(&mut self, rows: &[Row]) {
+        let follows = |w: &[Row]| w[0].slot == w[1].slot && w[0].position + 1 == w[1].position;
+        assert!(rows.windows(2).all(follows));
+        self.set_batch(rows);
+        self.is_chunk = true;
+    }
+
+    fn set_batch(&mut self, rows: &[Row]) {
         assert!(self.is_batch && rows.len() <= self.max_rows, "{} rows", rows.len());
         self.first_position = rows.first().map_or(0, |r| r.position as usize);
         self.tokens.clear();
@@ -155,6 +171,11 @@ impl Step {
     /// True where each row has a position and a slot of its own.
     pub fn is_batch(&self) -> bool {
         self.is_batch
+    }
+
+    /// True where a batch's rows are part of one sequence.
+    pub fn is_chunk(&self) -> bool {
+        self.is_chunk
     }
 
     /// One u32. Panics on the CPU.

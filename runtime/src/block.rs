@@ -39,8 +39,34 @@ pub struct Activations {
 impl Activations {
     /// # Errors: the device has no room.
     pub fn new(device: &Device, config: &ModelConfig, limits: &Limits) -> Result<Self, DeviceError> {
-        let n = ActivationSizes::new(config, limits);
         let (n_heads, head_dim) = (config.n_heads, config.head_dim);
+        let scratch = attention::Scratch::new(device, limits.n_threads, limits.context, n_heads, head_dim)?;
+        Activations::with(device, config, limits, scratch)
+    }
+
+    /// The same for a batch whose decode steps have at most `max_rows` rows.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn of_batch(
+        device: &Device,
+        config: &ModelConfig,
+        limits: &Limits,
+        max_rows: usize,
+    ) -> Result<Self, DeviceError> {
+        let (n_threads, context) = (limits.n_threads, limits.context);
+        let (n_heads, head_dim) = (config.n_heads, config.head_dim);
+        let scratch = attention::Scratch::of_batch(device, n_threads, context, n_heads, head_dim, max_rows)?;
+        Activations::with(device, config, limits, scratch)
+    }
+
+    fn with(
+        device: &Device,
+        config: &ModelConfig,
+        limits: &Limits,
+        attention: attention::Scratch,
+    ) -> Result<Self, DeviceError> {
+        let n = ActivationSizes::new(config, limits);
         Ok(Activations {
             residual: Residual::new(device, limits.chunk, config.dim)?,
             h: Buffer::new(device, n.h)?,
@@ -52,7 +78,7 @@ impl Activations {
             up: Buffer::new(device, n.hidden)?,
             low_rank: Buffer::new(device, n.lora)?,
             matmul: matmul::Scratch::new(device, limits.chunk, widest_input(config), widest_output(config, limits))?,
-            attention: attention::Scratch::new(device, limits.n_threads, limits.context, n_heads, head_dim)?,
+            attention,
         })
     }
 }

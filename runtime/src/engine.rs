@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lichen_kernels::ops::modules_for;
+use lichen_kernels::ops::{modules_for, modules_for_batch};
 use lichen_kernels::{Device, Format};
 
 use crate::adapter::Adapter;
@@ -226,7 +226,10 @@ pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions, devic
 /// would load it too, one module after the other.
 fn prepare_kernels(device: &Device, formats: &[Format], plan: &MemoryPlan) -> Result<()> {
     if let Device::Cuda(cuda) = device {
-        cuda.prepare(&modules_for(formats, plan.limits.kv_format))?;
+        match plan.batch {
+            None => cuda.prepare(&modules_for(formats, plan.limits.kv_format))?,
+            Some(_) => cuda.prepare(&modules_for_batch(formats, plan.limits.kv_format))?,
+        }
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub mod rope;
 pub mod sampling;
 pub mod sum_of_squares;
 
-pub use modules::modules_for;
+pub use modules::{modules_for, modules_for_batch};
 
 #[cfg(test)]
 pub(crate) mod testing;

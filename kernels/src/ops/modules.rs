@@ -10,6 +10,21 @@ const BENCHES: [&str; 1] = ["bandwidth/"];
 /// True for the modules that a model with weights of these formats and a cache of keys and values of that one launches, by
 /// name: for [`Cuda::prepare`](crate::cuda::Cuda::prepare). What it leaves out is loaded when it is launched after all.
 pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
+    let wanted = modules_of(formats, kv);
+    move |module| wanted(module) && !module.starts_with(PAGES)
+}
+
+/// The same for a batch, whose keys and values lie in pages.
+pub fn modules_for_batch(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
+    let wanted = modules_of(formats, kv);
+    move |module| wanted(module) && !module.starts_with(RINGS)
+}
+
+/// Decode's attention, of a batch and of a session.
+const PAGES: &str = "attention/pages_";
+const RINGS: &str = "attention/decode_";
+
+fn modules_of(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
     let formats = formats.to_vec();
     move |module| {
         let file = module.rsplit('/').next().unwrap_or(module);
@@ -43,7 +58,7 @@ mod tests {
     use super::*;
     use crate::cuda::module_names;
 
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 15] = [
         "matmul/decode/decode_f32",
         "matmul/decode/decode_bf16",
         "matmul/decode/decode_q8_0",
@@ -53,6 +68,7 @@ mod tests {
         "matmul/prefill/prefill_bf16",
         "attention/decode_f32",
         "attention/decode_f16",
+        "attention/pages_f16",
         "attention/prefill_mma_f16",
         "attention/prefill_mma_i8",
         "attention/prepare",
@@ -78,12 +94,20 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_has_pages_in_the_place_of_rings() {
+        let (wants, pages) = (modules_for_batch(&[Format::F32], KvFormat::F16), "attention/pages_f16");
+        assert!(wants(pages) && !wants("attention/decode_f16") && wants("attention/prefill_mma_f16"));
+        assert!(!modules_for(&[Format::F32], KvFormat::F16)(pages) && !wants("attention/pages_i8"));
+    }
+
+    #[test]
     fn every_module_is_known() {
         let computed: Vec<Format> = Format::ALL.into_iter().filter(|f| f.is_computed()).collect();
         for (arch, name) in module_names() {
             let is_bench = BENCHES.iter().any(|bench| name.starts_with(bench));
             let kvs = [KvFormat::F32, KvFormat::F16, KvFormat::I8];
-            let some = kvs.into_iter().any(|kv| modules_for(&computed, kv)(name));
+            let some =
+                kvs.into_iter().any(|kv| modules_for(&computed, kv)(name) || modules_for_batch(&computed, kv)(name));
             assert_eq!(some, !is_bench, "{name} for {arch}");
         }
     }

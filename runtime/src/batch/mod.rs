@@ -7,7 +7,8 @@
 //!
 //! An answer does not depend on what it was batched with: not on the number of slots, the other requests, or when it was
 //! admitted. On the CPU every op gives a row the same bits in any company, so the logits are those of a
-//! [`Session`](crate::session::Session) too.
+//! [`Session`](crate::session::Session) too. On a GPU one family of kernels computes all decode steps, whatever the number
+//! of live slots, and a prompt's chunks are its own; the logits are a session's but for how attention cuts its sums.
 //!
 //! Nothing is allocated by a step but an answer's text, and what admission takes for a sequence.
 
@@ -91,12 +92,14 @@ impl<'t> Batch<'t> {
         let Some(batch) = plan.batch else {
             return Err(Error::usage("the memory plan is a session's: it has no batch"));
         };
-        if let Device::Cuda(_) = *device {
-            return Err(Error::usage("batches are computed on the CPU so far: --device cpu"));
-        }
         let pages = Pages::new(&model.config, &plan.limits, &batch);
         let sampler = Sampler::new(SamplerConfig::default(), model.config.vocab_size)?;
-        let pass = Pass::new(model, device, adapter, plan, &batch)?;
+        let pass = match &*device.clone() {
+            Device::Cpu(_) => Pass::new(model, device, adapter, plan, &batch)?,
+            Device::Cuda(cuda) => {
+                cuda.with_arena(plan.session_gpu_bytes(), || Pass::new(model, device, adapter, plan, &batch))?
+            }
+        };
         Ok(Batch {
             pass,
             limits: plan.limits,

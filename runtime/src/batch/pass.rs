@@ -1,15 +1,21 @@
 //! What a batch computes with: activations, pools of pages, and the forward pass over rows of its slots.
+//!
+//! On a GPU a decode step always multiplies with the kernels of decoding, eight rows at a time, so that a sequence has the
+//! same bits in any company; a prompt's chunks take what their own length asks for, which is the same in any company too.
+//! Its rows are filled up to a bucket with rows of nobody, and the step is recorded once for each bucket.
 
 use std::sync::Arc;
 
 use lichen_kernels::ops::attention::{KvStore, PageTable, PAGE};
+use lichen_kernels::ops::matmul::Family;
 use lichen_kernels::ops::sampling::TopK;
-use lichen_kernels::{Device, Readback, Row, Step};
+use lichen_kernels::{Device, Readback, Row, Step, NO_SLOT};
 
-use super::limits::{table_entries, BatchLimits};
+use super::limits::{bucket, table_entries, BatchLimits, BUCKETS};
 use super::pages::PageIds;
 use crate::adapter::Adapter;
 use crate::block::Activations;
+use crate::decode_graph::DecodeGraph;
 use crate::error::Result;
 use crate::forward::{ByReach, Forward, Ropes};
 use crate::memory_plan::MemoryPlan;
@@ -25,9 +31,13 @@ pub(super) struct Pass {
     tables: ByReach<PageTable>,
     ropes: Ropes,
     step: Step,
+    /// The rows of a decode step, filled up.
+    rows: Vec<Row>,
     /// (rows, vocab_size).
     logits: Readback<f32>,
     top: TopK,
+    /// A recorded step for each of the buckets.
+    graphs: [DecodeGraph; BUCKETS.len()],
 }
 
 impl Pass {
@@ -48,7 +58,7 @@ impl Pass {
             KvStore::new(&device, limits.kv_format, n_slots, config.n_kv_heads, config.head_dim)
         };
         Ok(Pass {
-            activations: Activations::new(&device, config, &pass)?,
+            activations: Activations::of_batch(&device, config, &pass, batch.n_rows())?,
             pools: config.is_global.iter().map(pool).collect::<std::result::Result<_, _>>()?,
             tables: ByReach {
                 local: PageTable::new(&device, batch.n_slots, entries.local)?,
@@ -56,8 +66,10 @@ impl Pass {
             },
             ropes: Ropes::new(&device, config, limits)?,
             step: Step::of_batch(&device, pass.chunk)?,
+            rows: Vec::with_capacity(batch.n_rows()),
             logits: Readback::new(&device, batch.n_rows() * config.vocab_size)?,
             top: TopK::new(&device, config.vocab_size, batch.n_rows())?,
+            graphs: Default::default(),
             model,
             device,
             adapter,
@@ -79,7 +91,8 @@ impl Pass {
     /// What went wrong on the device.
     pub fn prefill(&mut self, rows: &[Row], wants_logits: bool) -> Result<()> {
         self.device.synchronize()?;
-        self.step.set_rows(rows);
+        self.step.set_chunk(rows);
+        self.activations.matmul.family = Family::ByRows;
         self.blocks();
         if wants_logits {
             self.compute_logits(rows.len() - 1, 1);
@@ -94,10 +107,22 @@ impl Pass {
     /// What went wrong on the device.
     pub fn decode(&mut self, rows: &[Row]) -> Result<()> {
         self.device.synchronize()?;
-        self.step.set_rows(rows);
-        self.blocks();
-        self.compute_logits(0, rows.len());
-        Ok(())
+        let index = bucket(rows.len());
+        self.rows.clear();
+        self.rows.extend_from_slice(rows);
+        if let Device::Cuda(_) = *self.device {
+            self.rows.resize(BUCKETS[index], Row { token: 0, position: 0, slot: NO_SLOT });
+        }
+        self.step.set_rows(&self.rows);
+        self.activations.matmul.family = Family::Decode;
+        let mut graph = std::mem::take(&mut self.graphs[index]);
+        let device = self.device.clone();
+        let ran = graph.run(&device, &mut || {
+            self.blocks();
+            self.compute_logits(0, self.rows.len());
+        });
+        self.graphs[index] = graph;
+        ran
     }
 
     /// Looks for the `k` best candidates of the first `n_rows` rows of logits.

@@ -39,6 +39,11 @@ impl MemoryPlan {
         let streams = Residual::n_elements(true, pass.chunk, config.dim);
         let activations = 4 * (streams + n.total() - n.x - n.h);
         let workspace = matmul::Scratch::device_bytes(pass.chunk, widest_input(config), widest_output(config, pass));
+        let (n_heads, head_dim) = (config.n_heads, config.head_dim);
+        let attention = match batch {
+            None => attention::Scratch::device_bytes(cuda, n_heads, head_dim),
+            Some(_) => attention::Scratch::batch_device_bytes(limits.context, n_heads, head_dim, n_rows),
+        };
         let logits = 4 * own.n_logits;
         let step = if batch.is_some() { Step::batch_size_bytes(pass.chunk) } else { Step::size_bytes(pass.chunk) };
         let tables = batch.map_or(0, |b| b.table_bytes(config, &limits));
@@ -53,11 +58,7 @@ impl MemoryPlan {
                 (own.global_kv.0, own.global_kv.1, Device),
                 ("activations", activations, Device),
                 ("matrix workspace", workspace, Device),
-                (
-                    "attention workspace",
-                    attention::Scratch::device_bytes(cuda, config.n_heads, config.head_dim),
-                    Device,
-                ),
+                ("attention workspace", attention, Device),
                 ("rope tables", 2 * RopeTable::size_bytes(limits.context, config.head_dim), Device),
                 ("logits, gpu", device_logits, Device),
                 ("sampling workspace", TopK::device_bytes(config.vocab_size, n_rows), Device),

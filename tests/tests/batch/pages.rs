@@ -1,11 +1,12 @@
 //! Pages run out, and requests wait.
 
 use lichen_kernels::ops::attention::PAGE;
-use lichen_runtime::batch::BatchAnswer;
+use lichen_runtime::batch::{BatchAnswer, BatchLimits, BatchRequest};
 use lichen_runtime::error::Kind;
+use lichen_runtime::sampler::SamplerConfig;
 use lichen_tests::models::limits;
 
-use super::*;
+use crate::subject::{cpu, run, Subject};
 
 fn request(id: u64, n_prompt: usize, max_new_tokens: usize) -> BatchRequest {
     let prompt = (0..n_prompt as u32).map(|i| 3 + (i * 7 + id as u32) % 300).collect();

@@ -83,6 +83,8 @@ impl<'a> Span<'a> {
 pub struct Scratch {
     scores: Buffer<f32>,
     longest: usize,
+    /// Of a decode step.
+    max_rows: usize,
 }
 
 impl Scratch {
@@ -102,7 +104,26 @@ impl Scratch {
             Device::Cpu(_) => n_tasks * longest,
             Device::Cuda(cuda) => cuda::scratch_len(cuda, n_heads, head_dim),
         };
-        Ok(Scratch { scores: Buffer::new(device, len)?, longest })
+        Ok(Scratch { scores: Buffer::new(device, len)?, longest, max_rows: 1 })
+    }
+
+    /// The same for a batch of at most `max_rows` rows of several sequences.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn of_batch(
+        device: &Device,
+        n_tasks: usize,
+        longest: usize,
+        n_heads: usize,
+        head_dim: usize,
+        max_rows: usize,
+    ) -> Result<Self, DeviceError> {
+        let len = match device {
+            Device::Cpu(_) => n_tasks * longest,
+            Device::Cuda(_) => cuda::batch_scratch_len(max_rows, n_heads, head_dim, longest),
+        };
+        Ok(Scratch { scores: Buffer::new(device, len)?, longest, max_rows })
     }
 
     /// Bytes [`Scratch::new`] takes on the CPU.
@@ -113,6 +134,11 @@ impl Scratch {
     /// Bytes [`Scratch::new`] takes on this GPU.
     pub fn device_bytes(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
         4 * cuda::scratch_len(cuda, n_heads, head_dim)
+    }
+
+    /// Bytes [`Scratch::of_batch`] takes on a GPU.
+    pub fn batch_device_bytes(longest: usize, n_heads: usize, head_dim: usize, max_rows: usize) -> usize {
+        4 * cuda::batch_scratch_len(max_rows, n_heads, head_dim, longest)
     }
 
     fn n_tasks(&self) -> usize {

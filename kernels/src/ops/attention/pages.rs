@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::cuda::DeviceError;
+use crate::cuda::{DeviceError, DevicePtr};
 use crate::device::Device;
 use crate::view::Buffer;
 
@@ -55,6 +55,11 @@ impl PageTable {
 
     pub fn n_entries(&self) -> usize {
         self.n_entries
+    }
+
+    /// u32 (n_slots, n_entries). Panics on the CPU.
+    pub(super) fn ptr(&self) -> DevicePtr {
+        self.on_device.as_ref().expect("the table of a GPU").ptr()
     }
 
     pub(super) fn of_slot(&self, slot: usize) -> &[u32] {

@@ -1,6 +1,6 @@
 //! The matrix products of a GPU: a few rows stream the weights past them (decode), many multiply tiles (prefill).
 
-use super::{decode, prefill, with_rows, Gated, Input, Product, Scratch};
+use super::{decode, prefill, with_rows, Family, Gated, Input, Product, Scratch};
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::formats::Format;
@@ -13,7 +13,7 @@ pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> 
 
 pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, _] = input.shape();
-    if n_rows <= decode::cuda::COLUMNS_MAX {
+    if n_rows <= decode::cuda::COLUMNS_MAX || scratch.family == Family::Decode {
         return decode::cuda::forward(cuda, products, input);
     }
     let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
@@ -30,7 +30,8 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scra
 
 pub fn forward_gated(cuda: &Cuda, mut g: Gated<'_>, input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, _] = input.shape();
-    if n_rows <= decode::cuda::COLUMNS_MAX && g.gate.format() == g.up.format() {
+    let is_decode = n_rows <= decode::cuda::COLUMNS_MAX || scratch.family == Family::Decode;
+    if is_decode && g.gate.format() == g.up.format() {
         return decode::cuda::forward_gated(cuda, g, input);
     }
     let products = &mut [

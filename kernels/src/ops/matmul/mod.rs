@@ -10,7 +10,8 @@
 //!   once.
 //!
 //! On a GPU that contract is the decode's alone, and its T is up to eight. More rows go to the prefill, where activations
-//! and weights are 16-bit floats; among those the bits again do not depend on T. F32 weights never do.
+//! and weights are 16-bit floats; among those the bits again do not depend on T. F32 weights never do. Who needs the same
+//! bits for any T, a batch whose sequences come and go, asks for one [`Family`].
 
 pub mod backward;
 pub(crate) mod combine;
@@ -78,6 +79,18 @@ impl Input<'_> {
 pub struct Scratch {
     rows: QuantizedRows,
     workspace: Option<Buffer<u8>>,
+    /// Whose kernels the next products use.
+    pub family: Family,
+}
+
+/// Which of a GPU's kernels multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Decode's for up to eight rows, the prefill's for more.
+    #[default]
+    ByRows,
+    /// Decode's, eight rows at a time: a row has the same bits alone and among any others.
+    Decode,
 }
 
 impl Scratch {
@@ -87,10 +100,13 @@ impl Scratch {
     /// The device has no room.
     pub fn new(device: &Device, max_rows: usize, max_cols: usize, max_outputs: usize) -> Result<Self, DeviceError> {
         Ok(match device {
-            Device::Cpu(_) => Scratch { rows: QuantizedRows::new(max_rows, max_cols), workspace: None },
+            Device::Cpu(_) => {
+                Scratch { rows: QuantizedRows::new(max_rows, max_cols), workspace: None, family: Family::ByRows }
+            }
             Device::Cuda(_) => {
                 let bytes = cuda::workspace_bytes(max_rows, max_cols, max_outputs);
-                Scratch { rows: QuantizedRows::new(0, 0), workspace: Some(Buffer::new(device, bytes)?) }
+                let workspace = Some(Buffer::new(device, bytes)?);
+                Scratch { rows: QuantizedRows::new(0, 0), workspace, family: Family::ByRows }
             }
         })
     }

@@ -1,4 +1,5 @@
 //! A layer's attention as a session calls it, on any device, and what it should be in f64.
+#![allow(dead_code)]
 
 use half::f16;
 use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, Scratch};
