@@ -1,6 +1,6 @@
 //! The matrix products of a GPU: a few rows stream the weights past them (decode), many multiply tiles (prefill).
 
-use super::{backward, decode, prefill, with_rows, Gated, Input, Product, Scratch};
+use super::{backward, batch, decode, prefill, with_rows, Family, Gated, Input, Product, Scratch};
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::formats::Format;
@@ -14,7 +14,11 @@ pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> 
 
 pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, _] = input.shape();
-    if n_rows <= decode::cuda::COLUMNS_MAX {
+    if scratch.family == Family::Batch && !batch::cuda::is_decode(cuda, products) {
+        let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
+        return with_rows(&Device::Cuda(cuda.clone()), input, |x| batch::cuda::forward(cuda, products, x, workspace));
+    }
+    if n_rows <= decode::cuda::COLUMNS_MAX || scratch.family == Family::Batch {
         return decode::cuda::forward(cuda, products, input);
     }
     let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
@@ -49,7 +53,11 @@ pub fn forward_training(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f
 
 pub fn forward_gated(cuda: &Cuda, mut g: Gated<'_>, input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, _] = input.shape();
-    if n_rows <= decode::cuda::COLUMNS_MAX && g.gate.format() == g.up.format() {
+    let is_decode = match scratch.family {
+        Family::ByRows => n_rows <= decode::cuda::COLUMNS_MAX,
+        Family::Batch => !batch::cuda::has_kernels(cuda, g.gate.format()),
+    };
+    if is_decode && g.gate.format() == g.up.format() {
         return decode::cuda::forward_gated(cuda, g, input);
     }
     let products = &mut [
