@@ -260,8 +260,3 @@ fn many_rows_by_the_kernels_of_batches_have_the_bits_of_one() {
         }
     });
 }
-
-/// One row times a matrix.
-fn product_of(device: &Device, weights: &Matrix, x: &[f32]) -> Vec<f32> {
-    decode::product(device, weights, x, 1, None)
-}
