@@ -67,38 +67,19 @@ pub struct BenchArgs {
     json: bool,
 }
 
+/// A network to be measured.
+struct Ready {
+    device: Arc<Device>,
+    /// As it was before the network.
+    machine: Machine,
+    plan: TrainPlan,
+    network: Network,
+    n_threads: usize,
+}
+
 pub fn run(args: &BenchArgs) -> Outcome<()> {
-    let (options, _) = args.device.options(None)?;
-    let device = options.start_device()?;
-    let machine = Machine::of(&device)?;
-    let config = geometry::config(&args.geometry)?;
-    let mode = mode(args, &config)?;
-    let n_parameters = mode.n_parameters();
-    let size = JobSize {
-        n_parameters,
-        full_format: args.full.then_some(args.format),
-        batch: args.batch,
-        max_seq: args.max_seq,
-        rank: if args.full { 0 } else { args.rank },
-        has_dropout: false,
-        canaries: HostAndGpu::default(),
-    };
-    let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
-    let plan = TrainPlan::new(&config, bytes, &size, &machine, args.checkpoint_activations, options.memory_budget);
-    plan.check(options.memory_budget)?;
-    let table_format = if args.full { args.format } else { geometry::table_format(args.format) };
-    prepare_kernels(&device, &[args.format, table_format], None)?;
-    // Weights that are to change are on the host before.
-    let files = if args.full { Arc::new(host()?) } else { device.clone() };
-    let model = Arc::new(geometry::synthetic(config, args.format, &files)?);
-    let vocab_size = model.config.vocab_size;
-    let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
-    let mut network = Network::new(device.clone(), model, mode, settings, &plan.rows, args.batch)?;
-    if let Mode::Lora(lora) = network.mode() {
-        let lora = lora.clone();
-        network.set_values(|values| lora.initialise(values, 0))?;
-    }
-    let Measured { seconds, median, losses } = measure(args, &mut network, vocab_size)?;
+    let Ready { device, machine, plan, mut network, n_threads } = start(args)?;
+    let Measured { seconds, median, losses } = measure(args, &mut network)?;
     let tokens_per_s = (args.batch * args.max_seq) as f64 / median;
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     if args.json {
@@ -106,12 +87,12 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
             "geometry": args.geometry,
             "format": args.format.name(),
             "full": args.full,
-            "rank": size.rank,
-            "trainable_parameters": n_parameters,
+            "rank": plan.rows.rank,
+            "trainable_parameters": plan.n_parameters,
             "batch": args.batch,
             "max_seq": args.max_seq,
             "steps": args.steps,
-            "threads": options.n_threads(),
+            "threads": n_threads,
             "device": device.describe(),
             "kept_layers": plan.rows.kept_layers,
             "s_per_step": median,
@@ -145,6 +126,38 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
         seconds[seconds.len() - 1],
         mib(plan.bytes_in(&[Place::Mapped, Place::Host, Place::Pinned])),
     ))
+}
+
+fn start(args: &BenchArgs) -> Outcome<Ready> {
+    let (options, _) = args.device.options(None)?;
+    let device = options.start_device()?;
+    let machine = Machine::of(&device)?;
+    let config = geometry::config(&args.geometry)?;
+    let mode = mode(args, &config)?;
+    let size = JobSize {
+        n_parameters: mode.n_parameters(),
+        full_format: args.full.then_some(args.format),
+        batch: args.batch,
+        max_seq: args.max_seq,
+        rank: if args.full { 0 } else { args.rank },
+        has_dropout: false,
+        canaries: HostAndGpu::default(),
+    };
+    let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
+    let plan = TrainPlan::new(&config, bytes, &size, &machine, args.checkpoint_activations, options.memory_budget);
+    plan.check(options.memory_budget)?;
+    let table_format = if args.full { args.format } else { geometry::table_format(args.format) };
+    prepare_kernels(&device, &[args.format, table_format], None)?;
+    // Weights that are to change are on the host before.
+    let files = if args.full { Arc::new(host()?) } else { device.clone() };
+    let model = Arc::new(geometry::synthetic(config, args.format, &files)?);
+    let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
+    let mut network = Network::new(device.clone(), model, mode, settings, &plan.rows, args.batch)?;
+    if let Mode::Lora(lora) = network.mode() {
+        let lora = lora.clone();
+        network.set_values(|values| lora.initialise(values, 0))?;
+    }
+    Ok(Ready { device, machine, plan, network, n_threads: options.n_threads() })
 }
 
 fn mode(args: &BenchArgs, config: &ModelConfig) -> Outcome<Mode> {
@@ -184,7 +197,8 @@ struct Measured {
     losses: Vec<f64>,
 }
 
-fn measure(args: &BenchArgs, network: &mut Network, vocab_size: usize) -> Outcome<Measured> {
+fn measure(args: &BenchArgs, network: &mut Network) -> Outcome<Measured> {
+    let vocab_size = network.model().config.vocab_size;
     let samples: Vec<Sample> = (0..args.batch).map(|i| sample(i, args.max_seq, vocab_size)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..=args.steps {
