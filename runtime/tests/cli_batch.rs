@@ -198,6 +198,25 @@ fn models_without_a_tokenizer_answer_in_ids() {
 }
 
 #[test]
+fn adapters_are_applied_and_a_run_that_never_began_leaves_no_file() {
+    let dir = TempDir::new();
+    std::fs::write(dir.path("p"), "{\"tokens\": [3, 1, 4, 15, 9, 26]}\n{\"tokens\": [5, 35, 8, 97]}\n").unwrap();
+    let (file, out, model) = (dir.file("p"), dir.file("a"), fixture("tiny-qwen2-tied"));
+    let adapter = fixture("tiny-qwen2-tied-lora");
+    let flags = ["--max-new-tokens", "8", "--temperature", "0", "--device", "cpu"];
+    let nobody = lichen(&["generate", "--model", "/nowhere", "--prompts", &file, "--out", &out]);
+    check(&nobody, 1);
+    assert!(!Path::new(&out).exists());
+    let (batch, one) = (["generate", "--prompts", &file, "--out", &out], ["generate", "--tokens", "3,1,4,15,9,26"]);
+    let with = ["--model", &model, "--adapter", &adapter];
+    check(&lichen(&[&batch[..], &with, &flags].concat()), 0);
+    let ids = |adapter: &[&str]| lichen(&[&one[..], adapter, &flags, &["--json"]].concat()).json()["token_ids"].clone();
+    let got = &read(&dir.path("a"))[&1]["token_ids"];
+    assert_eq!(*got, ids(&with));
+    assert_ne!(*got, ids(&with[..2]), "the adapter changes nothing: this shows nothing");
+}
+
+#[test]
 fn bench_and_plan_speak_of_batches() {
     let model = fixture("tiny-gemma3/tiny-gemma3-q8_0.gguf");
     let common = ["--model", &model, "--threads", "1", "--device", "cpu", "--context", "40", "--json"];

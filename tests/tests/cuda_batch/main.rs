@@ -48,7 +48,7 @@ fn sixty_four_at_once_change_no_bit() {
 
 #[test]
 fn many_prompts_through_a_few_slots_equal_one_by_one() {
-    for device in devices() {
-        check_many(&Subject::fixture(MODELS[1], &device), limits(1), 5, 24, [60, 10]);
+    for device in devices().iter().filter(|d| matches!(common::cuda(d).arch(), 53 | 80)) {
+        check_many(&Subject::fixture(MODELS[1], device), limits(1), 5, 24, [60, 10]);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::Args;
 use lichen_runtime::batch::{Batch, BatchAnswer, BatchRequest, SLOTS_MAX};
 use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role};
-use lichen_runtime::disk::RealDisk;
+use lichen_runtime::disk::{refuse_existing, RealDisk};
 use lichen_runtime::display::thousands;
 use lichen_runtime::engine::Engine;
 use lichen_runtime::fault::CatchInterrupts;
@@ -56,7 +56,9 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
         );
     }
     let source = Source::open(prompts)?;
-    let (out, answered) = open_out(own)?;
+    if let Some(path) = own.out.as_deref().filter(|_| !own.resume) {
+        refuse_begun(path)?;
+    }
     let mut options = args.machine.options(&args.model)?;
     options.batch = Some(own.batch.unwrap_or(SLOTS_USUAL));
     let engine = open_with(&options)?;
@@ -66,6 +68,9 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
             batch.n_contexts, batch.n_slots
         ));
     }
+    let mut batch = engine.batch()?;
+    // Not before the model is there: a run that never began leaves no file.
+    let (out, answered) = open_out(own)?;
     let mut job = Job {
         args,
         engine: &engine,
@@ -77,7 +82,6 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
         counts: Counts::default(),
         failed: None,
     };
-    let mut batch = engine.batch()?;
     let outcome = job.run(&mut batch, source);
     // What was answered is kept, whatever happened.
     let flushed = job.out.flush();
@@ -86,14 +90,18 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
     job.report(interrupted)
 }
 
+fn refuse_begun(path: &Path) -> Result<()> {
+    match path.is_file() {
+        true => Err(Error::input("already exists: --resume goes on with it").in_file(path)),
+        false => refuse_existing(path),
+    }
+}
+
 fn open_out(args: &BatchArgs) -> Outcome<(Out, Answered)> {
     let Some(path) = &args.out else { return Ok((Out::Stdout, Answered::default())) };
     if !args.resume {
-        let file = AnswerFile::create(&RealDisk, path).map_err(|e| match path.is_file() {
-            true => Error::input("already exists: --resume goes on with it").in_file(path),
-            false => e,
-        })?;
-        return Ok((Out::File(file), Answered::default()));
+        refuse_begun(path)?;
+        return Ok((Out::File(AnswerFile::create(&RealDisk, path)?), Answered::default()));
     }
     let (file, answered, torn) = AnswerFile::resume(&RealDisk, path)?;
     if let Some(torn) = torn {
