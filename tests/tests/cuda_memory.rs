@@ -105,6 +105,7 @@ fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>)
     let pinned = if cuda.info().is_integrated { plan.bytes_in(&[Place::Pinned]) } else { 0 };
     let case = format!("{} {name} {full_format:?}", device.describe());
     assert!((planned..=planned + pinned).contains(&used), "{case}: {used}\n{plan}");
+}
 
 fn a_batch_takes_what_its_plan_says(device: &Arc<Device>, model: &Arc<Model>, weights: usize, free: usize) {
     let Device::Cuda(cuda) = &**device else { panic!("not a CUDA device") };
