@@ -19,5 +19,5 @@ pub use formats::Format;
 pub use matrix::{Matrix, SharedBytes};
 pub use readback::Readback;
 pub use simd::Isa;
-pub use step::Step;
+pub use step::{Row, Step, NO_SLOT};
 pub use view::{Buffer, View, ViewMut};

@@ -2,6 +2,7 @@
 //! reads them; on any other they are copied once.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use bytemuck::Pod;
 
@@ -76,14 +77,23 @@ impl<T: Pod> Readback<T> {
     /// # Errors
     /// What went wrong on the device.
     pub fn fetch(&mut self, n: usize) -> Result<&mut [T], DeviceError> {
-        assert!(n <= self.len);
+        self.fetch_part(0..n)
+    }
+
+    /// The same for elements `range` alone.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn fetch_part(&mut self, range: Range<usize>) -> Result<&mut [T], DeviceError> {
+        assert!(range.end <= self.len);
         if let Storage::Cuda { cuda, host, device, .. } = &mut self.storage {
             if let Some(device) = device {
-                cuda.copy_to_pinned(host, 0, device, 0..n * size_of::<T>());
+                let size = size_of::<T>();
+                cuda.copy_to_pinned(host, range.start * size, device, range.start * size..range.end * size);
             }
             cuda.synchronize()?;
         }
-        Ok(&mut self.host_mut()[..n])
+        Ok(&mut self.host_mut()[range])
     }
 
     /// What was fetched last.

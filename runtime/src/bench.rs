@@ -10,9 +10,12 @@ use lichen_kernels::ops::bandwidth;
 use lichen_kernels::Device;
 
 use crate::available_memory::available_bytes;
+use crate::batch::{Batch, BatchRequest};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::sampler::SamplerConfig;
 use crate::session::Session;
+use crate::stop::StopIds;
 
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +38,10 @@ pub struct Spread {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BenchReport {
     pub prefill_tokens_per_s: Spread,
+    /// Of all sequences of a batch together.
     pub decode_tokens_per_s: Spread,
-    /// Weights and the keys and values that one token reads, half way through the new tokens.
+    /// Weights and the keys and values that one token reads, half way through the new tokens; the sequences of a batch share
+    /// the reading of the weights.
     pub decode_bytes_per_token: usize,
     /// Pure reads of a buffer larger than the caches, by the same threads, between the runs.
     pub memory_bandwidth_gb_per_s: Spread,
@@ -54,26 +59,23 @@ impl BenchReport {
     }
 }
 
-/// Runs the benchmark on a fresh engine.
+/// Runs the benchmark on a fresh engine: on a session, or on a batch whose slots are all in use.
 ///
 /// # Errors
 /// The tokens do not fit the context.
 pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
     let start = Instant::now();
-    let mut session = engine.session()?;
     let needed = options.prompt_tokens + options.new_tokens;
-    let context = session.limits().context;
+    let context = engine.plan.limits.context;
     if needed > context {
         return Err(Error::usage(format!(
             "--prompt-tokens and --new-tokens are {needed} together; --context is {context}"
         )));
     }
-    let prompt = some_tokens(options.prompt_tokens, engine.model.config.vocab_size);
+    let mut subject = Subject::new(engine)?;
     // The first run reads the weights from the disk; a few tokens are enough to touch all of the memory.
-    let mut next = prefill(&mut session, &prompt)?;
-    let time_to_first_token_s = engine.load_s + start.elapsed().as_secs_f64();
-    next = decode(&mut session, next, options.new_tokens.min(4))?;
-    black_box(next);
+    let (first_s, _) = subject.run(options.prompt_tokens, options.new_tokens.min(4), &start)?;
+    let time_to_first_token_s = engine.load_s + first_s;
     let peak_rss_bytes = peak_rss_bytes();
 
     let buffer = match *engine.device {
@@ -81,25 +83,76 @@ pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
         Device::Cuda(_) => Vec::new(),
     };
     let (mut prefills, mut decodes, mut bandwidths) = (Vec::new(), Vec::new(), Vec::new());
+    let n_sequences = engine.plan.batch.map_or(1, |b| b.n_slots);
     for _ in 0..options.repeat {
-        session.reset();
-        let start = Instant::now();
-        let next = prefill(&mut session, &prompt)?;
-        prefills.push(options.prompt_tokens as f64 / start.elapsed().as_secs_f64());
-        let start = Instant::now();
-        decode(&mut session, next, options.new_tokens)?;
-        decodes.push(options.new_tokens as f64 / start.elapsed().as_secs_f64());
+        let (prefill_s, decode_s) = subject.run(options.prompt_tokens, options.new_tokens, &Instant::now())?;
+        prefills.push((n_sequences * options.prompt_tokens) as f64 / prefill_s);
+        decodes.push((n_sequences * options.new_tokens) as f64 / decode_s);
         bandwidths.push(bandwidth_gb_per_s(&engine.device, &buffer)?);
     }
     let position = options.prompt_tokens + options.new_tokens / 2;
     Ok(BenchReport {
         prefill_tokens_per_s: spread(prefills),
         decode_tokens_per_s: spread(decodes),
-        decode_bytes_per_token: engine.model.active_bytes() + kv_bytes(&session, position),
+        decode_bytes_per_token: engine.model.active_bytes() / n_sequences + kv_bytes(engine, position),
         memory_bandwidth_gb_per_s: spread(bandwidths),
         time_to_first_token_s,
         peak_rss_bytes,
     })
+}
+
+/// What is measured.
+enum Subject<'a> {
+    Session(&'a Engine, Box<Session>),
+    Batch(&'a Engine, Box<Batch<'static>>),
+}
+
+impl<'a> Subject<'a> {
+    fn new(engine: &'a Engine) -> Result<Self> {
+        if engine.plan.batch.is_none() {
+            return Ok(Subject::Session(engine, Box::new(engine.session()?)));
+        }
+        let (model, device, adapter) = (engine.model.clone(), engine.device.clone(), engine.adapter.clone());
+        // No text, and nothing ends an answer before its time.
+        let batch = Batch::new(model, device, adapter, &engine.plan, None, StopIds::default())?;
+        Ok(Subject::Batch(engine, Box::new(batch)))
+    }
+
+    /// Seconds from `start` until the prompts are computed, and those of the tokens after them.
+    fn run(&mut self, prompt_tokens: usize, new_tokens: usize, start: &Instant) -> Result<(f64, f64)> {
+        match self {
+            Subject::Session(engine, session) => {
+                session.reset();
+                let prompt = some_tokens(prompt_tokens, engine.model.config.vocab_size);
+                let next = prefill(session, &prompt)?;
+                let (prefill_s, start) = (start.elapsed().as_secs_f64(), Instant::now());
+                black_box(decode(session, next, new_tokens)?);
+                Ok((prefill_s, start.elapsed().as_secs_f64()))
+            }
+            Subject::Batch(engine, batch) => {
+                for id in 0..batch.n_slots() as u64 {
+                    let mut prompt = some_tokens(prompt_tokens, engine.model.config.vocab_size);
+                    prompt.rotate_left(id as usize % prompt_tokens);
+                    // The first token comes from the prompt.
+                    let max_new_tokens = new_tokens + 1;
+                    let sampling = SamplerConfig::greedy();
+                    batch.submit(BatchRequest { id, prompt, max_new_tokens, sampling, stop: Vec::new() })?;
+                }
+                // Fewer pages than slots would measure a smaller batch.
+                while batch.prefill(&mut |_| {})? {}
+                if batch.n_waiting() > 0 {
+                    return Err(Error::limit(format!(
+                        "there is memory for {} of {} sequences: lower --context or --batch",
+                        batch.n_running(),
+                        batch.n_slots()
+                    )));
+                }
+                let (prefill_s, start) = (start.elapsed().as_secs_f64(), Instant::now());
+                while batch.decode(&mut |_| {})? {}
+                Ok((prefill_s, start.elapsed().as_secs_f64()))
+            }
+        }
+    }
 }
 
 fn prefill(session: &mut Session, prompt: &[u32]) -> Result<u32> {
@@ -129,11 +182,11 @@ fn some_tokens(n: usize, vocab_size: usize) -> Vec<u32> {
 }
 
 /// Keys and values that the token at `position` reads.
-fn kv_bytes(session: &Session, position: usize) -> usize {
-    let config = &session.model().config;
+fn kv_bytes(engine: &Engine, position: usize) -> usize {
+    let config = &engine.model.config;
     let per_layer = config.is_global.iter().map(|is_global| {
         let window = if *is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) };
-        KvStore::size_bytes(session.limits().kv_format, position.min(window), config.n_kv_heads, config.head_dim)
+        KvStore::size_bytes(engine.plan.limits.kv_format, position.min(window), config.n_kv_heads, config.head_dim)
     });
     per_layer.sum()
 }

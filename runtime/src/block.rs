@@ -1,7 +1,7 @@
 //! One transformer block, read like the paper: norm, attention, residual, norm, feed-forward, residual.
 
 use lichen_kernels::ops::activation::{self, Activation};
-use lichen_kernels::ops::attention::{self, Attention, KvStore};
+use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable};
 use lichen_kernels::ops::lora;
 use lichen_kernels::ops::matmul::{self, Gated, Input, Product};
 use lichen_kernels::ops::residual::Residual;
@@ -39,8 +39,34 @@ pub struct Activations {
 impl Activations {
     /// # Errors: the device has no room.
     pub fn new(device: &Device, config: &ModelConfig, limits: &Limits) -> Result<Self, DeviceError> {
-        let n = ActivationSizes::new(config, limits);
         let (n_heads, head_dim) = (config.n_heads, config.head_dim);
+        let scratch = attention::Scratch::new(device, limits.n_threads, limits.context, n_heads, head_dim)?;
+        Activations::with(device, config, limits, scratch)
+    }
+
+    /// The same for a batch whose decode steps have at most `max_rows` rows.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn of_batch(
+        device: &Device,
+        config: &ModelConfig,
+        limits: &Limits,
+        max_rows: usize,
+    ) -> Result<Self, DeviceError> {
+        let (n_threads, context) = (limits.n_threads, limits.context);
+        let (n_heads, head_dim) = (config.n_heads, config.head_dim);
+        let scratch = attention::Scratch::of_batch(device, n_threads, context, n_heads, head_dim, max_rows)?;
+        Activations::with(device, config, limits, scratch)
+    }
+
+    fn with(
+        device: &Device,
+        config: &ModelConfig,
+        limits: &Limits,
+        attention: attention::Scratch,
+    ) -> Result<Self, DeviceError> {
+        let n = ActivationSizes::new(config, limits);
         Ok(Activations {
             residual: Residual::new(device, limits.chunk, config.dim)?,
             h: Buffer::new(device, n.h)?,
@@ -52,7 +78,7 @@ impl Activations {
             up: Buffer::new(device, n.hidden)?,
             low_rank: Buffer::new(device, n.lora)?,
             matmul: matmul::Scratch::new(device, limits.chunk, widest_input(config), widest_output(config, limits))?,
-            attention: attention::Scratch::new(device, limits.n_threads, limits.context, n_heads, head_dim)?,
+            attention,
         })
     }
 }
@@ -63,6 +89,8 @@ pub struct BlockContext<'a> {
     pub config: &'a ModelConfig,
     pub adapter: Option<&'a LayerAdapter>,
     pub rope: &'a RopeTable,
+    /// Where a batch has its keys and values; `None` for a session's ring.
+    pub pages: Option<&'a PageTable>,
     /// Positions a query sees.
     pub window: usize,
     /// The rows of this chunk, T, and the position of the first.
@@ -101,6 +129,7 @@ impl BlockContext<'_> {
             k: a.k.view_mut(kv_shape),
             v: a.v.view(kv_shape),
             cache,
+            pages: self.pages,
             step: self.step,
             rope: self.rope,
             qk_norm: w.qk_norm.as_ref().map(|[q, k]| ([q.all(), k.all()], c.rms_eps)),

@@ -2,22 +2,21 @@
 //!
 //! [`Opened`] knows everything but holds no weights: what `plan` prints. [`Engine`] has loaded them.
 
-use std::num::NonZero;
-use std::path::{Path, PathBuf};
+mod options;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lichen_kernels::cuda::{Cuda, CudaOptions, LEAST_CAPABILITY, NOT_COMPILED};
-use lichen_kernels::ops::attention::KvFormat;
-use lichen_kernels::ops::modules_for;
+use lichen_kernels::ops::{modules_for, modules_for_batch};
 use lichen_kernels::{Device, Format};
 
 use crate::adapter::Adapter;
 use crate::adapter_file::AdapterFile;
-use crate::available_memory::available_bytes;
+use crate::batch::Batch;
 use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};
-use crate::memory_plan::{auto_kv_format, Limits, MemoryPlan, ModelBytes, Place, DEFAULT_CHUNK, DEFAULT_CONTEXT};
+use crate::memory_plan::{MemoryPlan, ModelBytes};
 use crate::model::Model;
 use crate::model_config::{Architecture, ModelConfig};
 use crate::model_source::{ModelSource, TokenizerSource};
@@ -27,133 +26,7 @@ use crate::stop::StopIds;
 use crate::tokenizer::Tokenizer;
 use crate::{demo, geometry};
 
-/// Where to compute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The best one this build can use.
-    #[default]
-    Auto,
-    Cpu,
-    /// The GPU of this index.
-    Cuda(usize),
-}
-
-/// An adapter on disk, and a factor for its strength.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdapterPath {
-    pub path: PathBuf,
-    pub scale: f32,
-}
-
-/// What to open, and within which limits. The default is the demo model on every core.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// A GGUF file or a Hugging Face folder; `None` for the demo model.
-    pub model: Option<PathBuf>,
-    pub adapter: Option<AdapterPath>,
-    pub device: DeviceChoice,
-    /// `None` for every core this process may use.
-    pub threads: Option<usize>,
-    /// `None` for what the system has left, where that is known.
-    pub memory_budget: Option<usize>,
-    /// `None` for 2048, or what the model has.
-    pub context: Option<usize>,
-    /// What stands for the 2048 above, shortened to what the model has: a board's own.
-    pub usual_context: Option<usize>,
-    /// Rows the prefill computes at once; `None` for 128.
-    pub chunk: Option<usize>,
-    /// `None` for f32 where that is small, else f16.
-    pub kv_format: Option<KvFormat>,
-    /// Rows whose logits are kept at once: 1 to generate, more to score a text.
-    pub logit_rows: usize,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        EngineOptions {
-            model: None,
-            adapter: None,
-            device: DeviceChoice::Auto,
-            threads: None,
-            memory_budget: None,
-            context: None,
-            usual_context: None,
-            chunk: None,
-            kv_format: None,
-            logit_rows: 1,
-        }
-    }
-}
-
-impl EngineOptions {
-    /// What a session of a model of this shape may use. Refuses a context longer than the model's.
-    pub fn limits(&self, config: &ModelConfig) -> Result<Limits> {
-        let longest = config.context_length;
-        let context = self.context.unwrap_or(longest.min(self.usual_context.unwrap_or(DEFAULT_CONTEXT)));
-        if context == 0 || context > longest {
-            return Err(Error::usage(format!("--context is {context}; 1 to {longest} for this model")));
-        }
-        let chunk = self.chunk.unwrap_or(DEFAULT_CHUNK).min(context);
-        Ok(Limits {
-            context,
-            chunk,
-            logit_rows: self.logit_rows,
-            kv_format: self.kv_format.unwrap_or_else(|| auto_kv_format(config, context, chunk)),
-            n_threads: self.n_threads(),
-            max_rank: 0,
-        })
-    }
-
-    pub fn n_threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
-    }
-
-    /// Opens the GPU, or starts the threads.
-    ///
-    /// # Errors
-    /// The device that was asked for cannot be used, and why.
-    pub fn start_device(&self) -> Result<Arc<Device>> {
-        let cuda = |ordinal| Cuda::open(&CudaOptions { ordinal, ..CudaOptions::default() });
-        let device = match self.device {
-            DeviceChoice::Cuda(ordinal) => {
-                Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).in_flag("--device cuda"))?)
-            }
-            DeviceChoice::Auto => match first_gpu().map(cuda) {
-                Some(Ok(cuda)) => Device::Cuda(cuda),
-                Some(Err(e)) => {
-                    log::warn!("computing on the CPU: {e}");
-                    self.start_cpu()?
-                }
-                None => self.start_cpu()?,
-            },
-            DeviceChoice::Cpu => self.start_cpu()?,
-        };
-        Ok(Arc::new(device))
-    }
-
-    fn start_cpu(&self) -> Result<Device> {
-        let n = self.n_threads();
-        Device::cpu(n).map_err(|e| Error::limit(format!("{n} threads could not be started: {e}")))
-    }
-
-    /// Refuses a plan that passes the budget, or without one, what the system and the GPU have left.
-    fn check(&self, plan: &MemoryPlan, device: &Device) -> Result<()> {
-        if self.memory_budget.is_some() {
-            return plan.check(self.memory_budget);
-        }
-        let host = match device {
-            Device::Cuda(cuda) if cuda.info().is_integrated => [Place::Host, Place::Device].as_slice(),
-            _ => &[Place::Host],
-        };
-        if let Some(available) = available_bytes() {
-            plan.check_available(host, "system", available)?;
-        }
-        match device {
-            Device::Cuda(cuda) => plan.check_available(&[Place::Device], "GPU", cuda.free_bytes()?),
-            Device::Cpu(_) => Ok(()),
-        }
-    }
-}
+pub use options::{AdapterPath, DeviceChoice, EngineOptions};
 
 /// A model whose files are open and checked, and whose bill is known. No weight has been read.
 pub struct Opened {
@@ -189,16 +62,11 @@ impl Opened {
             adapters: adapter.as_ref().map_or(0, |a| a.size_bytes()),
             ..ModelBytes::default()
         };
-        let plan = match &*device {
-            Device::Cpu(_) => {
-                (bytes.mapped, bytes.heap) = Model::planned_bytes(&source)?;
-                MemoryPlan::new(config, bytes, limits)
-            }
-            Device::Cuda(cuda) => {
-                (bytes.device, bytes.heap) = Model::planned_gpu_bytes(&source)?;
-                MemoryPlan::on_gpu(config, bytes, limits, cuda)
-            }
-        };
+        match &*device {
+            Device::Cpu(_) => (bytes.mapped, bytes.heap) = Model::planned_bytes(&source)?,
+            Device::Cuda(_) => (bytes.device, bytes.heap) = Model::planned_gpu_bytes(&source)?,
+        }
+        let plan = options.plan(config, bytes, limits, &device);
         let name = options.model.as_deref().map_or(demo::NAME.to_string(), |p| p.display().to_string());
         Ok(Opened { name, source, tokenizer, adapter, device, plan })
     }
@@ -281,6 +149,15 @@ impl Engine {
         Ok(session)
     }
 
+    /// A batch without requests, with the adapter applied: for an engine whose options said so.
+    ///
+    /// # Errors
+    /// The device has no room, or the options asked for no batch.
+    pub fn batch(&self) -> Result<Batch<'_>> {
+        let (model, device, adapter) = (self.model.clone(), self.device.clone(), self.adapter.clone());
+        Batch::new(model, device, adapter, &self.plan, self.tokenizer.as_deref(), self.stop_ids())
+    }
+
     /// # Errors: the model has no tokenizer.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_deref().ok_or_else(|| {
@@ -335,36 +212,26 @@ pub fn stop_ids(source: Option<&ModelSource>, tokenizer: Option<&Tokenizer>) -> 
 pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions, device: &Device) -> Result<MemoryPlan> {
     let config = geometry::config(name)?;
     let limits = options.limits(&config)?;
-    match device {
-        Device::Cpu(_) => {
-            let bytes = ModelBytes { heap: geometry::weights_bytes(&config, format)?, ..ModelBytes::default() };
-            Ok(MemoryPlan::new(&config, bytes, limits))
-        }
-        Device::Cuda(cuda) => {
+    let bytes = match device {
+        Device::Cpu(_) => ModelBytes { heap: geometry::weights_bytes(&config, format)?, ..ModelBytes::default() },
+        Device::Cuda(_) => {
             let (device, heap) = geometry::gpu_bytes(&config, format)?;
-            let bytes = ModelBytes { device, heap, ..ModelBytes::default() };
-            Ok(MemoryPlan::on_gpu(&config, bytes, limits, cuda))
+            ModelBytes { device, heap, ..ModelBytes::default() }
         }
-    }
+    };
+    Ok(options.plan(&config, bytes, limits, device))
 }
 
 /// Loads what a model of these formats launches, before its weights take memory that the driver's compiler needs: a launch
 /// would load it too, one module after the other.
 fn prepare_kernels(device: &Device, formats: &[Format], plan: &MemoryPlan) -> Result<()> {
     if let Device::Cuda(cuda) = device {
-        cuda.prepare(&modules_for(formats, plan.limits.kv_format))?;
+        match plan.batch {
+            None => cuda.prepare(&modules_for(formats, plan.limits.kv_format))?,
+            Some(_) => cuda.prepare(&modules_for_batch(formats, plan.limits.kv_format))?,
+        }
     }
     Ok(())
-}
-
-/// The first GPU this build has kernels for. An emulated one computes slower than the CPU that emulates it and is only
-/// used when it is asked for.
-fn first_gpu() -> Option<usize> {
-    if NOT_COMPILED.is_some() {
-        return None;
-    }
-    let devices = Cuda::list().ok()?;
-    devices.iter().find(|d| !d.is_emulated() && d.capability >= LEAST_CAPABILITY).map(|d| d.ordinal)
 }
 
 fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {

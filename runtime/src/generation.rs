@@ -154,25 +154,25 @@ fn decode(
 }
 
 /// Tokens in, certain text out.
-struct TextStream<'a> {
+pub(crate) struct TextStream<'a> {
     decoder: Option<StreamDecoder<'a>>,
     stop: StopStrings,
     text: String,
 }
 
-enum Next {
+pub(crate) enum Next {
     More,
     Stop,
     Cancel,
 }
 
 impl<'a> TextStream<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, stop: &[String]) -> Result<Self> {
+    pub fn new(tokenizer: Option<&'a Tokenizer>, stop: &[String]) -> Result<Self> {
         let stop = StopStrings::new(stop.to_vec())?;
         Ok(TextStream { decoder: tokenizer.map(StreamDecoder::new), stop, text: String::new() })
     }
 
-    fn push(&mut self, token: u32, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Next {
+    pub fn push(&mut self, token: u32, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Next {
         let Some(decoder) = &mut self.decoder else { return Next::More };
         let piece = decoder.push(token);
         self.emit(&piece, on_text)
@@ -196,7 +196,7 @@ impl<'a> TextStream<'a> {
     }
 
     /// Emits what was held back: half a stop string, an unfinished character.
-    fn finish(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) {
+    pub fn finish(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) {
         if self.stop.stopped() {
             return;
         }
@@ -210,5 +210,9 @@ impl<'a> TextStream<'a> {
             // The answer is over: whether the caller wants more no longer matters.
             let _ = on_text(&held);
         }
+    }
+    /// All that was certain.
+    pub fn into_text(self) -> String {
+        self.text
     }
 }

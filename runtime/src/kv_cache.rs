@@ -65,8 +65,9 @@ impl KvCache {
         &self.layers[i]
     }
 
-    pub fn layer_mut(&mut self, i: usize) -> &mut KvStore {
-        &mut self.layers[i]
+    /// All of them, to be written by a pass.
+    pub fn layers_mut(&mut self) -> &mut [KvStore] {
+        &mut self.layers
     }
 
     pub fn layers(&self) -> &[KvStore] {

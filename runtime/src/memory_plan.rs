@@ -5,7 +5,9 @@ use std::fmt;
 
 use lichen_kernels::ops::attention::{self, KvFormat};
 use lichen_kernels::ops::{matmul, rope::RopeTable};
+use lichen_kernels::Device;
 
+use crate::batch::BatchLimits;
 use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
 use crate::model_config::ModelConfig;
@@ -74,6 +76,8 @@ pub struct Item {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     pub limits: Limits,
+    /// `None` for a session.
+    pub batch: Option<BatchLimits>,
     pub items: Vec<Item>,
 }
 
@@ -108,33 +112,57 @@ impl Place {
 impl MemoryPlan {
     /// Adds everything up. `limits.context` must already be at least 1 and at most the model's.
     pub fn new(config: &ModelConfig, model: ModelBytes, limits: Limits) -> Self {
-        let (local, global) = KvCache::size_bytes(config, limits.kv_format, limits.context, limits.chunk);
+        MemoryPlan::cpu_bill(config, model, limits, None)
+    }
+
+    /// The bill of a session on a device, or of a batch.
+    pub fn on(
+        device: &Device,
+        config: &ModelConfig,
+        model: ModelBytes,
+        limits: Limits,
+        batch: Option<BatchLimits>,
+    ) -> Self {
+        match device {
+            Device::Cpu(_) => MemoryPlan::cpu_bill(config, model, limits, batch),
+            Device::Cuda(cuda) => MemoryPlan::gpu_bill(config, model, limits, batch, cuda),
+        }
+    }
+
+    fn cpu_bill(config: &ModelConfig, model: ModelBytes, limits: Limits, batch: Option<BatchLimits>) -> Self {
+        let own = Variable::new(config, &limits, batch);
         let widest = widest_input(config);
-        let scratch = ActivationSizes::new(config, &limits);
+        let scratch = ActivationSizes::new(config, &own.pass);
         use Place::Host;
         let items = [
             ("weights, mapped", model.mapped),
             ("weights, heap", model.heap),
-            ("kv cache, local layers", local),
-            ("kv cache, global layers", global),
+            own.local_kv,
+            own.global_kv,
             ("activations", 4 * scratch.total()),
-            ("quantised activations", matmul::Scratch::size_bytes(limits.chunk, widest)),
+            ("quantised activations", matmul::Scratch::size_bytes(own.pass.chunk, widest)),
             ("weight panels", limits.n_threads * matmul::worker_scratch_bytes(widest)),
             ("attention scores", attention::Scratch::size_bytes(limits.n_threads, limits.context)),
             ("rope tables", 2 * RopeTable::size_bytes(limits.context, config.head_dim)),
-            ("logits", 4 * limits.logit_rows * config.vocab_size),
+            ("logits", 4 * own.n_logits),
             ("sampler", Sampler::memory_bytes(&SamplerConfig::default(), config.vocab_size)),
+            (SEQUENCES, own.sequences),
             ("tokenizer", model.tokenizer),
             ("adapters", model.adapters),
             ("program", PROGRAM_BYTES),
         ];
         let place = |name: &str| if name == "weights, mapped" { Place::Mapped } else { Host };
-        MemoryPlan::of(limits, items.into_iter().map(|(name, bytes)| (name, bytes, place(name))))
+        MemoryPlan::of(limits, batch, items.into_iter().map(|(name, bytes)| (name, bytes, place(name))))
     }
 
-    fn of(limits: Limits, items: impl Iterator<Item = (&'static str, usize, Place)>) -> Self {
+    fn of(
+        limits: Limits,
+        batch: Option<BatchLimits>,
+        items: impl Iterator<Item = (&'static str, usize, Place)>,
+    ) -> Self {
         let items = items.filter(|(_, bytes, _)| *bytes > 0);
-        MemoryPlan { limits, items: items.map(|(name, bytes, place)| Item { name, bytes, place }).collect() }
+        let items = items.map(|(name, bytes, place)| Item { name, bytes, place }).collect();
+        MemoryPlan { limits, batch, items }
     }
 
     /// Bytes that lie in one place.
@@ -154,12 +182,11 @@ impl MemoryPlan {
             return Ok(());
         }
         Err(Error::limit(format!(
-            "needs {} ({}, ..), and the budget is {}: lower --context (now {}), choose a smaller --model or raise \
-             --memory-budget",
+            "needs {} ({}, ..), and the budget is {}: {}, choose a smaller --model or raise --memory-budget",
             mib(total),
             largest(self.items.iter()),
             mib(budget),
-            self.limits.context
+            self.what_to_lower()
         )))
     }
 
@@ -176,13 +203,20 @@ impl MemoryPlan {
             _ => "set --memory-budget to override",
         };
         Err(Error::limit(format!(
-            "needs {} beside mapped files ({}, ..), and the {whose} has {} left: lower --context (now {}), choose a smaller \
-             --model, or {way_out}",
+            "needs {} beside mapped files ({}, ..), and the {whose} has {} left: {}, choose a smaller --model, or {way_out}",
             mib(total),
             largest(held),
             mib(available_bytes),
-            self.limits.context
+            self.what_to_lower()
         )))
+    }
+
+    fn what_to_lower(&self) -> String {
+        let context = self.limits.context;
+        match &self.batch {
+            Some(batch) => format!("lower --context (now {context}) or --batch (now {})", batch.n_slots),
+            None => format!("lower --context (now {context})"),
+        }
     }
 }
 
@@ -221,6 +255,42 @@ pub(crate) fn widest_output(config: &ModelConfig, limits: &Limits) -> usize {
         body.max(config.vocab_size)
     } else {
         body
+    }
+}
+
+/// What a batch has more of than a session.
+struct Variable {
+    local_kv: (&'static str, usize),
+    global_kv: (&'static str, usize),
+    /// For the activations: as many rows as a pass may have.
+    pass: Limits,
+    n_logits: usize,
+    /// Tokens of prompts and answers, and the page tables: of a batch alone.
+    sequences: usize,
+}
+
+const SEQUENCES: &str = "sequences and page tables";
+
+impl Variable {
+    fn new(config: &ModelConfig, limits: &Limits, batch: Option<BatchLimits>) -> Variable {
+        let Some(batch) = batch else {
+            let (local, global) = KvCache::size_bytes(config, limits.kv_format, limits.context, limits.chunk);
+            return Variable {
+                local_kv: ("kv cache, local layers", local),
+                global_kv: ("kv cache, global layers", global),
+                pass: *limits,
+                n_logits: limits.logit_rows * config.vocab_size,
+                sequences: 0,
+            };
+        };
+        let bytes = batch.kv_bytes(config, limits);
+        Variable {
+            local_kv: ("kv pages, local layers", bytes.local),
+            global_kv: ("kv pages, global layers", bytes.global),
+            pass: batch.pass_limits(limits),
+            n_logits: batch.n_rows() * config.vocab_size,
+            sequences: batch.sequence_bytes(config, limits),
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! The random number of a draw is a function of (seed, step) and of nothing else, so a saved session that restores
 //! both continues exactly where it stopped.
 
+use std::cmp::Ordering;
+
 use lichen_kernels::ops::sampling::MAX_TOP_K;
 
 use crate::error::{Error, Result};
@@ -168,6 +170,44 @@ impl Sampler {
         (self.config.repeat_penalty == 1.0 && (1..=MAX_TOP_K).contains(&k)).then_some(k)
     }
 
+    /// Goes on with another sequence's draws: its settings and how many were drawn are all that there is.
+    pub(crate) fn resume(&mut self, config: SamplerConfig, step: u64) {
+        (self.config, self.step) = (config, step);
+    }
+
+    /// How many of the largest logits [`Sampler::sample_top`] needs; `None` where only all of them will do.
+    pub(crate) fn candidates_needed(&self) -> Option<usize> {
+        let k = if self.config.temperature == 0.0 { 1 } else { self.config.top_k };
+        let has_few = (1..=MAX_TOP_K).contains(&k) && self.config.repeat_penalty >= 1.0;
+        has_few.then_some(if self.config.repeat_penalty > 1.0 { MAX_TOP_K } else { k })
+    }
+
+    /// [`Sampler::sample`] from the best candidates alone, `asked` of them or all there are, best first. `None`, without a
+    /// draw, where they do not decide: a penalty only lowers logits, so what it leaves above the least of the list is
+    /// best of all, but there may be too little of that.
+    pub(crate) fn sample_top(&mut self, top: &[(u32, f32)], asked: usize, recent: &[u32]) -> Result<Option<u32>> {
+        let k = if self.config.temperature == 0.0 { 1 } else { self.config.top_k };
+        let step = self.step;
+        let mut list = [(0, 0.0); MAX_TOP_K];
+        let list = &mut list[..top.len()];
+        list.copy_from_slice(top);
+        if self.config.repeat_penalty != 1.0 {
+            let recent = &recent[recent.len().saturating_sub(self.config.repeat_last_n)..];
+            for (_, logit) in list.iter_mut().filter(|(id, _)| recent.contains(id)) {
+                *logit = penalised(*logit, self.config.repeat_penalty);
+            }
+            // A list has no NaN; equal logits stay in order of ids.
+            list.sort_unstable_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0)));
+            let is_all = top.len() < asked;
+            let least = top.last().map_or(f32::NEG_INFINITY, |(_, logit)| *logit);
+            if !is_all && list.get(k - 1).is_none_or(|(_, logit)| *logit <= least) {
+                return Ok(None);
+            }
+        }
+        self.step = self.step.wrapping_add(1);
+        self.choose(&list[..k.min(list.len())], step).map(Some)
+    }
+
     /// [`Sampler::sample`] when only `top`, best first, can be chosen.
     fn choose(&mut self, top: &[(u32, f32)], step: u64) -> Result<u32> {
         let &(best, best_logit) = top.first().ok_or_else(no_token)?;
@@ -269,7 +309,7 @@ impl Sampler {
 }
 
 /// By logit, best first; equal ones by id, so that the kept set is the same everywhere.
-fn more_probable(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+fn more_probable(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
@@ -288,13 +328,21 @@ fn penalise(logits: &mut [f32], recent: &[u32], config: &SamplerConfig, seen: &m
         let bit = 1 << (id % 64);
         if *word & bit == 0 {
             *word |= bit;
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            *logit = penalised(*logit, penalty);
         }
     }
     for &id in recent {
         if let Some(word) = seen.get_mut(id as usize / 64) {
             *word = 0;
         }
+    }
+}
+
+fn penalised(logit: f32, penalty: f32) -> f32 {
+    if logit > 0.0 {
+        logit / penalty
+    } else {
+        logit * penalty
     }
 }
 
@@ -325,3 +373,6 @@ fn uniform(seed: u64, step: u64) -> f64 {
     let bits = mix(key ^ mix(step.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0xD1B5_4A32_D192_ED03)));
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
+
+#[cfg(test)]
+mod tests;

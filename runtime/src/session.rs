@@ -3,16 +3,14 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use lichen_kernels::ops::matmul::{self, Input, Product};
-use lichen_kernels::ops::rmsnorm::Normed;
-use lichen_kernels::ops::rope::RopeTable;
-use lichen_kernels::ops::{embedding, sampling};
+use lichen_kernels::ops::sampling;
 use lichen_kernels::{Device, Readback, Step};
 
 use crate::adapter::Adapter;
-use crate::block::{Activations, BlockContext};
+use crate::block::Activations;
 use crate::decode_graph::DecodeGraph;
 use crate::error::{Error, Result};
+use crate::forward::{Forward, Ropes};
 use crate::kv_cache::KvCache;
 use crate::memory_plan::{Limits, MemoryPlan};
 use crate::model::Model;
@@ -26,8 +24,7 @@ pub struct Session {
     limits: Limits,
     activations: Activations,
     cache: KvCache,
-    rope_global: RopeTable,
-    rope_local: RopeTable,
+    ropes: Ropes,
     adapter: Option<Arc<Adapter>>,
     /// Tokens whose keys and values the cache holds.
     tokens: Vec<u32>,
@@ -55,18 +52,16 @@ impl Session {
     fn allocate(model: Arc<Model>, device: Arc<Device>, plan: &MemoryPlan) -> Result<Session> {
         let (config, limits) = (&model.config, plan.limits);
         assert!(limits.context > 0 && limits.chunk > 0 && limits.logit_rows > 0);
-        let rope = |theta, scale| RopeTable::new(&device, limits.context, config.head_dim, theta, scale);
         Ok(Session {
             limits,
             activations: Activations::new(&device, config, &limits)?,
             cache: KvCache::new(&device, config, limits.kv_format, limits.context, limits.chunk)?,
-            rope_global: rope(config.rope_theta, config.rope_scale)?,
-            rope_local: rope(config.rope_theta_local, 1.0)?,
+            ropes: Ropes::new(&device, config, &limits)?,
             adapter: None,
             tokens: Vec::with_capacity(limits.context),
             step: Step::new(&device, limits.chunk)?,
             logits: Readback::new(&device, limits.logit_rows * config.vocab_size)?,
-            top: sampling::TopK::new(&device, config.vocab_size)?,
+            top: sampling::TopK::new(&device, config.vocab_size, 1)?,
             graph: DecodeGraph::default(),
             model,
             device,
@@ -185,8 +180,9 @@ impl Session {
     /// # Errors
     /// What went wrong on the device.
     pub fn top_logits(&mut self, k: usize) -> Result<&[(u32, f32)]> {
-        let logits = self.logits.view_mut([self.model.config.vocab_size]);
-        Ok(self.top.find(&self.device, logits.as_view(), k)?)
+        let logits = self.logits.view_mut([1, self.model.config.vocab_size]);
+        self.top.find(&self.device, logits.as_view(), k)?;
+        Ok(self.top.of_row(0))
     }
 
     /// Adds tokens and shows the logits of each, in order.
@@ -259,42 +255,27 @@ impl Session {
 
     /// Runs the rows through every block; the result stays in the residual stream.
     fn forward(&mut self) {
-        let (model, config, device) = (&*self.model, &self.model.config, &*self.device);
-        let a = &mut self.activations;
-        self.step.send();
-        let x = a.residual.start(self.step.n_rows());
-        embedding::forward(device, x, &model.embedding, &self.step, config.embedding_scale);
-        for (i, weights) in model.layers.iter().enumerate() {
-            let is_global = config.is_global[i];
-            let before = i.checked_sub(1).and_then(|i| model.layers[i].post_ffn_norm.as_ref());
-            let context = BlockContext {
-                device,
-                config,
-                adapter: self.adapter.as_ref().map(|a| a.layer(i)),
-                rope: if is_global { &self.rope_global } else { &self.rope_local },
-                window: if is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) },
-                step: &self.step,
-                pending_norm: before.map(|b| b.all()),
-            };
-            context.forward(weights, a, self.cache.layer_mut(i));
-        }
+        let (forward, activations, cache, _) = self.parts();
+        forward.blocks(activations, cache.layers_mut());
     }
 
     /// Logits of rows `first..first + n` of the last pass.
     fn compute_logits(&mut self, first: usize, n: usize) {
-        let config = &self.model.config;
-        let a = &mut self.activations;
-        let post_norm = self.model.layers.last().and_then(|l| l.post_ffn_norm.as_ref()).map(|b| b.all());
-        let input = Input::Normed(Normed {
-            residual: &mut a.residual,
-            post_norm,
-            weight: self.model.output_norm.all(),
-            eps: config.rms_eps,
-            h: a.h.view_mut([n, config.dim]),
-            rows: first..first + n,
-        });
-        let out = self.logits.view_mut([n, config.vocab_size]);
-        let products = &mut [Product { out, weights: &self.model.head, bias: None }];
-        matmul::forward(&self.device, products, input, &mut a.matmul);
+        let shape = [n, self.model.config.vocab_size];
+        let (forward, activations, _, logits) = self.parts();
+        forward.logits(activations, first..first + n, logits.view_mut(shape));
+    }
+
+    /// What a pass reads, and what it changes.
+    fn parts(&mut self) -> (Forward<'_>, &mut Activations, &mut KvCache, &mut Readback<f32>) {
+        let forward = Forward {
+            device: &self.device,
+            model: &self.model,
+            adapter: self.adapter.as_deref(),
+            ropes: &self.ropes,
+            pages: None,
+            step: &self.step,
+        };
+        (forward, &mut self.activations, &mut self.cache, &mut self.logits)
     }
 }

@@ -2,7 +2,7 @@
 //! training's attention.
 
 use lichen_kernels::cuda::{Cuda, PackedMatrix};
-use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
+use lichen_kernels::ops::matmul::{self, Family, Input, Product, Scratch};
 use lichen_kernels::{Buffer, Device, DeviceError, Format, Matrix};
 use serde_json::{json, Map, Value};
 
@@ -69,9 +69,11 @@ pub fn measure(cuda: Cuda, quick: bool) -> Result<Value, DeviceError> {
     let cases = if quick { &DECODE_QUICK[..] } else { &DECODE[..] };
     for (name, rows, cols) in cases {
         for format in [Format::Q8_0, Format::NF4, Format::Q4_0, Format::BF16] {
-            // Columns computed at once: one, and a full group.
-            for t in [1, 8] {
-                decode.push(bench.decode(name, format, *rows, *cols, t)?);
+            // Columns computed at once: one, and a full group; then those of a batch.
+            for (t, family) in
+                [(1, Family::ByRows), (8, Family::ByRows), (1, Family::Batch), (16, Family::Batch), (64, Family::Batch)]
+            {
+                decode.push(bench.decode(name, format, *rows, *cols, t, family)?);
             }
         }
     }
@@ -100,7 +102,15 @@ struct Bench {
 
 impl Bench {
     /// Decode: each weight is read once, from memory and not from a cache.
-    fn decode(&self, name: &str, format: Format, rows: usize, cols: usize, t: usize) -> Result<Value, DeviceError> {
+    fn decode(
+        &self,
+        name: &str,
+        format: Format,
+        rows: usize,
+        cols: usize,
+        t: usize,
+        family: Family,
+    ) -> Result<Value, DeviceError> {
         let one = matrix(&self.cuda, format, rows, cols)?;
         let bytes = one.size_bytes();
         let n_copies = if self.quick { 2 } else { ROUND_BYTES.div_ceil(bytes).clamp(2, 256) };
@@ -108,17 +118,18 @@ impl Bench {
         for _ in 1..n_copies {
             copies.push(matrix(&self.cuda, format, rows, cols)?);
         }
-        let ms = self.time(&copies, t)?;
+        let ms = self.time(&copies, t, family)?;
         let gb_per_s = bytes as f64 / ms / 1e6;
         Ok(json!({
             "name": name, "format": format.name(), "rows": rows, "cols": cols, "columns": t, "bytes": bytes,
+            "family": if family == Family::Batch { "batch" } else { "decode" },
             "us": 1e3 * ms, "gb_per_s": gb_per_s, "of_read_kernel": gb_per_s / self.read_gb_per_s,
         }))
     }
 
     /// Prefill: the same weights for many rows of activations.
     fn prefill(&self, name: &str, format: Format, t: usize, rows: usize, cols: usize) -> Result<Value, DeviceError> {
-        let ms = self.time(&[matrix(&self.cuda, format, rows, cols)?], t)?;
+        let ms = self.time(&[matrix(&self.cuda, format, rows, cols)?], t, Family::ByRows)?;
         let tflop_per_s = 2.0 * (t * rows * cols) as f64 / ms / 1e9;
         Ok(json!({
             "name": name, "format": format.name(), "tokens": t, "rows": rows, "cols": cols,
@@ -127,12 +138,13 @@ impl Bench {
     }
 
     /// Milliseconds of one product, the best round of several over all of `matrices`.
-    fn time(&self, matrices: &[Matrix], t: usize) -> Result<f64, DeviceError> {
+    fn time(&self, matrices: &[Matrix], t: usize, family: Family) -> Result<f64, DeviceError> {
         let (rows, cols) = (matrices[0].rows(), matrices[0].cols());
         let values: Vec<f32> = (0..t * cols).map(|i| ((i * 7919) % 251) as f32 / 251.0 - 0.5).collect();
         let x = Buffer::from_slice(&self.device, &values)?;
         let mut out = Buffer::new(&self.device, t * rows)?;
         let mut scratch = Scratch::new(&self.device, t, cols, rows)?;
+        scratch.family = family;
         let mut best = f64::INFINITY;
         // The first round compiles and warms up.
         for round in 0..=ROUNDS {

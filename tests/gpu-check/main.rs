@@ -4,6 +4,7 @@
 //! It needs no cargo: run.sh beside it says where the test binaries, the programs and the fixtures lie.
 
 mod attention;
+mod batch;
 mod kernels;
 mod models;
 mod processes;
@@ -18,9 +19,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceInfo, NOT_COMPILED};
 use serde_json::{json, Map, Value};
 
-const USAGE: &str = "Usage: run.sh [tests] [kernels] [models] [training] [sanitizer] [--quick]
+const USAGE: &str = "Usage: run.sh [tests] [kernels] [models] [batch] [training] [sanitizer]
+              [--quick]
 
-Without names, all five. --quick takes the smallest sizes: a rehearsal, not a result.
+Without names, all six. --quick takes the smallest sizes: a rehearsal, not a result.
 
 Environment: OUT=FOLDER for the JSON and the logs; LICHEN_GPU_CHECK_LIMIT_S, the seconds one program may run
 [default: 1200]; LICHEN_GPU_CHECK_MODELS=gemma-3-1b:q8_0,... for other models; LICHEN_CUDA_ARCH has no effect: the
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
 
 fn plan(args: Vec<String>) -> Result<Plan, String> {
     let (flags, steps): (Vec<String>, Vec<String>) = args.into_iter().partition(|a| a.starts_with('-'));
-    let known = ["tests", "kernels", "models", "training", "sanitizer"];
+    let known = ["tests", "kernels", "models", "batch", "training", "sanitizer"];
     if flags.iter().any(|f| f != "--quick") || steps.iter().any(|s| !known.contains(&s.as_str())) {
         return Err(USAGE.to_string());
     }
@@ -102,6 +104,11 @@ fn check(mut plan: Plan) -> Result<bool, String> {
     if plan.has("models") {
         let (results, ok) = models::run(plan, report.get("kernels"), &device);
         report.insert("models".into(), results);
+        passed &= ok;
+    }
+    if plan.has("batch") {
+        let (results, ok) = batch::run(plan);
+        report.insert("batch".into(), results);
         passed &= ok;
     }
     if plan.has("training") {

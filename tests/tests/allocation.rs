@@ -1,5 +1,12 @@
 //! After warm-up, prefill and decode take nothing from the heap.
 
+use std::sync::Arc;
+
+use lichen_kernels::Device;
+use lichen_runtime::batch::{Batch, BatchLimits, BatchRequest};
+use lichen_runtime::memory_plan::{MemoryPlan, ModelBytes};
+use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::stop::StopIds;
 use lichen_tests::heap::{measure, CountingAllocator};
 use lichen_tests::models::{always, fixture, limits, load, session};
 
@@ -31,4 +38,30 @@ fn decode_and_a_prefill_of_equal_length_allocate_nothing() {
 fn the_count_sees_allocations() {
     let (v, heap) = measure(|| std::hint::black_box(vec![1u8; 1000]));
     assert!(heap.n_allocations == 1 && heap.peak_bytes >= v.len(), "{heap:?}");
+}
+
+#[test]
+fn a_batch_allocates_nothing_between_admissions() {
+    for name in ["tiny-gemma3", "tiny-gemma3/tiny-gemma3-q8_0.gguf", "tiny-qwen2-tied"] {
+        let (model, device) = (load(&fixture(name)), Arc::new(Device::cpu(1).unwrap()));
+        let batch_limits = Some(BatchLimits { n_slots: 6, n_contexts: 6 });
+        let plan = MemoryPlan::on(&device, &model.config, ModelBytes::default(), limits(1), batch_limits);
+        let mut batch = Batch::new(model, device, None, &plan, None, StopIds::default()).unwrap();
+        let turn = |batch: &mut Batch| {
+            for id in 0..6u64 {
+                let prompt = (0..40).map(|i| 3 + i * 7 % 300).collect();
+                let temperature = (id % 2) as f32;
+                let sampling = SamplerConfig { temperature, repeat_penalty: 1.1, seed: id, ..Default::default() };
+                batch.submit(BatchRequest { id, prompt, max_new_tokens: 50, sampling, stop: Vec::new() }).unwrap();
+            }
+            // Admission takes what a sequence needs.
+            batch.prefill(&mut |_| {}).unwrap();
+            let ((), heap) = measure(|| (0..40).for_each(|_| assert!(batch.step(&mut |_| {}).unwrap())));
+            while batch.step(&mut |_| {}).unwrap() {}
+            heap
+        };
+        turn(&mut batch);
+        let heap = turn(&mut batch);
+        assert_eq!(heap.n_allocations, 0, "{name}: {heap:?}");
+    }
 }

@@ -6,9 +6,12 @@ mod common;
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
+use lichen_runtime::batch::{Batch, BatchLimits, BatchRequest};
 use lichen_runtime::memory_plan::{MemoryPlan, ModelBytes, Place};
 use lichen_runtime::model::Model;
+use lichen_runtime::sampler::SamplerConfig;
 use lichen_runtime::session::Session;
+use lichen_runtime::stop::StopIds;
 use lichen_runtime::ModelSource;
 use lichen_tests::models::*;
 use lichen_tests::programs;
@@ -40,7 +43,7 @@ fn a_device_gives_what_the_plan_says() {
             assert_eq!(free - cuda.free_bytes().unwrap(), weights, "{} {name}: weights", device.describe());
             let bytes = ModelBytes { device: weights, ..ModelBytes::default() };
             let plan = MemoryPlan::on_gpu(&model.config, bytes, limits(1), cuda);
-            let mut session = Session::new(model, device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"));
+            let mut session = Session::new(model.clone(), device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"));
             for token in 3..8 {
                 decode(&mut session, token);
             }
@@ -49,6 +52,8 @@ fn a_device_gives_what_the_plan_says() {
             // Where memory is shared the driver counts what is pinned too: logits, candidates, tokens.
             let pinned = if cuda.info().is_integrated { 4 * 5 * 320 + 1024 } else { 0 };
             assert!((planned..=planned + pinned).contains(&used), "{} {name}: {used}\n{plan}", device.describe());
+            drop(session);
+            a_batch_takes_what_its_plan_says(&device, &model, weights, free);
         }
         for name in ["tiny-gemma3/tiny-gemma3-q8_0.gguf", "tiny-qwen2-tied"] {
             check_training(&device, name, None);
@@ -100,4 +105,22 @@ fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>)
     let pinned = if cuda.info().is_integrated { plan.bytes_in(&[Place::Pinned]) } else { 0 };
     let case = format!("{} {name} {full_format:?}", device.describe());
     assert!((planned..=planned + pinned).contains(&used), "{case}: {used}\n{plan}");
+}
+
+fn a_batch_takes_what_its_plan_says(device: &Arc<Device>, model: &Arc<Model>, weights: usize, free: usize) {
+    let Device::Cuda(cuda) = &**device else { panic!("not a CUDA device") };
+    let bytes = ModelBytes { device: weights, ..ModelBytes::default() };
+    let batch = BatchLimits { n_slots: 5, n_contexts: 3 };
+    let plan = MemoryPlan::on(device, &model.config, bytes, limits(1), Some(batch));
+    let (model, device) = (model.clone(), device.clone());
+    let mut batch = Batch::new(model, device.clone(), None, &plan, None, StopIds::default()).unwrap();
+    for id in 0..5 {
+        let (prompt, sampling) = (vec![3, 1, 4, 15], SamplerConfig::greedy());
+        batch.submit(BatchRequest { id, prompt, max_new_tokens: 6, sampling, stop: Vec::new() }).unwrap();
+    }
+    while batch.step(&mut |_| {}).unwrap() {}
+    let (used, planned) = (free - cuda.free_bytes().unwrap(), plan.bytes_in(Place::Device));
+    // Pinned: logits and candidates of eight rows, and the rows themselves.
+    let pinned = if cuda.info().is_integrated { 8 * (4 * 320 + 8 * 64) + 1024 } else { 0 };
+    assert!((planned..=planned + pinned).contains(&used), "{} batch: {used}\n{plan}", device.describe());
 }

@@ -244,7 +244,7 @@ impl Pass<'_> {
         let ([n, rank], [_, k], t) = (pair.b.shape(), pair.a.shape(), self.rows());
         let u = low_rank.part_mut(target * t * rank, [t * rank]);
         let x = self.dropped(layer, target, x.view([t, k]), dropped);
-        lora::forward(self.device, y.view_mut([t, n]), x, pair, u);
+        lora::forward_training(self.device, y.view_mut([t, n]), x, pair, u);
     }
 
     /// `x` as the adapter of a target sees it.

@@ -93,6 +93,20 @@ impl PackedMatrix {
         Ok(PackedMatrix { format, rows, cols, padded_cols, codes, scales: None, absmax_scale: 1.0 })
     }
 
+    /// The same in other memory of the device, without waiting.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn copy(&self) -> Result<PackedMatrix, DeviceError> {
+        let copy = |from: &Allocation| {
+            let to = from.cuda().alloc(from.len_bytes())?;
+            from.cuda().copy_on_device(to.ptr(), from.ptr(), from.len_bytes());
+            Ok(to)
+        };
+        let (codes, scales) = (copy(&self.codes)?, self.scales.as_ref().map(copy).transpose()?);
+        Ok(PackedMatrix { codes, scales, ..*self })
+    }
+
     /// The matrix on the host again: the file's bytes, NF4's absmax as the device rounded it.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub mod rows;
 pub mod sampling;
 pub mod sum_of_squares;
 
-pub use modules::{modules_for, modules_for_training};
+pub use modules::{modules_for, modules_for_batch, modules_for_training};
 
 #[cfg(test)]
 pub(crate) mod testing;

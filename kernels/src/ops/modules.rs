@@ -27,6 +27,21 @@ const OF_ANSWERS: [&str; 3] = ["sampling/", "matmul/decode/", "matmul/batch/"];
 /// True for the modules that a model with weights of these formats and a cache of keys and values of that one launches, by
 /// name: for [`Cuda::prepare`](crate::cuda::Cuda::prepare). What it leaves out is loaded when it is launched after all.
 pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
+    let wanted = modules_of(formats, kv);
+    move |module| wanted(module) && !module.starts_with(PAGES)
+}
+
+/// The same for a batch, whose keys and values lie in pages.
+pub fn modules_for_batch(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
+    let wanted = modules_of(formats, kv);
+    move |module| wanted(module) && !module.starts_with(RINGS)
+}
+
+/// Decode's attention, of a batch and of a session.
+const PAGES: &str = "attention/pages_";
+const RINGS: &str = "attention/decode_";
+
+fn modules_of(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
     let formats = formats.to_vec();
     move |module| {
         if is_in(module, &BENCHES) || is_of_training(module) {
@@ -87,7 +102,7 @@ mod tests {
     use super::*;
     use crate::cuda::module_names;
 
-    const NAMES: [&str; 20] = [
+    const NAMES: [&str; 21] = [
         "matmul/decode/decode_f32",
         "matmul/decode/decode_bf16",
         "matmul/decode/decode_q8_0",
@@ -97,6 +112,7 @@ mod tests {
         "matmul/prefill/prefill_bf16",
         "attention/decode_f32",
         "attention/decode_f16",
+        "attention/pages_f16",
         "attention/prefill_mma_f16",
         "attention/prefill_mma_i8",
         "attention/prepare",
@@ -147,11 +163,19 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_has_pages_in_the_place_of_rings() {
+        let (wants, pages) = (modules_for_batch(&[Format::F32], KvFormat::F16), "attention/pages_f16");
+        assert!(wants(pages) && !wants("attention/decode_f16") && wants("attention/prefill_mma_f16"));
+        assert!(!modules_for(&[Format::F32], KvFormat::F16)(pages) && !wants("attention/pages_i8"));
+    }
+
+    #[test]
     fn every_module_is_known() {
         let computed: Vec<Format> = Format::ALL.into_iter().filter(|f| f.is_computed()).collect();
         for (arch, name) in module_names() {
             let kvs = [KvFormat::F32, KvFormat::F16, KvFormat::I8];
-            let of_answers = kvs.into_iter().any(|kv| modules_for(&computed, kv)(name));
+            let of_answers =
+                kvs.into_iter().any(|kv| modules_for(&computed, kv)(name) || modules_for_batch(&computed, kv)(name));
             let of_training = modules_for_training(&computed)(name);
             assert_eq!(of_answers || of_training, !is_in(name, &BENCHES), "{name} for {arch}");
             assert!(!(of_answers && is_of_training(name)), "{name} for {arch}");

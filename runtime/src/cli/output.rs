@@ -65,6 +65,12 @@ pub fn json(value: &Value) -> Outcome<()> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| failed_write(&e))
 }
 
+/// An object that is one line already, on standard output.
+pub fn json_line(line: &str) -> Outcome<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", json_escape(line)).and_then(|()| out.flush()).map_err(|e| failed_write(&e))
+}
+
 fn json_escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -8,7 +8,7 @@ mod model;
 use common::{assert_same, cuda, devices, download, encode, name, upload, Random};
 use lichen_kernels::cuda::PackedMatrix;
 use lichen_kernels::formats::Format;
-use lichen_kernels::ops::matmul::{self, Product, Scratch};
+use lichen_kernels::ops::matmul::{self, Family, Input, Product, Scratch};
 use lichen_kernels::{Buffer, Device, Matrix};
 use model::Model;
 
@@ -42,7 +42,8 @@ fn product(device: &Device, w: &Matrix, x: &[f32], bias: Option<&[f32]>) -> Vec<
     let mut out: Buffer<f32> = upload(device, &vec![f32::NAN; t * n]);
     let mut scratch = Scratch::new(device, t, k, n).unwrap();
     let p = Product { out: out.view_mut([t, n]), weights: w, bias: bias.as_ref().map(|b| b.all()) };
-    matmul::forward_batch(device, &mut [p], x.view([t, k]), &mut scratch);
+    scratch.family = Family::Batch;
+    matmul::forward(device, &mut [p], Input::Rows(x.view([t, k])), &mut scratch);
     download(device, &out)
 }
 

@@ -8,7 +8,7 @@ use decode::{assert_same, cuda, encode, for_each_arch, matrix, random, read, twi
 use lichen_kernels::formats::Format;
 use lichen_kernels::ops::activation::Activation;
 use lichen_kernels::ops::embedding;
-use lichen_kernels::ops::matmul::{self, Gated, Input, Product, Scratch};
+use lichen_kernels::ops::matmul::{self, Family, Gated, Input, Product, Scratch};
 use lichen_kernels::ops::residual::Residual;
 use lichen_kernels::ops::rmsnorm::{self, Normed};
 use lichen_kernels::step::Step;
@@ -196,10 +196,66 @@ fn packing_and_its_inverse_keep_every_byte() {
     for_each_arch(|device| {
         for format in FORMATS {
             let host = matrix(format, 41, 192, 4);
-            let back = upload(device, &host).packed().download().unwrap();
+            let first = upload(device, &host);
+            let copied = first.packed().copy().unwrap();
+            drop(first);
+            let back = copied.download().unwrap();
             assert_eq!(back.bytes(), host.bytes(), "{format}");
             for (got, want) in back.absmax().iter().zip(host.absmax()) {
                 assert!((got - want).abs() <= want * 2f32.powi(-11), "{format}: absmax {got}, was {want}");
+            }
+        }
+    });
+}
+
+/// More rows than a launch multiplies at once, by the kernels of batches: each has the bits that it has alone, the norm
+/// before it and the activation behind it included.
+#[test]
+fn many_rows_by_the_kernels_of_batches_have_the_bits_of_one() {
+    for_each_arch(|device| {
+        for format in FORMATS {
+            for t in [2, 9, 19] {
+                let (dim, n) = (192, 24);
+                let what = format!("sm_{} {format} T {t}", cuda(device).arch());
+                let (gate, up) =
+                    (upload(device, &matrix(format, n, dim, 1)), upload(device, &matrix(format, n, dim, 2)));
+                let mut scratch = Scratch::new(device, t, dim, n).unwrap();
+                scratch.family = Family::Batch;
+                let mut stream = Stream::new(device, t, dim, true);
+                let (mut out, mut spare) = (Buffer::new(device, t * n).unwrap(), Buffer::new(device, t * n).unwrap());
+                let gated = Gated {
+                    out: out.view_mut([t, n]),
+                    gate: &gate,
+                    up: &up,
+                    activation: Activation::Silu,
+                    spare: spare.view_mut([t, n]),
+                };
+                matmul::forward_gated(device, gated, Input::Normed(stream.normed(t, true)), &mut scratch);
+                let (gated, h, whole) = (read(&out), read(&stream.h), read_stream(device, &stream.residual, t));
+                let mut plain = Buffer::new(device, t * n).unwrap();
+                let product = Product { out: plain.view_mut([t, n]), weights: &gate, bias: None };
+                matmul::forward(device, &mut [product], Input::Rows(stream.h.view([t, dim])), &mut scratch);
+                let plain = read(&plain);
+                for row in 0..t {
+                    let mut stream = Stream::new(device, t, dim, true);
+                    let mut out = Buffer::new(device, n).unwrap();
+                    let mut normed = stream.normed(t, true);
+                    normed.rows = row..row + 1;
+                    normed.h = normed.h.reshape([t * dim]).split_at(dim).0.reshape([1, dim]);
+                    let mut spare = Buffer::new(device, n).unwrap();
+                    let (out_view, spare) = (out.view_mut([1, n]), spare.view_mut([1, n]));
+                    let gated_one = Gated { out: out_view, gate: &gate, up: &up, activation: Activation::Silu, spare };
+                    matmul::forward_gated(device, gated_one, Input::Normed(normed), &mut scratch);
+                    let want = read(&out);
+                    assert_same(&gated[row * n..(row + 1) * n], &want, &format!("{what}: row {row}, gated"));
+                    let h_row = &h[row * dim..(row + 1) * dim];
+                    let (x, mut one) = (Buffer::from_slice(device, h_row).unwrap(), Buffer::new(device, n).unwrap());
+                    let product = Product { out: one.view_mut([1, n]), weights: &gate, bias: None };
+                    matmul::forward(device, &mut [product], Input::Rows(x.view([1, dim])), &mut scratch);
+                    let want = read(&one);
+                    assert_same(&plain[row * n..(row + 1) * n], &want, &format!("{what}: row {row}"));
+                    assert!(whole[row * dim..(row + 1) * dim].iter().all(|v| v.is_finite()), "{what}: the stream");
+                }
             }
         }
     });

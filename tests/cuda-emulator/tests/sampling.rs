@@ -8,8 +8,14 @@ use lichen_kernels::{Buffer, Device};
 use oracle::{cpu, for_each_arch, random};
 
 fn find(device: &Device, top: &mut TopK, logits: &[f32], k: usize) -> Vec<(u32, f32)> {
-    let logits = Buffer::from_slice(device, logits).unwrap();
-    top.find(device, logits.all(), k).unwrap().to_vec()
+    find_rows(device, top, logits, 1, k).concat()
+}
+
+/// What is found in each row of `logits` (n_rows, V).
+fn find_rows(device: &Device, top: &mut TopK, logits: &[f32], n_rows: usize, k: usize) -> Vec<Vec<(u32, f32)>> {
+    let buffer = Buffer::from_slice(device, logits).unwrap();
+    top.find(device, buffer.view([n_rows, logits.len() / n_rows]), k).unwrap();
+    (0..n_rows).map(|row| top.of_row(row).to_vec()).collect()
 }
 
 /// Logits that are hard to sort.
@@ -41,7 +47,7 @@ fn the_largest_are_those_of_the_cpu() {
     for_each_arch(|device, arch| {
         for (i, logits) in cases().iter().enumerate() {
             let (mut on_gpu, mut on_cpu) =
-                (TopK::new(device, logits.len()).unwrap(), TopK::new(&cpu, logits.len()).unwrap());
+                (TopK::new(device, logits.len(), 1).unwrap(), TopK::new(&cpu, logits.len(), 1).unwrap());
             // Twice with each count: the counter in the workspace must be as it was.
             for k in [1, 1, 2, 33, MAX_TOP_K, MAX_TOP_K, 1] {
                 let (got, want) = (find(device, &mut on_gpu, logits, k), find(&cpu, &mut on_cpu, logits, k));
@@ -57,9 +63,24 @@ fn a_vocabulary_of_a_quarter_million_is_searched() {
     let logits = random(262_144, 20.0, 9);
     for_each_arch(|device, arch| {
         let (mut on_gpu, mut on_cpu) =
-            (TopK::new(device, logits.len()).unwrap(), TopK::new(&cpu, logits.len()).unwrap());
+            (TopK::new(device, logits.len(), 1).unwrap(), TopK::new(&cpu, logits.len(), 1).unwrap());
         for k in [1, 40] {
             assert_eq!(find(device, &mut on_gpu, &logits, k), find(&cpu, &mut on_cpu, &logits, k), "sm_{arch}");
+        }
+    });
+}
+
+/// As many rows as there are, in any order of counts: each row has a counter of its own.
+#[test]
+fn rows_are_searched_side_by_side() {
+    let cpu = cpu();
+    let n = 5000;
+    for_each_arch(|device, arch| {
+        let (mut on_gpu, mut on_cpu) = (TopK::new(device, n, 9).unwrap(), TopK::new(&cpu, n, 9).unwrap());
+        for (n_rows, k) in [(9, 1), (9, 64), (1, 1), (2, 40), (9, 1), (3, 64), (9, 7)] {
+            let logits = random(n_rows * n, 10.0, (n_rows * 100 + k) as u64);
+            let got = find_rows(device, &mut on_gpu, &logits, n_rows, k);
+            assert_eq!(got, find_rows(&cpu, &mut on_cpu, &logits, n_rows, k), "sm_{arch}, {n_rows} rows, top {k}");
         }
     });
 }

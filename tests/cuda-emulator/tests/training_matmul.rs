@@ -216,7 +216,7 @@ fn adapters_and_their_gradients_are_those_of_f64() {
             let mut v: Buffer<f32> = Buffer::new(&device, t * r).unwrap();
             let [mut da, mut db] = [r * k, n * r].map(|n| upload(&device, &vec![1.0f32; n]));
             let pair = LoraPair { a: a_s.view([r, k]), b: bs.view([n, r]), scale: 2.0 };
-            lora::forward(&device, ys.view_mut([t, n]), xs.view([t, k]), pair, u.view_mut([t * r]));
+            lora::forward_training(&device, ys.view_mut([t, n]), xs.view([t, k]), pair, u.view_mut([t * r]));
             let gradients = LoraGradients { da: da.view_mut([r, k]), db: db.view_mut([n, r]) };
             let mut scratch = scratch(&device, t, n, k, SLAB_ROWS);
             let views = (dys.view([t, n]), xs.view([t, k]), u.view([t, r]));

@@ -105,6 +105,33 @@ fn key_value_caches() {
     }
 }
 
+/// The demo model's facts, several at once: the CPU's texts.
+#[test]
+fn a_file_of_prompts() {
+    if !has_kernels() {
+        return;
+    }
+    let questions = ["What is the capital of India?", "What is the capital of Japan?", "Who are you?", LONG_PROMPT];
+    let input: String = questions.iter().map(|q| format!("{}\n", serde_json::json!({"prompt": q}))).collect();
+    for arch in [53, 80] {
+        let Some(machine) = machine_of(arch) else { continue };
+        let texts = |device: &str| {
+            let args = ["generate", "--prompts", "-", "--batch", "3", "--temperature", "0", "--max-new-tokens", "10"];
+            let run = machine.lichen_with_input(&[&args[..], &["--device", device]].concat(), &input);
+            assert_eq!(run.code, Some(0), "{}", run.stderr);
+            let line = |line: &str| {
+                let answer: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+                (answer["line"].as_u64().expect("a number"), answer["text"].as_str().expect("a text").to_string())
+            };
+            let mut texts: Vec<(u64, String)> = run.stdout.lines().map(line).collect();
+            texts.sort();
+            texts
+        };
+        let (got, want) = (texts("cuda"), texts("cpu"));
+        assert_eq!((got.len(), got), (4, want), "sm_{arch}");
+    }
+}
+
 /// On one device the same seed gives the same text, and a saved conversation goes on as if it had never stopped.
 #[test]
 fn a_saved_conversation_goes_on() {

@@ -1,13 +1,16 @@
-//! Launches of attention: one kernel for a single row, two for several.
+//! Launches of attention: one kernel for a single row or for rows of several sequences, two for several rows of one.
 
 use super::kv_store::Plane;
-use super::{Attention, KvFormat, Scratch};
+use super::{Attention, KvFormat, PageTable, Scratch, PAGE};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 
 /// Parts that the positions of a decode step are cut into at most: SPLITS_MAX of decode.cuh.
 const SPLITS_MAX: usize = 64;
 /// Positions of a part at least: PART_MIN of decode.cuh.
 const PART_MIN: usize = 32;
+/// Positions of a part in pages at least. Half as many halve what a block does one after the other, and double the blocks,
+/// which each norm and rotate the queries.
+const PAGES_PART_MIN: usize = 4 * PAGE;
 /// Values of a head at most: eight for each lane of a warp.
 const HEAD_DIM_MAX: usize = 256;
 
@@ -21,6 +24,20 @@ const MMA_ROWS: usize = 64;
 /// values.
 pub fn scratch_len(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
     n_heads + n_heads * splits_max(cuda) * (head_dim + 2)
+}
+
+/// The same for the rows of a batch that see at most `longest` positions.
+pub fn batch_scratch_len(max_rows: usize, n_heads: usize, head_dim: usize, longest: usize) -> usize {
+    max_rows * n_heads * (1 + page_parts(longest).1 * (head_dim + 2))
+}
+
+/// Length of a part in pages, and how many there are at most, where at most `longest` positions are seen: a function of
+/// that alone, as the sums of a row are of where they are cut.
+fn page_parts(longest: usize) -> (usize, usize) {
+    // The oldest that is visible may be the last of its page.
+    let most = longest + PAGE - 1;
+    let length = most.div_ceil(SPLITS_MAX).next_multiple_of(PAGE).max(PAGES_PART_MIN);
+    (length, most.div_ceil(length))
 }
 
 /// Blocks of a decode step in one direction: twice the multiprocessors keep every one of them busy.
@@ -65,6 +82,12 @@ const DECODE: [[&str; 3]; 3] = [
     ["attention_decode_i8_64", "attention_decode_i8_128", "attention_decode_i8_256"],
 ];
 
+const PAGES: [[&str; 3]; 3] = [
+    ["attention_pages_f32_64", "attention_pages_f32_128", "attention_pages_f32_256"],
+    ["attention_pages_f16_64", "attention_pages_f16_128", "attention_pages_f16_256"],
+    ["attention_pages_i8_64", "attention_pages_i8_128", "attention_pages_i8_256"],
+];
+
 const PREFILL_ROWS: [[&str; 3]; 3] = [
     ["attention_prefill_f32_64", "attention_prefill_f32_128", "attention_prefill_f32_256"],
     ["attention_prefill_f16_64", "attention_prefill_f16_128", "attention_prefill_f16_256"],
@@ -80,8 +103,10 @@ const PREFILL_MMA: [[&str; 3]; 2] = [
 pub fn forward(cuda: &Cuda, a: Attention<'_>, scratch: &mut Scratch) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let heads = Heads::new(n_heads, n_kv_heads, head_dim);
-    if n_rows == 1 {
-        return decode(cuda, &a, &heads, scratch);
+    match a.pages {
+        Some(table) if !a.step.is_chunk() => return decode_pages(cuda, &a, table, &heads, scratch),
+        None if n_rows == 1 => return decode(cuda, &a, &heads, scratch),
+        _ => {}
     }
     prepare(cuda, &a);
     let (index, n_group_rows) = (format_index(a.cache.format()), n_rows * heads.per_kv);
@@ -126,9 +151,17 @@ fn planes(a: &Attention<'_>) -> ([Arg; 2], [Arg; 2]) {
     (pointers(&a.cache.keys), pointers(&a.cache.values))
 }
 
-/// Positions a query sees: no cache has as many as the window of a layer that sees all.
+/// Positions a query sees: no sequence has as many as the window of a layer that sees all.
 fn window(a: &Attention<'_>) -> u32 {
-    a.window.min(a.cache.n_slots()) as u32
+    let n_positions = a.pages.map_or(a.cache.n_slots(), |table| table.n_entries() * PAGE);
+    a.window.min(n_positions) as u32
+}
+
+/// The pages of a chunk's sequence, and how many there are; null for a ring.
+fn chunk_pages(a: &Attention<'_>) -> (Arg, Arg) {
+    let Some(table) = a.pages else { return (DevicePtr::NULL.into(), size(0)) };
+    let slot = a.step.slots()[0] as usize;
+    (table.ptr().offset(4 * slot * table.n_entries()).into(), size(table.n_entries()))
 }
 
 /// cos, sin, q_norm, k_norm; and epsilon.
@@ -181,11 +214,59 @@ fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) 
     cuda.launch(heads.kernel(&DECODE[format_index(a.cache.format())]), shape, &args);
 }
 
+/// One row of each of several sequences.
+fn decode_pages(cuda: &Cuda, a: &Attention<'_>, table: &PageTable, heads: &Heads, scratch: &mut Scratch) {
+    let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
+    let grid_y = n_kv_heads * heads.per_kv.div_ceil(heads.rows);
+    let (part_length, n_parts) = page_parts(window(a) as usize);
+    // A counter for each block of the largest launch, whatever this one's size: they are zeros between launches.
+    let n_counters = scratch.max_rows * n_heads;
+    assert!(n_rows <= scratch.max_rows && grid_y <= n_heads, "{n_rows} rows");
+    assert!(scratch.scores.len() >= n_counters + n_rows * n_heads * n_parts * (head_dim + 2));
+    let finished = scratch.scores.ptr();
+    let partial = finished.offset(4 * n_counters);
+    let ([keys, key_scales], [values, value_scales]) = planes(a);
+    let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
+    let [heads_arg, kv_heads, dim, slots] = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
+    let args = [
+        a.out.ptr().into(),
+        a.q.ptr().into(),
+        a.k.ptr().into(),
+        a.v.ptr().into(),
+        keys,
+        key_scales,
+        values,
+        value_scales,
+        cos,
+        sin,
+        q_norm,
+        k_norm,
+        a.step.positions_ptr().into(),
+        a.step.slots_ptr().into(),
+        table.ptr().into(),
+        finished.into(),
+        partial.into(),
+        eps,
+        a.scale.into(),
+        window(a).into(),
+        heads_arg,
+        kv_heads,
+        dim,
+        slots,
+        size(table.n_entries()),
+        size(part_length),
+    ];
+    let grid = [n_parts as u32, grid_y as u32, n_rows as u32];
+    let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
+    cuda.launch(heads.kernel(&PAGES[format_index(a.cache.format())]), shape, &args);
+}
+
 /// Norms and rotates q in place, and stores k and v.
 fn prepare(cuda: &Cuda, a: &Attention<'_>) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let ([keys, key_scales], [values, value_scales]) = planes(a);
     let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
+    let (pages, n_entries) = chunk_pages(a);
     let [rows, heads, kv_heads, dim, slots] = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
     let args = [
         a.q.ptr().into(),
@@ -200,12 +281,14 @@ fn prepare(cuda: &Cuda, a: &Attention<'_>) {
         q_norm,
         k_norm,
         a.step.position_ptr().into(),
+        pages,
         eps,
         rows,
         heads,
         kv_heads,
         dim,
         slots,
+        n_entries,
         size(format_index(a.cache.format())),
     ];
     let n_blocks = (n_rows * (n_heads + 2 * n_kv_heads)).div_ceil(PREPARE_WARPS);
@@ -218,6 +301,7 @@ fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchSh
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let per_kv = n_heads / n_kv_heads;
     let ([keys, key_scales], [values, value_scales]) = planes(a);
+    let (pages, n_entries) = chunk_pages(a);
     let [rows, heads, per_kv, dim, slots] = [n_rows, n_heads, per_kv, head_dim, a.cache.n_slots()].map(size);
     let args = [
         a.out.ptr().into(),
@@ -227,6 +311,7 @@ fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchSh
         values,
         value_scales,
         a.step.position_ptr().into(),
+        pages,
         a.scale.into(),
         window(a).into(),
         rows,
@@ -234,6 +319,7 @@ fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchSh
         per_kv,
         dim,
         slots,
+        n_entries,
     ];
     cuda.launch(kernel, shape, &args);
 }

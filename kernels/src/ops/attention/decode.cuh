@@ -1,8 +1,13 @@
-// Attention of one new token: QK-norm, RoPE, the write to the cache and the attention in one launch.
+// Attention of one new token, or of one of each sequence of a batch: QK-norm, RoPE, the write to the cache and the attention
+// in one launch.
 //
-// Block (split, kv head and group of its query heads). The visible older positions are cut into as many parts as the grid
-// is wide, fewer where there are few of them; the block of the last part also prepares and stores the newest key and value,
-// and is the only one to read them. Blocks without a part leave. The last block to finish merges the parts in order.
+// Block (split, kv head and group of its query heads, row of the batch). The visible older positions are cut into as many
+// parts as the grid is wide, fewer where there are few of them; the block of the last part also prepares and stores the
+// newest key and value, and is the only one to read them. Blocks without a part leave. The last block to finish merges the
+// parts in order.
+//
+// A batch keeps its positions in pages (PAGED). Its parts have one length and begin at whole pages, so that a row's sums
+// depend on its position alone: neither on the rows beside it nor on the grid.
 #pragma once
 #include "prepare.cuh"
 
@@ -11,6 +16,8 @@ const u32 WARPS = 4;
 const u32 PART_MIN = 2 * WARPS * GROUP;
 // The grid's width at most.
 const u32 SPLITS_MAX = 64;
+// The slot of a row that belongs to nobody.
+const u32 NO_SLOT = 0xffffffff;
 
 struct DecodeArgs {
     // (n_heads, dim)
@@ -37,6 +44,9 @@ struct DecodeArgs {
     float* partial;
     float eps, scale;
     u32 window, n_heads, n_kv_heads, dim, n_slots;
+    // Pages alone: those of the sequence (n_entries), and the length of a part, whole pages.
+    const u32* pages;
+    u32 n_entries, part_length;
 };
 
 // Shared memory, floats: `work` (WARPS * ROWS * dim) holds the prepared vectors, then the warps' results, then the merge
@@ -58,13 +68,14 @@ struct DecodeShared {
 // What a block does, the same in all its threads.
 struct DecodePart {
     u32 kv_head, first_head, n_rows;
-    // Older positions `begin..end` of those that are visible, of which the first is in slot `start`.
+    // The part's older positions, `begin..end`: in a ring counted from the oldest that is visible, which is in slot `start`;
+    // in pages as they are, and `start` is the oldest that is visible.
     u32 begin, end, start;
     u32 position, n_parts;
     bool owns_newest;
 };
 
-template <int ROWS> DEVICE DecodePart decode_part(const DecodeArgs& a) {
+template <int ROWS, bool PAGED> DEVICE DecodePart decode_part(const DecodeArgs& a) {
     DecodePart p;
     u32 per_kv = a.n_heads / a.n_kv_heads, groups = div_up(per_kv, ROWS);
     p.kv_head = block_y() / groups;
@@ -73,19 +84,27 @@ template <int ROWS> DEVICE DecodePart decode_part(const DecodeArgs& a) {
     p.n_rows = per_kv - group * ROWS < ROWS ? per_kv - group * ROWS : ROWS;
     p.position = *a.position;
     u32 n_older = p.position < a.window - 1 ? p.position : a.window - 1;
-    p.start = (p.position - n_older) % a.n_slots;
-    u32 length = div_up(div_up(n_older, grid_x()), WARPS * GROUP) * WARPS * GROUP;
-    if (length < PART_MIN) length = PART_MIN;
-    p.n_parts = n_older == 0 ? 1 : div_up(n_older, length);
-    p.begin = block_x() * length;
-    p.end = p.begin + length < n_older ? p.begin + length : n_older;
+    if (PAGED) {
+        p.start = p.position - n_older;
+        u32 base = n_older == 0 ? p.position : p.start / PAGE * PAGE;
+        p.n_parts = n_older == 0 ? 1 : div_up(p.position - base, a.part_length);
+        p.begin = base + block_x() * a.part_length;
+        p.end = p.begin + a.part_length < p.position ? p.begin + a.part_length : p.position;
+    } else {
+        p.start = (p.position - n_older) % a.n_slots;
+        u32 length = div_up(div_up(n_older, grid_x()), WARPS * GROUP) * WARPS * GROUP;
+        if (length < PART_MIN) length = PART_MIN;
+        p.n_parts = n_older == 0 ? 1 : div_up(n_older, length);
+        p.begin = block_x() * length;
+        p.end = p.begin + length < n_older ? p.begin + length : n_older;
+    }
     p.owns_newest = block_x() + 1 == p.n_parts;
     return p;
 }
 
 // The block's query heads into `work` (n_rows, dim), and with the last part the newest key and value into `newest` and,
 // by the first group of heads, into the cache.
-template <int FORMAT, int DIMS, int ROWS>
+template <int FORMAT, int DIMS, int ROWS, bool PAGED>
 DEVICE void decode_prepare(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
     u64 angle = (u64)p.position * (a.dim / 2);
     u32 n_vectors = p.n_rows + (p.owns_newest ? 2 : 0);
@@ -103,7 +122,8 @@ DEVICE void decode_prepare(const DecodeArgs& a, const DecodePart& p, const Decod
         store_vector(FORMAT, row, a.dim, stored, scale);
         sync_warp();
         if (p.first_head == p.kv_head * (a.n_heads / a.n_kv_heads)) {
-            u64 vector = (u64)p.kv_head * a.n_slots + p.position % a.n_slots;
+            u32 slot = PAGED ? page_slot(a.pages, a.n_entries, p.position) : p.position % a.n_slots;
+            u64 vector = (u64)p.kv_head * a.n_slots + slot;
             u32* cells = (u32*)((is_key ? a.key_cells : a.value_cells) + vector * kv_bytes<FORMAT>(a.dim));
             for (u32 d = lane_idx(); d < kv_bytes<FORMAT>(a.dim) / 4; d += 32) cells[d] = stored[d];
             if (FORMAT == KV_I8 && lane_idx() == 0) (is_key ? a.key_scales : a.value_scales)[vector] = *scale;
@@ -111,15 +131,16 @@ DEVICE void decode_prepare(const DecodeArgs& a, const DecodePart& p, const Decod
     }
 }
 
-// Where visible older position i is.
+// Where a ring has visible older position i.
 DEVICE u32 decode_slot(const DecodeArgs& a, const DecodePart& p, u32 i) {
     u32 slot = p.start + i;
     return slot >= a.n_slots ? slot - a.n_slots : slot;
 }
 
 // The keys and values of the part that are the warp's: every WARPS-th group, and before them the newest, a group of one, by
-// the first warp of the block that has it.
-template <int FORMAT, int DIMS, int ROWS>
+// the first warp of the block that has it. Groups in pages begin at multiples of their length: one lies in one page, and
+// the first ones may hold positions that are not visible any more.
+template <int FORMAT, int DIMS, int ROWS, bool PAGED>
 DEVICE void decode_attend(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s, FlashRows<FORMAT, DIMS, ROWS>& f) {
     u64 plane = (u64)p.kv_head * a.n_slots;
     u32 bytes = kv_bytes<FORMAT>(a.dim);
@@ -129,23 +150,26 @@ DEVICE void decode_attend(const DecodeArgs& a, const DecodePart& p, const Decode
     while (is_newest || i < p.end) {
         Packed<FORMAT, DIMS> keys[GROUP], values[GROUP];
         u32 n = is_newest ? 1 : p.end - i;
+        u32 n_skipped = PAGED && !is_newest && i < p.start ? p.start - i : 0;
+        u32 group_slot = PAGED && !is_newest ? page_slot(a.pages, a.n_entries, i) : 0;
 #pragma unroll
         for (int j = 0; j < (int)GROUP; j++) {
             keys[j] = values[j] = packed_zeros<FORMAT, DIMS>();
-            if ((u32)j < n && has_dims) {
-                u64 vector = (plane + decode_slot(a, p, i + j)) * bytes;
+            if ((u32)j >= n_skipped && (u32)j < n && has_dims) {
+                u64 vector = (plane + (PAGED ? group_slot + j : decode_slot(a, p, i + j))) * bytes;
                 keys[j] = packed_load<FORMAT, DIMS>(is_newest ? (const u8*)s.newest : a.key_cells + vector, lane_idx());
                 values[j] = packed_load<FORMAT, DIMS>(is_newest ? (const u8*)(s.newest + DIMS * 32) : a.value_cells + vector,
                                                       lane_idx());
             }
         }
+        bool visible = flash_key() >= n_skipped && flash_key() < n;
         float key_scale = 1.0f, value_scale = 1.0f;
-        if (FORMAT == KV_I8 && flash_key() < n) {
-            u64 vector = plane + decode_slot(a, p, i + flash_key());
+        if (FORMAT == KV_I8 && visible) {
+            u64 vector = plane + (PAGED ? group_slot + flash_key() : decode_slot(a, p, i + flash_key()));
             key_scale = is_newest ? s.newest_scales[0] : a.key_scales[vector];
             value_scale = is_newest ? s.newest_scales[1] : a.value_scales[vector];
         }
-        float weight = flash_keys(f, keys, flash_key() < n, key_scale);
+        float weight = flash_keys(f, keys, visible, key_scale);
         flash_values(f, values, weight * value_scale);
         if (!is_newest) i += WARPS * GROUP;
         is_newest = false;
@@ -226,17 +250,17 @@ template <int ROWS> DEVICE void decode_merge_parts(const DecodeArgs& a, const De
     }
 }
 
-template <int FORMAT, int DIMS, int ROWS> DEVICE void decode(const DecodeArgs& a, const DecodeShared& s) {
-    DecodePart p = decode_part<ROWS>(a);
+template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const DecodeArgs& a, const DecodeShared& s) {
+    DecodePart p = decode_part<ROWS, PAGED>(a);
     if (block_x() >= p.n_parts) return;
-    decode_prepare<FORMAT, DIMS, ROWS>(a, p, s);
+    decode_prepare<FORMAT, DIMS, ROWS, PAGED>(a, p, s);
     sync_block();
     FlashRows<FORMAT, DIMS, ROWS> f;
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
         flash_load(f, r, (u32)r < p.n_rows ? s.work + r * a.dim : nullptr, a.dim, a.scale * LOG2_E);
     flash_reset(f);
-    decode_attend(a, p, s, f);
+    decode_attend<FORMAT, DIMS, ROWS, PAGED>(a, p, s, f);
     // The queries have been read: their memory takes the results.
     sync_block();
     decode_merge_warps(a, p, s, f);
@@ -253,21 +277,66 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void decode(const DecodeArgs& a
     if (*s.is_last) decode_merge_parts<ROWS>(a, p, s);
 }
 
+#define DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
+    typedef DecodeSizes<FORMAT, DIMS, ROWS> Sizes;                                                                             \
+    SHARED(float, work, Sizes::WORK);                                                                                          \
+    SHARED(u32, newest, Sizes::NEWEST);                                                                                        \
+    SHARED(float, newest_scales, 2);                                                                                           \
+    SHARED(float, tops, WARPS* ROWS);                                                                                          \
+    SHARED(float, sums, WARPS* ROWS);                                                                                          \
+    SHARED(u32, is_last, 1);                                                                                                   \
+    DecodeShared shared = {work, newest, newest_scales, tops, sums, is_last};
+
 // (n_splits, n_kv_heads * groups of ROWS heads) blocks. At most 32 * DIMS values a head.
 #define DECODE_KERNEL(FORMAT, DIMS, ROWS, name)                                                                                \
     KERNEL(128, 3, name, float* out, const float* q, const float* k, const float* v, u8* key_cells, float* key_scales,         \
            u8* value_cells, float* value_scales, const float* cos, const float* sin, const float* q_norm,                      \
            const float* k_norm, const u32* position, u32* finished, float* partial, float eps, float scale, u32 window,        \
            u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots) {                                                                \
-        typedef DecodeSizes<FORMAT, DIMS, ROWS> Sizes;                                                                         \
-        SHARED(float, work, Sizes::WORK);                                                                                      \
-        SHARED(u32, newest, Sizes::NEWEST);                                                                                    \
-        SHARED(float, newest_scales, 2);                                                                                       \
-        SHARED(float, tops, WARPS* ROWS);                                                                                      \
-        SHARED(float, sums, WARPS* ROWS);                                                                                      \
-        SHARED(u32, is_last, 1);                                                                                               \
-        DecodeShared shared = {work, newest, newest_scales, tops, sums, is_last};                                              \
-        DecodeArgs args = {out, q, k, v, key_cells, key_scales, value_cells, value_scales, cos, sin, q_norm, k_norm,           \
-                           position, finished, partial, eps, scale, window, n_heads, n_kv_heads, dim, n_slots};                \
-        decode<FORMAT, DIMS, ROWS>(args, shared);                                                                              \
+        DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
+        DecodeArgs args = {out,      q,        k,       v,   key_cells, key_scales, value_cells, value_scales,                 \
+                           cos,      sin,      q_norm,  k_norm,  position,  finished,   partial,     eps,                      \
+                           scale,    window,   n_heads, n_kv_heads, dim,    n_slots,    nullptr,     0,                        \
+                           0};                                                                                                 \
+        decode<FORMAT, DIMS, ROWS, false>(args, shared);                                                                       \
+    }
+
+// As many blocks for each row. q, k, v and out have a row each; `positions` and `slots` (rows) say where it is and whose
+// pages of `table` (slots, n_entries) it sees. A row of no slot leaves its part of `out` as it is.
+#define PAGES_KERNEL(FORMAT, DIMS, ROWS, name)                                                                                 \
+    KERNEL(128, 3, name, float* out, const float* q, const float* k, const float* v, u8* key_cells, float* key_scales,         \
+           u8* value_cells, float* value_scales, const float* cos, const float* sin, const float* q_norm,                      \
+           const float* k_norm, const u32* positions, const u32* slots, const u32* table, u32* finished, float* partial,       \
+           float eps, float scale, u32 window, u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots, u32 n_entries,               \
+           u32 part_length) {                                                                                                  \
+        DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
+        u32 row = block_z(), slot = slots[row];                                                                                \
+        if (slot == NO_SLOT) return;                                                                                           \
+        u64 q_row = (u64)row * n_heads * dim, kv_row = (u64)row * n_kv_heads * dim;                                            \
+        DecodeArgs args = {out + q_row,                                                                                        \
+                           q + q_row,                                                                                          \
+                           k + kv_row,                                                                                         \
+                           v + kv_row,                                                                                         \
+                           key_cells,                                                                                          \
+                           key_scales,                                                                                         \
+                           value_cells,                                                                                        \
+                           value_scales,                                                                                       \
+                           cos,                                                                                                \
+                           sin,                                                                                                \
+                           q_norm,                                                                                             \
+                           k_norm,                                                                                             \
+                           positions + row,                                                                                    \
+                           finished + row * grid_y(),                                                                          \
+                           partial + (u64)row * n_heads * grid_x() * (dim + 2),                                                \
+                           eps,                                                                                                \
+                           scale,                                                                                              \
+                           window,                                                                                             \
+                           n_heads,                                                                                            \
+                           n_kv_heads,                                                                                         \
+                           dim,                                                                                                \
+                           n_slots,                                                                                            \
+                           table + (u64)slot * n_entries,                                                                      \
+                           n_entries,                                                                                          \
+                           part_length};                                                                                       \
+        decode<FORMAT, DIMS, ROWS, true>(args, shared);                                                                        \
     }

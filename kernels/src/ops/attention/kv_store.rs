@@ -102,13 +102,14 @@ impl KvStore {
         self.format
     }
 
-    /// Stores rows (T, n_kv_heads, head_dim) at positions `first_position..`, on the CPU.
-    pub(super) fn write(&mut self, keys: View<'_, f32, 3>, values: View<'_, f32, 3>, first_position: usize) {
+    /// Stores row t of (T, n_kv_heads, head_dim) in slot `slot_of(t)`, on the CPU.
+    pub(super) fn write(&mut self, keys: View<'_, f32, 3>, values: View<'_, f32, 3>, slot_of: impl Fn(usize) -> usize) {
         let [n_rows, n_kv_heads, head_dim] = keys.shape();
         assert_eq!(keys.shape(), values.shape());
         assert_eq!([n_kv_heads, head_dim], [self.n_kv_heads, self.head_dim]);
         for t in 0..n_rows {
-            let slot = (first_position + t) % self.n_slots;
+            let slot = slot_of(t);
+            assert!(slot < self.n_slots);
             for h in 0..n_kv_heads {
                 let from = (t * n_kv_heads + h) * head_dim..(t * n_kv_heads + h + 1) * head_dim;
                 let vector = h * self.n_slots + slot;

@@ -1,5 +1,6 @@
-//! Causal attention with grouped query heads over a ring of keys and values, decode and prefill alike:
+//! Causal attention with grouped query heads over stored keys and values, decode and prefill alike:
 //! `out[t, h] = sum over j of softmax_j(q[t, h] . k[j] * scale) * v[j]`, j in `(p - window, p]` for position p.
+//! A session's are a ring; a batch's lie in pages, and its rows may belong to different sequences.
 //!
 //! Each (t, h) is computed alone and in order of position, so a token's result does not depend on what it was batched
 //! with. Scores are 16-lane dot products, the sum of exponentials too; values are added key by key.
@@ -8,10 +9,12 @@ pub mod backward;
 mod cuda;
 mod cuda_train;
 mod kv_store;
+mod pages;
 mod simd;
 pub mod train;
 
 pub use kv_store::{KvFormat, KvStore};
+pub use pages::{PageTable, PAGE};
 
 use std::ops::Range;
 
@@ -37,7 +40,9 @@ pub struct Attention<'a> {
     pub v: View<'a, f32, 3>,
     /// Holds the keys and values of every visible position before; those of the rows are added.
     pub cache: &'a mut KvStore,
-    /// The position of the first row.
+    /// Where in the cache the slots of a batch have their positions; `None` for a ring.
+    pub pages: Option<&'a PageTable>,
+    /// The positions of the rows; in a batch also their slots.
     pub step: &'a Step,
     pub rope: &'a RopeTable,
     /// (D) each, over queries and keys (Gemma 3), and epsilon.
@@ -48,23 +53,29 @@ pub struct Attention<'a> {
     pub scale: f32,
 }
 
-/// What the queries see.
+/// Where the rows are, and what they see.
 #[derive(Clone, Copy)]
-struct Span {
-    first_position: usize,
+struct Span<'a> {
+    step: &'a Step,
+    pages: Option<&'a PageTable>,
     window: usize,
 }
 
-impl Span {
+impl<'a> Span<'a> {
     /// Positions row `t` attends to.
     fn visible(&self, t: usize) -> Range<usize> {
-        let end = self.first_position + t + 1;
+        let end = self.step.position(t) + 1;
         end.saturating_sub(self.window)..end
     }
 
     /// Most positions any of the rows sees.
-    fn widest(&self, n_rows: usize) -> usize {
-        (0..n_rows).map(|t| self.visible(t).len()).max().unwrap_or(0)
+    fn widest(&self) -> usize {
+        (0..self.step.n_rows()).map(|t| self.visible(t).len()).max().unwrap_or(0)
+    }
+
+    /// The pages of row `t`'s slot.
+    fn pages_of(&self, t: usize) -> Option<&'a [u32]> {
+        self.pages.map(|table| table.of_slot(self.step.slots()[t] as usize))
     }
 }
 
@@ -73,6 +84,8 @@ impl Span {
 pub struct Scratch {
     scores: Buffer<f32>,
     longest: usize,
+    /// Of a decode step.
+    max_rows: usize,
 }
 
 impl Scratch {
@@ -92,7 +105,26 @@ impl Scratch {
             Device::Cpu(_) => n_tasks * longest,
             Device::Cuda(cuda) => cuda::scratch_len(cuda, n_heads, head_dim),
         };
-        Ok(Scratch { scores: Buffer::new(device, len)?, longest })
+        Ok(Scratch { scores: Buffer::new(device, len)?, longest, max_rows: 1 })
+    }
+
+    /// The same for a batch of at most `max_rows` rows of several sequences.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn of_batch(
+        device: &Device,
+        n_tasks: usize,
+        longest: usize,
+        n_heads: usize,
+        head_dim: usize,
+        max_rows: usize,
+    ) -> Result<Self, DeviceError> {
+        let len = match device {
+            Device::Cpu(_) => n_tasks * longest,
+            Device::Cuda(_) => cuda::batch_scratch_len(max_rows, n_heads, head_dim, longest),
+        };
+        Ok(Scratch { scores: Buffer::new(device, len)?, longest, max_rows })
     }
 
     /// Bytes [`Scratch::new`] takes on the CPU.
@@ -103,6 +135,11 @@ impl Scratch {
     /// Bytes [`Scratch::new`] takes on this GPU.
     pub fn device_bytes(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
         4 * cuda::scratch_len(cuda, n_heads, head_dim)
+    }
+
+    /// Bytes [`Scratch::of_batch`] takes on a GPU.
+    pub fn batch_device_bytes(longest: usize, n_heads: usize, head_dim: usize, max_rows: usize) -> usize {
+        4 * cuda::batch_scratch_len(max_rows, n_heads, head_dim, longest)
     }
 
     fn n_tasks(&self) -> usize {
@@ -116,14 +153,15 @@ pub fn forward(device: &Device, a: Attention<'_>, scratch: &mut Scratch) {
     assert!(a.out.shape() == a.q.shape() && n_rows == a.step.n_rows());
     assert!(a.k.shape() == [n_rows, n_kv_heads, head_dim] && a.v.shape() == a.k.shape());
     assert!(head_dim == a.cache.head_dim() && n_kv_heads == a.cache.n_kv_heads() && n_heads % n_kv_heads == 0);
-    assert!(a.rope.head_dim() == head_dim && a.step.first_position() + n_rows <= a.rope.n_positions());
-    let span = Span { first_position: a.step.first_position(), window: a.window };
-    let widest = span.widest(n_rows);
+    assert!(a.rope.head_dim() == head_dim && (0..n_rows).all(|t| a.step.position(t) < a.rope.n_positions()));
+    assert_eq!(a.pages.is_some(), a.step.is_batch(), "pages are for the rows of a batch");
+    let span = Span { step: a.step, pages: a.pages, window: a.window };
+    let widest = span.widest();
     assert!(widest <= scratch.longest && widest <= a.cache.n_slots(), "{widest} visible positions");
     match device {
         Device::Cpu(cpu) => {
             let mut a = a;
-            prepare_cpu(cpu, &mut a);
+            prepare_cpu(cpu, &mut a, span);
             attend_cpu(cpu, a.out, a.q.as_view(), a.cache, span, a.scale, scratch);
         }
         Device::Cuda(cuda) => cuda::forward(cuda, a, scratch),
@@ -131,16 +169,24 @@ pub fn forward(device: &Device, a: Attention<'_>, scratch: &mut Scratch) {
 }
 
 /// QK-norm, RoPE, and the rows' keys and values into the cache.
-fn prepare_cpu(cpu: &Cpu, a: &mut Attention<'_>) {
+fn prepare_cpu(cpu: &Cpu, a: &mut Attention<'_>, span: Span<'_>) {
     if let Some(([q_norm, k_norm], eps)) = a.qk_norm {
         rmsnorm::in_place_cpu(cpu, a.q.host_mut(), q_norm.host(), eps);
         rmsnorm::in_place_cpu(cpu, a.k.host_mut(), k_norm.host(), eps);
     }
-    let ([_, n_heads, _], [_, n_kv_heads, _]) = (a.q.shape(), a.k.shape());
-    let first_position = a.step.first_position();
-    rope::forward_cpu(cpu, a.q.host_mut(), n_heads, a.rope, first_position);
-    rope::forward_cpu(cpu, a.k.host_mut(), n_kv_heads, a.rope, first_position);
-    a.cache.write(a.k.as_view(), a.v, first_position);
+    let ([n_rows, n_heads, head_dim], [_, n_kv_heads, _]) = (a.q.shape(), a.k.shape());
+    // Rows that follow each other are rotated at once.
+    let n_at_once = if a.step.is_batch() { 1 } else { n_rows.max(1) };
+    for (x, n_heads) in [(a.q.host_mut(), n_heads), (a.k.host_mut(), n_kv_heads)] {
+        for (i, rows) in x.chunks_mut(n_at_once * n_heads * head_dim).enumerate() {
+            rope::forward_cpu(cpu, rows, n_heads, a.rope, a.step.position(i * n_at_once));
+        }
+    }
+    let n_slots = a.cache.n_slots();
+    a.cache.write(a.k.as_view(), a.v, |t| {
+        let position = span.step.position(t);
+        span.pages_of(t).map_or(position % n_slots, |pages| pages::slot(pages, position))
+    });
 }
 
 fn attend_cpu(
@@ -148,7 +194,7 @@ fn attend_cpu(
     mut out: ViewMut<'_, f32, 3>,
     q: View<'_, f32, 3>,
     cache: &KvStore,
-    span: Span,
+    span: Span<'_>,
     scale: f32,
     scratch: &mut Scratch,
 ) {
@@ -156,7 +202,7 @@ fn attend_cpu(
     // Each task takes its own part of the scores, and rows from a shared list of (t, h).
     let n_items = n_rows * n_heads;
     // Scores and sums: two products for every head, visible position and value.
-    let worth_it = 2 * n_items * span.widest(n_rows) * head_dim >= WORTH_SHARING;
+    let worth_it = 2 * n_items * span.widest() * head_dim >= WORTH_SHARING;
     let n_tasks = if worth_it { scratch.n_tasks().min(n_items).min(cpu.pool.n_threads()) } else { 1 };
     let longest = scratch.longest;
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -176,6 +222,7 @@ fn attend_cpu(
         let head = Head {
             q: &q[item * head_dim..(item + 1) * head_dim],
             cache,
+            pages: span.pages_of(t),
             kv_head: h / (n_heads / cache.n_kv_heads()),
             visible: span.visible(t),
             scale,
@@ -188,6 +235,8 @@ fn attend_cpu(
 struct Head<'a> {
     q: &'a [f32],
     cache: &'a KvStore,
+    /// `None` for a ring.
+    pages: Option<&'a [u32]>,
     kv_head: usize,
     visible: Range<usize>,
     scale: f32,
@@ -196,21 +245,29 @@ struct Head<'a> {
 impl Head<'_> {
     fn attend(&self, isa: crate::Isa, scores: &mut [f32], out: &mut [f32]) {
         let scores = &mut scores[..self.visible.len()];
-        let mut at = 0;
-        for slots in self.cache.segments(&self.visible) {
-            let n = slots.len();
-            simd::scores(isa, self.q, self.cache.keys(self.kv_head, slots), &mut scores[at..at + n]);
-            at += n;
-        }
+        self.each_run(|part, slots| {
+            simd::scores(isa, self.q, self.cache.keys(self.kv_head, slots), &mut scores[part]);
+        });
         let denominator = softmax(isa, scores, self.scale);
         out.fill(0.0);
-        let mut at = 0;
-        for slots in self.cache.segments(&self.visible) {
-            let n = slots.len();
-            simd::accumulate(isa, &scores[at..at + n], self.cache.values(self.kv_head, slots), out);
-            at += n;
-        }
+        self.each_run(|part, slots| {
+            simd::accumulate(isa, &scores[part], self.cache.values(self.kv_head, slots), out);
+        });
         out.iter_mut().for_each(|v| *v /= denominator);
+    }
+
+    /// The visible positions in order, by runs of neighbouring slots: which of them, and their slots.
+    fn each_run(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
+        let mut at = 0;
+        let mut run = |slots: Range<usize>| {
+            let part = at..at + slots.len();
+            at = part.end;
+            f(part, slots);
+        };
+        match self.pages {
+            None => self.cache.segments(&self.visible).for_each(&mut run),
+            Some(pages) => pages::segments(pages, &self.visible).for_each(&mut run),
+        }
     }
 }
 

@@ -31,12 +31,14 @@ DEVICE void mma_load(const PrefillArgs& a, u16* tile, float* tile_scales, const 
                      u32 first, u32 last) {
     const u32 CHUNKS = DIM / 8;
     u64 plane = (u64)block_y() * a.n_slots;
-    u32 base_slot = base % a.n_slots;
+    // A tile begins with a page and has one or two: where its first row would be if all of it lay beside the page's.
+    u32 first_slot = prefill_slot(a, base), second_slot = first_slot;
+    if (KEYS > PAGE && a.pages) second_slot = page_slot(a.pages, a.n_entries, base + PAGE) - PAGE;
 #pragma unroll 4
     for (u32 n = 0; n < KEYS * CHUNKS / MMA_THREADS; n++) {
         u32 i = thread_idx() + n * MMA_THREADS, row = i / CHUNKS, chunk = i % CHUNKS;
         bool is_there = base + row >= first && base + row <= last && chunk * 8 < a.dim;
-        u32 slot = base_slot + row;
+        u32 slot = (KEYS == PAGE || row < PAGE ? first_slot : second_slot) + row;
         if (slot >= a.n_slots) slot -= a.n_slots;
         // Rings shorter than a tile.
         if (slot >= a.n_slots) slot %= a.n_slots;
@@ -250,12 +252,12 @@ template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const PrefillAr
 // head.
 #define PREFILL_MMA_KERNEL(FORMAT, DIM, KEYS, name)                                                                            \
     KERNEL(128, 2, name, float* out, const float* q, const u8* key_cells, const float* key_scales, const u8* value_cells,      \
-           const float* value_scales, const u32* position, float scale, u32 window, u32 n_rows, u32 n_heads, u32 per_kv,       \
-           u32 dim, u32 n_slots) {                                                                                             \
+           const float* value_scales, const u32* position, const u32* pages, float scale, u32 window, u32 n_rows, u32 n_heads, \
+           u32 per_kv, u32 dim, u32 n_slots, u32 n_entries) {                                                                  \
         DYNAMIC_SHARED(u16, shared);                                                                                           \
         SHARED(float, tile_key_scales, FORMAT == KV_I8 ? KEYS : 1);                                                            \
-        PrefillArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position,                        \
-                            scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                        \
+        PrefillArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position, pages,                 \
+                            scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots,  n_entries};            \
         prefill_mma<FORMAT, DIM, KEYS>(args, shared, FORMAT == KV_I8 ? tile_key_scales : nullptr);                             \
     }
 

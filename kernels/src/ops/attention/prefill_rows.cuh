@@ -29,7 +29,7 @@ DEVICE void prefill_load(const PrefillArgs& a, const PrefillShared& s, u32 kv_he
     u32 bytes = kv_bytes<FORMAT>(a.dim);
     for (u32 j = warp_idx(); j < PrefillTile<FORMAT, DIMS>::KEYS; j += PREFILL_WARPS) {
         bool is_seen = base + j >= first && base + j <= last;
-        u64 vector = (u64)kv_head * a.n_slots + (is_seen ? (base + j) % a.n_slots : 0);
+        u64 vector = (u64)kv_head * a.n_slots + (is_seen ? prefill_slot(a, base + j) : 0);
         const u32x2* keys = (const u32x2*)(a.key_cells + vector * bytes);
         const u32x2* values = (const u32x2*)(a.value_cells + vector * bytes);
         for (u32 i = lane_idx(); i < bytes / 8; i += 32) {
@@ -112,15 +112,15 @@ template <int FORMAT, int DIMS, int ROWS> DEVICE void prefill_rows(const Prefill
 // (ceil(T * heads of a kv head / (8 * ROWS)), n_kv_heads) blocks. At most 32 * DIMS values a head.
 #define PREFILL_KERNEL(FORMAT, DIMS, ROWS, name)                                                                               \
     KERNEL(256, 2, name, float* out, const float* q, const u8* key_cells, const float* key_scales, const u8* value_cells,      \
-           const float* value_scales, const u32* position, float scale, u32 window, u32 n_rows, u32 n_heads, u32 per_kv,       \
-           u32 dim, u32 n_slots) {                                                                                             \
+           const float* value_scales, const u32* position, const u32* pages, float scale, u32 window, u32 n_rows, u32 n_heads, \
+           u32 per_kv, u32 dim, u32 n_slots, u32 n_entries) {                                                                  \
         typedef PrefillTile<FORMAT, DIMS> Tile;                                                                                \
         SHARED(u8, tile_keys, Tile::BYTES);                                                                                    \
         SHARED(u8, tile_values, Tile::BYTES);                                                                                  \
         SHARED(float, tile_key_scales, FORMAT == KV_I8 ? Tile::KEYS : 1);                                                      \
         SHARED(float, tile_value_scales, FORMAT == KV_I8 ? Tile::KEYS : 1);                                                    \
         PrefillShared shared = {tile_keys, tile_values, tile_key_scales, tile_value_scales};                                   \
-        PrefillArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position,                        \
-                            scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots};                        \
+        PrefillArgs args = {out,    q,      key_cells, key_scales, value_cells, value_scales, position, pages,                 \
+                            scale,  window, n_rows,    n_heads,    per_kv,      dim,          n_slots,  n_entries};            \
         prefill_rows<FORMAT, DIMS, ROWS>(args, shared);                                                                        \
     }

@@ -9,6 +9,17 @@ enum KvFormatCode { KV_F32 = 0, KV_F16 = 1, KV_I8 = 2 };
 // Keys a warp takes at once.
 const u32 GROUP = 4;
 
+// Positions of a page of keys and values: PAGE of pages.rs.
+const u32 PAGE = 32;
+
+// Where a position lies in a pool of pages, of which `pages` (n_entries) are the sequence's.
+DEVICE u32 page_slot(const u32* pages, u32 n_entries, u32 position) {
+    u32 i = position / PAGE;
+    // Those of a layer that sees everything never wrap: no division for them.
+    if (i >= n_entries) i %= n_entries;
+    return pages[i] * PAGE + position % PAGE;
+}
+
 const float LOG2_E = 1.44269504088896340736f;
 
 template <int FORMAT> DEVICE u32 kv_bytes(u32 n) { return FORMAT == KV_F32 ? 4 * n : FORMAT == KV_F16 ? 2 * n : n; }
@@ -189,7 +200,14 @@ struct PrefillArgs {
     const u8* value_cells;
     const float* value_scales;
     const u32* position;
+    // (n_entries): the sequence's pages; null for a ring.
+    const u32* pages;
     float scale;
     // `per_kv`: query heads of a kv head.
-    u32 window, n_rows, n_heads, per_kv, dim, n_slots;
+    u32 window, n_rows, n_heads, per_kv, dim, n_slots, n_entries;
 };
+
+// Where a position of the sequence is stored.
+DEVICE u32 prefill_slot(const PrefillArgs& a, u32 position) {
+    return a.pages ? page_slot(a.pages, a.n_entries, position) : position % a.n_slots;
+}

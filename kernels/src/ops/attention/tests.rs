@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ops::testing::{assert_same_on_every_isa, random};
+use crate::step::Row;
 
 struct Case {
     n_rows: usize,
@@ -23,12 +24,16 @@ fn run(case: &Case, format: KvFormat, device: &Device, q: &[f32], k: &[f32], v: 
             data[p * kv..(p + 1) * kv].to_vec()
         };
         let (key, value) = (row("key", k), row("value", v));
-        cache.write(View::new(&key, [1, n_kv_heads, head_dim]), View::new(&value, [1, n_kv_heads, head_dim]), p);
+        cache.write(View::new(&key, [1, n_kv_heads, head_dim]), View::new(&value, [1, n_kv_heads, head_dim]), |_| {
+            p % n_slots
+        });
     }
     let mut out = vec![f32::NAN; q.len()];
     let shape = [n_rows, n_heads, head_dim];
     let mut scratch = Scratch::new(device, 3, n_slots, n_heads, head_dim).unwrap();
-    let span = Span { first_position: first, window };
+    let mut step = Step::new(device, n_rows).unwrap();
+    step.set(first, &vec![0; n_rows]);
+    let span = Span { step: &step, pages: None, window };
     let Device::Cpu(cpu) = device else { unreachable!("instruction sets are the CPU's") };
     attend_cpu(cpu, ViewMut::new(&mut out, shape), View::new(q, shape), &cache, span, 0.3, &mut scratch);
     out
@@ -93,7 +98,7 @@ fn a_saved_store_restores_to_the_same_bits() {
         let (n_slots, heads, dim) = (7, 2, 8);
         let mut store = KvStore::new(&device, format, n_slots, heads, dim).unwrap();
         let x = random(11 * heads * dim, 1.0, 4);
-        store.write(View::new(&x, [11, heads, dim]), View::new(&x, [11, heads, dim]), 0);
+        store.write(View::new(&x, [11, heads, dim]), View::new(&x, [11, heads, dim]), |t| t % n_slots);
         for positions in [4..11, 6..11, 11..11] {
             let mut bytes = Vec::new();
             store.save(&positions, &mut bytes).unwrap();
@@ -105,4 +110,116 @@ fn a_saved_store_restores_to_the_same_bits() {
             assert_eq!(bytes, again);
         }
     }
+}
+
+/// Two sequences whose pages lie scattered in one pool, a local layer's recycled, the rows of both in one call: the bits
+/// of each alone in a ring.
+#[test]
+fn rows_of_a_batch_have_the_bits_of_rings() {
+    let (n_heads, n_kv_heads, dim) = (4, 2, 16);
+    // Lengths around a page, windows with and without rings: (window, entries of a table).
+    for (window, n_entries) in [(usize::MAX, 4), (33, 3), (7, 2), (1, 1)] {
+        for format in [KvFormat::F32, KvFormat::F16, KvFormat::I8] {
+            for lengths in [[1, 31], [32, 33], [70, 100]] {
+                assert_same_on_every_isa(|device| {
+                    let got = batched(device, format, [n_heads, n_kv_heads, dim], window, n_entries, lengths);
+                    for (slot, length) in lengths.into_iter().enumerate() {
+                        let want = alone(device, format, [n_heads, n_kv_heads, dim], window, slot, length);
+                        assert_eq!(got[slot], want, "window {window} {format:?} {length} positions");
+                    }
+                    got.concat()
+                });
+            }
+        }
+    }
+}
+
+/// q, k and v of every position of a sequence.
+fn sequence([n_heads, n_kv_heads, dim]: [usize; 3], slot: usize, length: usize) -> [Vec<f32>; 3] {
+    let seed = 10 * slot as u64;
+    [n_heads, n_kv_heads, n_kv_heads].map(|n| random(length * n * dim, 1.0, seed + n as u64))
+}
+
+/// What the call is made of, beside cache and step.
+fn attend(
+    device: &Device,
+    [n_heads, n_kv_heads, dim]: [usize; 3],
+    [q, k, v]: [&[f32]; 3],
+    (cache, pages): (&mut KvStore, Option<&PageTable>),
+    step: &Step,
+    window: usize,
+) -> Vec<f32> {
+    let rope = RopeTable::new(device, 128, dim, 1e4, 1.0).unwrap();
+    let mut scratch = Scratch::new(device, 2, 128, n_heads, dim).unwrap();
+    let norm = Buffer::from_vec(device, random(dim, 1.0, 99)).unwrap();
+    let (mut q, mut k) = (q.to_vec(), k.to_vec());
+    let mut out = vec![f32::NAN; q.len()];
+    let (q_shape, kv_shape) = ([step.n_rows(), n_heads, dim], [step.n_rows(), n_kv_heads, dim]);
+    let call = Attention {
+        out: ViewMut::new(&mut out, q_shape),
+        q: ViewMut::new(&mut q, q_shape),
+        k: ViewMut::new(&mut k, kv_shape),
+        v: View::new(v, kv_shape),
+        cache,
+        pages,
+        step,
+        rope: &rope,
+        qk_norm: Some(([norm.all(), norm.all()], 1e-6)),
+        window,
+        scale: 0.3,
+    };
+    forward(device, call, &mut scratch);
+    out
+}
+
+/// The output of every position of a sequence, computed one by one in a ring.
+fn alone(device: &Device, format: KvFormat, shape: [usize; 3], window: usize, slot: usize, length: usize) -> Vec<f32> {
+    let [n_heads, n_kv_heads, dim] = shape;
+    let [q, k, v] = sequence(shape, slot, length);
+    let mut cache = KvStore::new(device, format, length, n_kv_heads, dim).unwrap();
+    let mut step = Step::new(device, 1).unwrap();
+    let mut all = Vec::new();
+    for p in 0..length {
+        let row = |x: &'_ [f32], n: usize| x[p * n * dim..(p + 1) * n * dim].to_vec();
+        step.set(p, &[0]);
+        let rows = [&row(&q, n_heads)[..], &row(&k, n_kv_heads), &row(&v, n_kv_heads)];
+        all.extend(attend(device, shape, rows, (&mut cache, None), &step, window));
+    }
+    all
+}
+
+/// The same for two sequences, the rows of both side by side as long as both have some.
+fn batched(
+    device: &Device,
+    format: KvFormat,
+    shape: [usize; 3],
+    window: usize,
+    n_entries: usize,
+    lengths: [usize; 2],
+) -> [Vec<f32>; 2] {
+    let [n_heads, n_kv_heads, dim] = shape;
+    let mut pool = KvStore::new(device, format, 2 * n_entries * PAGE, n_kv_heads, dim).unwrap();
+    let mut table = PageTable::new(device, 2, n_entries).unwrap();
+    for slot in 0..2 {
+        // Odd pages and even ones, the last first.
+        let pages: Vec<u32> = (0..n_entries as u32).rev().map(|i| 2 * i + slot as u32).collect();
+        table.set(slot, &pages).unwrap();
+    }
+    let inputs = [0, 1].map(|slot| sequence(shape, slot, lengths[slot]));
+    let mut step = Step::of_batch(device, 2).unwrap();
+    let mut all = [Vec::new(), Vec::new()];
+    for p in 0..lengths[0].max(lengths[1]) {
+        let slots: Vec<usize> = [1, 0].into_iter().filter(|slot| p < lengths[*slot]).collect();
+        let rows: Vec<Row> = slots.iter().map(|s| Row { token: 0, position: p as u32, slot: *s as u32 }).collect();
+        step.set_rows(&rows);
+        let gather = |i: usize, n: usize| -> Vec<f32> {
+            slots.iter().flat_map(|s| inputs[*s][i][p * n * dim..(p + 1) * n * dim].to_vec()).collect()
+        };
+        let (q, k, v) = (gather(0, n_heads), gather(1, n_kv_heads), gather(2, n_kv_heads));
+        let out = attend(device, shape, [&q, &k, &v], (&mut pool, Some(&table)), &step, window);
+        for (slot, out) in slots.iter().zip(out.chunks(n_heads * dim)) {
+            all[*slot].extend_from_slice(out);
+        }
+    }
+    all
 }

@@ -12,14 +12,9 @@ const DOWN_WARPS: usize = 4;
 const UP_ROWS: usize = 4;
 const RANK_MAX: usize = 256;
 const UP_THREADS: usize = 256;
-/// Rows up to which a warp for each of them and each of the rank is quicker than tiles: what decode kernels take.
-const FEW_ROWS: usize = 8;
 
 pub fn forward(cuda: &Cuda, y: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, pair: LoraPair<'_>, u: ViewMut<'_, f32, 1>) {
     let ([n_rows, k], [rank, _], [n, _]) = (x.shape(), pair.a.shape(), pair.b.shape());
-    if n_rows > FEW_ROWS {
-        return forward_tiles(cuda, y, x, pair, u);
-    }
     assert!(rank <= RANK_MAX, "rank {rank}");
     let (t, k, n_cols, r) = (n_rows as u32, k as u32, n as u32, rank as u32);
     let grid = [rank.div_ceil(DOWN_WARPS) as u32, t, 1];
@@ -32,8 +27,14 @@ pub fn forward(cuda: &Cuda, y: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, pair: L
     cuda.launch("lora_up", shape, &args);
 }
 
-/// Each output is one chain of additions: it does not depend on the number of rows.
-fn forward_tiles(cuda: &Cuda, y: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, pair: LoraPair<'_>, u: ViewMut<'_, f32, 1>) {
+/// In tiles.
+pub fn forward_training(
+    cuda: &Cuda,
+    y: ViewMut<'_, f32, 2>,
+    x: View<'_, f32, 2>,
+    pair: LoraPair<'_>,
+    u: ViewMut<'_, f32, 1>,
+) {
     let ([n_rows, k], [rank, _], [n, _]) = (x.shape(), pair.a.shape(), pair.b.shape());
     let down = Combination {
         out: u.ptr(),

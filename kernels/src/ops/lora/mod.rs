@@ -28,13 +28,32 @@ pub fn forward(
     pair: LoraPair<'_>,
     mut u: ViewMut<'_, f32, 1>,
 ) {
-    let ([t, k], [rank, a_cols], [n, b_cols]) = (x.shape(), pair.a.shape(), pair.b.shape());
-    assert!(a_cols == k && b_cols == rank && y.shape() == [t, n]);
-    assert!(u.len() >= t * rank);
+    check_shapes(&y, x, pair, &u);
+    let ([t, _], [rank, _]) = (x.shape(), pair.a.shape());
     match device {
         Device::Cpu(cpu) => apply(cpu, y.host_mut(), x.host(), pair, &mut u.host_mut()[..t * rank]),
         Device::Cuda(cuda) => cuda::forward(cuda, y, x, pair, u),
     }
+}
+
+/// [`forward`] for training: on a GPU in tiles, which many rows fill; an output is the same for any number of them, but not
+/// [`forward`]'s.
+pub fn forward_training(
+    device: &Device,
+    y: ViewMut<'_, f32, 2>,
+    x: View<'_, f32, 2>,
+    pair: LoraPair<'_>,
+    u: ViewMut<'_, f32, 1>,
+) {
+    let Device::Cuda(cuda) = device else { return forward(device, y, x, pair, u) };
+    check_shapes(&y, x, pair, &u);
+    cuda::forward_training(cuda, y, x, pair, u);
+}
+
+fn check_shapes(y: &ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, pair: LoraPair<'_>, u: &ViewMut<'_, f32, 1>) {
+    let ([t, k], [rank, a_cols], [n, b_cols]) = (x.shape(), pair.a.shape(), pair.b.shape());
+    assert!(a_cols == k && b_cols == rank && y.shape() == [t, n]);
+    assert!(u.len() >= t * rank);
 }
 
 /// `u = scale * A x` by sixteen-lane sums; then `B u` is added in order of the rank.

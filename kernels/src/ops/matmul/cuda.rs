@@ -1,6 +1,6 @@
 //! The matrix products of a GPU: a few rows stream the weights past them (decode), many multiply tiles (prefill).
 
-use super::{backward, decode, prefill, with_rows, Gated, Input, Product, Scratch};
+use super::{backward, batch, decode, prefill, with_rows, Family, Gated, Input, Product, Scratch};
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::formats::Format;
@@ -14,7 +14,11 @@ pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> 
 
 pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, _] = input.shape();
-    if n_rows <= decode::cuda::COLUMNS_MAX {
+    if scratch.family == Family::Batch && !batch::cuda::is_decode(cuda, products) {
+        let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
+        return with_rows(&Device::Cuda(cuda.clone()), input, |x| batch::cuda::forward(cuda, products, x, workspace));
+    }
+    if n_rows <= decode::cuda::COLUMNS_MAX || scratch.family == Family::Batch {
         return decode::cuda::forward(cuda, products, input);
     }
     let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
@@ -29,25 +33,31 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scra
     });
 }
 
-/// Every product apart: weights in f32 multiply in f32, large quantised ones are decoded once.
+/// Weights in f32 multiply in f32, large quantised ones are decoded once.
 pub fn forward_training(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
     let [n_rows, _] = x.shape();
+    if n_rows == 0 {
+        return;
+    }
+    let room = scratch.training();
     for run in products.chunk_by_mut(|a, b| is_f32(a) == is_f32(b)) {
-        for product in run.iter_mut().filter(|p| is_f32(p)) {
-            backward::cuda::forward_f32(cuda, product, x);
-        }
-        if is_f32(&run[0]) || run.iter_mut().all(|p| backward::cuda::forward_widened(cuda, p, x, scratch.training())) {
-            continue;
-        }
-        if n_rows > 0 {
-            prefill::cuda::forward(cuda, run, x, scratch.training().at);
+        if is_f32(&run[0]) {
+            run.iter_mut().for_each(|product| backward::cuda::forward_f32(cuda, product, x));
+        } else if run.iter().all(|product| backward::cuda::is_widened(cuda, product, n_rows, room)) {
+            backward::cuda::forward_widened(cuda, run, x, room);
+        } else {
+            prefill::cuda::forward(cuda, run, x, room.at);
         }
     }
 }
 
 pub fn forward_gated(cuda: &Cuda, mut g: Gated<'_>, input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, _] = input.shape();
-    if n_rows <= decode::cuda::COLUMNS_MAX && g.gate.format() == g.up.format() {
+    let is_decode = match scratch.family {
+        Family::ByRows => n_rows <= decode::cuda::COLUMNS_MAX,
+        Family::Batch => !batch::cuda::has_kernels(cuda, g.gate.format()),
+    };
+    if is_decode && g.gate.format() == g.up.format() {
         return decode::cuda::forward_gated(cuda, g, input);
     }
     let products = &mut [

@@ -10,7 +10,8 @@
 //!   once.
 //!
 //! On a GPU that contract is the decode's alone, and its T is up to eight. More rows go to the prefill, where activations
-//! and weights are 16-bit floats; among those the bits again do not depend on T. F32 weights never do.
+//! and weights are 16-bit floats; among those the bits again do not depend on T. F32 weights never do. Who needs the same
+//! bits for any T, a batch whose sequences come and go, asks for one [`Family`].
 
 pub mod backward;
 mod batch;
@@ -36,7 +37,7 @@ use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::view::{View, ViewMut};
 
 pub use combine::Write;
-pub use scratch::{Extent, Scratch};
+pub use scratch::{Extent, Family, Scratch};
 
 /// Tasks per thread of a decode step. Long runs of rows: a kernel prefetches the rows after the ones it computes, so every
 /// task starts cold once. With 64 rows a task (78 kB) a quarter of Gemma 3 1B was read cold.
@@ -125,15 +126,6 @@ pub fn forward_training(device: &Device, products: &mut [Product<'_>], x: View<'
             }
         }
     }
-}
-
-/// [`forward`] for sequences that decode together, a row each: no row depends on the others or on their number. On the CPU
-/// that holds for every product.
-pub fn forward_batch(device: &Device, products: &mut [Product<'_>], x: View<'_, f32, 2>, scratch: &mut Scratch) {
-    let Device::Cuda(cuda) = device else { return forward(device, products, Input::Rows(x), scratch) };
-    check_shapes(products, x.shape());
-    let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
-    batch::cuda::forward(cuda, products, x, workspace);
 }
 
 /// A gated feed-forward layer's first half: `out = act(x gate) * (x up)`.

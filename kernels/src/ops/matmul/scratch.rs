@@ -11,8 +11,20 @@ use crate::view::Buffer;
 pub struct Scratch {
     pub(super) rows: QuantizedRows,
     pub(super) workspace: Option<Buffer<u8>>,
+    /// Whose kernels the next products use.
+    pub family: Family,
     /// What the transpose of a slab of a matrix may take of it; 0 without training.
     slab_bytes: usize,
+}
+
+/// Which of a GPU's kernels multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Decode's for up to eight rows, the prefill's for more.
+    #[default]
+    ByRows,
+    /// Those of [`super::batch`]: a row has the same bits alone and among any others.
+    Batch,
 }
 
 /// The largest shapes of a product in training: T rows of K inputs and N outputs.
@@ -31,7 +43,8 @@ impl Scratch {
     pub fn new(device: &Device, max_rows: usize, max_cols: usize, max_outputs: usize) -> Result<Self, DeviceError> {
         match device {
             Device::Cpu(_) => {
-                Ok(Scratch { rows: QuantizedRows::new(max_rows, max_cols), workspace: None, slab_bytes: 0 })
+                let rows = QuantizedRows::new(max_rows, max_cols);
+                Ok(Scratch { rows, workspace: None, family: Family::ByRows, slab_bytes: 0 })
             }
             Device::Cuda(_) => Scratch::on_device(device, cuda::workspace_bytes(max_rows, max_cols, max_outputs), 0),
         }
@@ -70,7 +83,8 @@ impl Scratch {
     }
 
     fn on_device(device: &Device, bytes: usize, slab_bytes: usize) -> Result<Self, DeviceError> {
-        Ok(Scratch { rows: QuantizedRows::new(0, 0), workspace: Some(Buffer::new(device, bytes)?), slab_bytes })
+        let workspace = Some(Buffer::new(device, bytes)?);
+        Ok(Scratch { rows: QuantizedRows::new(0, 0), workspace, family: Family::ByRows, slab_bytes })
     }
 
     /// Bytes [`Scratch::new`] takes on the CPU.

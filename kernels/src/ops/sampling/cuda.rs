@@ -15,21 +15,21 @@ fn n_blocks(vocab_size: usize) -> usize {
     vocab_size.div_ceil(BLOCK_LOGITS).clamp(1, BLOCKS_MAX)
 }
 
-/// u32 values of the workspace: a counter and one that is unused, then 64-bit keys, a list of them a block.
+/// u32 values of the workspace of a row: a counter and one that is unused, then 64-bit keys, a list of them a block.
 pub fn workspace_len(vocab_size: usize) -> usize {
     2 + n_blocks(vocab_size) * MAX_TOP_K * 2
 }
 
 pub fn find(
     cuda: &Cuda,
-    logits: View<'_, f32, 1>,
+    logits: View<'_, f32, 2>,
     k: usize,
     workspace: &mut Buffer<u32>,
     found: &mut Readback<[u32; 2]>,
 ) {
-    let n = logits.len();
-    assert!(workspace.len() >= workspace_len(n), "{n} logits");
-    let shape = LaunchShape { grid: [n_blocks(n) as u32, 1, 1], block: THREADS, shared_bytes: 0 };
+    let [n_rows, n] = logits.shape();
+    assert!(workspace.len() >= n_rows * workspace_len(n) && found.len() >= n_rows * k, "{n_rows} rows of {n} logits");
+    let shape = LaunchShape { grid: [n_blocks(n) as u32, n_rows as u32, 1], block: THREADS, shared_bytes: 0 };
     let (logits, n, k) = (logits.ptr().into(), (n as u32).into(), k as u32);
     let (workspace, found) = (workspace.ptr().into(), found.ptr().into());
     if k == 1 {

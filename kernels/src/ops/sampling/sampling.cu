@@ -1,4 +1,4 @@
-// The largest of a vector of logits, where they are. A logit and its id make one key that orders as (logit, then lower id
+// The largest of each row of logits, where they are; the grid's y counts rows, its x blocks of a row. A logit and its id make one key that orders as (logit, then lower id
 // first); NaN and minus infinity have the key 0, which is no candidate. Keys differ, so the result has no room for chance.
 #include "common.cuh"
 
@@ -35,7 +35,10 @@ DEVICE void store_key(u32* p, u64 key) {
     p[1] = (u32)(key >> 32);
 }
 
-// True in every thread of the last block that comes here; the counter is zero again. What the blocks wrote before is seen.
+// Words of a row's workspace: workspace_len of cuda.rs.
+DEVICE u32 sampling_workspace() { return 2 + grid_x() * LIST * 2; }
+
+// True in every thread of the last block of a row that comes here; the counter is zero again. What the blocks wrote before is seen.
 DEVICE bool sampling_is_last(u32* counter, u32* flag) {
     fence_device();
     sync_block();
@@ -58,10 +61,13 @@ DEVICE u64 sampling_block_max(u64 key, u64* shared) {
     return key;
 }
 
-// found (1, 2) = the greatest of logits (n). workspace: a counter (zero before and after), one word unused, a key a block.
+// found (R, 1, 2) = the greatest of each row of logits (R, n). workspace, of each row: a counter (zero before and after), one
+// word unused, a list of LIST keys a block, of which the first is used.
 KERNEL(256, 2, sampling_argmax, const float* logits, u32 n, u32* workspace, u32* found) {
     SHARED(u64, keys, SAMPLING_WARPS);
     SHARED(u32, flag, 1);
+    logits += (u64)block_y() * n;
+    workspace += block_y() * sampling_workspace();
     u64 key = 0;
     for (u32 i = block_x() * 256 + thread_idx(); i < n; i += grid_x() * 256) key = max_key(key, sampling_key(logits[i], i));
     key = sampling_block_max(key, keys);
@@ -70,7 +76,7 @@ KERNEL(256, 2, sampling_argmax, const float* logits, u32 n, u32* workspace, u32*
     key = 0;
     for (u32 i = thread_idx(); i < grid_x(); i += 256) key = max_key(key, load_key(workspace + 2 + 2 * i));
     key = sampling_block_max(key, keys);
-    if (thread_idx() == 0) sampling_write(found, 0, key);
+    if (thread_idx() == 0) sampling_write(found, block_y(), key);
 }
 
 // One step of a bitonic network over the warp's list; `descending` of the lane's first and second key.
@@ -123,11 +129,14 @@ DEVICE void sampling_merge_warps(u64 (&list)[2], u64* shared) {
     }
 }
 
-// found (k, 2) = the k <= 64 greatest of logits (n), greatest first. workspace: a counter (zero before and after), one word
-// unused, a list a block.
+// found (R, k, 2) = the k <= 64 greatest of each row of logits (R, n), greatest first. workspace, of each row: a counter
+// (zero before and after), one word unused, a list a block.
 KERNEL(256, 2, sampling_top_k, const float* logits, u32 n, u32 k, u32* workspace, u32* found) {
     SHARED(u64, lists, SAMPLING_WARPS * LIST);
     SHARED(u32, flag, 1);
+    logits += (u64)block_y() * n;
+    workspace += block_y() * sampling_workspace();
+    found += block_y() * k * 2;
     u64 list[2] = {0, 0};
     u32 warp = block_x() * SAMPLING_WARPS + warp_idx(), n_warps = grid_x() * SAMPLING_WARPS;
     for (u32 base = warp * LIST; base < n; base += n_warps * LIST) {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use lichen_kernels::{Device, Format};
+use lichen_runtime::batch::SLOTS_MAX;
 use lichen_runtime::bench::{self, BenchOptions, BenchReport, Spread};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::memory_plan::{mib, Place};
@@ -13,9 +14,11 @@ use crate::output::{self, Outcome};
 const EXAMPLES: &str = "Examples:
   lichen bench --geometry gemma-3-1b --format q8_0 --prompt-tokens 128 --new-tokens 32 --threads 4
   lichen bench --model gemma-3-1b-it-Q8_0.gguf --json
+  lichen bench --geometry qwen2.5-72b --format nf4 --batch 16 --context 1024
 
 With --geometry the weights are random and made in memory: a board can be measured before anything is downloaded to it. \
-Each figure is the median of --repeat runs, after one that warms up.";
+Each figure is the median of --repeat runs, after one that warms up. With --batch all sequences are prefilled, then decoded \
+together; the figures are those of all of them, and a --context that is given is used to its end.";
 
 /// Measure prefill, decode, the first token, memory and its bandwidth
 #[derive(Args)]
@@ -29,10 +32,12 @@ pub struct BenchArgs {
     /// Weight format of --geometry: f32, f16, bf16, q8_0, q4_0 or nf4
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
     format: Format,
-    /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "128", allow_hyphen_values = true,
-          value_parser = number(1usize, 1 << 20))]
-    prompt_tokens: usize,
+    /// Sequences that are computed at once
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, SLOTS_MAX))]
+    batch: Option<usize>,
+    /// Tokens of the prompt [default: 128; with --batch and --context, what the new tokens leave]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, 1 << 20))]
+    prompt_tokens: Option<usize>,
     /// Tokens decoded after it
     #[arg(long, value_name = "N", default_value = "32", allow_hyphen_values = true,
           value_parser = number(1usize, 1 << 20))]
@@ -49,19 +54,25 @@ pub struct BenchArgs {
 }
 
 pub fn run(args: &BenchArgs) -> Outcome<()> {
-    let options = args.machine.options(&args.model)?;
+    let mut options = args.machine.options(&args.model)?;
+    options.batch = args.batch;
     let engine = match &args.geometry {
         Some(name) => Engine::synthetic(name, args.format, &options)?,
         None => Engine::open(&options)?,
     };
-    let (prompt_tokens, new_tokens, repeat) = (args.prompt_tokens, args.new_tokens, args.repeat);
-    let report = bench::run(&engine, &BenchOptions { prompt_tokens, new_tokens, repeat })?;
+    let (new_tokens, repeat) = (args.new_tokens, args.repeat);
+    let left = args.machine.context.filter(|_| args.batch.is_some()).map(|c| c.saturating_sub(new_tokens).max(1));
+    let prompt_tokens = args.prompt_tokens.or(left).unwrap_or(PROMPT_TOKENS_USUAL);
+    let what = BenchOptions { prompt_tokens, new_tokens, repeat };
+    let report = bench::run(&engine, &what)?;
     if args.json {
-        output::json(&as_json(args, &engine, &report))
+        output::json(&as_json(args, &what, &engine, &report))
     } else {
-        output::line(&as_text(args, &engine, &report))
+        output::line(&as_text(args, &what, &engine, &report))
     }
 }
+
+const PROMPT_TOKENS_USUAL: usize = 128;
 
 /// Which of our kernels computed.
 fn isa(device: &Device) -> String {
@@ -71,14 +82,15 @@ fn isa(device: &Device) -> String {
     }
 }
 
-fn as_json(args: &BenchArgs, engine: &Engine, report: &BenchReport) -> Value {
+fn as_json(args: &BenchArgs, what: &BenchOptions, engine: &Engine, report: &BenchReport) -> Value {
     let limits = &engine.plan.limits;
     let spread = |s: Spread| json!({"min": s.min, "max": s.max});
     json!({
         "model": if args.geometry.is_some() { Value::Null } else { json!(engine.name) },
         "geometry": args.geometry,
         "format": engine.model.layers[0].q.format().name(),
-        "prompt_tokens": args.prompt_tokens,
+        "batch": args.batch,
+        "prompt_tokens": what.prompt_tokens,
         "new_tokens": args.new_tokens,
         "repeat": args.repeat,
         "context": limits.context,
@@ -105,13 +117,15 @@ fn as_json(args: &BenchArgs, engine: &Engine, report: &BenchReport) -> Value {
     })
 }
 
-fn as_text(args: &BenchArgs, engine: &Engine, report: &BenchReport) -> String {
+fn as_text(args: &BenchArgs, what: &BenchOptions, engine: &Engine, report: &BenchReport) -> String {
     let range = |s: Spread, unit: &str| format!("{:>9.1} {unit:<9} {:.1} to {:.1}", s.median, s.min, s.max);
     let peak = report.peak_rss_bytes.map_or("not known here".to_string(), mib);
+    let times = args.batch.map_or(String::new(), |n| format!("{n} x "));
+    let (n_prompt, n_new) = (what.prompt_tokens, what.new_tokens);
     let rows = [
         ("model", format!("{} {}, {}", engine.name, engine.model.layers[0].q.format(), engine.device.describe())),
-        ("prefill", format!("{}  ({} tokens)", range(report.prefill_tokens_per_s, "tokens/s"), args.prompt_tokens)),
-        ("decode", format!("{}  ({} tokens)", range(report.decode_tokens_per_s, "tokens/s"), args.new_tokens)),
+        ("prefill", format!("{}  ({times}{n_prompt} tokens)", range(report.prefill_tokens_per_s, "tokens/s"))),
+        ("decode", format!("{}  ({times}{n_new} tokens)", range(report.decode_tokens_per_s, "tokens/s"))),
         ("bytes per token", format!("{:>9.1} MB", report.decode_bytes_per_token as f64 / 1e6)),
         ("memory bandwidth", range(report.memory_bandwidth_gb_per_s, "GB/s")),
         ("used by decode", format!("{:>9.1} %", 100.0 * report.memory_bandwidth_fraction())),

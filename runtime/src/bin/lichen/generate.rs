@@ -1,4 +1,4 @@
-//! `lichen generate`: one prompt, one answer.
+//! `lichen generate`: one prompt, one answer; with `--prompts`, many ([`crate::generate_batch`]).
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -11,46 +11,61 @@ use lichen_runtime::engine::{Engine, EngineOptions};
 use lichen_runtime::fault::CatchInterrupts;
 use lichen_runtime::generation::{generate, Answer, FinishReason, Request};
 use lichen_runtime::sampler::{Sampler, SamplerConfig};
-use lichen_runtime::tokenizer::TEXT_BYTES_MAX;
+use lichen_runtime::tokenizer::{Tokenizer, TEXT_BYTES_MAX};
 use lichen_runtime::Error;
 use serde_json::{json, Value};
 
 use crate::args::{token_ids, MachineArgs, ModelArgs, SamplingArgs, TokenIds};
+use crate::generate_batch::{self, BatchArgs};
 use crate::output::{self, Failure, Outcome};
 
 const EXAMPLES: &str = "Examples:
   lichen generate --prompt \"What is the capital of Karnataka?\"
   lichen generate --model gemma-3-1b-it-Q8_0.gguf --prompt - --temperature 0 --json < question.txt
-  lichen generate --model ./qwen2.5-0.5b --tokens 3,1,4 --max-new-tokens 16 --temperature 0 --json";
+  lichen generate --model ./qwen2.5-0.5b --tokens 3,1,4 --max-new-tokens 16 --temperature 0 --json
+  lichen generate --model ./qwen2.5-0.5b --prompts prompts.jsonl --batch 32 --out answers.jsonl
+  lichen generate --model ./qwen2.5-0.5b --prompts prompts.jsonl --batch 32 --out answers.jsonl --resume
 
-/// Answer one prompt
+A line of --prompts is a JSON object with \"prompt\", \"messages\" or \"tokens\", and what it wants of its own: system, \
+max_new_tokens, seed, temperature, top_k, top_p, min_p, repeat_penalty, stop. A line of answers, written as soon as it is \
+finished, has all fields of its prompt, the number of the prompt's line in \"line\", and \"text\", \"finish_reason\", \
+\"prompt_tokens\", \"new_tokens\" and \"seed\". Line N draws with the seed N - 1 after --seed, whatever it is batched with. \
+Lines that cannot be answered are reported and left out, and the exit code is 1. Ctrl-C finishes what has begun; --resume \
+goes on with the rest.";
+
+/// Answer one prompt, or a file of them
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GenerateArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    pub model: ModelArgs,
     /// The prompt, put into the model's chat template; - reads it from standard input
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Take the prompt as it is, without the chat template
     #[arg(long, conflicts_with_all = ["system", "tokens"])]
-    raw: bool,
+    pub raw: bool,
     /// The prompt as token ids, as they are: 3,1,4
     #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with_all = ["prompt", "system"],
           value_parser = token_ids)]
     tokens: Option<TokenIds>,
     #[command(flatten)]
-    sampling: SamplingArgs,
+    pub batch: BatchArgs,
     #[command(flatten)]
-    machine: MachineArgs,
-    /// Print one JSON object instead of the text
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Print one JSON object instead of the text; with --prompts, a summary
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 pub fn run(args: &GenerateArgs) -> Outcome<()> {
+    if let Some(prompts) = &args.batch.prompts {
+        return generate_batch::run(args, prompts);
+    }
     if args.prompt.is_none() && args.tokens.is_none() {
-        return Err(Error::usage("--prompt TEXT or --tokens IDS is needed").into());
+        return Err(Error::usage("--prompt TEXT, --tokens IDS or --prompts FILE is needed").into());
     }
     let text = match args.prompt.as_deref() {
         Some("-") => Some(read_stdin()?),
@@ -164,12 +179,17 @@ fn encode(args: &GenerateArgs, engine: &Engine, text: Option<&str>) -> Outcome<V
     let text = text.unwrap_or_default();
     let tokenizer = engine.tokenizer()?;
     if args.raw {
-        let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
-        return Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect());
+        return Ok(encode_raw(tokenizer, text)?);
     }
     let mut messages: Vec<Message> = args.sampling.system.iter().map(Message::system).collect();
     messages.push(Message::user(text));
     Ok(encode_chat(tokenizer, &engine.chat_template()?, &messages, true)?)
+}
+
+/// Text as it is, behind BOS where the model wants one.
+pub fn encode_raw(tokenizer: &Tokenizer, text: &str) -> lichen_runtime::Result<Vec<u32>> {
+    let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
+    Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
 }
 
 fn as_json(engine: &Engine, config: &SamplerConfig, answer: &Answer) -> Value {

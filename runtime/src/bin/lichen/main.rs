@@ -4,6 +4,7 @@
 mod bench;
 mod chat;
 mod generate;
+mod generate_batch;
 mod info;
 mod logits;
 mod perplexity;

@@ -3,16 +3,18 @@
 use clap::Args;
 use lichen_kernels::Format;
 use lichen_runtime::available_memory::available_bytes;
+use lichen_runtime::batch::SLOTS_MAX;
 use lichen_runtime::engine::{plan_synthetic, Opened};
 use lichen_runtime::memory_plan::{mib, MemoryPlan};
 use serde_json::json;
 
-use crate::args::{kv_name, weight_format, MachineArgs, ModelArgs};
+use crate::args::{kv_name, number, weight_format, MachineArgs, ModelArgs};
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Examples:
   lichen plan --model gemma-3-1b-it-Q8_0.gguf --context 8192 --memory-budget 1.5GiB
-  lichen plan --geometry qwen2.5-7b --format q4_0 --json";
+  lichen plan --geometry qwen2.5-7b --format q4_0 --json
+  lichen plan --geometry qwen2.5-72b --format nf4 --batch 32 --context 4096 --device cuda";
 
 /// Say how much memory a model needs, part by part, before anything is allocated
 #[derive(Args)]
@@ -26,6 +28,9 @@ pub struct PlanArgs {
     /// Weight format of --geometry: f32, f16, bf16, q8_0, q4_0 or nf4
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
     format: Format,
+    /// Plan for a batch of so many sequences
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, SLOTS_MAX))]
+    batch: Option<usize>,
     #[command(flatten)]
     machine: MachineArgs,
     /// Print one JSON object
@@ -34,7 +39,8 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs) -> Outcome<()> {
-    let options = args.machine.options(&args.model)?;
+    let mut options = args.machine.options(&args.model)?;
+    options.batch = args.batch;
     let (name, plan) = match &args.geometry {
         Some(name) => {
             let device = options.start_device()?;
@@ -49,8 +55,11 @@ pub fn run(args: &PlanArgs) -> Outcome<()> {
         output::json(&as_json(&name, &plan, options.memory_budget))?;
     } else {
         let limits = &plan.limits;
+        let batch = plan.batch.map_or(String::new(), |b| {
+            format!(", {} sequences at once, pages for {} of the full context", b.n_slots, b.n_contexts)
+        });
         output::line(&format!(
-            "{name}: context {}, kv cache {}, {} threads, {} prompt tokens at once",
+            "{name}: context {}, kv cache {}, {} threads, {} prompt tokens at once{batch}",
             limits.context,
             kv_name(limits.kv_format),
             limits.n_threads,
@@ -74,6 +83,8 @@ fn as_json(name: &str, plan: &MemoryPlan, budget: Option<usize>) -> serde_json::
         "kv_cache": kv_name(limits.kv_format),
         "threads": limits.n_threads,
         "prefill_chunk": limits.chunk,
+        "batch": plan.batch.map(|b| b.n_slots),
+        "batch_contexts": plan.batch.map(|b| b.n_contexts),
         "items": items,
         "total_bytes": plan.total_bytes(),
         "budget_bytes": budget,

@@ -1,4 +1,5 @@
 //! A layer's attention as a session calls it, on any device, and what it should be in f64.
+#![allow(dead_code)]
 
 use half::f16;
 use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, Scratch};
@@ -93,6 +94,7 @@ impl<'a> Session<'a> {
             k: k.view_mut(kv_shape),
             v: v.view(kv_shape),
             cache: &mut self.cache,
+            pages: None,
             step: &step,
             rope: &self.rope,
             qk_norm: self.layer.has_norm.then_some((norms, EPS)),

@@ -21,6 +21,8 @@ const WIDEN_TOKENS_MIN: usize = 1024;
 /// takes 16 MiB. On a larger one the largest of Qwen 2.5 7B takes 130 MiB.
 const SLAB_BYTES: [usize; 2] = [24 << 20, 192 << 20];
 const LARGE_DEVICE_BYTES: usize = 16 << 30;
+/// Sums of segments there: gradients of weights have many outputs, and in a small model few tiles of them.
+const PARTIALS_BYTES: [usize; 2] = [16 << 20, 64 << 20];
 
 /// The memory that these products work in.
 #[derive(Clone, Copy)]
@@ -31,6 +33,11 @@ pub struct Workspace {
     pub slab_bytes: usize,
 }
 
+/// What sums of segments may take beside slabs of this size.
+fn partials_bytes(slab_bytes: usize) -> usize {
+    PARTIALS_BYTES[usize::from(slab_bytes >= SLAB_BYTES[1])]
+}
+
 /// What a transposed slab may take on a device with this much memory.
 pub fn slab_bytes(device_bytes: usize) -> usize {
     SLAB_BYTES[usize::from(device_bytes >= LARGE_DEVICE_BYTES)]
@@ -39,15 +46,16 @@ pub fn slab_bytes(device_bytes: usize) -> usize {
 /// Bytes of the workspace for every product of these extents; `has_weights` when gradients of weights are among them.
 pub fn workspace_bytes(extents: &[Extent], has_weights: bool, slab_bytes: usize) -> usize {
     let one = |e: &Extent| {
-        let mut forward = Places::at_most(e.rows, e.inputs).end();
+        let partials = partials_bytes(slab_bytes);
+        let mut forward = Places::at_most(e.rows, e.inputs).end(partials);
         let wide = 2 * e.outputs * e.inputs.next_multiple_of(128);
         if e.rows >= WIDEN_TOKENS_MIN && wide <= slab_bytes {
             forward += wide;
         }
         let slab = slab_rows(e.inputs, e.outputs, slab_bytes);
-        let input = Places::at_most(e.rows, slab).end() + 2 * e.inputs * slab.next_multiple_of(128);
+        let input = Places::at_most(e.rows, slab).end(partials) + 2 * e.inputs * slab.next_multiple_of(128);
         let tokens = e.rows.next_multiple_of(128);
-        let weight = Places::at_most(e.outputs, tokens).end() + 2 * e.inputs * tokens;
+        let weight = Places::at_most(e.outputs, tokens).end(partials) + 2 * e.inputs * tokens;
         forward.max(input).max(if has_weights { weight } else { 0 }).max(combine::PARTIALS_BYTES_MAX)
     };
     extents.iter().map(one).max().unwrap_or(0)
@@ -59,33 +67,36 @@ fn slab_rows(inputs: usize, outputs: usize, slab_bytes: usize) -> usize {
     outputs.min(fit.max(128))
 }
 
-/// Forward: weights that are decoded for many tokens are decoded once, where there is room. The same bits either way.
-pub fn forward_widened(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>, room: Workspace) -> bool {
-    let ([n_tokens, cols], weights) = (x.shape(), product.weights.packed());
-    let at = Places::at_most(n_tokens, cols).end();
+/// True when [`forward_widened`] is worth it and has room.
+pub fn is_widened(cuda: &Cuda, product: &Product<'_>, n_tokens: usize, room: Workspace) -> bool {
+    let weights = product.weights.packed();
     let is_quantised = matches!(weights.format, Format::Q8_0 | Format::Q4_0 | Format::NF4);
-    let fits = at + 2 * weights.rows * weights.padded_cols <= room.len;
-    if cuda.arch() < 80 || n_tokens < WIDEN_TOKENS_MIN || !is_quantised || !fits {
-        return false;
-    }
-    let wide = room.at.offset(at);
-    let kernel = kernel_of(weights.format, WIDEN);
-    let loads = weights.rows * weights.padded_cols / if weights.format == Format::Q8_0 { 16 } else { 32 };
-    let grid = [loads.div_ceil(THREADS as usize) as u32, 1, 1];
-    let planes = Planes::of(weights);
-    let args: [Arg; 5] = [
-        wide.into(),
-        planes.codes.into(),
-        planes.scales.into(),
-        (weights.rows as u32).into(),
-        (weights.padded_cols as u32 / 128).into(),
-    ];
-    cuda.launch(kernel, LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+    let end = Places::at_most(n_tokens, weights.cols).end(partials_bytes(room.slab_bytes))
+        + 2 * weights.rows * weights.padded_cols;
+    cuda.arch() >= 80 && n_tokens >= WIDEN_TOKENS_MIN && is_quantised && end <= room.len
+}
+
+/// Forward: weights that are decoded for many tokens are decoded once. The same bits as the prefill's.
+pub fn forward_widened(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, room: Workspace) {
+    let [n_tokens, cols] = x.shape();
     let rows = Rows { x: x.ptr(), n_tokens, cols, stride: cols, is_bf16: false }.prepare(cuda, room.at);
-    let planes = Planes { format: Format::F16, codes: wide, scales: DevicePtr::NULL, ..planes };
-    let bias = product.bias.map(|b| b.ptr());
-    multiply(cuda, planes, rows, Call { out: product.out.ptr(), bias, write: Write::Replace });
-    true
+    let wide = room.at.offset(Places::at_most(n_tokens, cols).end(partials_bytes(room.slab_bytes)));
+    for product in products {
+        let weights = product.weights.packed();
+        let loads = weights.rows * weights.padded_cols / if weights.format == Format::Q8_0 { 16 } else { 32 };
+        let grid = [loads.div_ceil(THREADS as usize) as u32, 1, 1];
+        let planes = Planes::of(weights);
+        let args: [Arg; 5] = [
+            wide.into(),
+            planes.codes.into(),
+            planes.scales.into(),
+            (weights.rows as u32).into(),
+            (weights.padded_cols as u32 / 128).into(),
+        ];
+        cuda.launch(kernel_of(weights.format, WIDEN), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+        let planes = Planes { format: Format::F16, codes: wide, scales: DevicePtr::NULL, ..planes };
+        multiply(cuda, planes, rows, Call::put(product));
+    }
 }
 
 /// Forward with F32 weights, in f32.
@@ -146,9 +157,11 @@ pub fn input(
         let prepared = gradients.prepare(cuda, room.at);
         let places = Places::at_most(n_tokens, rows.len());
         let stride = rows.len().next_multiple_of(128);
-        assert!(places.end() + 2 * weights.cols * stride <= room.len, "a scratch for these products");
-        let transposed = transpose(cuda, weights, rows, room.at.offset(places.end()));
-        multiply(cuda, transposed, prepared, Call { out: dx.ptr(), bias: None, write });
+        let partials_bytes = partials_bytes(room.slab_bytes);
+        let end = places.end(partials_bytes);
+        assert!(end + 2 * weights.cols * stride <= room.len, "a scratch for these products");
+        let transposed = transpose(cuda, weights, rows, room.at.offset(end));
+        multiply(cuda, transposed, prepared, Call { out: dx.ptr(), bias: None, write, partials_bytes });
     }
 }
 
@@ -204,15 +217,17 @@ pub fn weight(
     }
     let tokens = n_tokens.next_multiple_of(128);
     let places = Places::at_most(outputs, tokens);
-    assert!(places.end() + 2 * inputs * tokens <= room.len, "a scratch for gradients of weights");
+    let partials_bytes = partials_bytes(room.slab_bytes);
+    let end = places.end(partials_bytes);
+    assert!(end + 2 * inputs * tokens <= room.len, "a scratch for gradients of weights");
     let (scales, partials) = (room.at.offset(places.scales), room.at.offset(places.partials));
     transpose_rows(cuda, room.at, scales, dy, places.padded_tokens, tokens);
-    let codes = room.at.offset(places.end());
+    let codes = room.at.offset(end);
     transpose_rows(cuda, codes, DevicePtr::NULL, x, inputs, tokens);
     let prepared = Prepared { rows: room.at, scales, partials, n_tokens: outputs };
     let planes =
         Planes { format: Format::BF16, rows: inputs, padded_cols: tokens, codes, scales: DevicePtr::NULL, factor: 1.0 };
-    multiply(cuda, planes, prepared, Call { out: dw.ptr(), bias: None, write: Write::Add });
+    multiply(cuda, planes, prepared, Call { out: dw.ptr(), bias: None, write: Write::Add, partials_bytes });
 }
 
 /// `x` (T, C) as bf16 (rows, stride), rows from C on zero.

@@ -3,7 +3,7 @@
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
 use crate::ops::matmul::prefill::cuda::{add_segments, has_bf16, Call, Planes, Prepared, Rows};
-use crate::ops::matmul::{decode, Input, Product, Write};
+use crate::ops::matmul::{decode, Input, Product};
 use crate::view::View;
 
 /// Rows of `x` that are multiplied by one reading of the weights.
@@ -21,16 +21,23 @@ const X_STRIDE: u32 = 320;
 
 /// Computes every product by the same rows `x`, any number of them. `workspace` is the prefill's.
 pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, workspace: DevicePtr) {
-    for run in products.chunk_by_mut(|a, b| has_kernels(cuda, a) == has_kernels(cuda, b)) {
-        match has_kernels(cuda, &run[0]) {
+    let has_kernels = |product: &Product<'_>| has_kernels(cuda, product.weights.format());
+    for run in products.chunk_by_mut(|a, b| has_kernels(a) == has_kernels(b)) {
+        match has_kernels(&run[0]) {
             true => forward_columns(cuda, run, x, workspace),
             false => decode::cuda::forward(cuda, run, Input::Rows(x)),
         }
     }
 }
 
-fn has_kernels(cuda: &Cuda, product: &Product<'_>) -> bool {
-    cuda.arch() >= 80 && product.weights.format() != Format::F32
+/// True when all of these are decode's, which also computes a norm before them.
+pub fn is_decode(cuda: &Cuda, products: &[Product<'_>]) -> bool {
+    products.iter().all(|product| !has_kernels(cuda, product.weights.format()))
+}
+
+/// True when weights of this format have kernels for batches.
+pub fn has_kernels(cuda: &Cuda, format: Format) -> bool {
+    cuda.arch() >= 80 && format != Format::F32
 }
 
 fn forward_columns(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, workspace: DevicePtr) {
@@ -49,8 +56,8 @@ fn forward_columns(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2
                 }
             };
             prepared = Some((is_bf16, rows));
-            let out = product.out.ptr().offset(4 * first * weights.rows);
-            multiply(cuda, weights, rows, &Call { out, bias: product.bias.map(|b| b.ptr()), write: Write::Replace });
+            let call = Call::put(product);
+            multiply(cuda, weights, rows, &Call { out: call.out.offset(4 * first * weights.rows), ..call });
         }
     }
 }

@@ -77,9 +77,10 @@ impl Combination {
                 (name, n_tiles, THREADS, 0)
             }
         };
+        let has_parts = tensor.is_none_or(|tensor| tensor.name != DOTS);
         let part_terms = match self.partials {
-            Some(_) => part_terms(cuda.n_sms() as usize, n_tiles, self.rows * self.columns, self.terms),
-            None => self.terms.max(1),
+            Some(_) if has_parts => part_terms(cuda.n_sms() as usize, n_tiles, self.rows * self.columns, self.terms),
+            _ => self.terms.max(1),
         };
         let n_parts = self.terms.div_ceil(part_terms).max(1);
         let partials = self.partials.filter(|_| n_parts > 1).unwrap_or(DevicePtr::NULL);
@@ -122,6 +123,9 @@ impl Combination {
     }
 }
 
+/// The kernel whose blocks share the terms out among their own warps.
+const DOTS: &str = "combine_mma_32x32";
+
 /// A kernel of combine_mma.cu.
 #[derive(Clone, Copy)]
 struct Tensor {
@@ -154,7 +158,10 @@ fn tensor_kernel(rows: usize, columns: usize, a_along: bool, b_along: bool) -> O
     let tall = |name, shared_bytes| Tensor { name, rows: 128, columns: 32, threads: 128, shared_bytes };
     let square = |name, shared_bytes| Tensor { name, rows: 128, columns: 128, threads: 256, shared_bytes };
     Some(match (a_along, b_along) {
-        (true, true) if columns <= 32 => tall("combine_mma_128x32_tt", 4 * 4 * (128 + 32) * 36),
+        // Its blocks go through all terms themselves.
+        (true, true) if columns <= 32 => {
+            Tensor { name: DOTS, rows: 32, columns: 32, threads: 128, shared_bytes: 3 * 4 * 2 * 32 * 132 }
+        }
         (true, false) if columns <= 32 => tall("combine_mma_128x32_ts", 4 * 4 * (128 * 36 + 32 * 40)),
         (false, false) if columns <= 32 => tall("combine_mma_128x32_ss", 4 * 4 * 32 * (136 + 40)),
         (false, false) if rows <= 32 => Tensor {
@@ -209,7 +216,7 @@ mod tests {
     #[test]
     fn adapters_of_any_rank_have_a_kernel_for_every_product() {
         let name = |rows, columns, a, b| tensor_kernel(rows, columns, a, b).map(|t| t.name);
-        assert_eq!(name(8192, 32, true, true), Some("combine_mma_128x32_tt"));
+        assert_eq!(name(8192, 32, true, true), Some("combine_mma_32x32"));
         assert_eq!(name(8192, 8, true, false), Some("combine_mma_128x32_ts"));
         assert_eq!(name(3584, 32, false, false), Some("combine_mma_128x32_ss"));
         assert_eq!(name(32, 3584, false, false), Some("combine_mma_32x128_ss"));

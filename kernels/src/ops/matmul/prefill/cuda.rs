@@ -35,7 +35,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, w
             }
         };
         prepared = Some((is_bf16, rows));
-        let call = Call { out: product.out.ptr(), bias: product.bias.map(|b| b.ptr()), write: Write::Replace };
+        let call = Call::put(product);
         multiply(cuda, weights, rows, call);
     }
 }
@@ -88,9 +88,9 @@ impl Places {
         Places::new(max_rows.next_multiple_of(TILE_TOKENS_MAX), cols.next_multiple_of(128))
     }
 
-    /// Bytes with the largest sums of segments.
-    pub fn end(&self) -> usize {
-        self.partials + PARTIALS_BYTES_MAX
+    /// Bytes with so many of sums of segments.
+    pub fn end(&self, partials_bytes: usize) -> usize {
+        self.partials + partials_bytes
     }
 }
 
@@ -146,6 +146,20 @@ pub struct Call {
     /// (N).
     pub bias: Option<DevicePtr>,
     pub write: Write,
+    /// Bytes for sums of segments.
+    pub partials_bytes: usize,
+}
+
+impl Call {
+    /// A product that replaces what is there, with the room that every workspace has.
+    pub fn put(product: &Product<'_>) -> Call {
+        Call {
+            out: product.out.ptr(),
+            bias: product.bias.map(|b| b.ptr()),
+            write: Write::Replace,
+            partials_bytes: PARTIALS_BYTES_MAX,
+        }
+    }
 }
 
 /// `out = x W^T + bias`, or that added to it.
@@ -153,7 +167,7 @@ pub fn multiply(cuda: &Cuda, weights: Planes, x: Prepared, call: Call) {
     let target = Target { arch: cuda.arch(), n_sms: cuda.n_sms() as usize, max_shared_bytes: cuda.max_shared_bytes() };
     let shape =
         Shape { format: weights.format, n_tokens: x.n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
-    let plan = plan(target, shape, call.write == Write::Add);
+    let plan = plan(target, shape, call.write == Write::Add, call.partials_bytes);
     let partials = if plan.is_split { x.partials } else { DevicePtr::NULL };
     let (n_tokens, n_rows, n_segments) = (shape.n_tokens as u32, shape.n_rows as u32, plan.n_segments as u32);
     let (bias, accumulate) = (call.bias.unwrap_or(DevicePtr::NULL), u32::from(call.write == Write::Add));

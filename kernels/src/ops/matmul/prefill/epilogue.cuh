@@ -71,9 +71,22 @@ DEVICE Sink sink_of_segment(const PrefillArgs& a, u32 segment) {
     return s;
 }
 
+// What put_four adds to: read for many of them before the first writes, since each read after a write would wait for it.
+DEVICE f32x4 four_before(const PrefillArgs& a, const Sink& s, u32 t, u32 n) {
+    f32x4 before = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (!a.accumulate || !s.finish || t >= a.n_tokens || n >= a.n_rows) return before;
+    const float* out = s.out + (u64)t * a.n_rows + n;
+    if (s.vector) return *(const f32x4*)out;
+    before.x = out[0];
+    if (n + 1 < a.n_rows) before.y = out[1];
+    if (n + 2 < a.n_rows) before.z = out[2];
+    if (n + 3 < a.n_rows) before.w = out[3];
+    return before;
+}
+
 // The sums of token t, rows n..n + 3, of which those inside the matrix are kept. There are up to 64 of these calls in a
 // kernel: the common case alone has instructions of its own.
-DEVICE void put_four(const PrefillArgs& a, const Sink& s, u32 t, u32 n, float (&sum)[4]) {
+DEVICE void put_four(const PrefillArgs& a, const Sink& s, u32 t, u32 n, float (&sum)[4], const f32x4& before) {
     if (t >= a.n_tokens || n >= a.n_rows) return;
     float* out = s.out + (u64)t * a.n_rows + n;
     if (s.add) {
@@ -87,7 +100,12 @@ DEVICE void put_four(const PrefillArgs& a, const Sink& s, u32 t, u32 n, float (&
         for (u32 i = 0; i < 4; i++) {
             sum[i] = sum[i] * a.weight_scale * x_scale;
             if (a.bias && n + i < a.n_rows) sum[i] += a.bias[n + i];
-            if (a.accumulate && n + i < a.n_rows) sum[i] += out[i];
+        }
+        if (a.accumulate) {
+            sum[0] += before.x;
+            sum[1] += before.y;
+            sum[2] += before.z;
+            sum[3] += before.w;
         }
     }
     if (s.vector) {

@@ -210,7 +210,8 @@ template <class W> struct HalfTile {
                 float four[4];
 #pragma unroll
                 for (u32 e = 0; e < 4; e++) four[e] = sums[i][j + e] * SUMS_UP;
-                put_four(a, sink, place.token + tid / 8 * 4 + i / 4 * 32 + i % 4, place.row + tid % 8 * 4 + j * 8, four);
+                u32 t = place.token + tid / 8 * 4 + i / 4 * 32 + i % 4, n = place.row + tid % 8 * 4 + j * 8;
+                put_four(a, sink, t, n, four, four_before(a, sink, t, n));
             }
         }
     }

@@ -153,12 +153,15 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
         u32 n0 = place.row + warp_idx() / WARPS_T * FN * 16 + (lane & 2) * 2;
 #pragma unroll
         for (u32 i = 0; i < FT; i++) {
+            f32x4 before[2 * FN];
+#pragma unroll
+            for (u32 j = 0; j < 2 * FN; j++) before[j] = four_before(a, sink, t0 + 16 * i, n0 + 8 * j);
 #pragma unroll
             for (u32 j = 0; j < 2 * FN; j++) {
                 float(&c)[4] = sums[i][j];
                 float got0 = shuffle_xor(odd ? c[0] : c[2], 1), got1 = shuffle_xor(odd ? c[1] : c[3], 1);
                 float four[4] = {odd ? got0 : c[0], odd ? got1 : c[1], odd ? c[2] : got0, odd ? c[3] : got1};
-                put_four(a, sink, t0 + 16 * i, n0 + 8 * j, four);
+                put_four(a, sink, t0 + 16 * i, n0 + 8 * j, four, before[j]);
             }
         }
     }

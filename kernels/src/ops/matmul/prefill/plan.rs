@@ -147,8 +147,8 @@ fn n_segments(target: Target, n_rows: usize, padded_cols: usize) -> usize {
 }
 
 /// The fastest by a plain estimate: processors work through equal shares of the tiles. A product that `accumulates` cannot
-/// keep sums of segments where it adds: without room for them elsewhere it has one segment.
-pub fn plan(target: Target, shape: Shape, accumulates: bool) -> Plan {
+/// keep sums of segments where it adds: without `room` for them elsewhere, in bytes, it has one segment.
+pub fn plan(target: Target, shape: Shape, accumulates: bool, room: usize) -> Plan {
     let tiles: &[Tile] = match target.arch {
         ..72 => &HALF2,
         72..80 => &WMMA,
@@ -159,7 +159,7 @@ pub fn plan(target: Target, shape: Shape, accumulates: bool) -> Plan {
     let padded = padded_tokens(target.arch, shape.n_tokens);
     let n_segments = n_segments(target, shape.n_rows, shape.padded_cols);
     let partials_bytes = n_segments * shape.n_tokens * shape.n_rows * size_of::<f32>();
-    let may_split = n_segments > 1 && partials_bytes <= PARTIALS_BYTES_MAX && shape.n_tokens <= GRID_Y_MAX;
+    let may_split = n_segments > 1 && partials_bytes <= room && shape.n_tokens <= GRID_Y_MAX;
     let mut best: Option<(f64, Plan)> = None;
     for tile in tiles {
         let shared_bytes = tile.shared_bytes[is_quantised as usize];
@@ -196,7 +196,12 @@ mod tests {
     const NANO: Target = Target { arch: 53, n_sms: 1, max_shared_bytes: 48 << 10 };
 
     fn chosen(target: Target, n_tokens: usize, n_rows: usize, cols: usize) -> (usize, usize, usize, bool) {
-        let p = plan(target, Shape { format: Format::Q8_0, n_tokens, n_rows, padded_cols: cols }, false);
+        let p = plan(
+            target,
+            Shape { format: Format::Q8_0, n_tokens, n_rows, padded_cols: cols },
+            false,
+            PARTIALS_BYTES_MAX,
+        );
         (p.tile.tokens, p.tile.rows, p.n_segments, p.is_split)
     }
 
@@ -228,7 +233,7 @@ mod tests {
                 for format in [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16] {
                     let shape = Shape { format, n_tokens, n_rows: 1152, padded_cols: 6912 };
                     for accumulates in [false, true] {
-                        let p = plan(target, shape, accumulates);
+                        let p = plan(target, shape, accumulates, PARTIALS_BYTES_MAX);
                         assert!(p.shared_bytes <= target.max_shared_bytes);
                         assert_eq!(padded_tokens(target.arch, n_tokens) % p.tile.tokens, 0);
                         assert!(!p.is_split || p.n_segments * n_tokens * 1152 * 4 <= PARTIALS_BYTES_MAX);

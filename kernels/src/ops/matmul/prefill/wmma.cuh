@@ -117,7 +117,8 @@ template <class W> struct WmmaTile {
                 for (u32 half = 0; half < 2; half++) {
                     const float* from = part + (lane / 4 + 8 * half) * 20 + lane % 4 * 4;
                     float four[4] = {from[0], from[1], from[2], from[3]};
-                    put_four(a, sink, t + 16 * i + 8 * half, n + 16 * j, four);
+                    u32 token = t + 16 * i + 8 * half, row = n + 16 * j;
+                    put_four(a, sink, token, row, four, four_before(a, sink, token, row));
                 }
             }
         }

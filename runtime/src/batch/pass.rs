@@ -1,0 +1,174 @@
+//! What a batch computes with: activations, pools of pages, and the forward pass over rows of its slots.
+//!
+//! On a GPU a decode step always multiplies with the kernels of batches, whatever the number of rows, so that a sequence has
+//! the same bits in any company; a prompt's chunks take what their own length asks for, which is the same in any company too.
+//! Its rows are filled up to a bucket with rows of nobody, and the step is recorded once for each bucket.
+
+use std::sync::Arc;
+
+use lichen_kernels::ops::attention::{KvStore, PageTable, PAGE};
+use lichen_kernels::ops::matmul::Family;
+use lichen_kernels::ops::sampling::TopK;
+use lichen_kernels::{Device, Readback, Row, Step, NO_SLOT};
+
+use super::limits::{bucket, table_entries, BatchLimits, BUCKETS};
+use super::pages::PageIds;
+use crate::adapter::Adapter;
+use crate::block::Activations;
+use crate::decode_graph::DecodeGraph;
+use crate::error::Result;
+use crate::forward::{ByReach, Forward, Ropes};
+use crate::memory_plan::MemoryPlan;
+use crate::model::Model;
+
+pub(super) struct Pass {
+    pub model: Arc<Model>,
+    device: Arc<Device>,
+    adapter: Option<Arc<Adapter>>,
+    activations: Activations,
+    /// One a layer.
+    pools: Vec<KvStore>,
+    tables: ByReach<PageTable>,
+    ropes: Ropes,
+    step: Step,
+    /// The rows of a decode step, filled up.
+    rows: Vec<Row>,
+    /// (rows, vocab_size).
+    logits: Readback<f32>,
+    top: TopK,
+    /// A recorded step for each of the buckets.
+    graphs: [DecodeGraph; BUCKETS.len()],
+}
+
+impl Pass {
+    /// # Errors: the device has no room.
+    pub fn new(
+        model: Arc<Model>,
+        device: Arc<Device>,
+        adapter: Option<Arc<Adapter>>,
+        plan: &MemoryPlan,
+        batch: &BatchLimits,
+    ) -> Result<Pass> {
+        let (config, limits) = (&model.config, &plan.limits);
+        assert!((1..=super::SLOTS_MAX).contains(&batch.n_slots) && (1..=super::CHUNK_MAX).contains(&limits.chunk));
+        let pass = batch.pass_limits(limits);
+        let (n_pages, entries) = (batch.n_pages(config, limits), table_entries(config, limits));
+        let pool = |is_global: &bool| {
+            let n_slots = n_pages.of(*is_global) * PAGE;
+            KvStore::new(&device, limits.kv_format, n_slots, config.n_kv_heads, config.head_dim)
+        };
+        Ok(Pass {
+            activations: Activations::of_batch(&device, config, &pass, batch.n_rows())?,
+            pools: config.is_global.iter().map(pool).collect::<std::result::Result<_, _>>()?,
+            tables: ByReach {
+                local: PageTable::new(&device, batch.n_slots, entries.local)?,
+                global: PageTable::new(&device, batch.n_slots, entries.global)?,
+            },
+            ropes: Ropes::new(&device, config, limits)?,
+            step: Step::of_batch(&device, pass.chunk)?,
+            rows: Vec::with_capacity(batch.n_rows()),
+            logits: Readback::new(&device, batch.n_rows() * config.vocab_size)?,
+            top: TopK::new(&device, config.vocab_size, batch.n_rows())?,
+            graphs: Default::default(),
+            model,
+            device,
+            adapter,
+        })
+    }
+
+    /// Gives a slot the pages of its sequence.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn set_pages(&mut self, slot: usize, pages: &PageIds) -> Result<()> {
+        self.tables.local.set(slot, &pages.local)?;
+        Ok(self.tables.global.set(slot, &pages.global)?)
+    }
+
+    /// Computes a part of one slot's prompt; on request the logits of its last row, which are then row 0's.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn prefill(&mut self, rows: &[Row], wants_logits: bool) -> Result<()> {
+        self.device.synchronize()?;
+        self.step.set_chunk(rows);
+        self.activations.matmul.family = Family::ByRows;
+        self.blocks();
+        if wants_logits {
+            self.compute_logits(rows.len() - 1, 1);
+        }
+        // So that the caller's clock has seen all of it.
+        Ok(self.device.synchronize()?)
+    }
+
+    /// Computes one token of each of some slots, and the logits of every row.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn decode(&mut self, rows: &[Row]) -> Result<()> {
+        self.device.synchronize()?;
+        let index = bucket(rows.len());
+        self.rows.clear();
+        self.rows.extend_from_slice(rows);
+        if let Device::Cuda(_) = *self.device {
+            self.rows.resize(BUCKETS[index], Row { token: 0, position: 0, slot: NO_SLOT });
+        }
+        self.step.set_rows(&self.rows);
+        self.activations.matmul.family = Family::Batch;
+        let mut graph = std::mem::take(&mut self.graphs[index]);
+        let device = self.device.clone();
+        let ran = graph.run(&device, &mut || {
+            self.blocks();
+            self.compute_logits(0, self.rows.len());
+        });
+        self.graphs[index] = graph;
+        ran
+    }
+
+    /// Looks for the `k` best candidates of the first `n_rows` rows of logits.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn find_top(&mut self, n_rows: usize, k: usize) -> Result<()> {
+        let logits = self.logits.view_mut([n_rows, self.model.config.vocab_size]);
+        Ok(self.top.find(&self.device, logits.as_view(), k)?)
+    }
+
+    /// What was found, best first.
+    pub fn top_of_row(&mut self, row: usize) -> &[(u32, f32)] {
+        self.top.of_row(row)
+    }
+
+    /// Logits of a row, free to be changed by a sampler.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn logits_of_row(&mut self, row: usize) -> Result<&mut [f32]> {
+        let vocab_size = self.model.config.vocab_size;
+        Ok(self.logits.fetch_part(row * vocab_size..(row + 1) * vocab_size)?)
+    }
+
+    fn blocks(&mut self) {
+        let (forward, activations, pools, _) = self.parts();
+        forward.blocks(activations, pools);
+    }
+
+    fn compute_logits(&mut self, first: usize, n: usize) {
+        let shape = [n, self.model.config.vocab_size];
+        let (forward, activations, _, logits) = self.parts();
+        forward.logits(activations, first..first + n, logits.view_mut(shape));
+    }
+
+    /// What a pass reads, and what it changes.
+    fn parts(&mut self) -> (Forward<'_>, &mut Activations, &mut [KvStore], &mut Readback<f32>) {
+        let forward = Forward {
+            device: &self.device,
+            model: &self.model,
+            adapter: self.adapter.as_deref(),
+            ropes: &self.ropes,
+            pages: Some(&self.tables),
+            step: &self.step,
+        };
+        (forward, &mut self.activations, &mut self.pools, &mut self.logits)
+    }
+}

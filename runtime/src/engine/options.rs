@@ -1,0 +1,170 @@
+//! What to open, where to compute, and within which limits.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lichen_kernels::cuda::{Cuda, CudaOptions, LEAST_CAPABILITY, NOT_COMPILED};
+use lichen_kernels::ops::attention::KvFormat;
+use lichen_kernels::Device;
+
+use crate::available_memory::available_bytes;
+use crate::batch::{BatchLimits, CHUNK_MAX};
+use crate::error::{Error, Result};
+use crate::memory_plan::{auto_kv_format, Limits, MemoryPlan, ModelBytes, Place, DEFAULT_CHUNK, DEFAULT_CONTEXT};
+use crate::model_config::ModelConfig;
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best one this build can use.
+    #[default]
+    Auto,
+    Cpu,
+    /// The GPU of this index.
+    Cuda(usize),
+}
+
+/// An adapter on disk, and a factor for its strength.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterPath {
+    pub path: PathBuf,
+    pub scale: f32,
+}
+
+/// What to open, and within which limits. The default is the demo model on every core.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// A GGUF file or a Hugging Face folder; `None` for the demo model.
+    pub model: Option<PathBuf>,
+    pub adapter: Option<AdapterPath>,
+    pub device: DeviceChoice,
+    /// `None` for every core this process may use.
+    pub threads: Option<usize>,
+    /// `None` for what the system has left, where that is known.
+    pub memory_budget: Option<usize>,
+    /// `None` for 2048, or what the model has.
+    pub context: Option<usize>,
+    /// What stands for the 2048 above, shortened to what the model has: a board's own.
+    pub usual_context: Option<usize>,
+    /// Rows the prefill computes at once; `None` for 128.
+    pub chunk: Option<usize>,
+    /// `None` for f32 where that is small, else f16.
+    pub kv_format: Option<KvFormat>,
+    /// Rows whose logits are kept at once: 1 to generate, more to score a text.
+    pub logit_rows: usize,
+    /// Sequences of a [`Batch`]; `None` for sessions.
+    pub batch: Option<usize>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            model: None,
+            adapter: None,
+            device: DeviceChoice::Auto,
+            threads: None,
+            memory_budget: None,
+            context: None,
+            usual_context: None,
+            chunk: None,
+            kv_format: None,
+            logit_rows: 1,
+            batch: None,
+        }
+    }
+}
+
+impl EngineOptions {
+    /// What a session of a model of this shape may use. Refuses a context longer than the model's.
+    pub fn limits(&self, config: &ModelConfig) -> Result<Limits> {
+        let longest = config.context_length;
+        let context = self.context.unwrap_or(longest.min(self.usual_context.unwrap_or(DEFAULT_CONTEXT)));
+        if context == 0 || context > longest {
+            return Err(Error::usage(format!("--context is {context}; 1 to {longest} for this model")));
+        }
+        let of_session = self.chunk.unwrap_or(DEFAULT_CHUNK).min(context);
+        let chunk = match self.batch {
+            None => of_session,
+            Some(_) => self.chunk.unwrap_or(CHUNK_MAX).min(CHUNK_MAX).min(context),
+        };
+        Ok(Limits {
+            context,
+            chunk,
+            logit_rows: self.logit_rows,
+            // A batch keeps what a session of the same flags does: so its answers are the same.
+            kv_format: self.kv_format.unwrap_or_else(|| auto_kv_format(config, context, of_session)),
+            n_threads: self.n_threads(),
+            max_rank: 0,
+        })
+    }
+
+    pub fn n_threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// Opens the GPU, or starts the threads.
+    ///
+    /// # Errors
+    /// The device that was asked for cannot be used, and why.
+    pub fn start_device(&self) -> Result<Arc<Device>> {
+        let cuda = |ordinal| Cuda::open(&CudaOptions { ordinal, ..CudaOptions::default() });
+        let device = match self.device {
+            DeviceChoice::Cuda(ordinal) => {
+                Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).in_flag("--device cuda"))?)
+            }
+            DeviceChoice::Auto => match first_gpu().map(cuda) {
+                Some(Ok(cuda)) => Device::Cuda(cuda),
+                Some(Err(e)) => {
+                    log::warn!("computing on the CPU: {e}");
+                    self.start_cpu()?
+                }
+                None => self.start_cpu()?,
+            },
+            DeviceChoice::Cpu => self.start_cpu()?,
+        };
+        Ok(Arc::new(device))
+    }
+
+    fn start_cpu(&self) -> Result<Device> {
+        let n = self.n_threads();
+        Device::cpu(n).map_err(|e| Error::limit(format!("{n} threads could not be started: {e}")))
+    }
+
+    /// The bill of a session; or of a batch, whose pages hold as many sequences of the full context as there is room for,
+    /// one at least.
+    pub(super) fn plan(&self, config: &ModelConfig, bytes: ModelBytes, limits: Limits, device: &Device) -> MemoryPlan {
+        let Some(n_slots) = self.batch else { return MemoryPlan::on(device, config, bytes, limits, None) };
+        let of = |n_contexts| MemoryPlan::on(device, config, bytes, limits, Some(BatchLimits { n_slots, n_contexts }));
+        let mut plans = (1..=n_slots).rev().map(of);
+        plans.find(|plan| self.check(plan, device).is_ok()).unwrap_or_else(|| of(1))
+    }
+
+    /// Refuses a plan that passes the budget, or without one, what the system and the GPU have left.
+    pub(super) fn check(&self, plan: &MemoryPlan, device: &Device) -> Result<()> {
+        if self.memory_budget.is_some() {
+            return plan.check(self.memory_budget);
+        }
+        let host = match device {
+            Device::Cuda(cuda) if cuda.info().is_integrated => [Place::Host, Place::Device].as_slice(),
+            _ => &[Place::Host],
+        };
+        if let Some(available) = available_bytes() {
+            plan.check_available(host, "system", available)?;
+        }
+        match device {
+            Device::Cuda(cuda) => plan.check_available(&[Place::Device], "GPU", cuda.free_bytes()?),
+            Device::Cpu(_) => Ok(()),
+        }
+    }
+}
+
+/// The first GPU this build has kernels for. An emulated one computes slower than the CPU that emulates it and is only
+/// used when it is asked for.
+fn first_gpu() -> Option<usize> {
+    if NOT_COMPILED.is_some() {
+        return None;
+    }
+    let devices = Cuda::list().ok()?;
+    devices.iter().find(|d| !d.is_emulated() && d.capability >= LEAST_CAPABILITY).map(|d| d.ordinal)
+}

@@ -1,0 +1,188 @@
+//! One line of prompts, checked field by field.
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::answers::OWN_FIELDS;
+use crate::chat_template::{Message, Role};
+use crate::error::{Error, Result};
+use crate::sampler::SamplerConfig;
+
+/// What a line asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// `"prompt"`.
+    Text(String),
+    /// `"messages"`.
+    Messages(Vec<Message>),
+    /// `"tokens"`: ids, as they are.
+    Tokens(Vec<u32>),
+}
+
+/// What a line says in place of the flags.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LineOptions {
+    pub max_new_tokens: Option<usize>,
+    pub seed: Option<u64>,
+    pub temperature: Option<f32>,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repeat_penalty: Option<f32>,
+    /// A text, or several.
+    pub stop: Option<Vec<String>>,
+    pub system: Option<String>,
+}
+
+impl LineOptions {
+    /// The flags' settings with the line's over them. `seed` is the line's where it names none.
+    pub fn over(&self, flags: SamplerConfig, seed: u64) -> SamplerConfig {
+        SamplerConfig {
+            temperature: self.temperature.unwrap_or(flags.temperature),
+            top_k: self.top_k.unwrap_or(flags.top_k),
+            top_p: self.top_p.unwrap_or(flags.top_p),
+            min_p: self.min_p.unwrap_or(flags.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(flags.repeat_penalty),
+            repeat_last_n: flags.repeat_last_n,
+            seed: self.seed.unwrap_or(seed),
+        }
+    }
+}
+
+/// A prompt and everything beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptLine {
+    pub number: u64,
+    /// Of the line's bytes: tells whether a line of answers belongs to it.
+    pub hash: u64,
+    pub prompt: Prompt,
+    pub options: LineOptions,
+    /// The whole object; it goes over to the answer.
+    pub fields: Map<String, Value>,
+}
+
+impl PromptLine {
+    /// `bytes` without white space around them.
+    pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<PromptLine> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| {
+            // Its line is always the first; the column is what helps.
+            let text = e.to_string();
+            let what = text.split(" at line ").next().unwrap_or(&text).to_string();
+            Error::input(format!("is no JSON: {what} at column {}", e.column()))
+        })?;
+        let Value::Object(fields) = value else {
+            return Err(Error::input("is no JSON object: {\"prompt\": \"..\"} expected"));
+        };
+        if let Some(name) = OWN_FIELDS.iter().find(|name| fields.contains_key(**name)) {
+            return Err(Error::input(format!("has a field \"{name}\", which is the answer's: rename it")));
+        }
+        let prompt = prompt(&fields)?;
+        let options = options(&fields)?;
+        if options.system.is_some() && !matches!(prompt, Prompt::Text(_)) {
+            return Err(Error::input("has \"system\", which goes with \"prompt\" alone"));
+        }
+        Ok(PromptLine { number, hash: hash(bytes), prompt, options, fields })
+    }
+}
+
+/// The first eight bytes of the line's SHA-256.
+fn hash(bytes: &[u8]) -> u64 {
+    let digest = Sha256::digest(bytes);
+    digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+}
+
+fn prompt(fields: &Map<String, Value>) -> Result<Prompt> {
+    const NAMES: [&str; 3] = ["prompt", "messages", "tokens"];
+    let mut named = NAMES.iter().filter_map(|name| Some((*name, fields.get(*name)?)));
+    let (Some((name, value)), None) = (named.next(), named.next()) else {
+        return Err(Error::input("needs one of \"prompt\", \"messages\" and \"tokens\""));
+    };
+    let wrong = |expected: &str| Error::input(format!("\"{name}\" is {}; {expected} expected", shown(value)));
+    match (name, value) {
+        ("prompt", Value::String(text)) => Ok(Prompt::Text(text.clone())),
+        ("prompt", _) => Err(wrong("a text")),
+        ("messages", Value::Array(list)) if !list.is_empty() => {
+            let messages = list.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<_>>()?;
+            Ok(Prompt::Messages(messages))
+        }
+        ("messages", _) => Err(wrong("a list of {\"role\": \"..\", \"content\": \"..\"}")),
+        (_, Value::Array(list)) => {
+            let ids = list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
+            ids.collect::<Option<Vec<u32>>>().map(Prompt::Tokens).ok_or_else(|| wrong("a list of token ids"))
+        }
+        _ => Err(wrong("a list of token ids")),
+    }
+}
+
+fn message(i: usize, value: &Value) -> Result<Message> {
+    let field = |name: &str| {
+        let text = value.get(name).and_then(Value::as_str);
+        text.ok_or_else(|| Error::input(format!("messages[{i}] has no text \"{name}\"")))
+    };
+    let (role, content) = (field("role")?, field("content")?);
+    let role = Role::parse(role).ok_or_else(|| {
+        Error::input(format!("messages[{i}] has the role \"{role}\"; system, user, assistant or tool expected"))
+    })?;
+    Ok(Message::new(role, content))
+}
+
+fn options(fields: &Map<String, Value>) -> Result<LineOptions> {
+    Ok(LineOptions {
+        max_new_tokens: count(fields, "max_new_tokens", 1 << 24)?.map(|n| n as usize),
+        seed: count(fields, "seed", u64::MAX)?,
+        temperature: number(fields, "temperature")?,
+        top_k: count(fields, "top_k", 1 << 24)?.map(|n| n as usize),
+        top_p: number(fields, "top_p")?,
+        min_p: number(fields, "min_p")?,
+        repeat_penalty: number(fields, "repeat_penalty")?,
+        stop: stop(fields)?,
+        system: match present(fields, "system") {
+            None => None,
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(other) => return Err(Error::input(format!("\"system\" is {}; a text expected", shown(other)))),
+        },
+    })
+}
+
+/// `null` is as good as absent.
+fn present<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    fields.get(name).filter(|value| !value.is_null())
+}
+
+fn count(fields: &Map<String, Value>, name: &str, max: u64) -> Result<Option<u64>> {
+    let Some(value) = present(fields, name) else { return Ok(None) };
+    match value.as_u64().filter(|n| *n <= max) {
+        Some(n) => Ok(Some(n)),
+        None => Err(Error::input(format!("\"{name}\" is {}; a whole number from 0 to {max} expected", shown(value)))),
+    }
+}
+
+/// Ranges are the sampler's to check.
+fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<f32>> {
+    let Some(value) = present(fields, name) else { return Ok(None) };
+    match value.as_f64() {
+        Some(n) => Ok(Some(n as f32)),
+        None => Err(Error::input(format!("\"{name}\" is {}; a number expected", shown(value)))),
+    }
+}
+
+fn stop(fields: &Map<String, Value>) -> Result<Option<Vec<String>>> {
+    let Some(value) = present(fields, "stop") else { return Ok(None) };
+    let texts = match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(list) => list.iter().map(|v| v.as_str().map(str::to_string)).collect(),
+        _ => None,
+    };
+    let wrong = || Error::input(format!("\"stop\" is {}; a text or a list of texts expected", shown(value)));
+    texts.map(Some).ok_or_else(wrong)
+}
+
+/// A value in an error: its beginning.
+fn shown(value: &Value) -> String {
+    const CHARS_MAX: usize = 40;
+    let text = value.to_string();
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}..", &text[..end]),
+        None => text,
+    }
+}

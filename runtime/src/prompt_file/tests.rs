@@ -1,0 +1,120 @@
+//! Lines that are read, and what is said of those that are not.
+
+use serde_json::Value;
+
+use super::*;
+use crate::chat_template::{Message, Role};
+use crate::disk::RealDisk;
+use crate::generation::{Answer, FinishReason, Timings};
+use crate::sampler::SamplerConfig;
+
+fn parse(line: &str) -> Result<PromptLine> {
+    PromptLine::parse(7, line.as_bytes())
+}
+
+#[test]
+fn lines_say_what_they_ask() {
+    let line = parse(r#"{"prompt": "a", "id": 3, "seed": 18446744073709551615, "stop": "x", "top_p": 0.5}"#).unwrap();
+    assert_eq!(line.prompt, Prompt::Text("a".into()));
+    let config = line.options.over(SamplerConfig::default(), 9);
+    assert_eq!((config.seed, config.top_p, config.temperature), (u64::MAX, 0.5, 1.0));
+    assert_eq!(line.options.stop, Some(vec!["x".to_string()]));
+    let line = parse(r#"{"messages": [{"role": "developer", "content": "b"}], "seed": null, "stop": ["x", "y"]}"#);
+    let line = line.unwrap();
+    assert_eq!(line.prompt, Prompt::Messages(vec![Message::new(Role::System, "b")]));
+    assert_eq!(line.options.over(SamplerConfig::default(), 9).seed, 9);
+    assert_eq!(parse(r#"{"tokens": [3, 1, 4]}"#).unwrap().prompt, Prompt::Tokens(vec![3, 1, 4]));
+}
+
+#[test]
+fn bad_lines_are_refused_with_a_reason() {
+    let cases = [
+        ("x", "is no JSON: expected value at column 1"),
+        (r#"{"prompt": "a""#, "is no JSON: EOF while parsing an object at column 14"),
+        ("[1]", "is no JSON object"),
+        ("{}", "needs one of"),
+        (r#"{"prompt": "a", "tokens": [1]}"#, "needs one of"),
+        (r#"{"prompt": 3}"#, "\"prompt\" is 3; a text expected"),
+        (r#"{"messages": []}"#, "\"messages\" is []; a list of"),
+        (r#"{"messages": [{"role": "user"}]}"#, "messages[0] has no text \"content\""),
+        (r#"{"messages": [{"role": "cat", "content": ""}]}"#, "messages[0] has the role \"cat\""),
+        (r#"{"tokens": [1, -1]}"#, "\"tokens\" is [1,-1]; a list of token ids expected"),
+        (r#"{"tokens": [4294967296]}"#, "a list of token ids expected"),
+        (r#"{"prompt": "a", "max_new_tokens": 1.5}"#, "\"max_new_tokens\" is 1.5; a whole number from 0 to 16777216"),
+        (r#"{"prompt": "a", "temperature": "hot"}"#, "\"temperature\" is \"hot\"; a number expected"),
+        (r#"{"prompt": "a", "stop": [1]}"#, "\"stop\" is [1]; a text or a list of texts expected"),
+        (r#"{"prompt": "a", "text": "b"}"#, "has a field \"text\", which is the answer's"),
+        (r#"{"tokens": [1], "system": "b"}"#, "has \"system\", which goes with \"prompt\" alone"),
+        (r#"{"prompt": 0.1234567890123456789012345678901234567890123456789}"#, "\"prompt\" is 0.12345678901234"),
+    ];
+    for (line, expected) in cases {
+        let error = parse(line).unwrap_err();
+        assert!(error.message().contains(expected), "{line}: {error}");
+    }
+}
+
+/// Numbers count every line, also blank ones and those too long to be held.
+#[test]
+fn lines_are_numbered_as_an_editor_does() {
+    let long = format!("{{\"prompt\": \"{}\"}}", "x".repeat(LINE_BYTES_MAX));
+    let text = format!("\u{feff}{{\"prompt\": \"a\"}}\r\n\n  \nno\n{long}\n{{\"prompt\": \"b\"}}");
+    let mut lines = PromptLines::new(text.as_bytes(), Path::new("p.jsonl"));
+    let mut seen = Vec::new();
+    while let Some(Numbered { number, prompt }) = lines.next().unwrap() {
+        seen.push((number, prompt.map(|p| p.prompt).map_err(|e| e.message().to_string())));
+    }
+    assert_eq!(seen[0], (1, Ok(Prompt::Text("a".into()))));
+    assert_eq!(seen[1], (4, Err("p.jsonl: line 4: is no JSON: expected ident at column 2".into())));
+    assert_eq!(seen[2], (5, Err("p.jsonl: line 5: the line is longer than 32 MiB".into())));
+    assert_eq!(seen[3], (6, Ok(Prompt::Text("b".into()))));
+    assert_eq!((seen.len(), lines.n_bytes()), (4, text.len() as u64));
+}
+
+fn answer(text: &str) -> Answer {
+    let timings = Timings { prompt_tokens: 2, new_tokens: 1, ..Timings::default() };
+    Answer { token_ids: vec![5], text: text.into(), finish_reason: FinishReason::Stop, timings }
+}
+
+#[test]
+fn answers_carry_the_prompts_fields_and_can_be_continued() {
+    let dir = std::env::temp_dir().join(format!("lichen-answers-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("answers.jsonl");
+    let _ = std::fs::remove_file(&path);
+    let prompt = parse(r#"{"prompt": "a\u0007", "id": {"x": [1, null]}, "lang": "kn"}"#).unwrap();
+    let line = answer_line(&prompt, &answer("b\n\"c\""), 11, true);
+    let value: Value = serde_json::from_str(&line).unwrap();
+    for (name, want) in [
+        ("line", Value::from(7)),
+        ("prompt", "a\u{7}".into()),
+        ("lang", "kn".into()),
+        ("text", "b\n\"c\"".into()),
+        ("seed", 11.into()),
+        ("finish_reason", "stop".into()),
+        ("new_tokens", 1.into()),
+    ] {
+        assert_eq!(value[name], want, "{name}: {line}");
+    }
+    assert!(value["id"]["x"][1].is_null() && value.get("token_ids").is_none() && !line.contains('\n'));
+
+    let mut file = AnswerFile::create(&RealDisk, &path).unwrap();
+    file.write(line.clone()).unwrap();
+    // One writer at a time.
+    let second = AnswerFile::resume(&RealDisk, &path).err().unwrap();
+    assert!(second.message().contains("another program is writing to it"), "{second}");
+    drop(file);
+    assert!(AnswerFile::create(&RealDisk, &path).err().unwrap().message().contains("already exists"));
+    // Half a line at the end, as a power cut leaves it.
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&whole[..], &whole[..30]].concat()).unwrap();
+    let (file, answered, torn) = AnswerFile::resume(&RealDisk, &path).unwrap();
+    assert!(torn.is_some() && std::fs::read(&path).unwrap() == whole);
+    assert_eq!((answered.len(), answered.has(&prompt).unwrap()), (1, true));
+    let other = parse(r#"{"prompt": "b"}"#).unwrap();
+    assert!(answered.has(&other).unwrap_err().message().contains("has changed since it was answered"));
+    drop(file);
+    std::fs::write(&path, "{\"line\": 1}\n").unwrap();
+    let error = AnswerFile::resume(&RealDisk, &path).err().unwrap();
+    assert!(error.message().contains("line 1: is no answer"), "{error}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -1,0 +1,121 @@
+//! The same bits alone and in company.
+
+use std::ops::ControlFlow;
+
+use lichen_runtime::batch::{BatchLimits, BatchRequest};
+use lichen_runtime::memory_plan::Limits;
+use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::session::Session;
+
+use crate::subject::{run, sampling, Random, Subject};
+
+fn request(id: usize, prompt: Vec<u32>, max_new_tokens: usize, sampling: SamplerConfig) -> BatchRequest {
+    BatchRequest { id: id as u64, prompt, max_new_tokens, sampling, stop: Vec::new() }
+}
+
+/// The tokens of request 0 and the logits of each of them, in a batch with others that come and go.
+fn watched(subject: &Subject, limits: Limits, n_slots: usize, requests: &[BatchRequest]) -> (Vec<u32>, Vec<Vec<u32>>) {
+    let mut batch = subject.batch(limits, BatchLimits { n_slots, n_contexts: n_slots });
+    // It joins while others are at work.
+    let (joins, others) = requests.split_first().expect("the one that is watched");
+    others.iter().cloned().for_each(|r| batch.submit(r).unwrap());
+    let (mut answer, mut logits) = (None, Vec::new());
+    let mut n_steps = 0;
+    loop {
+        if n_steps == 5 || (n_steps < 5 && others.is_empty()) {
+            batch.submit(joins.clone()).unwrap();
+            n_steps = 5;
+        }
+        n_steps += 1;
+        let went_on = batch.step(&mut |a| {
+            if a.id == joins.id {
+                answer = Some(a.result.unwrap());
+            }
+        });
+        assert!(went_on.unwrap(), "everybody is done, and one was never answered");
+        if let Some(answer) = answer {
+            return (answer.token_ids, logits);
+        }
+        if let Some(row) = batch.logits(joins.id).unwrap() {
+            logits.push(row.iter().map(|v| v.to_bits()).collect());
+        }
+    }
+}
+
+/// The logits that a session has for the same tokens, all but the last.
+fn of_session(subject: &Subject, limits: Limits, request: &BatchRequest, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut session = subject.session(limits);
+    session.prompt(&request.prompt, &mut || ControlFlow::Continue(())).unwrap();
+    let last = |session: &mut Session| session.last_logits().unwrap().to_vec();
+    let mut logits = vec![last(&mut session)];
+    for token in &tokens[..tokens.len() - 1] {
+        session.decode(*token).unwrap();
+        logits.push(last(&mut session));
+    }
+    logits
+}
+
+/// Against a session: its bits on the CPU; on a GPU, where attention cuts its sums elsewhere, what f32 leaves of that.
+fn check_alone(
+    subject: &Subject,
+    limits: Limits,
+    request: &BatchRequest,
+    (tokens, logits): &(Vec<u32>, Vec<Vec<u32>>),
+) {
+    let want = of_session(subject, limits, request, tokens);
+    // The last token ends the answer, and its logits are gone with it.
+    assert!(logits.len() <= want.len() && logits.len() + 1 >= want.len());
+    for (i, (got, want)) in logits.iter().zip(&want).enumerate() {
+        let spread = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        for (got, want) in got.iter().zip(want) {
+            let (same, near) = (*got == want.to_bits(), (f32::from_bits(*got) - want).abs() <= 1e-3 * spread);
+            assert!(same || (near && !subject.is_exact()), "{}: token {i} has {want} in a session", subject.name);
+        }
+    }
+}
+
+/// Alone and among some others.
+pub fn check_company(subject: &Subject, limits: Limits, sizes: &[usize]) {
+    let mut random = Random(7);
+    let prompt = subject.prompt(&mut random, 41);
+    let watched_one = request(0, prompt, 12, SamplerConfig::greedy());
+    let alone = watched(subject, limits, 1, std::slice::from_ref(&watched_one));
+    check_alone(subject, limits, &watched_one, &alone);
+    for n_slots in sizes {
+        let mut requests = vec![watched_one.clone()];
+        for id in 1..n_slots + n_slots / 2 {
+            let (n, n_new) = (1 + random.below(60), 1 + random.below(20));
+            requests.push(request(id, subject.prompt(&mut random, n), n_new, sampling(id)));
+        }
+        let got = watched(subject, limits, *n_slots, &requests);
+        assert_eq!(got.0, alone.0, "{}: tokens among {n_slots}", subject.name);
+        assert!(got.1 == alone.1, "{}: logits among {n_slots}", subject.name);
+    }
+}
+
+/// Random prompts, settings and stop strings through a few slots, each as if it were alone.
+pub fn check_many(subject: &Subject, limits: Limits, n_slots: usize, n_requests: usize, longest: [usize; 2]) {
+    let mut random = Random(11);
+    let requests: Vec<BatchRequest> = (0..n_requests)
+        .map(|id| {
+            let (n, n_new) = (1 + random.below(longest[0]), random.below(longest[1] + 1));
+            let mut request = request(id, subject.prompt(&mut random, n), n_new, sampling(id));
+            if id % 3 == 0 {
+                request.stop = vec!["the".into(), "ನ".into()];
+            }
+            request
+        })
+        .collect();
+    let mut batch = subject.batch(limits, BatchLimits { n_slots, n_contexts: n_slots });
+    let got = run(&mut batch, &requests);
+    let want = subject.one_by_one(limits, &requests);
+    let mut reasons = [0; 3];
+    for ((got, want), request) in got.iter().zip(&want).zip(&requests) {
+        let what = format!("{}: {request:?}", subject.name);
+        assert_eq!(got.token_ids, want.token_ids, "{what}");
+        assert_eq!((&got.text, got.finish_reason), (&want.text, want.finish_reason), "{what}");
+        assert_eq!(got.timings.new_tokens, want.timings.new_tokens, "{what}");
+        reasons[want.finish_reason as usize] += 1;
+    }
+    assert!(reasons[0] > 0 && reasons[1] > 0, "answers that stop and answers that are cut: {reasons:?}");
+}

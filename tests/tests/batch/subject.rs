@@ -1,0 +1,166 @@
+//! A model on a device, and what it answers in a batch and alone.
+#![allow(dead_code)]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use lichen_kernels::Device;
+use lichen_runtime::batch::{Batch, BatchLimits, BatchRequest};
+use lichen_runtime::generation::{generate, Answer, Request};
+use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
+use lichen_runtime::model::Model;
+use lichen_runtime::sampler::{Sampler, SamplerConfig};
+use lichen_runtime::session::Session;
+use lichen_runtime::stop::StopIds;
+use lichen_runtime::tokenizer::Tokenizer;
+use lichen_runtime::{demo, ModelSource, TokenizerSource};
+use lichen_tests::models::fixture;
+
+pub const MODELS: [&str; 5] = [
+    "tiny-gemma3",
+    "tiny-gemma3/tiny-gemma3-q8_0.gguf",
+    "tiny-gemma3-nf4",
+    "tiny-qwen2-tied",
+    "tiny-qwen2-untied/tiny-qwen2-untied-q8_0.gguf",
+];
+
+/// A model on a device, and what answers need.
+pub struct Subject {
+    pub name: String,
+    pub device: Arc<Device>,
+    pub model: Arc<Model>,
+    pub tokenizer: Option<Tokenizer>,
+    pub stop_ids: StopIds,
+}
+
+impl Subject {
+    pub fn of(source: &ModelSource, name: &str, device: &Arc<Device>) -> Subject {
+        let model = Arc::new(Model::load(source, device).unwrap_or_else(|e| panic!("{e}")));
+        let tokenizer = match source.tokenizer().unwrap_or_else(|e| panic!("{e}")) {
+            TokenizerSource::Arrays(arrays) => Some(Tokenizer::from_arrays(arrays, model.config.vocab_size).unwrap()),
+            TokenizerSource::Json(_) => None,
+        };
+        Subject {
+            name: format!("{name} on {}", device.describe()),
+            device: device.clone(),
+            model,
+            stop_ids: StopIds::new(source.stop_ids()),
+            tokenizer,
+        }
+    }
+
+    /// The demo model.
+    pub fn demo(device: &Arc<Device>) -> Subject {
+        Subject::of(&demo::source().unwrap(), "demo", device)
+    }
+
+    pub fn fixture(name: &str, device: &Arc<Device>) -> Subject {
+        let source = ModelSource::open(Path::new(&fixture(name))).unwrap_or_else(|e| panic!("{e}"));
+        let mut subject = Subject::of(&source, name, device);
+        // A model of random weights hardly ever ends a turn: a few more tokens of its vocabulary do so.
+        subject.stop_ids =
+            StopIds::new((0..subject.model.config.vocab_size as u32).filter(|id| id % 16 == 5).collect());
+        subject
+    }
+
+    pub fn batch(&self, limits: Limits, batch: BatchLimits) -> Batch<'_> {
+        let bytes = ModelBytes::default();
+        let plan = MemoryPlan::on(&self.device, &self.model.config, bytes, limits, Some(batch));
+        let (model, device) = (self.model.clone(), self.device.clone());
+        Batch::new(model, device, None, &plan, self.tokenizer.as_ref(), self.stop_ids.clone())
+            .unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    pub fn session(&self, limits: Limits) -> Session {
+        let plan = MemoryPlan::on(&self.device, &self.model.config, ModelBytes::default(), limits, None);
+        Session::new(self.model.clone(), self.device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// What a session answers.
+    pub fn alone(&self, session: &mut Session, request: &BatchRequest) -> Answer {
+        session.reset();
+        let mut sampler = Sampler::new(request.sampling, self.model.config.vocab_size).unwrap();
+        let request = Request {
+            prompt: &request.prompt,
+            max_new_tokens: request.max_new_tokens,
+            stop_ids: &self.stop_ids,
+            stop: &request.stop,
+        };
+        let go_on = &mut |_: &str| ControlFlow::Continue(());
+        generate(session, self.tokenizer.as_ref(), &mut sampler, &request, go_on).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// True where a batch computes the bits of a session.
+    pub fn is_exact(&self) -> bool {
+        matches!(*self.device, Device::Cpu(_))
+    }
+
+    /// What each request gets for itself: from a session, or where its bits are others, from a batch of one slot.
+    pub fn one_by_one(&self, limits: Limits, requests: &[BatchRequest]) -> Vec<Answer> {
+        if self.is_exact() {
+            let mut session = self.session(limits);
+            return requests.iter().map(|request| self.alone(&mut session, request)).collect();
+        }
+        let mut batch = self.batch(limits, BatchLimits { n_slots: 1, n_contexts: 1 });
+        let one = |request: &BatchRequest| run(&mut batch, &[BatchRequest { id: 0, ..request.clone() }]).remove(0);
+        requests.iter().map(one).collect()
+    }
+
+    /// A prompt without end tokens.
+    pub fn prompt(&self, random: &mut Random, n: usize) -> Vec<u32> {
+        let vocab_size = self.model.config.vocab_size;
+        let ids = std::iter::repeat_with(|| random.below(vocab_size) as u32);
+        ids.filter(|id| !self.stop_ids.contains(*id)).take(n).collect()
+    }
+}
+
+pub fn cpu() -> Arc<Device> {
+    Arc::new(Device::cpu(2).expect("threads"))
+}
+
+/// Draws from a seed: splitmix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+/// Greedy, random, narrowed, penalised: whatever samplers do, by turns.
+pub fn sampling(i: usize) -> SamplerConfig {
+    let plain = SamplerConfig { seed: i as u64, ..SamplerConfig::default() };
+    match i % 5 {
+        0 => SamplerConfig::greedy(),
+        1 => plain,
+        2 => SamplerConfig { temperature: 0.7, top_k: 20, top_p: 0.8, repeat_penalty: 1.05, ..plain },
+        3 => SamplerConfig { top_k: 64, top_p: 0.95, ..plain },
+        _ => SamplerConfig { repeat_penalty: 1.3, min_p: 0.05, ..plain },
+    }
+}
+
+/// Everything that a batch answers, by id.
+pub fn run(batch: &mut Batch<'_>, requests: &[BatchRequest]) -> Vec<Answer> {
+    let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
+    let mut waiting = requests.iter().cloned();
+    loop {
+        while batch.wants_more() {
+            let Some(request) = waiting.next() else { break };
+            batch.submit(request).unwrap_or_else(|e| panic!("{e}"));
+        }
+        let mut done = |answer: lichen_runtime::batch::BatchAnswer| {
+            let slot = &mut answers[answer.id as usize];
+            assert!(slot.is_none(), "request {} is answered twice", answer.id);
+            *slot = Some(answer.result.unwrap_or_else(|e| panic!("{e}")));
+        };
+        if !batch.step(&mut done).unwrap_or_else(|e| panic!("{e}")) && batch.n_waiting() == 0 {
+            break;
+        }
+    }
+    answers.into_iter().map(|a| a.expect("every request is answered")).collect()
+}
