@@ -6,8 +6,8 @@ use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::job::{Job, Kind};
 
 use crate::library::{self, finish, job, open, run};
-use crate::support::Folder;
 use crate::opened;
+use crate::support::Folder;
 
 const MODEL: &str = crate::networks::MODELS[1];
 const N_STEPS: u64 = 6;
