@@ -242,7 +242,8 @@ impl Backward<'_> {
                 let rank = layout.rank;
                 let u = low_rank.part(target * t * rank, [t, rank]);
                 let seen = pass.dropped(i, target, x, &mut work.dropped);
-                lora::parameters(device, gradients, dy, seen, u, pair, work.v.view_mut([t, rank]), scratch);
+                let given = lora::Given { dy, x: seen, u };
+                lora::parameters(device, gradients, given, pair, work.v.view_mut([t, rank]), scratch);
                 mutation::apply(Term::LowRank, i, work.v.view_mut([t, rank]));
                 let v = work.v.view([t, rank]);
                 let Some(drop) = pass.dropout.filter(|d| d.share > 0.0) else {

@@ -219,17 +219,8 @@ fn adapters_and_their_gradients_are_those_of_f64() {
             lora::forward_training(&device, ys.view_mut([t, n]), xs.view([t, k]), pair, u.view_mut([t * r]));
             let gradients = LoraGradients { da: da.view_mut([r, k]), db: db.view_mut([n, r]) };
             let mut scratch = scratch(&device, t, n, k, SLAB_ROWS);
-            let views = (dys.view([t, n]), xs.view([t, k]), u.view([t, r]));
-            lora::backward::parameters(
-                &device,
-                gradients,
-                views.0,
-                views.1,
-                views.2,
-                pair,
-                v.view_mut([t, r]),
-                &mut scratch,
-            );
+            let given = lora::backward::Given { dy: dys.view([t, n]), x: xs.view([t, k]), u: u.view([t, r]) };
+            lora::backward::parameters(&device, gradients, given, pair, v.view_mut([t, r]), &mut scratch);
             lora::backward::input(&device, dxs.view_mut([t, k]), v.view([t, r]), pair, Write::Add);
 
             let low = products(t, k, r, |i, l| x[i * k + l], |l, j| 2.0 * a[j * k + l]);

@@ -16,24 +16,33 @@ pub struct LoraGradients<'a> {
     pub db: ViewMut<'a, f32, 2>,
 }
 
-/// Adds to the gradients of `pair`, and leaves `v` (T, r) for [`input`]. Shapes: `dy` (T, N), `x` (T, K), `u` (T, r) as the
-/// forward pass left it.
+/// What the gradients of a pair are made of.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// (T, N).
+    pub dy: View<'a, f32, 2>,
+    /// (T, K).
+    pub x: View<'a, f32, 2>,
+    /// (T, r), as the forward pass left it.
+    pub u: View<'a, f32, 2>,
+}
+
+/// Adds to the gradients of `pair`, and leaves `v` (T, r) for [`input`].
 pub fn parameters(
     device: &Device,
     mut gradients: LoraGradients<'_>,
-    dy: View<'_, f32, 2>,
-    x: View<'_, f32, 2>,
-    u: View<'_, f32, 2>,
+    given: Given<'_>,
     pair: LoraPair<'_>,
     mut v: ViewMut<'_, f32, 2>,
     scratch: &mut Scratch,
 ) {
+    let Given { dy, x, u } = given;
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     assert!(x.shape() == [t, k] && u.shape() == [t, rank] && v.shape() == [t, rank]);
     assert!(pair.a.shape() == [rank, k] && pair.b.shape() == [n, rank]);
     assert!(gradients.da.shape() == [rank, k] && gradients.db.shape() == [n, rank]);
     if let Device::Cuda(cuda) = device {
-        return super::cuda::parameters(cuda, gradients, dy, x, u, pair, v, scratch.training().at);
+        return super::cuda::parameters(cuda, gradients, given, pair, v, scratch.training().at);
     }
     let (cpu, exact) = (cpu(device), Precision::Exact);
     let shape = Shape::new(n, t, rank);

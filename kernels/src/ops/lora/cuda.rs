@@ -1,6 +1,6 @@
 //! Launches of lora.cu.
 
-use super::backward::LoraGradients;
+use super::backward::{Given, LoraGradients};
 use super::LoraPair;
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
 use crate::ops::matmul::combine::cuda::{Combination, Factor};
@@ -56,17 +56,15 @@ pub fn forward_training(
 }
 
 /// The products of [`super::backward::parameters`]; `workspace` takes sums of parts.
-#[allow(clippy::too_many_arguments)]
 pub fn parameters(
     cuda: &Cuda,
     gradients: LoraGradients<'_>,
-    dy: View<'_, f32, 2>,
-    x: View<'_, f32, 2>,
-    u: View<'_, f32, 2>,
+    given: Given<'_>,
     pair: LoraPair<'_>,
     v: ViewMut<'_, f32, 2>,
     workspace: DevicePtr,
 ) {
+    let Given { dy, x, u } = given;
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     let db = Combination {
         out: gradients.db.ptr(),

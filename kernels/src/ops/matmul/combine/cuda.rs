@@ -145,7 +145,7 @@ impl Combination {
                 (stride, 1) => (false, stride, n_sides),
                 _ => return None,
             };
-            (stride % 4 == 0 && run % 4 == 0 && factor.at.0 % 16 == 0).then_some(along)
+            (stride.is_multiple_of(4) && run.is_multiple_of(4) && factor.at.0.is_multiple_of(16)).then_some(along)
         };
         let a_along = by_four(&self.a, self.rows, self.a.row, self.a.column)?;
         let b_along = by_four(&self.b, self.columns, self.b.column, self.b.row)?;
@@ -233,7 +233,7 @@ mod tests {
                 for terms in [1, 15, 127, 128, 256, 2049, 8192] {
                     let part = part_terms(n_sms, tile(rows, columns).1, rows * columns, terms);
                     let n = terms.div_ceil(part);
-                    assert!(part % STEP == 0 && n * part >= terms);
+                    assert!(part.is_multiple_of(STEP) && n * part >= terms);
                     assert!(n == 1 || n * rows * columns * 4 <= PARTIALS_BYTES_MAX, "{rows} {columns} {terms}");
                 }
             }
