@@ -63,7 +63,7 @@ cuda-report:
 	LICHEN_PTXAS=$(CUDA_TOOLS)/ptxas LICHEN_NVDISASM=$(CUDA_TOOLS)/nvdisasm $(PYTHON) tests/cuda-report/report.py
 
 # The CUDA kernels on a real GPU: parity tests, benchmarks, one JSON under tests/benchmarks/results (or in OUT). The package
-# runs by itself on a machine without cargo: copy target/gpu-check.tar.gz there, unpack it, start run.sh.
+# runs by itself on a machine without cargo: copy target/gpu-check.tar.xz there, unpack it, start run.sh.
 gpu-package:
 	tests/gpu-check/package.sh target/gpu-check
 
