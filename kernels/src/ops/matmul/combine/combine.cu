@@ -92,8 +92,6 @@ template <u32 ROWS, u32 COLUMNS> DEVICE void combine_tile(const CombineArgs& g, 
 
 COMBINE_KERNEL(64, 64)
 // Narrow outputs, as the rank's: tall or flat.
-COMBINE_KERNEL(256, 16)
-COMBINE_KERNEL(16, 256)
 COMBINE_KERNEL(128, 32)
 COMBINE_KERNEL(32, 128)
 

@@ -53,13 +53,8 @@ pub struct Combination {
 }
 
 /// Kernels with the rows and columns of their tiles.
-const TILES: [(&str, usize, usize); 5] = [
-    ("combine_256x16", 256, 16),
-    ("combine_16x256", 16, 256),
-    ("combine_128x32", 128, 32),
-    ("combine_32x128", 32, 128),
-    ("combine_64x64", 64, 64),
-];
+const TILES: [(&str, usize, usize); 3] =
+    [("combine_128x32", 128, 32), ("combine_32x128", 32, 128), ("combine_64x64", 64, 64)];
 
 impl Combination {
     pub fn launch(&self, cuda: &Cuda) {
@@ -188,7 +183,7 @@ pub fn add_column_sums(cuda: &Cuda, out: DevicePtr, x: DevicePtr, rows: usize, c
 fn tile(rows: usize, columns: usize) -> (&'static str, usize) {
     let tiles = TILES.map(|(kernel, r, c)| (kernel, rows.div_ceil(r) * columns.div_ceil(c)));
     // The later of two equals: squarer tiles read less.
-    tiles.into_iter().rev().min_by_key(|(_, n)| *n).expect("five of them")
+    tiles.into_iter().rev().min_by_key(|(_, n)| *n).expect("three of them")
 }
 
 /// Terms of one part: enough parts to keep the processors busy, of multiples of [`STEP`].
@@ -205,8 +200,8 @@ mod tests {
 
     #[test]
     fn narrow_results_take_narrow_tiles() {
-        assert_eq!(tile(8192, 8).0, "combine_256x16");
-        assert_eq!(tile(8, 3584).0, "combine_16x256");
+        assert_eq!(tile(8192, 8).0, "combine_128x32");
+        assert_eq!(tile(8, 3584).0, "combine_32x128");
         assert_eq!(tile(8192, 32).0, "combine_128x32");
         assert_eq!(tile(32, 3584).0, "combine_32x128");
         assert_eq!(tile(512, 512).0, "combine_64x64");
