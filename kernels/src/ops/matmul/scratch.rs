@@ -23,7 +23,7 @@ pub enum Family {
     /// Decode's for up to eight rows, the prefill's for more.
     #[default]
     ByRows,
-    /// Those of [`super::batch`]: a row has the same bits alone and among any others.
+    /// Those of batches (`matmul/batch`): a row has the same bits alone and among any others.
     Batch,
 }
 
