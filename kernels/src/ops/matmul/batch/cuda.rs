@@ -135,12 +135,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_blocks_of_quantised_weights_fit_a_processor_of_an_h200_and_any_one_an_orins() {
+    fn one_block_of_any_fits_an_orins_processor_and_two_an_h200s_but_for_plain_weights_and_32_columns() {
         for format in [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16] {
             for n_tokens in [1, 8, 9, 16, 17, 32, 33, 64] {
                 let kernel = Kernel::of(format, n_tokens);
                 let is_plain = matches!(format, Format::F16 | Format::BF16);
-                let limit = if is_plain { 163 << 10 } else { 113 << 10 };
+                let limit = if is_plain || (17..=32).contains(&n_tokens) { 163 << 10 } else { 113 << 10 };
                 assert!(kernel.shared_bytes <= limit, "{}: {}", kernel.name, kernel.shared_bytes);
             }
         }
