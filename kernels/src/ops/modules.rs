@@ -28,7 +28,7 @@ const OF_ANSWERS: [&str; 3] = ["sampling/", "matmul/decode/", "matmul/batch/"];
 /// name: for [`Cuda::prepare`](crate::cuda::Cuda::prepare). What it leaves out is loaded when it is launched after all.
 pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
     let wanted = modules_of(formats, kv);
-    move |module| wanted(module) && !module.starts_with(PAGES)
+    move |module| wanted(module) && !is_in(module, &OF_BATCHES)
 }
 
 /// The same for a batch, whose keys and values lie in pages.
@@ -37,8 +37,8 @@ pub fn modules_for_batch(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> b
     move |module| wanted(module) && !module.starts_with(RINGS)
 }
 
-/// Decode's attention, of a batch and of a session.
-const PAGES: &str = "attention/pages_";
+/// What batches alone launch, and in its place sessions.
+const OF_BATCHES: [&str; 2] = ["attention/pages_", "matmul/batch/"];
 const RINGS: &str = "attention/decode_";
 
 fn modules_of(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {

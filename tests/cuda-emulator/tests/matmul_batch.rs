@@ -5,8 +5,7 @@ mod common;
 #[path = "matmul_prefill/model.rs"]
 mod model;
 
-use common::{assert_same, cuda, devices, download, encode, name, upload, Random};
-use lichen_kernels::cuda::PackedMatrix;
+use common::{assert_same, cuda, devices, download, encode, name, on_gpu, upload, Random};
 use lichen_kernels::formats::Format;
 use lichen_kernels::ops::matmul::{self, Family, Input, Product, Scratch};
 use lichen_kernels::{Buffer, Device, Matrix};
@@ -28,11 +27,9 @@ const SIZES: [(usize, usize, usize); 9] = [
     (65, 7, 128),
 ];
 
-fn on_gpu(device: &Device, format: Format, n: usize, k: usize, seed: u64) -> Matrix {
+fn weights(device: &Device, format: Format, n: usize, k: usize, seed: u64) -> Matrix {
     let w: Vec<f32> = Random::new(seed).normals(n * k).iter().map(|v| v * 0.05).collect();
-    let (cuda, matrix) = (cuda(device), encode(format, n, k, &w));
-    let mut staging = cuda.alloc_pinned(1 << 20).unwrap();
-    Matrix::on_gpu(PackedMatrix::upload(cuda, &matrix, &mut |n| cuda.alloc(n), &mut staging, &mut |_| {}).unwrap())
+    on_gpu(device, &encode(format, n, k, &w))
 }
 
 fn product(device: &Device, w: &Matrix, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
@@ -69,7 +66,7 @@ fn every_format_equals_its_model_at_awkward_sizes() {
         for format in FORMATS {
             for (i, (t, n, k)) in SIZES.into_iter().enumerate() {
                 let k = k.next_multiple_of(format.block_len().max(32));
-                let w = on_gpu(device, format, n, k, i as u64);
+                let w = weights(device, format, n, k, i as u64);
                 let (x, bias) = (rows(t, k, i as u64 + 100), Random::new(i as u64 + 200).normals(n));
                 let got = product(device, &w, &x, Some(&bias));
                 let model = Model::new(cuda(device).arch(), w.packed());
@@ -94,7 +91,7 @@ fn a_row_has_the_same_bits_alone_and_in_every_batch() {
     for device in devices() {
         for format in [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16, Format::F32] {
             let (n, k) = (70, 1152);
-            let w = on_gpu(&device, format, n, k, 1);
+            let w = weights(&device, format, n, k, 1);
             let x = rows(64, k, 2);
             let all = product(&device, &w, &x, None);
             for t in [1, 3, 9, 16, 40] {
@@ -111,7 +108,7 @@ fn a_row_has_the_same_bits_alone_and_in_every_batch() {
 fn an_infinity_reaches_its_own_row_alone() {
     for device in devices() {
         let (n, k) = (40, 128);
-        let w = on_gpu(&device, Format::NF4, n, k, 1);
+        let w = weights(&device, Format::NF4, n, k, 1);
         let mut x = rows(5, k, 3);
         let clean = product(&device, &w, &x, None);
         x[2 * k + 7] = f32::INFINITY;

@@ -10,8 +10,7 @@ mod model;
 
 use std::sync::Arc;
 
-use common::{cuda, devices, download, encode, name, upload, Random};
-use lichen_kernels::cuda::PackedMatrix;
+use common::{cuda, devices, download, encode, name, on_gpu, upload, Random};
 use lichen_kernels::formats::Format;
 use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
 use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
@@ -38,13 +37,6 @@ const SIZES: [(usize, usize, usize); 12] = [
 fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {
     let w: Vec<f32> = Random::new(seed).normals(rows * cols).iter().map(|v| v * 0.05).collect();
     encode(format, rows, cols, &w)
-}
-
-fn on_gpu(device: &Device, matrix: &Matrix) -> Matrix {
-    let cuda = cuda(device);
-    let mut staging = cuda.alloc_pinned(1 << 20).unwrap();
-    let packed = PackedMatrix::upload(cuda, matrix, &mut |n| cuda.alloc(n), &mut staging, &mut |_| {});
-    Matrix::on_gpu(packed.unwrap())
 }
 
 /// `out` (T, N) of rows `x` (T, K).

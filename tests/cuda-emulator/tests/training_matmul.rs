@@ -6,8 +6,7 @@
 
 mod common;
 
-use common::{cuda, devices, download, encode, name, upload, Random};
-use lichen_kernels::cuda::PackedMatrix;
+use common::{cuda, devices, download, encode, name, on_gpu, upload, Random};
 use lichen_kernels::formats::Format;
 use lichen_kernels::ops::lora::{self, backward::LoraGradients, LoraPair};
 use lichen_kernels::ops::matmul::{self, backward, Extent, Input, Product, Scratch, Write};
@@ -24,13 +23,6 @@ const SLAB_ROWS: usize = 128;
 fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Matrix {
     let w: Vec<f32> = Random::new(seed).normals(rows * cols).iter().map(|v| v * 0.05).collect();
     encode(format, rows, cols, &w)
-}
-
-fn on_gpu(device: &Device, matrix: &Matrix) -> Matrix {
-    let cuda = cuda(device);
-    let mut staging = cuda.alloc_pinned(1 << 20).unwrap();
-    let packed = PackedMatrix::upload(cuda, matrix, &mut |n| cuda.alloc(n), &mut staging, &mut |_| {});
-    Matrix::on_gpu(packed.unwrap())
 }
 
 /// What the device holds: NF4's absmax is rounded there.

@@ -36,23 +36,10 @@ pub fn forward_training(
     u: ViewMut<'_, f32, 1>,
 ) {
     let ([n_rows, k], [rank, _], [n, _]) = (x.shape(), pair.a.shape(), pair.b.shape());
-    let down = Combination {
-        out: u.ptr(),
-        a: Factor::rows(x.ptr(), k),
-        b: Factor::transposed(pair.a.ptr(), k),
-        rows: n_rows,
-        terms: k,
-        columns: rank,
-        scale: pair.scale,
-        write: Write::Replace,
-        is_exact: false,
-        bias: None,
-        partials: None,
-    };
-    down.launch(cuda);
+    let (a, b) = (Factor::rows(x.ptr(), k), Factor::transposed(pair.a.ptr(), k));
+    Combination { scale: pair.scale, ..Combination::new(u.ptr(), a, b, [n_rows, k, rank]) }.launch(cuda);
     let (a, b) = (Factor::rows(u.ptr(), rank), Factor::transposed(pair.b.ptr(), rank));
-    let up = Combination { out: y.ptr(), a, b, terms: rank, columns: n, scale: 1.0, write: Write::Add, ..down };
-    up.launch(cuda);
+    Combination { write: Write::Add, ..Combination::new(y.ptr(), a, b, [n_rows, rank, n]) }.launch(cuda);
 }
 
 /// The products of [`super::backward::parameters`]; `workspace` takes sums of parts.
@@ -66,57 +53,20 @@ pub fn parameters(
 ) {
     let Given { dy, x, u } = given;
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
-    let db = Combination {
-        out: gradients.db.ptr(),
-        a: Factor::transposed(dy.ptr(), n),
-        b: Factor::rows(u.ptr(), rank),
-        rows: n,
-        terms: t,
-        columns: rank,
-        scale: 1.0,
-        write: Write::Add,
-        is_exact: false,
-        bias: None,
-        partials: Some(workspace),
-    };
-    db.launch(cuda);
-    let v_of_dy = Combination {
-        out: v.ptr(),
-        a: Factor::rows(dy.ptr(), n),
-        b: Factor::rows(pair.b.ptr(), rank),
-        rows: t,
-        terms: n,
-        scale: pair.scale,
-        write: Write::Replace,
-        ..db
-    };
-    v_of_dy.launch(cuda);
-    let da = Combination {
-        out: gradients.da.ptr(),
-        a: Factor::transposed(v.ptr(), rank),
-        b: Factor::rows(x.ptr(), k),
-        rows: rank,
-        columns: k,
-        ..db
-    };
-    da.launch(cuda);
+    let partials = Some(workspace);
+    let (a, b) = (Factor::transposed(dy.ptr(), n), Factor::rows(u.ptr(), rank));
+    let db = Combination::new(gradients.db.ptr(), a, b, [n, t, rank]);
+    Combination { write: Write::Add, partials, ..db }.launch(cuda);
+    let (a, b) = (Factor::rows(dy.ptr(), n), Factor::rows(pair.b.ptr(), rank));
+    Combination { scale: pair.scale, partials, ..Combination::new(v.ptr(), a, b, [t, n, rank]) }.launch(cuda);
+    let (a, b) = (Factor::transposed(v.ptr(), rank), Factor::rows(x.ptr(), k));
+    let da = Combination::new(gradients.da.ptr(), a, b, [rank, t, k]);
+    Combination { write: Write::Add, partials, ..da }.launch(cuda);
 }
 
 /// `dx = v A`, or that added to it.
 pub fn input(cuda: &Cuda, dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, pair: LoraPair<'_>, write: Write) {
     let ([t, rank], [_, k]) = (v.shape(), pair.a.shape());
-    let combination = Combination {
-        out: dx.ptr(),
-        a: Factor::rows(v.ptr(), rank),
-        b: Factor::rows(pair.a.ptr(), k),
-        rows: t,
-        terms: rank,
-        columns: k,
-        scale: 1.0,
-        write,
-        is_exact: false,
-        bias: None,
-        partials: None,
-    };
-    combination.launch(cuda);
+    let (a, b) = (Factor::rows(v.ptr(), rank), Factor::rows(pair.a.ptr(), k));
+    Combination { write, ..Combination::new(dx.ptr(), a, b, [t, rank, k]) }.launch(cuda);
 }

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceError};
+use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceError, PackedMatrix};
 use lichen_kernels::formats::{float, nf4, q4_0, q8_0, Format};
 use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
 
@@ -92,6 +92,14 @@ pub fn encode(format: Format, rows: usize, cols: usize, values: &[f32]) -> Matri
         other => panic!("{other}"),
     }
     Matrix::new(format, rows, cols, SharedBytes::from_vec(bytes))
+}
+
+/// The same matrix in the device's layout.
+pub fn on_gpu(device: &Device, matrix: &Matrix) -> Matrix {
+    let cuda = cuda(device);
+    let mut staging = cuda.alloc_pinned(1 << 20).unwrap();
+    let packed = PackedMatrix::upload(cuda, matrix, &mut |n| cuda.alloc(n), &mut staging, &mut |_| {});
+    Matrix::on_gpu(packed.unwrap())
 }
 
 pub fn upload<T: bytemuck::Pod + Default>(device: &Device, values: &[T]) -> Buffer<T> {

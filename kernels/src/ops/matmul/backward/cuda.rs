@@ -102,20 +102,10 @@ pub fn forward_widened(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f3
 /// Forward with F32 weights, in f32.
 pub fn forward_f32(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>) {
     let ([rows, terms], weights) = (x.shape(), product.weights.packed());
-    let combination = Combination {
-        out: product.out.ptr(),
-        a: Factor::rows(x.ptr(), terms),
-        b: Factor::transposed(weights.codes.ptr(), weights.padded_cols),
-        rows,
-        terms,
-        columns: weights.rows,
-        scale: 1.0,
-        write: Write::Replace,
-        is_exact: true,
-        bias: product.bias.map(|b| b.ptr()),
-        partials: None,
-    };
-    combination.launch(cuda);
+    let (a, b) = (Factor::rows(x.ptr(), terms), Factor::transposed(weights.codes.ptr(), weights.padded_cols));
+    let bias = product.bias.map(|b| b.ptr());
+    let combination = Combination::new(product.out.ptr(), a, b, [rows, terms, weights.rows]);
+    Combination { is_exact: true, bias, ..combination }.launch(cuda);
 }
 
 /// `dx` (T, K) from `dy` (T, N).
@@ -132,20 +122,9 @@ pub fn input(
         return;
     }
     if weights.format == Format::F32 {
-        let combination = Combination {
-            out: dx.ptr(),
-            a: Factor::rows(dy.ptr(), outputs),
-            b: Factor::rows(weights.codes.ptr(), weights.padded_cols),
-            rows: n_tokens,
-            terms: outputs,
-            columns: weights.cols,
-            scale: 1.0,
-            write,
-            is_exact: true,
-            bias: None,
-            partials: Some(room.at),
-        };
-        return combination.launch(cuda);
+        let (a, b) = (Factor::rows(dy.ptr(), outputs), Factor::rows(weights.codes.ptr(), weights.padded_cols));
+        let combination = Combination::new(dx.ptr(), a, b, [n_tokens, outputs, weights.cols]);
+        return Combination { is_exact: true, write, partials: Some(room.at), ..combination }.launch(cuda);
     }
     let slab = slab_rows(weights.cols, outputs, room.slab_bytes);
     for first in (0..outputs).step_by(slab) {
@@ -200,20 +179,10 @@ pub fn weight(
         return;
     }
     if cuda.arch() < 80 || format == Format::F32 {
-        let combination = Combination {
-            out: dw.ptr(),
-            a: Factor::transposed(dy.ptr(), outputs),
-            b: Factor::rows(x.ptr(), inputs),
-            rows: outputs,
-            terms: n_tokens,
-            columns: inputs,
-            scale: 1.0,
-            write: Write::Add,
-            is_exact: true,
-            bias: None,
-            partials: Some(room.at),
-        };
-        return combination.launch(cuda);
+        let (a, b) = (Factor::transposed(dy.ptr(), outputs), Factor::rows(x.ptr(), inputs));
+        let combination = Combination::new(dw.ptr(), a, b, [outputs, n_tokens, inputs]);
+        let partials = Some(room.at);
+        return Combination { is_exact: true, write: Write::Add, partials, ..combination }.launch(cuda);
     }
     let tokens = n_tokens.next_multiple_of(128);
     let places = Places::at_most(outputs, tokens);

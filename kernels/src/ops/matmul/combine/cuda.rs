@@ -57,6 +57,12 @@ const TILES: [(&str, usize, usize); 3] =
     [("combine_128x32", 128, 32), ("combine_32x128", 32, 128), ("combine_64x64", 64, 64)];
 
 impl Combination {
+    /// `out = a b` with `[rows, terms, columns]`, rounded to tf32 where that can be, each output one chain of additions.
+    pub fn new(out: DevicePtr, a: Factor, b: Factor, [rows, terms, columns]: [usize; 3]) -> Combination {
+        let (scale, write, is_exact) = (1.0, Write::Replace, false);
+        Combination { out, a, b, rows, terms, columns, scale, write, is_exact, bias: None, partials: None }
+    }
+
     pub fn launch(&self, cuda: &Cuda) {
         if self.rows == 0 || self.columns == 0 {
             return;
