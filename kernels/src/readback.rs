@@ -49,14 +49,7 @@ impl<T: Pod> Readback<T> {
 
     /// Where an op writes the first elements.
     pub fn view_mut<const R: usize>(&mut self, shape: [usize; R]) -> ViewMut<'_, T, R> {
-        let len: usize = shape.iter().product();
-        assert!(len <= self.len, "shape {shape:?} of {} elements", self.len);
-        match &mut self.storage {
-            Storage::Host(data) => ViewMut::new(&mut data[..len], shape),
-            Storage::Cuda { host, device, .. } => {
-                ViewMut::of_device(device.as_ref().map_or(host.device_ptr(), |d| d.ptr()), shape)
-            }
-        }
+        self.part_mut(0, shape)
     }
 
     /// Where an op writes elements from `start` on.

@@ -8,7 +8,8 @@
 //! An answer does not depend on what it was batched with: not on the number of slots, the other requests, or when it was
 //! admitted. On the CPU every op gives a row the same bits in any company, so the logits are those of a
 //! [`Session`](crate::session::Session) too. On a GPU one family of kernels computes all decode steps, whatever the number
-//! of live slots, and a prompt's chunks are its own; the logits are a session's but for how attention cuts its sums.
+//! of live slots, and a prompt's chunks are its own; the logits are a session's but for how attention cuts its sums and, from
+//! sm_80 on, how products round.
 //!
 //! Nothing is allocated by a step but an answer's text, and what admission takes for a sequence.
 

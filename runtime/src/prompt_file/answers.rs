@@ -18,7 +18,7 @@ use crate::generation::Answer;
 pub(super) const OWN_FIELDS: [&str; 7] =
     ["line", "line_hash", "text", "token_ids", "finish_reason", "prompt_tokens", "new_tokens"];
 
-/// Answers are flushed to the device at least this often.
+/// A line that is written when the last flush is this long ago is flushed to the device with those before it.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// The line of an answer, without its line feed: the number and hash of the prompt's line, the prompt's own fields, then
@@ -69,6 +69,8 @@ impl AnswerFile {
     /// The file cannot be read or written, or holds what is no answer.
     pub fn resume(disk: &dyn Disk, path: &Path) -> Result<(AnswerFile, Answered, Option<TornTail>)> {
         let file = AnswerFile::open(disk, path)?;
+        // Before anything is cut: what begins with something else is somebody's other file.
+        refuse_others(disk, path)?;
         let torn = repair_tail(disk, path)?;
         Ok((file, Answered::read(disk, path)?, torn))
     }
@@ -79,6 +81,9 @@ impl AnswerFile {
             _ => Error::io(path, &e),
         })?;
         let out = disk.append(path).map_err(|e| Error::io(path, &e))?;
+        // A new file is one only once its folder says so.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        disk.sync_dir(folder).map_err(|e| Error::io(path, &e))?;
         Ok(AnswerFile { path: path.to_path_buf(), out, flushed: Instant::now(), _lock: lock })
     }
 
@@ -128,11 +133,7 @@ impl Answered {
         });
         read.map_err(|e| Error::io(path, &e))?;
         match wrong {
-            Some(n) => {
-                let message =
-                    format!("line {n}: is no answer (\"line\" and \"line_hash\" expected): it cannot be continued");
-                Err(Error::input(message).in_file(path))
-            }
+            Some(n) => Err(not_an_answer(n).in_file(path)),
             None => Ok(Answered(answered)),
         }
     }
@@ -158,6 +159,27 @@ impl Answered {
             )),
         }
     }
+}
+
+/// A file that begins neither with an answer nor with what a crash leaves of one.
+fn refuse_others(disk: &dyn Disk, path: &Path) -> Result<()> {
+    const BEGIN: &[u8] = b"{\"line\":";
+    let mut is_other = false;
+    let read = each_line(disk, path, |_, line| {
+        let is_torn = !line.ends_with(b"\n");
+        let is_left = line.starts_with(BEGIN) || BEGIN.starts_with(line) || line.iter().all(|byte| *byte == 0);
+        is_other = !line.trim_ascii().is_empty() && line_and_hash(line).is_none() && !(is_torn && is_left);
+        false
+    });
+    read.map_err(|e| Error::io(path, &e))?;
+    match is_other {
+        true => Err(not_an_answer(1).in_file(path)),
+        false => Ok(()),
+    }
+}
+
+fn not_an_answer(number: u64) -> Error {
+    Error::input(format!("line {number}: is no answer (\"line\" and \"line_hash\" expected): it cannot be continued"))
 }
 
 fn line_and_hash(line: &[u8]) -> Option<(u64, u64)> {

@@ -118,3 +118,27 @@ fn answers_carry_the_prompts_fields_and_can_be_continued() {
     assert!(error.message().contains("line 1: is no answer"), "{error}");
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn a_file_of_something_else_is_refused_before_anything_is_cut() {
+    let path = std::env::temp_dir().join(format!("lichen-no-answers-{}", std::process::id()));
+    for (content, is_refused) in [
+        (&b"notes of a meeting\nand more"[..], true),
+        (b"no line feed at all", true),
+        (b"{\"a\":1}", true),
+        (b"{\"prompt\":\"a\"}\n", true),
+        (b"{\"line\":3,\"line_ha", false),
+        (b"\0\0\0\0", false),
+        (b"", false),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        match AnswerFile::resume(&RealDisk, &path) {
+            Err(error) => {
+                assert!(is_refused && error.message().contains("is no answer"), "{error}");
+                assert_eq!(std::fs::read(&path).unwrap(), content);
+            }
+            Ok((_, answered, _)) => assert!(!is_refused && answered.len() == 0, "{content:?}"),
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+}

@@ -28,7 +28,10 @@ pub fn scratch_len(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
 
 /// The same for the rows of a batch that see at most `longest` positions.
 pub fn batch_scratch_len(max_rows: usize, n_heads: usize, head_dim: usize, longest: usize) -> usize {
-    max_rows * n_heads * (1 + page_parts(longest).1 * (head_dim + 2))
+    // Of every window up to the whole pages of the longest: fewer positions may be cut into more parts.
+    let most = longest.next_multiple_of(PAGE) + PAGE - 1;
+    let n_parts = most.div_ceil(PAGES_PART_MIN).min(SPLITS_MAX);
+    max_rows * n_heads * (1 + n_parts * (head_dim + 2))
 }
 
 /// Length of a part in pages, and how many there are at most, where at most `longest` positions are seen: a function of
@@ -322,4 +325,21 @@ fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchSh
         n_entries,
     ];
     cuda.launch(kernel, shape, &args);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batchs_scratch_holds_the_parts_of_every_window_up_to_its_context() {
+        for longest in (1..=1700).chain(8_000..8_400).chain([40_000, 131_072]) {
+            let (length, n_parts) = page_parts(longest);
+            assert!(length % PAGE == 0 && n_parts <= SPLITS_MAX);
+            for window in [longest, longest.next_multiple_of(PAGE), longest * 31 / 32, 8_161.min(longest)] {
+                let needed = 3 * 4 * (1 + page_parts(window).1 * (64 + 2));
+                assert!(batch_scratch_len(3, 4, 64, longest) >= needed, "{longest} positions, a window of {window}");
+            }
+        }
+    }
 }

@@ -237,6 +237,9 @@ impl Job<'_> {
     fn encode(&mut self, line: &PromptLine) -> Result<Vec<u32>> {
         let mut messages = match &line.prompt {
             Prompt::Tokens(ids) => return Ok(ids.clone()),
+            Prompt::Text(_) if self.args.raw && line.options.system.is_some() => {
+                return Err(Error::input("has \"system\", and --raw takes \"prompt\" alone"));
+            }
             Prompt::Text(text) if self.args.raw => return encode_raw(self.engine.tokenizer()?, text),
             Prompt::Text(text) => vec![Message::user(text)],
             Prompt::Messages(_) if self.args.raw => {

@@ -1,8 +1,8 @@
 //! Launches of the kernels of batches.
 
-use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
+use crate::cuda::{Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
-use crate::ops::matmul::prefill::cuda::{add_segments, has_bf16, Call, Planes, Prepared, Rows};
+use crate::ops::matmul::prefill::cuda::{add_segments, has_bf16, product_args, Call, Planes, Prepared, Rows};
 use crate::ops::matmul::{decode, Input, Product};
 use crate::view::View;
 
@@ -67,21 +67,7 @@ fn multiply(cuda: &Cuda, weights: Planes, x: Prepared, call: &Call) {
     let k_tiles = weights.padded_cols / 128;
     let n_segments = n_segments(cuda.n_sms() as usize, weights.rows, k_tiles);
     let partials = if n_segments > 1 { x.partials } else { DevicePtr::NULL };
-    let args: [Arg; 13] = [
-        call.out.into(),
-        partials.into(),
-        x.rows.into(),
-        x.scales.into(),
-        weights.codes.into(),
-        weights.scales.into(),
-        call.bias.unwrap_or(DevicePtr::NULL).into(),
-        (x.n_tokens as u32).into(),
-        (weights.rows as u32).into(),
-        (k_tiles as u32).into(),
-        (n_segments as u32).into(),
-        weights.factor.into(),
-        0u32.into(),
-    ];
+    let args = product_args(weights, x, call, partials, n_segments);
     let grid = [weights.rows.div_ceil(BLOCK_ROWS) as u32, 1, n_segments as u32];
     cuda.launch(kernel.name, LaunchShape { grid, block: THREADS, shared_bytes: kernel.shared_bytes }, &args);
     if n_segments > 1 {

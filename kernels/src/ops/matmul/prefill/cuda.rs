@@ -169,28 +169,31 @@ pub fn multiply(cuda: &Cuda, weights: Planes, x: Prepared, call: Call) {
         Shape { format: weights.format, n_tokens: x.n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
     let plan = plan(target, shape, call.write == Write::Add, call.partials_bytes);
     let partials = if plan.is_split { x.partials } else { DevicePtr::NULL };
-    let (n_tokens, n_rows, n_segments) = (shape.n_tokens as u32, shape.n_rows as u32, plan.n_segments as u32);
-    let (bias, accumulate) = (call.bias.unwrap_or(DevicePtr::NULL), u32::from(call.write == Write::Add));
-    let args: [Arg; 13] = [
+    let args = product_args(weights, x, &call, partials, plan.n_segments);
+    let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { plan.n_segments as u32 } else { 1 }];
+    cuda.launch(plan.kernel, LaunchShape { grid, block: plan.tile.threads, shared_bytes: plan.shared_bytes }, &args);
+    if plan.is_split {
+        add_segments(cuda, plan.n_segments, weights, x, &call);
+    }
+}
+
+/// PREFILL_PARAMS of epilogue.cuh, which the kernels of batches have too. Null `partials`: a block goes through all segments.
+pub fn product_args(weights: Planes, x: Prepared, call: &Call, partials: DevicePtr, n_segments: usize) -> [Arg; 13] {
+    [
         call.out.into(),
         partials.into(),
         x.rows.into(),
         x.scales.into(),
         weights.codes.into(),
         weights.scales.into(),
-        bias.into(),
-        n_tokens.into(),
-        n_rows.into(),
-        (shape.padded_cols as u32 / 128).into(),
-        n_segments.into(),
+        call.bias.unwrap_or(DevicePtr::NULL).into(),
+        (x.n_tokens as u32).into(),
+        (weights.rows as u32).into(),
+        (weights.padded_cols as u32 / 128).into(),
+        (n_segments as u32).into(),
         weights.factor.into(),
-        accumulate.into(),
-    ];
-    let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { n_segments } else { 1 }];
-    cuda.launch(plan.kernel, LaunchShape { grid, block: plan.tile.threads, shared_bytes: plan.shared_bytes }, &args);
-    if plan.is_split {
-        add_segments(cuda, plan.n_segments, weights, x, &call);
-    }
+        u32::from(call.write == Write::Add).into(),
+    ]
 }
 
 /// The second kernel of a product whose segments had blocks of their own.
