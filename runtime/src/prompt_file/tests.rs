@@ -137,7 +137,7 @@ fn a_file_of_something_else_is_refused_before_anything_is_cut() {
                 assert!(is_refused && error.message().contains("is no answer"), "{error}");
                 assert_eq!(std::fs::read(&path).unwrap(), content);
             }
-            Ok((_, answered, _)) => assert!(!is_refused && answered.len() == 0, "{content:?}"),
+            Ok((_, answered, _)) => assert!(!is_refused && answered.is_empty(), "{content:?}"),
         }
     }
     std::fs::remove_file(&path).unwrap();
