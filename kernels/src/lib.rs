@@ -10,6 +10,7 @@ pub mod ops;
 pub mod pool;
 pub mod readback;
 pub mod simd;
+pub mod staged;
 pub mod step;
 pub mod view;
 
@@ -19,5 +20,6 @@ pub use formats::Format;
 pub use matrix::{Matrix, SharedBytes};
 pub use readback::Readback;
 pub use simd::Isa;
+pub use staged::Staged;
 pub use step::{Row, Step, NO_SLOT};
 pub use view::{Buffer, View, ViewMut};

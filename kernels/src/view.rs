@@ -3,7 +3,7 @@
 
 use bytemuck::Pod;
 
-use crate::cuda::{Allocation, DeviceError, DevicePtr};
+use crate::cuda::{Allocation, DeviceError, DevicePtr, PinnedBytes};
 use crate::device::Device;
 
 /// Owns memory of a device that lives as long as a session or a model: allocated once, never grown.
@@ -100,6 +100,15 @@ impl<T: Pod> Buffer<T> {
             Storage::Cuda(allocation) => allocation.write(at * size_of::<T>(), bytemuck::cast_slice(values))?,
         }
         Ok(())
+    }
+
+    /// Copies the first `n_bytes` of page-locked memory to the start, behind the work that the stream has, without waiting.
+    /// Panics when the memory is the host's.
+    pub(crate) fn send(&mut self, from: &PinnedBytes, n_bytes: usize) {
+        match &self.storage {
+            Storage::Host(_) => panic!("host memory needs no copy"),
+            Storage::Cuda(allocation) => allocation.cuda().copy_from_pinned(allocation, 0, from, 0..n_bytes),
+        }
     }
 
     /// Copies elements `at..` into `values`. Waits for the device.

@@ -11,7 +11,6 @@ pub mod chat_template;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod conversation;
-mod decode_graph;
 pub mod demo;
 pub mod device_config;
 pub mod disk;
@@ -35,6 +34,7 @@ pub mod sampler;
 pub mod session;
 pub mod session_file;
 pub mod spelling;
+pub mod step_graph;
 pub mod stop;
 pub mod telemetry;
 pub mod tokenizer;

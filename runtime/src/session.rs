@@ -8,12 +8,12 @@ use lichen_kernels::{Device, Readback, Step};
 
 use crate::adapter::Adapter;
 use crate::block::Activations;
-use crate::decode_graph::DecodeGraph;
 use crate::error::{Error, Result};
 use crate::forward::{Forward, Ropes};
 use crate::kv_cache::KvCache;
 use crate::memory_plan::{Limits, MemoryPlan};
 use crate::model::Model;
+use crate::step_graph::StepGraph;
 
 /// One conversation with a model. Sessions of one model share its weights and, through the device, its threads or stream.
 ///
@@ -34,7 +34,7 @@ pub struct Session {
     logits: Readback<f32>,
     /// The best candidates of the last token, on request.
     top: sampling::TopK,
-    graph: DecodeGraph,
+    graph: StepGraph,
 }
 
 impl Session {
@@ -62,7 +62,7 @@ impl Session {
             step: Step::new(&device, limits.chunk)?,
             logits: Readback::new(&device, limits.logit_rows * config.vocab_size)?,
             top: sampling::TopK::new(&device, config.vocab_size, 1)?,
-            graph: DecodeGraph::default(),
+            graph: StepGraph::default(),
             model,
             device,
         })
@@ -113,7 +113,7 @@ impl Session {
             self.limits = limits;
         }
         // A recorded step holds the old one's addresses.
-        self.graph = DecodeGraph::default();
+        self.graph = StepGraph::default();
         self.adapter = adapter;
         self.reset();
         Ok(())

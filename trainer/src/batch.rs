@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use lichen_kernels::ops::attention::train::Starts;
-use lichen_kernels::{Buffer, Device, DeviceError, Step, View};
+use lichen_kernels::{Device, DeviceError, Staged, Step, View};
 
 use crate::data::Sample;
 
@@ -21,7 +21,7 @@ pub struct Batch {
     /// The position of each row in its sample, (T).
     positions: Vec<u32>,
     /// Rows and tokens of the targets, and the positions, where the device reads them.
-    on_device: [Buffer<u32>; 3],
+    on_device: [Staged<u32>; 3],
     max_rows: usize,
 }
 
@@ -39,16 +39,19 @@ impl Batch {
             target_rows: Vec::with_capacity(max_rows),
             target_tokens: Vec::with_capacity(max_rows),
             positions: Vec::with_capacity(max_rows),
-            on_device: [Buffer::new(device, max_rows)?, Buffer::new(device, max_rows)?, Buffer::new(device, max_rows)?],
+            on_device: [Staged::new(device, max_rows)?, Staged::new(device, max_rows)?, Staged::new(device, max_rows)?],
             max_rows,
         })
     }
 
-    /// Takes these samples. The last token of each is only ever a target: it gets no row. Panics when they do not fit.
-    ///
-    /// # Errors
-    /// What went wrong on the device.
-    pub fn set<'a>(&mut self, samples: impl IntoIterator<Item = &'a Sample>) -> Result<(), DeviceError> {
+    /// Bytes on a GPU, and as many of pinned memory.
+    pub fn size_bytes(max_samples: usize, max_rows: usize) -> usize {
+        Step::size_bytes(max_rows) + 4 * (3 * max_rows + max_samples + 1)
+    }
+
+    /// Takes these samples. The last token of each is only ever a target: it gets no row. Panics when they do not fit. The
+    /// device must have finished with the samples before.
+    pub fn set<'a>(&mut self, samples: impl IntoIterator<Item = &'a Sample>) {
         self.tokens.clear();
         self.sequences.clear();
         self.target_rows.clear();
@@ -69,11 +72,16 @@ impl Batch {
         assert!(self.tokens.len() <= self.max_rows, "{} rows of {}", self.tokens.len(), self.max_rows);
         self.step.set(0, &self.tokens);
         self.step.send();
-        self.starts.set(&self.sequences)?;
+        self.starts.set(&self.sequences);
         let [rows, tokens, positions] = &mut self.on_device;
-        positions.write(0, &self.positions)?;
-        rows.write(0, &self.target_rows)?;
-        tokens.write(0, &self.target_tokens)
+        positions.set(&self.positions);
+        rows.set(&self.target_rows);
+        tokens.set(&self.target_tokens);
+    }
+
+    /// The rows of each sample.
+    pub fn sequences(&self) -> &[Range<usize>] {
+        &self.sequences
     }
 
     pub fn step(&self) -> &Step {
@@ -102,12 +110,12 @@ impl Batch {
 
     /// The rows of some of them, (n).
     pub fn target_rows(&self, part: Range<usize>) -> View<'_, u32, 1> {
-        self.on_device[0].part(part.start, [part.len()])
+        self.on_device[0].part(part)
     }
 
     /// The tokens that are asked for there, (n).
     pub fn target_tokens(&self, part: Range<usize>) -> View<'_, u32, 1> {
-        self.on_device[1].part(part.start, [part.len()])
+        self.on_device[1].part(part)
     }
 }
 

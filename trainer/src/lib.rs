@@ -23,6 +23,7 @@ pub mod network;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
+mod recordings;
 pub mod report;
 pub mod schedule;
 

@@ -9,6 +9,7 @@ use lichen_kernels::{Buffer, DeviceError};
 use lichen_runtime::model_source::Part;
 
 use crate::activations::{Activations, LossWork, Work};
+use crate::batch::Batch;
 use crate::forward::Pass;
 use crate::full::Full;
 use crate::mutation::{self, Term};
@@ -37,8 +38,8 @@ pub fn loss(pass: &Pass<'_>, a: &mut Activations, scale: Option<f32>, mut full: 
 ///
 /// # Errors
 /// What went wrong on the device since the last call.
-pub fn sum_of_losses(pass: &Pass<'_>, a: &mut Activations) -> Result<f64, DeviceError> {
-    Ok(a.loss.losses.fetch(pass.batch.n_targets())?.iter().sum())
+pub fn sum_of_losses(batch: &Batch, a: &mut Activations) -> Result<f64, DeviceError> {
+    Ok(a.loss.losses.fetch(batch.n_targets())?.iter().sum())
 }
 
 /// Forward: `h = norm(x)`, `logits = head(h)`, and the loss, whose gradient takes the place of the logits.

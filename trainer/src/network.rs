@@ -20,6 +20,7 @@ use crate::loss::{loss, sum_of_losses};
 use crate::machine::Gpu;
 use crate::optimizer::{Optimizer, Settings};
 use crate::plan::network_gpu_bytes;
+use crate::recordings::{Recordings, Shape};
 
 /// What is trained.
 pub enum Mode {
@@ -78,6 +79,7 @@ pub struct Network {
     activations: Activations,
     batch: Batch,
     rope: Rope,
+    recordings: Recordings,
     /// Samples of a micro-batch.
     max_samples: usize,
 }
@@ -128,6 +130,7 @@ impl Network {
             activations: Activations::new(&device, &model.config, rows)?,
             batch: Batch::new(&device, max_samples, rows.rows)?,
             rope: Rope::new(&device, &model.config, rows.longest)?,
+            recordings: Recordings::default(),
             device,
             model,
             mode,
@@ -201,7 +204,7 @@ impl Network {
     /// Forward, and with a scale back again: the gradients of that many times the sum are added. The host waits once, at the
     /// end, so that a GPU never runs out of work on the way.
     fn pass(&mut self, samples: &[Sample], dropout: Option<Dropout>, scale: Option<f32>) -> Result<f64> {
-        self.batch.set(samples)?;
+        self.batch.set(samples);
         let pass = Pass {
             device: &self.device,
             model: &self.model,
@@ -210,16 +213,18 @@ impl Network {
             rope: &self.rope,
             dropout,
         };
-        pass.forward(&mut self.activations);
-        let (trained, full) = match &self.mode {
-            Mode::Lora(lora) => (Trained::Lora(lora), None),
-            Mode::Full(full, _) => (Trained::Full(full), scale.map(|_| (full, &mut self.gradients))),
-        };
-        loss(&pass, &mut self.activations, scale, full);
-        if scale.is_some() {
-            Backward { pass: &pass, trained, gradients: &mut self.gradients }.run(&mut self.activations);
+        let (activations, gradients) = (&mut self.activations, &mut self.gradients);
+        let mut launch = || run(&pass, &self.mode, activations, gradients, scale);
+        match Shape::of(&pass, scale) {
+            Some(shape) => self.recordings.run(&self.device, shape, &mut launch)?,
+            None => launch(),
         }
-        Ok(sum_of_losses(&pass, &mut self.activations)?)
+        Ok(sum_of_losses(&self.batch, &mut self.activations)?)
+    }
+
+    /// Micro-batches of how many shapes are replayed as one graph each.
+    pub fn n_recorded(&self) -> usize {
+        self.recordings.n_recorded()
     }
 
     /// One optimiser step over `samples`, however many micro-batches they take. What is not finite is never applied.
@@ -276,6 +281,18 @@ impl Network {
             let model = Arc::get_mut(&mut self.model).expect("nobody else holds a model that changes");
             full.write(&self.device, model, &self.values);
         }
+    }
+}
+
+fn run(pass: &Pass<'_>, mode: &Mode, activations: &mut Activations, gradients: &mut Buffer<f32>, scale: Option<f32>) {
+    pass.forward(activations);
+    let (trained, full) = match mode {
+        Mode::Lora(lora) => (Trained::Lora(lora), None),
+        Mode::Full(full, _) => (Trained::Full(full), scale.map(|_| (full, &mut *gradients))),
+    };
+    loss(pass, activations, scale, full);
+    if scale.is_some() {
+        Backward { pass, trained, gradients }.run(activations);
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use lichen_kernels::cuda::{Arena, PackedMatrix};
-use lichen_kernels::{Format, Step};
+use lichen_kernels::Format;
 use lichen_runtime::memory_plan::{mib, Item, ModelBytes, Place, STAGING_BYTES};
 use lichen_runtime::model_source::{Part, PartShape};
 use lichen_runtime::{Error, ModelConfig, Result};
 
 use crate::activations::{Activations, Rows};
+use crate::batch::Batch;
 use crate::forward::Rope;
 use crate::machine::{Gpu, Machine};
 use crate::optimizer::Optimizer;
@@ -252,10 +253,9 @@ fn network_lines(c: &ModelConfig, n: usize, full_format: Option<Format>, rows: &
     let machine = Machine { gpu: Some(gpu), ..Machine::default() };
     // What the host reads: where memory is shared it has one place.
     let partials = Optimizer::size_bytes(n) - 8 * n;
-    let (read, tokens) = (8 * rows.rows + partials, Step::size_bytes(rows.rows));
+    // A sample has a row at least.
+    let (read, batch) = (8 * rows.rows + partials, Batch::size_bytes(rows.rows, rows.rows));
     let read_there = if gpu.is_integrated { 0 } else { read };
-    // Targets' rows and tokens, positions, and where sequences start.
-    let batch = 4 * (4 * rows.rows + 1);
     // Beside them values, gradients, moments, tokens, targets and tables.
     let rounding = Arena::padded(1) * (Activations::n_buffers(c, rows) + 16);
     let mut lines = vec![
@@ -267,8 +267,8 @@ fn network_lines(c: &ModelConfig, n: usize, full_format: Option<Format>, rows: &
     lines.extend(Activations::bill(c, rows, &machine));
     lines.extend([
         ("rope tables", Rope::size_bytes(c, rows.longest), Device),
-        ("tokens and rounding", read_there + tokens + batch + rounding, Device),
-        ("tokens and losses", read + tokens, Pinned),
+        ("tokens and rounding", read_there + batch + rounding, Device),
+        ("tokens and losses", read + batch, Pinned),
     ]);
     lines
 }

@@ -15,11 +15,11 @@ use super::limits::{bucket, table_entries, BatchLimits, BUCKETS};
 use super::pages::PageIds;
 use crate::adapter::Adapter;
 use crate::block::Activations;
-use crate::decode_graph::DecodeGraph;
 use crate::error::Result;
 use crate::forward::{ByReach, Forward, Ropes};
 use crate::memory_plan::MemoryPlan;
 use crate::model::Model;
+use crate::step_graph::StepGraph;
 
 pub(super) struct Pass {
     pub model: Arc<Model>,
@@ -37,7 +37,7 @@ pub(super) struct Pass {
     logits: Readback<f32>,
     top: TopK,
     /// A recorded step for each of the buckets.
-    graphs: [DecodeGraph; BUCKETS.len()],
+    graphs: [StepGraph; BUCKETS.len()],
 }
 
 impl Pass {

@@ -7,6 +7,8 @@ mod jobs;
 mod parity;
 /// The program: its bill, its refusals, SIGKILL.
 mod program;
+/// Micro-batches that are replayed.
+mod recordings;
 /// One step against the CPU's and against itself.
 mod steps;
 

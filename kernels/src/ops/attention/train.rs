@@ -10,7 +10,8 @@ use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
 use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
 use crate::simd::per_isa;
-use crate::view::{Buffer, View, ViewMut};
+use crate::staged::Staged;
+use crate::view::{View, ViewMut};
 
 /// Queries, keys and values of T positions that see nothing but each other, normed and rotated.
 #[derive(Clone, Copy)]
@@ -70,7 +71,7 @@ impl Sequence<'_> {
 pub struct Starts {
     /// Sequence `i` has rows `host[i]..host[i + 1]`.
     host: Vec<u32>,
-    device: Buffer<u32>,
+    device: Staged<u32>,
 }
 
 impl Starts {
@@ -81,23 +82,20 @@ impl Starts {
     pub fn new(device: &Device, n_max: usize) -> Result<Self, DeviceError> {
         let mut host = Vec::with_capacity(n_max + 1);
         host.push(0);
-        Ok(Starts { host, device: Buffer::new(device, n_max + 1)? })
+        Ok(Starts { host, device: Staged::new(device, n_max + 1)? })
     }
 
-    /// The sequences of the next batch, each beginning where the one before ends, the first with row 0. Waits for the
-    /// device.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn set(&mut self, sequences: &[Range<usize>]) -> Result<(), DeviceError> {
-        assert!(sequences.len() < self.device.len(), "{} sequences", sequences.len());
+    /// The sequences of the next batch, each beginning where the one before ends, the first with row 0. The device must
+    /// have finished with the batch before.
+    pub fn set(&mut self, sequences: &[Range<usize>]) {
+        assert!(sequences.len() < self.device.max_len(), "{} sequences", sequences.len());
         self.host.clear();
         self.host.push(0);
         for rows in sequences {
             assert!(self.host.last() == Some(&(rows.start as u32)) && rows.start <= rows.end, "rows {rows:?}");
             self.host.push(rows.end as u32);
         }
-        self.device.write(0, &self.host)
+        self.device.set(&self.host);
     }
 
     pub(super) fn sequences(&self) -> impl Iterator<Item = Range<usize>> + '_ {
@@ -109,7 +107,7 @@ impl Starts {
     }
 
     pub(super) fn on_device(&self) -> View<'_, u32, 1> {
-        self.device.all()
+        self.device.view([self.device.max_len()])
     }
 }
 

@@ -1,14 +1,14 @@
-//! The decode step of a GPU, recorded once: a token of Gemma 3 1B is some 130 launches, and replaying them as one graph
-//! saves the processor's time between them.
+//! A step of a GPU, recorded once: a token of Gemma 3 1B is some 130 launches, a micro-batch of its training some 3,000, and
+//! replaying them as one graph saves the processor's time between them.
 
 use lichen_kernels::cuda::Graph;
 use lichen_kernels::Device;
 
 use crate::error::Result;
 
-/// How a session runs its decode steps.
+/// How steps that launch the same run: decode steps, micro-batches of one shape.
 #[derive(Default)]
-pub enum DecodeGraph {
+pub enum StepGraph {
     /// No step has run. The first runs as it is: whatever loads on first use must be there before recording.
     #[default]
     Cold,
@@ -18,7 +18,12 @@ pub enum DecodeGraph {
     Plain,
 }
 
-impl DecodeGraph {
+impl StepGraph {
+    /// True when steps are replayed.
+    pub fn is_recorded(&self) -> bool {
+        matches!(self, StepGraph::Recorded(_))
+    }
+
     /// Runs the step that `launch` launches, from a recording where there is one. What changes between steps must be read
     /// from device memory.
     ///
@@ -30,25 +35,25 @@ impl DecodeGraph {
             return Ok(());
         };
         match self {
-            DecodeGraph::Recorded(graph) => graph.launch(),
-            DecodeGraph::Plain => launch(),
-            DecodeGraph::Cold => {
+            StepGraph::Recorded(graph) => graph.launch(),
+            StepGraph::Plain => launch(),
+            StepGraph::Cold => {
                 launch();
-                *self = DecodeGraph::Warm;
+                *self = StepGraph::Warm;
             }
-            DecodeGraph::Warm => match cuda.capture(launch) {
+            StepGraph::Warm => match cuda.capture(launch) {
                 Ok(Some(graph)) => {
                     graph.launch();
-                    *self = DecodeGraph::Recorded(graph);
+                    *self = StepGraph::Recorded(graph);
                 }
                 other => {
                     // A device that still works goes on without a recording.
                     cuda.check()?;
                     if let Err(error) = other {
-                        log::warn!("the decode step is launched kernel by kernel: {error}");
+                        log::warn!("a step is launched kernel by kernel: {error}");
                     }
                     launch();
-                    *self = DecodeGraph::Plain;
+                    *self = StepGraph::Plain;
                 }
             },
         }
