@@ -14,7 +14,7 @@ use model::Model;
 const FORMATS: [Format; 5] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16];
 
 /// (T, N, K): every number of columns of a kernel, one less and one more; K is rounded up to blocks of the format. A warp
-/// has 32 rows, a block 128; 1,184 has segments.
+/// has 32 rows, a block four or eight of them; 1,184 has segments.
 const SIZES: [(usize, usize, usize); 9] = [
     (1, 1, 32),
     (3, 31, 128),
@@ -80,6 +80,48 @@ fn every_format_equals_its_model_at_awkward_sizes() {
                     assert!(error <= bound, "{case}: {got}, model {want}, off {error} > {bound}");
                     let off = (e.value - e.exact).abs();
                     assert!(off <= e.rounding, "{case}: model {}, exact {}, {off} > {}", e.value, e.exact, e.rounding);
+                }
+            }
+        }
+    }
+}
+
+/// Four of one format are two launches, another format is one more; the first three are enough for blocks of eight warps on
+/// a small device. A bias for every other.
+#[test]
+fn matrices_that_meet_the_same_rows_each_equal_their_model() {
+    let (t, k) = (17, 1184);
+    let x = rows(t, k, 1);
+    for device in devices().iter().filter(|device| cuda(device).arch() >= 80) {
+        for format in FORMATS {
+            let other = if format == Format::Q8_0 { Format::NF4 } else { Format::Q8_0 };
+            let k = k.next_multiple_of(format.block_len().max(64));
+            let x = if x.len() == t * k { x.clone() } else { rows(t, k, 1) };
+            let shapes = [(1100, format), (300, format), (7, format), (64, format), (33, other)];
+            let w: Vec<Matrix> = shapes.iter().map(|(n, format)| weights(device, *format, *n, k, *n as u64)).collect();
+            let biases: Vec<Vec<f32>> = shapes.iter().map(|(n, _)| Random::new(*n as u64 + 9).normals(*n)).collect();
+            let biases_there: Vec<Buffer<f32>> = biases.iter().map(|b| upload(device, b)).collect();
+            let nothing = |(n, _): &(usize, Format)| upload(device, &vec![f32::NAN; t * n]);
+            let mut out: Vec<Buffer<f32>> = shapes.iter().map(nothing).collect();
+            let mut products: Vec<Product<'_>> = Vec::new();
+            for (i, out) in out.iter_mut().enumerate() {
+                let bias = (i % 2 == 0).then(|| biases_there[i].all());
+                products.push(Product { out: out.view_mut([t, shapes[i].0]), weights: &w[i], bias });
+            }
+            let mut scratch = Scratch::new(device, t, k, 1100).unwrap();
+            scratch.family = Family::Batch;
+            let there = upload(device, &x);
+            matmul::forward(device, &mut products, Input::Rows(there.view([t, k])), &mut scratch);
+            for (i, (n, format)) in shapes.into_iter().enumerate() {
+                let (got, model) = (download(device, &out[i]), Model::new(cuda(device).arch(), w[i].packed()));
+                for (at, got) in got.iter().enumerate() {
+                    let (row, column) = (at / n, at % n);
+                    let e = model.product(&x[row * k..(row + 1) * k], column);
+                    let want = e.value + if i % 2 == 0 { f64::from(biases[i][column]) } else { 0.0 };
+                    let bound = e.bound + (want.abs() + e.value.abs()) * 2f64.powi(-23);
+                    let error = (f64::from(*got) - want).abs();
+                    let case = format!("{} {format} of {i} [{row}, {column}]", name(device));
+                    assert!(error <= bound, "{case}: {got}, model {want}, off {error} > {bound}");
                 }
             }
         }

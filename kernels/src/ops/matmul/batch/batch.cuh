@@ -1,58 +1,24 @@
 // Products of 1 to 64 rows of x on tensor cores (sm_80 and later): weights stream past them once, straight from their packed
-// layout into the fragments of mma.sync m16n8k16 as its A operand; columns of products are tokens.
+// layout into the fragments of mma.sync m16n8k16 as its A operand; columns of products are tokens. Up to three matrices of
+// one format that meet the same x lie one below the other, so that small ones do not have a launch to themselves.
 //
-// A block has four warps of 32 weight rows each and takes K in steps of 128. A lane (g = lane / 4, t = lane % 4) loads
-// sixteen bytes of the rows g, g + 8, g + 16 and g + 24: which k those are is the format's business, as long as the tokens'
-// fragments take the same ones. A step's codes, scales and activations lie in STAGES rings of shared memory (cp.async);
-// codes are read by the lane that copied them. Rows of x are 16 chunks of 8 k, in the order in which lanes read them, and 64
-// bytes apart beyond that: every bank once.
+// A block has four or eight warps of 32 weight rows each and takes K in steps of 128. A lane (g = lane / 4, t = lane % 4)
+// loads sixteen bytes of the rows g, g + 8, g + 16 and g + 24: which k those are is the format's business, as long as the
+// tokens' fragments take the same ones. A step's codes, scales and activations lie in STAGES rings of shared memory
+// (cp.async); codes are read by the lane that copied them. Rows of x are 16 chunks of 8 k, in the order in which lanes read
+// them, and 64 bytes apart beyond that: every bank once.
 //
-// A token's sums do not depend on the others: its column of every product is its own, and K is cut by the matrix and the
-// device alone (epilogue.cuh adds the segments).
+// A token's sums do not depend on the others: its column of every product is its own, and K is cut by the matrices and the
+// device alone (batch_sum.cu adds the segments).
 #pragma once
-#include "../prefill/epilogue.cuh"
-#include "../prefill/weights.cuh"
+#include "batch_args.cuh"
+#include "batch_pairs.cuh"
 
 #if LICHEN_ARCH >= 80
 
-const u32 BATCH_WARPS = 4;
 const u32 BATCH_WARP_ROWS = 32;
 // Bytes of a row of x in shared memory.
 const u32 BATCH_X_STRIDE = 320;
-
-// Codes j of a load of sixteen bytes: eight k as four pairs of halves.
-DEVICE void batch_pairs(Q8_0, const u32x4& codes, u32 j, u32 (&out)[4]) {
-    const u32 words[2] = {j == 0 ? codes.x : codes.z, j == 0 ? codes.y : codes.w};
-#pragma unroll
-    for (u32 i = 0; i < 2; i++) {
-        u32 biased = words[i] ^ 0x80808080;
-        out[2 * i] = add_f16x2(permute_bytes(biased, 0x64646464, 0x4140), 0xe480e480);
-        out[2 * i + 1] = add_f16x2(permute_bytes(biased, 0x64646464, 0x4342), 0xe480e480);
-    }
-}
-DEVICE void batch_pairs(Q4_0, const u32x4& codes, u32 j, u32 (&out)[4]) {
-    const u32 words[2] = {j % 2 == 0 ? codes.x : codes.z, j % 2 == 0 ? codes.y : codes.w};
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-        u32 bytes = permute_bytes(words[i / 2], 0, i % 2 == 0 ? 0x4140 : 0x4342);
-        if (j < 2) out[i] = add_f16x2((bytes & 0x000f000f) | 0x64006400, 0xe408e408);
-        else out[i] = fma_f16x2((bytes & 0x00f000f0) | 0x64006400, 0x2c002c00, 0xd480d480);
-    }
-}
-DEVICE void batch_pairs(NF4, const u32x4& codes, u32 j, u32 (&out)[4]) {
-    u32 word = j == 0 ? codes.x : j == 1 ? codes.y : j == 2 ? codes.z : codes.w;
-    u32 top_bits = word >> 3 & 0x11111111;
-    NF4::four(word, top_bits, out[0], out[1]);
-    NF4::four(word >> 16, top_bits >> 16, out[2], out[3]);
-}
-DEVICE void batch_plain(const u32x4& codes, u32 (&out)[4]) {
-    out[0] = codes.x;
-    out[1] = codes.y;
-    out[2] = codes.z;
-    out[3] = codes.w;
-}
-DEVICE void batch_pairs(F16, const u32x4& codes, u32, u32 (&out)[4]) { batch_plain(codes, out); }
-DEVICE void batch_pairs(BF16, const u32x4& codes, u32, u32 (&out)[4]) { batch_plain(codes, out); }
 
 template <class W> struct BatchScales {
     // Rows and scale bytes of a tile of codes.
@@ -69,71 +35,90 @@ template <class W, u32 COLUMNS, u32 STAGES> struct BatchTile {
     static constexpr u32 CODE_BYTES = 4 * LOADS * 512;
     static constexpr u32 SCALE_BYTES = W::PLAIN ? 0 : 256;
     static constexpr u32 X_BYTES = COLUMNS * BATCH_X_STRIDE;
-    static constexpr u32 STAGE_BYTES = BATCH_WARPS * (CODE_BYTES + SCALE_BYTES) + X_BYTES;
-    static constexpr u32 SHARED_BYTES = STAGES * STAGE_BYTES;
+    static constexpr u32 TABLE_BYTES = BatchCodes<W>::TABLE_BYTES;
 
-    const PrefillArgs& a;
-    u8* shared;
-    // The warp's first weight row.
+    // Bytes from one step to the next, in a row of codes.
+    static constexpr u32 STEP_BYTES = W::PLAIN ? 256 : 512;
+
+    const BatchArgs& a;
+    BatchPart part;
+    // The warp's first weight row, of the part.
     u32 first_row;
+    // Shared memory: the table, then the stages: x, codes and scales of each warp.
+    u8* stages;
+    const u8* table;
+    u32 stage_bytes;
+    // What the next copies read: this lane's codes in row g, in rows g + 8 q `q_at[q - 1]` bytes on, its piece of the scales, its
+    // chunk of x, and one as many rows below it as the block takes at once; that goes to `x_to` of a stage.
+    const u8* codes_from;
+    const u8* scales_from;
+    const u8* x_from;
+    u32 q_at[3], x_to;
 
-    DEVICE_MEMBER BatchTile(const PrefillArgs& args, u8* memory) : a(args), shared(memory) {
-        first_row = (block_x() * BATCH_WARPS + warp_idx()) * BATCH_WARP_ROWS;
+    DEVICE_MEMBER BatchTile(const BatchArgs& args, const BatchPart& of, u32 tile, u8* memory) : a(args), part(of) {
+        u32 n_warps = block_dim() / 32;
+        first_row = (tile * n_warps + warp_idx()) * BATCH_WARP_ROWS;
+        stages = memory + TABLE_BYTES;
+        table = memory;
+        stage_bytes = n_warps * (CODE_BYTES + SCALE_BYTES) + X_BYTES;
     }
 
     // Rows past the last are computed from the last and not kept.
-    DEVICE_MEMBER u32 inside(u32 row) const { return row < a.n_rows ? row : a.n_rows - 1; }
+    DEVICE_MEMBER u32 inside(u32 row) const { return row < part.n_rows ? row : part.n_rows - 1; }
 
-    DEVICE_MEMBER u8* codes_of(u32 stage) const { return shared + stage * STAGE_BYTES + warp_idx() * CODE_BYTES; }
-    DEVICE_MEMBER u8* scales_of(u32 stage) const {
-        return shared + stage * STAGE_BYTES + BATCH_WARPS * CODE_BYTES + warp_idx() * SCALE_BYTES;
-    }
-    DEVICE_MEMBER u8* x_of(u32 stage) const {
-        return shared + stage * STAGE_BYTES + BATCH_WARPS * (CODE_BYTES + SCALE_BYTES);
+    DEVICE_MEMBER u8* x_of(u32 stage) const { return stages + stage * stage_bytes; }
+    DEVICE_MEMBER u8* codes_of(u32 stage) const { return x_of(stage) + X_BYTES + warp_idx() * (CODE_BYTES + SCALE_BYTES); }
+    DEVICE_MEMBER u8* scales_of(u32 stage) const { return codes_of(stage) + CODE_BYTES; }
+
+    // Copies begin with this step.
+    DEVICE_MEMBER void start_at(u32 step) {
+        u32 lane = lane_idx(), g = lane >> 2, t = lane & 3;
+        u64 first = W::code_offset(inside(first_row + g), t * W::K_PER_LOAD, a.k_tiles);
+        codes_from = part.codes + first + (u64)step * STEP_BYTES;
+#pragma unroll
+        for (u32 q = 1; q < 4; q++)
+            q_at[q - 1] = (u32)(W::code_offset(inside(first_row + g + 8 * q), t * W::K_PER_LOAD, a.k_tiles) - first);
+        if constexpr (!W::PLAIN) {
+            typedef BatchScales<W> S;
+            u32 tile = lane / (S::TILE_BYTES / 16), at = lane % (S::TILE_BYTES / 16) * 16;
+            u32 row = inside(first_row + tile * S::TILE_ROWS);
+            scales_from = (const u8*)part.scales + ((u64)(row / S::TILE_ROWS) * a.k_tiles + step) * S::TILE_BYTES + at;
+        }
+        u32 x_row = thread_idx() / 16;
+        u32 chunk = thread_idx() % 16, load = chunk / (4 * CHUNKS), of = chunk / CHUNKS % 4, j = chunk % CHUNKS;
+        x_from = (const u8*)a.x + ((u64)x_row * a.k_tiles + step) * 256 + chunk * 16;
+        x_to = x_row * BATCH_X_STRIDE + ((load * CHUNKS + j) * 4 + of) * 16;
     }
 
-    // The copies of one step; a group of its own even when the step is past the end.
-    DEVICE_MEMBER void copy_step(u32 step, u32 end, u32 stage) const {
-        if (step < end) {
-            u32 lane = lane_idx(), g = lane >> 2, t = lane & 3;
-            u8* codes = codes_of(stage) + lane * 16;
+    // The copies of the next step, when there is one; a group of their own even when there is none.
+    DEVICE_MEMBER void copy_step(bool is_there, u32 stage) {
+        if (is_there) {
+            u8* codes = codes_of(stage) + lane_idx() * 16;
 #pragma unroll
             for (u32 q = 0; q < 4; q++) {
+                const u8* from = q == 0 ? codes_from : codes_from + q_at[q > 0 ? q - 1 : 0];
 #pragma unroll
-                for (u32 l = 0; l < LOADS; l++) {
-                    u32 k = step * 128 + (4 * l + t) * W::K_PER_LOAD;
-                    copy_async(codes + (q * LOADS + l) * 512, a.codes + W::code_offset(inside(first_row + g + 8 * q), k, a.k_tiles),
-                               true);
-                }
+                for (u32 l = 0; l < LOADS; l++) copy_async(codes + (q * LOADS + l) * 512, from + l * 64, true);
             }
-            copy_scales(step, stage);
-            copy_x(step, stage);
+            codes_from += STEP_BYTES;
+            if constexpr (!W::PLAIN) {
+                if (lane_idx() < BatchScales<W>::PIECES) copy_async(scales_of(stage) + lane_idx() * 16, scales_from, true);
+                scales_from += BatchScales<W>::TILE_BYTES;
+            }
+            copy_x(x_of(stage) + x_to);
         }
         copy_async_commit();
     }
 
-    DEVICE_MEMBER void copy_scales(u32 step, u32 stage) const {
-        if constexpr (!W::PLAIN) {
-            typedef BatchScales<W> S;
-            u32 piece = lane_idx();
-            if (piece < S::PIECES) {
-                u32 tile = piece / (S::TILE_BYTES / 16), at = piece % (S::TILE_BYTES / 16) * 16;
-                u32 row = inside(first_row + tile * S::TILE_ROWS);
-                u64 from = ((u64)(row / S::TILE_ROWS) * a.k_tiles + step) * S::TILE_BYTES + at;
-                copy_async(scales_of(stage) + piece * 16, (const u8*)a.scales + from, true);
-            }
+    DEVICE_MEMBER void copy_x(u8* to) {
+        u32 rows = block_dim() / 16;
+        const u8* from = x_from;
+        for (u32 row = thread_idx() / 16; row < COLUMNS; row += rows) {
+            copy_async(to, from, true);
+            to += rows * BATCH_X_STRIDE;
+            from += (u64)rows * a.k_tiles * 256;
         }
-    }
-
-    DEVICE_MEMBER void copy_x(u32 step, u32 stage) const {
-        u8* x = x_of(stage);
-#pragma unroll
-        for (u32 i = 0; i < NT; i++) {
-            u32 at = i * BATCH_WARPS * 32 + thread_idx(), column = at / 16, chunk = at % 16;
-            u32 load = chunk / (4 * CHUNKS), t = chunk / CHUNKS % 4, j = chunk % CHUNKS;
-            const u16* from = a.x + (u64)column * a.k_tiles * 128 + step * 128 + chunk * 8;
-            copy_async(x + column * BATCH_X_STRIDE + ((load * CHUNKS + j) * 4 + t) * 16, from, true);
-        }
+        x_from += 256;
     }
 
     // The scale of what this lane loaded of row g + 8 q, in both halves.
@@ -164,94 +149,121 @@ template <class W, u32 COLUMNS, u32 STAGES> struct BatchTile {
                 u32 w[4][4];
 #pragma unroll
                 for (u32 q = 0; q < 4; q++) {
-                    batch_pairs(W{}, codes[q], j, w[q]);
+                    // With 64 columns the rows of x fill shared memory's time: half of the levels leave it alone.
+                    if (COLUMNS == 64 && q % 2 == 1) batch_pairs_aside(W{}, table, codes[q], j, w[q]);
+                    else batch_pairs(W{}, table, codes[q], j, w[q]);
                     if constexpr (!W::PLAIN) {
 #pragma unroll
                         for (u32 i = 0; i < 4; i++) w[q][i] = mul_f16x2(w[q][i], scales[q]);
                     }
                 }
+                multiply_chunk(sums, w, x + (l * CHUNKS + j) * 64);
+            }
+        }
+    }
+
+    // Eight k of every lane's rows, by those of all tokens.
+    DEVICE_MEMBER void multiply_chunk(float (&sums)[2][NT][4], const u32 (&w)[4][4], const u8* x) const {
 #pragma unroll
-                for (u32 n = 0; n < NT; n++) {
-                    u32x4 b = *(const u32x4*)(x + n * 8 * BATCH_X_STRIDE + (l * CHUNKS + j) * 64);
-                    const u32 first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
+        for (u32 n = 0; n < NT; n++) {
+            u32x4 b = *(const u32x4*)(x + n * 8 * BATCH_X_STRIDE);
+            const u32 first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
 #pragma unroll
-                    for (u32 m = 0; m < 2; m++) {
-                        const u32 lower[4] = {w[2 * m][0], w[2 * m + 1][0], w[2 * m][1], w[2 * m + 1][1]};
-                        const u32 upper[4] = {w[2 * m][2], w[2 * m + 1][2], w[2 * m][3], w[2 * m + 1][3]};
-                        if constexpr (W::BFLOAT) {
-                            mma_bf16(sums[m][n], lower, first);
-                            mma_bf16(sums[m][n], upper, second);
-                        } else {
-                            mma_f16(sums[m][n], lower, first);
-                            mma_f16(sums[m][n], upper, second);
-                        }
-                    }
+            for (u32 m = 0; m < 2; m++) {
+                const u32 lower[4] = {w[2 * m][0], w[2 * m + 1][0], w[2 * m][1], w[2 * m + 1][1]};
+                const u32 upper[4] = {w[2 * m][2], w[2 * m + 1][2], w[2 * m][3], w[2 * m + 1][3]};
+                if constexpr (W::BFLOAT) {
+                    mma_bf16(sums[m][n], lower, first);
+                    mma_bf16(sums[m][n], upper, second);
+                } else {
+                    mma_f16(sums[m][n], lower, first);
+                    mma_f16(sums[m][n], upper, second);
                 }
             }
         }
     }
 
-    // A lane holds rows g and g + 8 of two tokens.
-    DEVICE_MEMBER void put(u32 index, const float (&sums)[2][NT][4]) const {
-        Sink sink = sink_of_segment(a, index);
-        u32 lane = forget(lane_idx());
+    // A lane holds rows g and g + 8 of two tokens. `partials`: of this segment and part, or null.
+    DEVICE_MEMBER void put(const float (&sums)[2][NT][4], float* partials, u32 all_rows) const {
+        u32 lane = forget(lane_idx()), stride = partials ? all_rows : part.n_rows;
+        float* out = partials ? partials : part.out;
 #pragma unroll
-        for (u32 m = 0; m < 2; m++)
+        for (u32 n = 0; n < NT; n++)
 #pragma unroll
-            for (u32 n = 0; n < NT; n++)
+            for (u32 odd = 0; odd < 2; odd++) {
+                u32 token = 8 * n + (lane & 3) * 2 + odd;
+                if (token >= a.n_tokens) continue;
+                float x_scale = partials ? 0.0f : a.x_scales[token];
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
-                    u32 row = first_row + 16 * m + (lane >> 2) + (i / 2) * 8, token = 8 * n + (lane & 3) * 2 + i % 2;
-                    if (row >= a.n_rows || token >= a.n_tokens) continue;
-                    float sum = sums[m][n][i];
-                    float* out = sink.out + (u64)token * a.n_rows + row;
-                    if (sink.finish) {
-                        sum = sum * a.weight_scale * a.x_scales[token];
-                        if (a.bias) sum += a.bias[row];
-                        if (a.accumulate) sum += *out;
-                    }
-                    *out = sum;
+                    u32 row = first_row + 8 * i + (lane >> 2);
+                    if (row >= part.n_rows) continue;
+                    float sum = sums[i / 2][n][i % 2 * 2 + odd];
+                    out[(u64)token * stride + row] = partials ? sum : batch_finish(part, sum, x_scale, row);
                 }
+            }
     }
 
-    // One segment of K: that of block_z.
-    DEVICE_MEMBER void run() const {
-        u32 begin = segment_start(a, block_z()), end = segment_start(a, block_z() + 1);
-        float sums[2][NT][4];
+    // The products of k-tiles begin..end.
+    DEVICE_MEMBER void sum(float (&sums)[2][NT][4], u32 begin, u32 end) {
 #pragma unroll
         for (u32 m = 0; m < 2; m++)
 #pragma unroll
             for (u32 n = 0; n < NT; n++)
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
-        for (u32 s = 0; s < STAGES - 1; s++) copy_step(begin + s, end, s);
+        start_at(begin);
+        for (u32 s = 0; s < STAGES - 1; s++) copy_step(begin + s < end, s);
+        // Seen by all from the first step's barrier on.
+        BatchCodes<W>::fill((u32*)(stages - TABLE_BYTES));
         u32 stage = 0, free_stage = STAGES - 1;
         for (u32 step = begin; step < end; step++) {
             // This step is there for all, and nobody reads the one before any more.
             copy_async_wait<STAGES - 2>();
             sync_block();
-            copy_step(step + STAGES - 1, end, free_stage);
+            copy_step(step + STAGES - 1 < end, free_stage);
             multiply_step(sums, stage);
             free_stage = stage;
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }
-        put(block_z(), sums);
     }
 };
 
-#define BATCH_KERNEL(name, format, columns, stages, blocks)                                                                    \
-    KERNEL(128, blocks, matmul_batch_##name##_##columns, PREFILL_PARAMS) {                                                    \
+// One tile of one part, one segment of K: that of block_z.
+template <class W, u32 COLUMNS, u32 STAGES>
+DEVICE void batch_run(const BatchArgs& a, const BatchPart (&parts)[BATCH_PARTS], u8* memory) {
+    u32 rows = block_dim() / 32 * BATCH_WARP_ROWS, tile = block_x(), before = 0, all_rows = 0;
+    BatchPart part = parts[0];
+#pragma unroll
+    for (u32 i = 0; i + 1 < BATCH_PARTS; i++) {
+        u32 tiles = div_up(part.n_rows, rows);
+        if (tile >= tiles) {
+            tile -= tiles;
+            before += part.n_rows;
+            part = parts[i + 1];
+        } else {
+            break;
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < BATCH_PARTS; i++) all_rows += parts[i].n_rows;
+    BatchTile<W, COLUMNS, STAGES> t(a, part, tile, memory);
+    float sums[2][COLUMNS / 8][4];
+    u32 segment = block_z();
+    t.sum(sums, segment * a.k_tiles / a.n_segments, (segment + 1) * a.k_tiles / a.n_segments);
+    float* partials = a.partials ? a.partials + (u64)segment * a.n_tokens * all_rows + before : nullptr;
+    t.put(sums, partials, all_rows);
+}
+
+// Of blocks of eight warps two run on a processor where shared memory holds them: from sm_90 on.
+#define BATCH_TWO (LICHEN_ARCH >= 90 ? 2 : 1)
+
+#define BATCH_KERNEL(name, format, columns, stages, threads, blocks)                                                           \
+    KERNEL(threads, blocks, matmul_batch_##name##_##columns, BATCH_PARAMS) {                                                  \
         DYNAMIC_SHARED(u8, memory);                                                                                           \
-        PrefillArgs args = PREFILL_ARGS;                                                                                      \
-        BatchTile<format, columns, stages>(args, memory).run();                                                               \
+        BatchArgs args = BATCH_ARGS;                                                                                          \
+        const BatchPart parts[BATCH_PARTS] = BATCH_PARTS_GIVEN;                                                               \
+        batch_run<format, columns, stages>(args, parts, memory);                                                              \
     }
 
-#define BATCH_KERNELS(name, format, stages, stages_64)                                                                         \
-    BATCH_KERNEL(name, format, 8, stages, 2)                                                                                  \
-    BATCH_KERNEL(name, format, 16, stages, 2)                                                                                 \
-    BATCH_KERNEL(name, format, 32, stages, 2)                                                                                 \
-    BATCH_KERNEL(name, format, 64, stages_64, 2)
-
-#else
-#define BATCH_KERNELS(name, format, stages, stages_64)
 #endif

@@ -177,8 +177,8 @@ pub fn multiply(cuda: &Cuda, weights: Planes, x: Prepared, call: Call) {
     }
 }
 
-/// PREFILL_PARAMS of epilogue.cuh, which the kernels of batches have too. Null `partials`: a block goes through all segments.
-pub fn product_args(weights: Planes, x: Prepared, call: &Call, partials: DevicePtr, n_segments: usize) -> [Arg; 13] {
+/// PREFILL_PARAMS of epilogue.cuh. Null `partials`: a block goes through all segments.
+fn product_args(weights: Planes, x: Prepared, call: &Call, partials: DevicePtr, n_segments: usize) -> [Arg; 13] {
     [
         call.out.into(),
         partials.into(),
@@ -197,7 +197,7 @@ pub fn product_args(weights: Planes, x: Prepared, call: &Call, partials: DeviceP
 }
 
 /// The second kernel of a product whose segments had blocks of their own.
-pub fn add_segments(cuda: &Cuda, n_segments: usize, weights: Planes, x: Prepared, call: &Call) {
+fn add_segments(cuda: &Cuda, n_segments: usize, weights: Planes, x: Prepared, call: &Call) {
     let (n_tokens, n_rows) = (x.n_tokens as u32, weights.rows as u32);
     let grid = [n_rows.div_ceil(PREPARE_THREADS), n_tokens, 1];
     let args: [Arg; 9] = [

@@ -8,4 +8,4 @@
 //! A row of the result depends on its row of `x`, the matrix and the device, not on the other rows: see epilogue.cuh.
 
 pub mod cuda;
-mod plan;
+pub mod plan;

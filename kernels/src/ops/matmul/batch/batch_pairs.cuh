@@ -1,0 +1,76 @@
+// Packed codes as the fragments of batch.cuh take them: codes j of a load of sixteen bytes are eight k as four pairs of halves.
+#pragma once
+#include "../prefill/weights.cuh"
+
+#if LICHEN_ARCH >= 80
+
+// NF4 levels come from a table in shared memory, the pair of levels of every byte, a copy for each lane in a bank of its own:
+// picked by byte permutes a level takes three slots of the integer units, which are half as wide as the others and would
+// read at half of an H200's bandwidth at best; from the table it takes one, and half a slot of shared memory.
+const u32 NF4_PAIRS_BYTES = 256 * 32 * 4;
+
+// All threads of the block; to be seen after sync_block.
+DEVICE void fill_nf4_pairs(u32* table) {
+    for (u32 at = 4 * thread_idx(); at < 256 * 32; at += 4 * block_dim()) {
+        u32 byte = at / 32, first, second;
+        NF4::four(byte, byte >> 3 & 0x11, first, second);
+        *(u32x4*)(table + at) = u32x4{first, first, first, first};
+    }
+}
+
+template <class W> struct BatchCodes {
+    static constexpr u32 TABLE_BYTES = 0;
+    DEVICE void fill(u32*) {}
+};
+template <> struct BatchCodes<NF4> {
+    static constexpr u32 TABLE_BYTES = NF4_PAIRS_BYTES;
+    DEVICE void fill(u32* table) { fill_nf4_pairs(table); }
+};
+
+DEVICE void batch_pairs(Q8_0, const u8*, const u32x4& codes, u32 j, u32 (&out)[4]) {
+    const u32 words[2] = {j == 0 ? codes.x : codes.z, j == 0 ? codes.y : codes.w};
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+        u32 biased = words[i] ^ 0x80808080;
+        out[2 * i] = add_f16x2(permute_bytes(biased, 0x64646464, 0x4140), 0xe480e480);
+        out[2 * i + 1] = add_f16x2(permute_bytes(biased, 0x64646464, 0x4342), 0xe480e480);
+    }
+}
+DEVICE void batch_pairs(Q4_0, const u8*, const u32x4& codes, u32 j, u32 (&out)[4]) {
+    const u32 words[2] = {j % 2 == 0 ? codes.x : codes.z, j % 2 == 0 ? codes.y : codes.w};
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        u32 bytes = permute_bytes(words[i / 2], 0, i % 2 == 0 ? 0x4140 : 0x4342);
+        if (j < 2) out[i] = add_f16x2((bytes & 0x000f000f) | 0x64006400, 0xe408e408);
+        else out[i] = fma_f16x2((bytes & 0x00f000f0) | 0x64006400, 0x2c002c00, 0xd480d480);
+    }
+}
+// The lane's copy lies at the lane's offset in each entry of 128 bytes: an OR, which the mask before it makes free.
+DEVICE void batch_pairs(NF4, const u8* table, const u32x4& codes, u32 j, u32 (&out)[4]) {
+    u32 word = j == 0 ? codes.x : j == 1 ? codes.y : j == 2 ? codes.z : codes.w;
+    const u32 at[4] = {word << 7, word >> 1, word >> 9, word >> 17};
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) out[i] = *(const u32*)(table + ((at[i] & 0x7f80) | lane_idx() * 4));
+}
+// The same levels, without shared memory.
+DEVICE void batch_pairs_aside(NF4, const u8*, const u32x4& codes, u32 j, u32 (&out)[4]) {
+    u32 word = j == 0 ? codes.x : j == 1 ? codes.y : j == 2 ? codes.z : codes.w;
+    u32 top_bits = word >> 3 & 0x11111111;
+    NF4::four(word, top_bits, out[0], out[1]);
+    NF4::four(word >> 16, top_bits >> 16, out[2], out[3]);
+}
+DEVICE void batch_plain(const u32x4& codes, u32 (&out)[4]) {
+    out[0] = codes.x;
+    out[1] = codes.y;
+    out[2] = codes.z;
+    out[3] = codes.w;
+}
+DEVICE void batch_pairs(F16, const u8*, const u32x4& codes, u32, u32 (&out)[4]) { batch_plain(codes, out); }
+DEVICE void batch_pairs(BF16, const u8*, const u32x4& codes, u32, u32 (&out)[4]) { batch_plain(codes, out); }
+
+// Other formats have one way.
+template <class W> DEVICE void batch_pairs_aside(W, const u8* table, const u32x4& codes, u32 j, u32 (&out)[4]) {
+    batch_pairs(W{}, table, codes, j, out);
+}
+
+#endif
