@@ -42,7 +42,7 @@ fn a_device_gives_what_the_plan_says() {
             let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
             assert_eq!(free - cuda.free_bytes().unwrap(), weights, "{} {name}: weights", device.describe());
             let bytes = ModelBytes { device: weights, ..ModelBytes::default() };
-            let plan = MemoryPlan::on_gpu(&model.config, bytes, limits(1), cuda);
+            let plan = MemoryPlan::on(&device, &model.config, bytes, limits(1), None);
             let mut session = Session::new(model.clone(), device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"));
             for token in 3..8 {
                 decode(&mut session, token);
