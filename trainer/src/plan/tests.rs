@@ -68,6 +68,23 @@ fn layers_are_computed_twice_before_a_job_is_refused() {
     assert!(n_refused >= 1 && kept == 0);
 }
 
+#[test]
+fn a_refusal_says_whose_memory_it_is_and_the_way_out() {
+    let shape = |machine: &Machine| plan("gemma-3-1b", Format::Q8_0, 8, 1, 256, machine);
+    let host = Machine { host_bytes: Some(1 << 20), ..Machine::default() };
+    let board = Machine { host_bytes: Some(1 << 20), ..Machine::with_gpu(4 * GIB, true) };
+    let (budget, gpu) = ("a larger --memory-budget", "--device cpu");
+    for (machine, limit, whose, way_out) in [
+        (Machine::default(), Some(1 << 20), "and the budget is 1.0 MiB:", budget),
+        (host, None, "and the system has left 1.0 MiB:", budget),
+        (board, None, "and the system has left 1.0 MiB:", budget),
+        (Machine::with_gpu(1 << 20, false), None, "and the GPU has left 1.0 MiB:", gpu),
+    ] {
+        let text = shape(&machine).check(limit).unwrap_err().to_string();
+        assert!(text.contains(whose) && text.ends_with(&format!("or {way_out}")), "{text}");
+    }
+}
+
 /// A board's memory is one: what does not fit beside the host's part is refused too.
 #[test]
 fn a_shared_memory_is_counted_once() {
