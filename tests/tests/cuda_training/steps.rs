@@ -8,7 +8,6 @@ use lichen_trainer::forward::Dropout;
 use lichen_trainer::network::{Network, StepReport};
 
 use crate::networks::*;
-use crate::parity::start;
 use crate::{common, devices, two_devices};
 
 const DROPOUT: Dropout = Dropout { share: 0.1, seed: 3, step: 1, micro_batch: 0 };
