@@ -58,7 +58,9 @@ fn a_device_gives_what_the_plan_says() {
         for name in ["tiny-gemma3/tiny-gemma3-q8_0.gguf", "tiny-qwen2-tied"] {
             check_training(&device, name, None);
         }
-        check_training(&device, "tiny-qwen2-tied", Some(Format::BF16));
+        for format in [Format::BF16, Format::F32] {
+            check_training(&device, "tiny-qwen2-tied", Some(format));
+        }
     }
 }
 

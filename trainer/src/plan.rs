@@ -134,7 +134,7 @@ impl TrainPlan {
             longest: size.max_seq,
             rank: size.rank,
             has_dropout: size.has_dropout,
-            trains_weights: size.full_format.is_some(),
+            trained_weights: size.full_format,
             loss_rows: machine.loss_rows(c.vocab_size),
             kept_layers,
         };

@@ -87,14 +87,14 @@ impl Default for Setup {
 pub const LORA: Settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip: None };
 pub const FULL: Settings = Settings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
 
-fn sizes(setup: &Setup, rank: usize) -> Rows {
+fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> Rows {
     let kept_layers = if setup.recompute { 0 } else { usize::MAX };
     Rows {
         rows: 40 * setup.batch,
         longest: 40,
         rank,
         has_dropout: setup.has_dropout,
-        trains_weights: rank == 0,
+        trained_weights,
         loss_rows: LOSS_ROWS,
         kept_layers,
     }
@@ -103,13 +103,13 @@ fn sizes(setup: &Setup, rank: usize) -> Rows {
 /// An adapter on all seven matrices, alpha twice the rank; its values are zero.
 pub fn lora(device: Arc<Device>, model: Arc<Model>, setup: Setup) -> Network {
     let layout = Lora::new(&model.config, [true; 7], setup.rank, 2.0 * setup.rank as f32);
-    let rows = sizes(&setup, setup.rank);
+    let rows = sizes(&setup, setup.rank, None);
     Network::new(device, model, Mode::Lora(layout), LORA, &rows, setup.batch).unwrap()
 }
 
 pub fn full(device: Arc<Device>, model: Arc<Model>, format: Format, setup: Setup) -> Network {
     let layout = Full::new(&model.config);
-    Network::new(device, model, Mode::Full(layout, format), FULL, &sizes(&setup, 0), setup.batch).unwrap()
+    Network::new(device, model, Mode::Full(layout, format), FULL, &sizes(&setup, 0, Some(format)), setup.batch).unwrap()
 }
 
 /// A network with the fixture's first adapter.
