@@ -5,39 +5,39 @@ use serde_json::{json, Value};
 use crate::processes::{self, program};
 use crate::Plan;
 
-/// Geometry, format, sequences at once, and tokens of the context, of which the last 32 are decoded. The short one is a
-/// teacher's shape that fits any minute.
-const CASES: [(&str, &str, usize, usize); 5] = [
-    ("qwen2.5-72b", "nf4", 1, 1024),
-    ("qwen2.5-72b", "nf4", 16, 1024),
-    ("qwen2.5-72b", "nf4", 64, 256),
-    ("qwen2.5-72b", "nf4", 32, 1024),
-    ("qwen2.5-72b", "nf4", 64, 1024),
-];
-const NEW_TOKENS: usize = 32;
+/// Sequences of one model, and how long they are.
+struct Case {
+    /// Geometry and format of random weights; `None` for the model inside the program.
+    weights: Option<(&'static str, &'static str)>,
+    /// Sequences at once.
+    n: usize,
+    context: usize,
+    prompt_tokens: usize,
+    new_tokens: usize,
+}
+
+const fn teacher(n: usize, context: usize) -> Case {
+    let new_tokens = 32;
+    Case { weights: Some(("qwen2.5-72b", "nf4")), n, context, prompt_tokens: context - new_tokens, new_tokens }
+}
+
+/// The short one is a teacher's shape that fits any minute.
+const CASES: [Case; 5] = [teacher(1, 1024), teacher(16, 1024), teacher(64, 256), teacher(32, 1024), teacher(64, 1024)];
+const REHEARSAL: [Case; 1] = [Case { weights: None, n: 3, context: 64, prompt_tokens: 5, new_tokens: 2 }];
 
 /// Runs each case with the device's best kernels. (results, whether all ran)
 pub fn run(plan: &Plan) -> (Value, bool) {
     let mut results = Vec::new();
-    for (geometry, format, n, context) in CASES.into_iter().take(if plan.quick { 1 } else { CASES.len() }) {
-        let text = match plan.quick {
-            true => {
-                "bench --device cuda --json --batch 3 --prompt-tokens 5 --new-tokens 2 --repeat 1 --context 64".into()
-            }
-            false => format!(
-                "bench --device cuda --json --geometry {geometry} --format {format} --batch {n} --context {context} \
-                 --prompt-tokens {} --new-tokens {NEW_TOKENS} --repeat 1",
-                context - NEW_TOKENS
-            ),
-        };
+    for case in if plan.quick { &REHEARSAL[..] } else { &CASES } {
         let mut command = program(plan, "lichen");
-        command.args(text.split_whitespace()).env("LICHEN_CUDA_ARCH", plan.archs[0].to_string());
-        let outcome = processes::run(plan, &format!("batch-{geometry}-{format}-{n}-{context}"), &mut command);
+        command.args(arguments(case)).env("LICHEN_CUDA_ARCH", plan.archs[0].to_string());
+        let model = case.weights.map_or("demo".to_string(), |(geometry, format)| format!("{geometry}-{format}"));
+        let outcome = processes::run(plan, &format!("batch-{model}-{}-{}", case.n, case.context), &mut command);
         results.push(json!({
-            "geometry": if plan.quick { "the model inside the program" } else { geometry },
-            "format": format,
-            "batch": n,
-            "context": context,
+            "geometry": case.weights.map_or("the model inside the program", |(geometry, _)| geometry),
+            "format": case.weights.map_or("q8_0", |(_, format)| format),
+            "batch": case.n,
+            "context": case.context,
             "arch": plan.archs[0],
             "ok": outcome.ok,
             "end": outcome.end,
@@ -47,4 +47,13 @@ pub fn run(plan: &Plan) -> (Value, bool) {
     }
     let ok = !results.is_empty() && results.iter().all(|r| r["ok"] == true);
     (Value::Array(results), ok)
+}
+
+fn arguments(case: &Case) -> Vec<String> {
+    let weights = case.weights.map_or(String::new(), |(name, format)| format!("--geometry {name} --format {format}"));
+    let text = format!(
+        "bench --device cuda --json {weights} --batch {} --context {} --prompt-tokens {} --new-tokens {} --repeat 1",
+        case.n, case.context, case.prompt_tokens, case.new_tokens
+    );
+    text.split_whitespace().map(str::to_string).collect()
 }

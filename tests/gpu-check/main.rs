@@ -8,6 +8,8 @@ mod batch;
 mod kernels;
 mod models;
 mod processes;
+#[cfg(test)]
+mod rehearsal;
 mod roofline;
 mod tests;
 mod training;

@@ -5,8 +5,8 @@ use serde_json::{json, Value};
 use crate::processes::{self, program};
 use crate::Plan;
 
-/// Geometry, format, whether every weight is trained, samples, tokens of each, rank, and whether the Nano's kernels are
-/// measured too.
+/// Geometry, format, whether every weight is trained, samples, tokens of each, rank, steps, and whether the Nano's kernels
+/// are measured too.
 struct Case {
     geometry: &'static str,
     format: &'static str,
@@ -14,28 +14,36 @@ struct Case {
     batch: usize,
     max_seq: usize,
     rank: usize,
+    steps: usize,
     oldest: bool,
+}
+
+const fn adapter(
+    geometry: &'static str,
+    format: &'static str,
+    [batch, max_seq, rank]: [usize; 3],
+    oldest: bool,
+) -> Case {
+    Case { geometry, format, full: false, batch, max_seq, rank, steps: 5, oldest }
 }
 
 /// On-device personalisation, the workstation's QLoRA, and its fine-tuning of every weight.
 const CASES: [Case; 4] = [
-    Case { geometry: "gemma-3-1b", format: "q8_0", full: false, batch: 1, max_seq: 256, rank: 8, oldest: true },
-    Case { geometry: "gemma-3-1b", format: "nf4", full: false, batch: 1, max_seq: 256, rank: 8, oldest: true },
-    Case { geometry: "qwen2.5-7b", format: "nf4", full: false, batch: 16, max_seq: 512, rank: 32, oldest: false },
-    Case { geometry: "qwen2.5-0.5b", format: "bf16", full: true, batch: 16, max_seq: 512, rank: 0, oldest: false },
+    adapter("gemma-3-1b", "q8_0", [1, 256, 8], true),
+    adapter("gemma-3-1b", "nf4", [1, 256, 8], true),
+    adapter("qwen2.5-7b", "nf4", [16, 512, 32], false),
+    Case { full: true, ..adapter("qwen2.5-0.5b", "bf16", [16, 512, 0], false) },
 ];
+/// The smallest model, with few tokens.
+const REHEARSAL: [Case; 1] = [Case { steps: 1, ..adapter("gemma-3-270m", "q8_0", [1, 8, 8], true) }];
 
 /// Runs each case with the device's best kernels. (results, whether all ran)
 pub fn run(plan: &Plan) -> (Value, bool) {
     let mut results = Vec::new();
-    for case in &CASES {
-        // A rehearsal takes the smallest case, with few tokens.
-        if plan.quick && (case.full || case.format == "nf4") {
-            continue;
-        }
+    for case in if plan.quick { &REHEARSAL[..] } else { &CASES } {
         for arch in plan.archs.iter().filter(|arch| case.oldest || **arch == plan.archs[0]) {
             let mut command = program(plan, "lichen-train");
-            command.args(arguments(plan, case)).env("LICHEN_CUDA_ARCH", arch.to_string());
+            command.args(arguments(case)).env("LICHEN_CUDA_ARCH", arch.to_string());
             let name = format!("train-{}-{}-sm_{arch}", case.geometry, case.format);
             let outcome = processes::run(plan, &name, &mut command);
             let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or(Value::Null);
@@ -55,15 +63,11 @@ pub fn run(plan: &Plan) -> (Value, bool) {
     (Value::Array(results), ok)
 }
 
-fn arguments(plan: &Plan, case: &Case) -> Vec<String> {
-    let (geometry, max_seq, steps) = match plan.quick {
-        true => ("gemma-3-270m", 8, 1),
-        false => (case.geometry, case.max_seq, 5),
-    };
+fn arguments(case: &Case) -> Vec<String> {
     let what = if case.full { "--full".to_string() } else { format!("--rank {}", case.rank) };
     let text = format!(
-        "bench --device cuda --json --geometry {geometry} --format {} {what} --batch {} --max-seq {max_seq} --steps {steps}",
-        case.format, case.batch,
+        "bench --device cuda --json --geometry {} --format {} {what} --batch {} --max-seq {} --steps {}",
+        case.geometry, case.format, case.batch, case.max_seq, case.steps
     );
     text.split_whitespace().map(str::to_string).collect()
 }

@@ -42,7 +42,7 @@ fn a_device_gives_what_the_plan_says() {
             let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
             assert_eq!(free - cuda.free_bytes().unwrap(), weights, "{} {name}: weights", device.describe());
             let bytes = ModelBytes { device: weights, ..ModelBytes::default() };
-            let plan = MemoryPlan::on_gpu(&model.config, bytes, limits(1), cuda);
+            let plan = MemoryPlan::on(&device, &model.config, bytes, limits(1), None);
             let mut session = Session::new(model.clone(), device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"));
             for token in 3..8 {
                 decode(&mut session, token);
@@ -58,7 +58,9 @@ fn a_device_gives_what_the_plan_says() {
         for name in ["tiny-gemma3/tiny-gemma3-q8_0.gguf", "tiny-qwen2-tied"] {
             check_training(&device, name, None);
         }
-        check_training(&device, "tiny-qwen2-tied", Some(Format::BF16));
+        for format in [Format::BF16, Format::F32] {
+            check_training(&device, "tiny-qwen2-tied", Some(format));
+        }
     }
 }
 

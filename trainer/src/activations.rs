@@ -6,7 +6,7 @@
 use lichen_kernels::ops::attention::train as attention;
 use lichen_kernels::ops::matmul;
 use lichen_kernels::ops::matmul::Extent;
-use lichen_kernels::{Buffer, Device, DeviceError, Readback};
+use lichen_kernels::{Buffer, Device, DeviceError, Format, Readback};
 use lichen_runtime::memory_plan::Place;
 use lichen_runtime::{Architecture, ModelConfig};
 
@@ -26,8 +26,8 @@ pub struct Rows {
     /// Rank of the adapter; 0 without one.
     pub rank: usize,
     pub has_dropout: bool,
-    /// True when weights of matrices are trained, not adapters beside them.
-    pub trains_weights: bool,
+    /// The format of the matrices where they are trained, and not adapters beside them.
+    pub trained_weights: Option<Format>,
     /// Rows whose logits exist at once, at most: [`Machine::loss_rows`].
     pub loss_rows: usize,
     /// Layers whose insides are kept: the last ones. The others are computed again on the way back.
@@ -205,7 +205,7 @@ fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
     let t = r.rows;
     let dropped = if r.has_dropout { t * widest(c) } else { 0 };
     let (wide, hidden, q, kv) = (t * c.dim, t * c.hidden_dim, t * c.q_dim(), t * c.kv_dim());
-    let rstd = if r.trains_weights { t * c.n_heads } else { 0 };
+    let rstd = if r.trained_weights.is_some() { t * c.n_heads } else { 0 };
     [wide, wide, wide, hidden, hidden, q, kv, kv, q, rstd, t * r.rank, dropped, dropped]
 }
 
@@ -228,7 +228,7 @@ impl Activations {
             dheads: next()?,
             rstd: next()?,
             adapter: AdapterWork { v: next()?, dropped: next()?, ddropped: next()? },
-            matmul: matmul::Scratch::for_training(device, &extents(c, r), r.trains_weights)?,
+            matmul: matmul::Scratch::for_training(device, &extents(c, r), r.trained_weights)?,
         };
         Ok(Activations {
             inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
@@ -262,7 +262,8 @@ impl Activations {
             ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim), place),
         ];
         if let Some(gpu) = machine.gpu {
-            let workspace = matmul::Scratch::training_device_bytes(gpu.total_bytes, &extents(c, r), r.trains_weights);
+            let (extents, trained) = (extents(c, r), r.trained_weights);
+            let workspace = matmul::Scratch::training_device_bytes(gpu.total_bytes, gpu.has_bf16, &extents, trained);
             items.push(("matrix workspace", workspace, place));
             return items;
         }
@@ -295,7 +296,7 @@ mod tests {
             longest: 1,
             rank: 0,
             has_dropout: false,
-            trains_weights: true,
+            trained_weights: Some(Format::F32),
             loss_rows: 1,
             kept_layers,
         };

@@ -2,7 +2,7 @@
 
 use lichen_kernels::cuda::Cuda;
 use lichen_kernels::ops::attention::KvFormat;
-use lichen_kernels::ops::{modules_for, modules_for_training};
+use lichen_kernels::ops::{matmul, modules_for, modules_for_training};
 use lichen_kernels::{Device, Format};
 use lichen_runtime::available_memory::available_bytes;
 use lichen_runtime::{Error, Result};
@@ -36,6 +36,8 @@ pub struct Gpu {
     pub free_bytes: usize,
     /// Shares the CPU's memory.
     pub is_integrated: bool,
+    /// Multiplies bf16 for gradients of weights, in memory of its own.
+    pub has_bf16: bool,
 }
 
 impl Gpu {
@@ -44,7 +46,8 @@ impl Gpu {
     pub fn of(cuda: &Cuda) -> Result<Gpu> {
         let info = cuda.info();
         let free_bytes = cuda.free_bytes()?;
-        Ok(Gpu { total_bytes: info.total_bytes, free_bytes, is_integrated: info.is_integrated })
+        let has_bf16 = matmul::Scratch::gradients_are_bf16(cuda);
+        Ok(Gpu { total_bytes: info.total_bytes, free_bytes, is_integrated: info.is_integrated, has_bf16 })
     }
 }
 
@@ -61,9 +64,9 @@ impl Machine {
         })
     }
 
-    /// Another machine, that has nothing else to do.
+    /// Another machine, that has nothing else to do. Its GPU is one that multiplies bf16: an older one takes less.
     pub fn with_gpu(total_bytes: usize, is_integrated: bool) -> Machine {
-        let gpu = Gpu { total_bytes, free_bytes: total_bytes, is_integrated };
+        let gpu = Gpu { total_bytes, free_bytes: total_bytes, is_integrated, has_bf16: true };
         Machine { host_bytes: is_integrated.then_some(total_bytes), n_threads: 0, gpu: Some(gpu) }
     }
 

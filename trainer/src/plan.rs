@@ -77,6 +77,38 @@ pub struct TrainPlan {
 
 type Line = (&'static str, usize, Place);
 
+/// Memory that must be enough: whose it is, which places share it, and what there is of it.
+struct Room {
+    owner: Owner,
+    places: &'static [Place],
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Budget,
+    System,
+    Gpu,
+}
+
+impl Owner {
+    fn has(self) -> &'static str {
+        match self {
+            Owner::Budget => "the budget is",
+            Owner::System => "the system has left",
+            Owner::Gpu => "the GPU has left",
+        }
+    }
+
+    /// Where else a job fits that does not fit this.
+    fn way_out(self) -> &'static str {
+        match self {
+            Owner::Budget | Owner::System => "a larger --memory-budget",
+            Owner::Gpu => "--device cpu",
+        }
+    }
+}
+
 impl TrainPlan {
     /// Adds everything up; decides about recomputation where that is left to it.
     pub fn new(
@@ -103,7 +135,7 @@ impl TrainPlan {
             longest: size.max_seq,
             rank: size.rank,
             has_dropout: size.has_dropout,
-            trains_weights: size.full_format.is_some(),
+            trained_weights: size.full_format,
             loss_rows: machine.loss_rows(c.vocab_size),
             kept_layers,
         };
@@ -145,19 +177,19 @@ impl TrainPlan {
         }
     }
 
-    /// Memory that must be enough: which places share it, whose it is, and what there is of it.
-    fn rooms(&self) -> Vec<(&'static [Place], &'static str, usize)> {
+    /// What a job without a budget must fit.
+    fn rooms(&self) -> Vec<Room> {
         use Place::{Device, Host, Pinned};
         let mut rooms = Vec::new();
-        let (held, gpu): (&[Place], _) = match self.machine.gpu {
+        let (places, gpu): (&[Place], _) = match self.machine.gpu {
             Some(gpu) if gpu.is_integrated => (&[Host, Pinned, Device], Some(gpu)),
             gpu => (&[Host, Pinned], gpu),
         };
-        if let Some(available) = self.machine.host_bytes {
-            rooms.push((held, "the system has left", available));
+        if let Some(bytes) = self.machine.host_bytes {
+            rooms.push(Room { owner: Owner::System, places, bytes });
         }
         if let Some(gpu) = gpu {
-            rooms.push((&[Device], "the GPU has left", gpu.free_bytes));
+            rooms.push(Room { owner: Owner::Gpu, places: &[Device], bytes: gpu.free_bytes });
         }
         rooms
     }
@@ -168,44 +200,40 @@ impl TrainPlan {
             return self.total_bytes() <= budget;
         }
         let is_alone = self.machine.gpu.is_some_and(|gpu| !gpu.is_integrated);
-        self.rooms().into_iter().all(|(places, _, room)| {
-            let is_gpus = places == [Place::Device];
-            let share = if is_gpus && is_alone { GPU_SHARE_LEFT } else { SHARE_LEFT };
+        self.rooms().into_iter().all(|Room { owner, places, bytes }| {
+            let share = if owner == Owner::Gpu && is_alone { GPU_SHARE_LEFT } else { SHARE_LEFT };
             // Mapped weights that are multiplied count here: what is dropped has to be read again for every step.
             let mapped = if self.machine.gpu.is_none() { self.bytes_in(&[Place::Mapped]) } else { 0 };
-            self.bytes_in(places) + mapped <= room - room / share
+            self.bytes_in(places) + mapped <= bytes - bytes / share
         })
     }
 
     /// Refuses a plan that passes the budget, or without one, what the system and the GPU have left.
     pub fn check(&self, budget: Option<usize>) -> Result<()> {
-        const ALL: &[Place] = &[Place::Mapped, Place::Host, Place::Pinned, Place::Device];
+        let places = &[Place::Mapped, Place::Host, Place::Pinned, Place::Device];
         let rooms = match budget {
-            Some(budget) => vec![(ALL, "the budget is", budget)],
+            Some(bytes) => vec![Room { owner: Owner::Budget, places, bytes }],
             None => self.rooms(),
         };
-        match rooms.into_iter().find(|(places, _, room)| self.bytes_in(places) > *room) {
-            Some((places, whose, room)) => Err(self.refusal(places, whose, room)),
+        match rooms.into_iter().find(|room| self.bytes_in(room.places) > room.bytes) {
+            Some(room) => Err(self.refusal(&room)),
             None => Ok(()),
         }
     }
 
-    fn refusal(&self, places: &[Place], whose: &str, room: usize) -> Error {
-        let mut largest: Vec<&Item> = self.items.iter().filter(|i| places.contains(&i.place)).collect();
+    fn refusal(&self, room: &Room) -> Error {
+        let mut largest: Vec<&Item> = self.items.iter().filter(|i| room.places.contains(&i.place)).collect();
         largest.sort_by_key(|i| std::cmp::Reverse(i.bytes));
         let names: Vec<String> = largest.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
         let recompute = if self.rows.kept_layers == 0 { "" } else { " --checkpoint-activations on," };
-        let way_out = match whose {
-            "the GPU has left" => "--device cpu",
-            _ => "a larger --memory-budget",
-        };
         Error::limit(format!(
-            "needs {} ({}, ..), and {whose} {}:{recompute} a lower --max-seq (now {}), --batch or --rank, a smaller --model, \
-             or {way_out}",
-            mib(self.bytes_in(places)),
+            "needs {} ({}, ..), and {} {}:{recompute} a lower --max-seq (now {}), --batch or --rank, a smaller --model, or {}",
+            mib(self.bytes_in(room.places)),
             names.join(", "),
-            mib(room),
+            room.owner.has(),
+            mib(room.bytes),
             self.rows.longest,
+            room.owner.way_out(),
         ))
     }
 }

@@ -62,14 +62,12 @@ pub fn modules_for_training(formats: &[Format]) -> impl Fn(&str) -> bool {
         formats.push(Format::F16);
     }
     move |module| {
-        let format = format_of(module);
-        let is_of_answers =
-            (is_in(module, &OF_ANSWERS) && format != Some(Format::F32)) || module.starts_with("attention/");
+        let is_of_answers = is_in(module, &OF_ANSWERS) || module.starts_with("attention/");
         if is_in(module, &BENCHES) || (is_of_answers && !is_of_training(module)) {
             return false;
         }
         // The attention of training has no cache, so a format in its name is not one of weights.
-        module.starts_with("attention/") || format.is_none_or(|format| formats.contains(&format))
+        module.starts_with("attention/") || format_of(module).is_none_or(|format| formats.contains(&format))
     }
 }
 
@@ -158,8 +156,8 @@ mod tests {
         ]
         .concat();
         assert_eq!(wanted(&[Format::Q8_0]), q8_0);
-        // Weights of f32 have the decode's kernels alone.
-        assert_eq!(wanted(&[Format::F32]), [&["matmul/decode/decode_f32"], &always[..]].concat());
+        // Weights of f32 are multiplied by what combines rows, and by nothing of answers.
+        assert_eq!(wanted(&[Format::F32]), always);
     }
 
     #[test]

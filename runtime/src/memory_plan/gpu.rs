@@ -18,11 +18,7 @@ use crate::sampler::{Sampler, SamplerConfig};
 use crate::upload::STAGING_BYTES;
 
 impl MemoryPlan {
-    /// The same on a GPU. `model.heap` is what the host holds while weights are converted on the way.
-    pub fn on_gpu(config: &ModelConfig, model: ModelBytes, limits: Limits, cuda: &Cuda) -> Self {
-        MemoryPlan::gpu_bill(config, model, limits, None, cuda)
-    }
-
+    /// On a GPU `model.heap` is what the host holds while weights are converted on the way.
     pub(super) fn gpu_bill(
         config: &ModelConfig,
         model: ModelBytes,

@@ -33,9 +33,10 @@ fn exact(w: &Matrix) -> Vec<f32> {
     values
 }
 
-fn scratch(device: &Device, t: usize, n: usize, k: usize, slab_rows: usize) -> Scratch {
+/// Exactly what training weights of this format bills.
+fn scratch(device: &Device, format: Format, [t, n, k]: [usize; 3], slab_rows: usize) -> Scratch {
     let extents = [Extent { rows: t, inputs: k, outputs: n }];
-    Scratch::with_slabs(device, &extents, true, 2 * k * slab_rows).unwrap()
+    Scratch::with_slabs(cuda(device), &extents, Some(format), 2 * k * slab_rows).unwrap()
 }
 
 fn largest(values: &[f32]) -> f64 {
@@ -87,7 +88,7 @@ fn gradient_of_input(
     let (n, k) = (w.rows(), w.cols());
     let t = dy.len() / n;
     let (mut dx, dy) = (upload(device, before), upload(device, dy));
-    let mut scratch = scratch(device, t, n, k, slab_rows);
+    let mut scratch = scratch(device, w.format(), [t, n, k], slab_rows);
     backward::input(device, dx.view_mut([t, k]), dy.view([t, n]), w, write, &mut scratch);
     download(device, &dx)
 }
@@ -122,7 +123,7 @@ fn gradients_of_weights_and_biases_are_those_of_f64_and_accumulate() {
                 let (dy, x) = (Random::new(i as u64).normals(t * n), Random::new(i as u64 + 9).normals(t * k));
                 let (mut dw, mut db) = (upload(&device, &vec![1.0f32; n * k]), upload(&device, &vec![1.0f32; n]));
                 let (dys, xs) = (upload(&device, &dy), upload(&device, &x));
-                let mut scratch = scratch(&device, t, n, k, SLAB_ROWS);
+                let mut scratch = scratch(&device, format, [t, n, k], SLAB_ROWS);
                 let views = (dys.view([t, n]), xs.view([t, k]));
                 backward::weight(&device, dw.view_mut([n, k]), views.0, views.1, format, &mut scratch);
                 backward::bias(&device, db.view_mut([n]), views.0);
@@ -160,7 +161,7 @@ fn forward_products_of_training_have_the_bits_of_inference_and_f32_is_exact() {
             let run = |is_training: bool| {
                 let (x, bias) = (upload(&device, &x), upload(&device, &bias));
                 let mut out: Buffer<f32> = upload(&device, &vec![f32::NAN; t * n]);
-                let mut scratch = scratch(&device, t, n, k, 1 << 10);
+                let mut scratch = scratch(&device, format, [t, n, k], 1 << 10);
                 let product = Product { out: out.view_mut([t, n]), weights: &w, bias: Some(bias.all()) };
                 match is_training {
                     true => matmul::forward_training(&device, &mut [product], x.view([t, k]), &mut scratch),
@@ -210,7 +211,7 @@ fn adapters_and_their_gradients_are_those_of_f64() {
             let pair = LoraPair { a: a_s.view([r, k]), b: bs.view([n, r]), scale: 2.0 };
             lora::forward_training(&device, ys.view_mut([t, n]), xs.view([t, k]), pair, u.view_mut([t * r]));
             let gradients = LoraGradients { da: da.view_mut([r, k]), db: db.view_mut([n, r]) };
-            let mut scratch = scratch(&device, t, n, k, SLAB_ROWS);
+            let mut scratch = scratch(&device, Format::F32, [t, n, k], SLAB_ROWS);
             let given = lora::backward::Given { dy: dys.view([t, n]), x: xs.view([t, k]), u: u.view([t, r]) };
             lora::backward::parameters(&device, gradients, given, pair, v.view_mut([t, r]), &mut scratch);
             lora::backward::input(&device, dxs.view_mut([t, k]), v.view([t, r]), pair, Write::Add);

@@ -33,10 +33,7 @@ fn on(device: &Arc<Device>, name: &str, limits: Limits) -> (Arc<Model>, Session)
 }
 
 fn session_of(device: &Arc<Device>, model: &Arc<Model>, limits: Limits) -> Session {
-    let plan = match &**device {
-        Device::Cpu(_) => MemoryPlan::new(&model.config, ModelBytes::default(), limits),
-        Device::Cuda(cuda) => MemoryPlan::on_gpu(&model.config, ModelBytes::default(), limits, cuda),
-    };
+    let plan = MemoryPlan::on(device, &model.config, ModelBytes::default(), limits, None);
     Session::new(model.clone(), device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
-use lichen_runtime::adapter_file::AdapterFile;
 use lichen_runtime::model_source::Part;
-use lichen_trainer::network::{Mode, Network};
 
 use crate::networks::*;
 use crate::{arch, devices, two_devices};
@@ -107,34 +105,4 @@ fn gradients_and_five_steps_of_all_weights_equal_pytorchs() {
             println!("{} {name}: five losses off by at most {worst_seen:.1e}", device.describe());
         }
     }
-}
-
-/// Compares the gradient of each weight with the fixture's, which for some holds its norm alone; returns how many.
-fn check_full_gradients(case: &str, network: &Network, golden: &Golden, bound: f64) -> usize {
-    let Mode::Full(layout, _) = network.mode() else { panic!("all weights are trained") };
-    let (config, gradients) = (&network.model().config, network.gradients().unwrap());
-    for place in layout.places() {
-        let tensor = place.part.hf_name(config.architecture, place.layer);
-        let got = &gradients[place.start..place.start + place.len];
-        let whole = format!("full.model.{tensor}");
-        let off = if golden.has(&whole) {
-            worst(got, &golden.f32(&whole))
-        } else {
-            let norm = got.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-            let want = golden.f64(&format!("full_norm.model.{tensor}"))[0];
-            (norm - want).abs() / want
-        };
-        assert!(off <= bound, "{case}: {tensor} is off by {off:.1e}");
-    }
-    layout.places().len()
-}
-
-/// A network with the fixture's first adapter.
-pub fn start(name: &str, device: &Arc<Device>, setup: Setup) -> Network {
-    let model = open(name, device);
-    let file = AdapterFile::open(&training(name).join("init"), &model.config).unwrap();
-    let mut network = lora(device.clone(), model, setup);
-    let layout = layout(&network).clone();
-    network.set_values(|values| layout.load(values, &file).unwrap()).unwrap();
-    network
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use lichen_kernels::{Device, Format};
 use lichen_tests::heap::measure;
 use lichen_trainer::forward::Dropout;
+use lichen_trainer::machine::prepare_kernels;
 use lichen_trainer::network::{Network, StepReport};
 
 use crate::networks::*;
-use crate::parity::start;
 use crate::{common, devices, two_devices};
 
 const DROPOUT: Dropout = Dropout { share: 0.1, seed: 3, step: 1, micro_batch: 0 };
@@ -147,6 +147,31 @@ fn a_step_allocates_nothing() {
         if cuda.info().is_emulated() {
             println!("{}: {} bytes left before, {} after", device.describe(), free, cuda.free_bytes().unwrap());
         }
+    }
+}
+
+/// Nothing is compiled between two steps.
+#[test]
+fn a_step_launches_what_was_prepared() {
+    let cpu = Arc::new(Device::cpu(1).unwrap());
+    for device in two_devices() {
+        let prepared = |formats: &[Format]| {
+            let device = Arc::new(Device::Cuda(common::reopen(common::cuda(&device))));
+            prepare_kernels(&device, formats, None).unwrap();
+            device
+        };
+        let check = |mut network: Network, device: &Device, what: &str| {
+            network.step(&rows(MODELS[1])[..BATCH], 1e-3, None).unwrap();
+            assert_eq!(common::cuda(device).n_late(), 0, "{} {what}", device.describe());
+        };
+        for format in [Format::F32, Format::BF16] {
+            let device = prepared(&[format]);
+            let network = full(device.clone(), open(MODELS[1], &cpu), format, Setup::default());
+            check(network, &device, &format!("every weight, {format}"));
+        }
+        // Its matrices are F32.
+        let device = prepared(&[Format::F32]);
+        check(start(MODELS[1], &device, Setup::default()), &device, "an adapter");
     }
 }
 

@@ -48,7 +48,7 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
         longest: 40,
         rank,
         has_dropout: case.has_dropout,
-        trains_weights: case.full.is_some(),
+        trained_weights: case.full,
         loss_rows: LOSS_ROWS,
         kept_layers: case.kept_layers,
     };

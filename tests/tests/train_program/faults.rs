@@ -7,11 +7,12 @@ use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::sim_disk::{Fault, FaultKind, SimDisk};
 use lichen_trainer::job::{Job, Kind, Opened};
 
-use crate::library::{finish, job, open, run, trained};
+use crate::library::{finish, job, open, run, trained, RUN};
 use crate::support::Trained;
 
 const KINDS: [FaultKind; 4] = [FaultKind::DiskFull, FaultKind::Broken, FaultKind::Short, FaultKind::Interrupted];
 const N_STEPS: u64 = 6;
+const SUMMARY: &str = "/summary.json";
 
 /// A job that takes no time: one matrix of each layer, a checkpoint after each second step.
 fn small_job() -> Opened {
@@ -84,6 +85,32 @@ fn a_run_survives_a_fault_at_any_call() {
     }
     println!("{n_faults} of {all} faults of a run with {n_calls} calls: {counts:?}");
     assert!(counts.len() == 3 || n_faults < 100, "{counts:?}");
+}
+
+/// What a report shows beside the rows comes last; a disk that refuses it costs that alone.
+#[test]
+fn a_summary_that_cannot_be_written_is_no_end() {
+    let mut opened = small_job();
+    let disk = SimDisk::new();
+    disk.set_fault(None);
+    let want = finish(&mut opened, &disk);
+    let (n_calls, whole) = (disk.n_calls(), disk.tree(RUN)[SUMMARY].clone());
+    serde_json::from_slice::<serde_json::Value>(&whole).expect("a whole file");
+    let mut n_lost = 0;
+    for (n_before, is_sticky) in (1..=6).flat_map(|n| [(n, false), (n, true)]) {
+        let fault = Fault { kind: FaultKind::DiskFull, at: n_calls - n_before, is_sticky };
+        let disk = SimDisk::new();
+        disk.set_fault(Some(fault));
+        let done = run(&mut opened, &disk, None);
+        let outcome = done.outcome.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        trained(&disk, outcome.step).assert_equals(&want, &format!("{fault:?}"));
+        let held = disk.tree(RUN);
+        assert!(held.get(SUMMARY).is_none_or(|bytes| bytes.len() == whole.len()), "{fault:?}: half a summary");
+        assert!(held.keys().all(|name| !name.starts_with("/.tmp")), "{fault:?}: {:?}", held.keys());
+        n_lost += usize::from(!held.contains_key(SUMMARY));
+    }
+    // The file's creation, its bytes, their flush and the rename, once and from then on.
+    assert!(n_lost >= 8, "{n_lost}");
 }
 
 #[test]

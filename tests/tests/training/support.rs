@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
+use lichen_runtime::adapter_file::AdapterFile;
 use lichen_runtime::model::Model;
 use lichen_runtime::{ModelConfig, ModelSource};
 use lichen_tests::models::fixture;
@@ -86,14 +87,14 @@ impl Default for Setup {
 pub const LORA: Settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip: None };
 pub const FULL: Settings = Settings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
 
-fn sizes(setup: &Setup, rank: usize) -> Rows {
+fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> Rows {
     let kept_layers = if setup.recompute { 0 } else { usize::MAX };
     Rows {
         rows: 40 * setup.batch,
         longest: 40,
         rank,
         has_dropout: setup.has_dropout,
-        trains_weights: rank == 0,
+        trained_weights,
         loss_rows: LOSS_ROWS,
         kept_layers,
     }
@@ -102,13 +103,23 @@ fn sizes(setup: &Setup, rank: usize) -> Rows {
 /// An adapter on all seven matrices, alpha twice the rank; its values are zero.
 pub fn lora(device: Arc<Device>, model: Arc<Model>, setup: Setup) -> Network {
     let layout = Lora::new(&model.config, [true; 7], setup.rank, 2.0 * setup.rank as f32);
-    let rows = sizes(&setup, setup.rank);
+    let rows = sizes(&setup, setup.rank, None);
     Network::new(device, model, Mode::Lora(layout), LORA, &rows, setup.batch).unwrap()
 }
 
 pub fn full(device: Arc<Device>, model: Arc<Model>, format: Format, setup: Setup) -> Network {
     let layout = Full::new(&model.config);
-    Network::new(device, model, Mode::Full(layout, format), FULL, &sizes(&setup, 0), setup.batch).unwrap()
+    Network::new(device, model, Mode::Full(layout, format), FULL, &sizes(&setup, 0, Some(format)), setup.batch).unwrap()
+}
+
+/// A network with the fixture's first adapter.
+pub fn start(name: &str, device: &Arc<Device>, setup: Setup) -> Network {
+    let model = open(name, device);
+    let file = AdapterFile::open(&training(name).join("init"), &model.config).unwrap();
+    let mut network = lora(device.clone(), model, setup);
+    let layout = layout(&network).clone();
+    network.set_values(|values| layout.load(values, &file).unwrap()).unwrap();
+    network
 }
 
 /// The layout of an adapter in training.
@@ -133,6 +144,26 @@ pub fn worst(got: &[f32], want: &[f32]) -> f64 {
     let differences = got.iter().zip(want).map(|(g, w)| f64::from((g - w).abs()));
     let worst = differences.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
     worst / largest.max(1e-30)
+}
+
+/// Compares the gradient of each weight with the fixture's, which for some holds its norm alone; returns how many.
+pub fn check_full_gradients(case: &str, network: &Network, golden: &Golden, bound: f64) -> usize {
+    let Mode::Full(layout, _) = network.mode() else { panic!("all weights are trained") };
+    let (config, gradients) = (&network.model().config, network.gradients().unwrap());
+    for place in layout.places() {
+        let tensor = place.part.hf_name(config.architecture, place.layer);
+        let got = &gradients[place.start..place.start + place.len];
+        let whole = format!("full.model.{tensor}");
+        let off = if golden.has(&whole) {
+            worst(got, &golden.f32(&whole))
+        } else {
+            let norm = got.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            let want = golden.f64(&format!("full_norm.model.{tensor}"))[0];
+            (norm - want).abs() / want
+        };
+        assert!(off <= bound, "{case}: {tensor} is off by {off:.1e}");
+    }
+    layout.places().len()
 }
 
 /// A copy: the bytes of a file need not be aligned.

@@ -36,7 +36,7 @@ const LOCK: &str = "lock";
 const LINKS_LOCK: &str = ".links-lock";
 const GENERATION_PREFIX: &str = "step-";
 /// What is being written; swept at any time.
-const TEMPORARY_PREFIX: &str = ".tmp-";
+pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
 /// A generation that makes way for another of the same step.
 const REPLACED_PREFIX: &str = ".replaced-";
 

@@ -139,12 +139,16 @@ const SETTINGS: Settings = Settings { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight
 /// A network for these samples.
 pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample], setup: Setup) -> Network {
     let n_rows = |s: &Sample| s.ids.len() - 1;
+    let trained_weights = match &mode {
+        Mode::Lora(_) => None,
+        Mode::Full(_, format) => Some(*format),
+    };
     let rows = Rows {
         rows: samples.iter().map(n_rows).sum(),
         longest: samples.iter().map(n_rows).max().unwrap_or(0),
         rank: if matches!(mode, Mode::Lora(_)) { RANK } else { 0 },
         has_dropout: setup.dropout.is_some(),
-        trains_weights: matches!(mode, Mode::Full(..)),
+        trained_weights,
         loss_rows: LOSS_ROWS,
         kept_layers: if setup.recompute { 0 } else { usize::MAX },
     };

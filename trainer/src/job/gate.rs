@@ -123,10 +123,7 @@ fn session_plan(config: &ModelConfig, rank: usize, n_threads: usize, device: &De
     let context = CONTEXT.min(config.context_length);
     let options = EngineOptions { context: Some(context), threads: Some(n_threads), ..EngineOptions::default() };
     let limits = Limits { max_rank: rank, ..options.limits(config)? };
-    Ok(match device {
-        Device::Cpu(_) => MemoryPlan::new(config, ModelBytes::default(), limits),
-        Device::Cuda(cuda) => MemoryPlan::on_gpu(config, ModelBytes::default(), limits, cuda),
-    })
+    Ok(MemoryPlan::on(device, config, ModelBytes::default(), limits, None))
 }
 
 fn rank_of(mode: &Mode) -> usize {

@@ -112,7 +112,7 @@ impl Opened {
             network,
             store,
             journal: Journal::new(disk.clone(), metrics),
-            disk,
+            disk: disk.clone(),
             state,
             governor: Governor::new(governor),
             telemetry,
@@ -126,7 +126,7 @@ impl Opened {
             gpu_bytes: None,
         };
         let outcome = run.all(recovered.map(|g| g.step))?;
-        if let Err(error) = summary::write(self, &outcome) {
+        if let Err(error) = summary::write(&*disk, self, &outcome) {
             log::warn!("{error}");
         }
         Ok(outcome)

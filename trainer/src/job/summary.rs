@@ -1,20 +1,24 @@
 //! `summary.json`: what a report shows of a run beside its rows.
 
-use lichen_runtime::disk::write_atomically;
+use std::io;
+use std::path::Path;
+
+use lichen_runtime::disk::{parent_of, Disk};
 use lichen_runtime::memory_plan::mib;
-use lichen_runtime::Result;
+use lichen_runtime::{Error, Result};
 
 use super::gate::{Scores, Verdict};
 use super::open::Opened;
 use super::outcome::{Ending, Outcome};
 use super::SUMMARY_FILE;
+use crate::checkpoint::TEMPORARY_PREFIX;
 use crate::report::RunSummary;
 
 /// Replaces the summary in the run folder.
 ///
 /// # Errors
-/// It cannot be written.
-pub fn write(opened: &Opened, t: &Outcome) -> Result<()> {
+/// It cannot be written; an older one is as it was.
+pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
     let settings = opened.settings();
     let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.4}"));
     let mut scores = Vec::new();
@@ -43,5 +47,18 @@ pub fn write(opened: &Opened, t: &Outcome) -> Result<()> {
     };
     let text = serde_json::to_string_pretty(&summary).unwrap_or_default();
     let path = opened.job.out.join(SUMMARY_FILE);
-    write_atomically(&path, |out| out.write_all(text.as_bytes()))
+    replace(disk, &path, text.as_bytes()).map_err(|e| Error::io(&path, &e))
+}
+
+/// Durable when it returns; what a failure leaves under the temporary name goes now, or with a later run's.
+fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_file_name(format!("{TEMPORARY_PREFIX}{SUMMARY_FILE}"));
+    disk.remove_all(&temporary)?;
+    let replaced = disk.replace(path, &temporary, bytes).and_then(|()| disk.sync_dir(parent_of(path)));
+    if replaced.is_err() {
+        if let Err(e) = disk.remove_all(&temporary) {
+            log::warn!("{}: leftover not removed: {e}", temporary.display());
+        }
+    }
+    replaced
 }

@@ -68,6 +68,49 @@ fn layers_are_computed_twice_before_a_job_is_refused() {
     assert!(n_refused >= 1 && kept == 0);
 }
 
+/// Gradients of weights as products of bf16 take room of their own, which no other device and no F32 weights need.
+#[test]
+fn only_gradients_in_bf16_have_room_to_be_transposed_in() {
+    let config = geometry::config("qwen2.5-0.5b").unwrap();
+    let rows = |trained_weights| Rows {
+        rows: 8192,
+        longest: 512,
+        rank: 0,
+        has_dropout: false,
+        trained_weights,
+        loss_rows: 16,
+        kept_layers: 0,
+    };
+    // A step that is all matrices and no head, on a board's shares of memory.
+    let bytes = |trained, has_bf16| {
+        let gpu = Gpu { has_bf16, ..Machine::with_gpu(4 * GIB, false).gpu.unwrap() };
+        let bill = Activations::bill(&config, &rows(trained), &Machine { gpu: Some(gpu), ..Machine::default() });
+        bill.iter().find(|(name, ..)| *name == "matrix workspace").unwrap().1
+    };
+    let (new, old) = (bytes(Some(Format::BF16), true), bytes(Some(Format::BF16), false));
+    assert!(new > old + (4 << 20), "{} {}", mib(new), mib(old));
+    assert_eq!([bytes(None, true), bytes(None, false)], [old; 2]);
+    // Nothing is rounded on the way: sums of parts alone.
+    assert_eq!([true, false].map(|has_bf16| bytes(Some(Format::F32), has_bf16)), [8 << 20; 2]);
+}
+
+#[test]
+fn a_refusal_says_whose_memory_it_is_and_the_way_out() {
+    let shape = |machine: &Machine| plan("gemma-3-1b", Format::Q8_0, 8, 1, 256, machine);
+    let host = Machine { host_bytes: Some(1 << 20), ..Machine::default() };
+    let board = Machine { host_bytes: Some(1 << 20), ..Machine::with_gpu(4 * GIB, true) };
+    let (budget, gpu) = ("a larger --memory-budget", "--device cpu");
+    for (machine, limit, whose, way_out) in [
+        (Machine::default(), Some(1 << 20), "and the budget is 1.0 MiB:", budget),
+        (host, None, "and the system has left 1.0 MiB:", budget),
+        (board, None, "and the system has left 1.0 MiB:", budget),
+        (Machine::with_gpu(1 << 20, false), None, "and the GPU has left 1.0 MiB:", gpu),
+    ] {
+        let text = shape(&machine).check(limit).unwrap_err().to_string();
+        assert!(text.contains(whose) && text.ends_with(&format!("or {way_out}")), "{text}");
+    }
+}
+
 /// A board's memory is one: what does not fit beside the host's part is refused too.
 #[test]
 fn a_shared_memory_is_counted_once() {

@@ -2,8 +2,9 @@
 
 use super::quantize::QuantizedRows;
 use super::{backward, cuda};
-use crate::cuda::DeviceError;
+use crate::cuda::{Cuda, DeviceError};
 use crate::device::Device;
+use crate::formats::Format;
 use crate::view::Buffer;
 
 /// Memory beside inputs and outputs, allocated once for the largest (T, K): on the CPU the quantised form of `x`, on a GPU
@@ -50,12 +51,12 @@ impl Scratch {
         }
     }
 
-    /// Room for training: [`super::forward_training`] and [`backward`] of every product in `extents`; `has_weights` when
-    /// gradients of weights are among them.
+    /// Room for training: [`super::forward_training`] and [`backward`] of every product in `extents`. `trained` is the format
+    /// of all weights where gradients of weights are among them.
     ///
     /// # Errors
     /// The device has no room.
-    pub fn for_training(device: &Device, extents: &[Extent], has_weights: bool) -> Result<Self, DeviceError> {
+    pub fn for_training(device: &Device, extents: &[Extent], trained: Option<Format>) -> Result<Self, DeviceError> {
         match device {
             Device::Cpu(_) => {
                 let largest = |of: fn(&Extent) -> usize| extents.iter().map(of).max().unwrap_or(0);
@@ -63,7 +64,7 @@ impl Scratch {
             }
             Device::Cuda(cuda) => {
                 let slab_bytes = backward::cuda::slab_bytes(cuda.info().total_bytes);
-                Scratch::with_slabs(device, extents, has_weights, slab_bytes)
+                Scratch::with_slabs(cuda, extents, trained, slab_bytes)
             }
         }
     }
@@ -73,13 +74,14 @@ impl Scratch {
     /// # Errors
     /// The device has no room.
     pub fn with_slabs(
-        device: &Device,
+        cuda: &Cuda,
         extents: &[Extent],
-        has_weights: bool,
+        trained: Option<Format>,
         slab_bytes: usize,
     ) -> Result<Self, DeviceError> {
-        let bytes = backward::cuda::workspace_bytes(extents, has_weights, slab_bytes);
-        Scratch::on_device(device, bytes, slab_bytes)
+        let has_bf16 = backward::cuda::gradients_are_bf16(cuda);
+        let bytes = backward::cuda::workspace_bytes(extents, trained, has_bf16, slab_bytes);
+        Scratch::on_device(&Device::Cuda(cuda.clone()), bytes, slab_bytes)
     }
 
     fn on_device(device: &Device, bytes: usize, slab_bytes: usize) -> Result<Self, DeviceError> {
@@ -97,9 +99,20 @@ impl Scratch {
         cuda::workspace_bytes(max_rows, max_cols, max_outputs)
     }
 
-    /// Bytes [`Scratch::for_training`] takes on a GPU with `total_bytes` of memory.
-    pub fn training_device_bytes(total_bytes: usize, extents: &[Extent], has_weights: bool) -> usize {
-        backward::cuda::workspace_bytes(extents, has_weights, backward::cuda::slab_bytes(total_bytes))
+    /// Bytes [`Scratch::for_training`] takes on a GPU with `total_bytes` of memory, whose gradients of weights are products of
+    /// bf16 or not.
+    pub fn training_device_bytes(
+        total_bytes: usize,
+        has_bf16: bool,
+        extents: &[Extent],
+        trained: Option<Format>,
+    ) -> usize {
+        backward::cuda::workspace_bytes(extents, trained, has_bf16, backward::cuda::slab_bytes(total_bytes))
+    }
+
+    /// True for a GPU whose gradients of weights are products of bf16, where the weights are not F32.
+    pub fn gradients_are_bf16(cuda: &Cuda) -> bool {
+        backward::cuda::gradients_are_bf16(cuda)
     }
 
     /// Panics on the CPU.

@@ -7,7 +7,7 @@ pub mod newest;
 
 use std::env;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceError, PackedMatrix};
@@ -42,9 +42,19 @@ pub fn opened() -> &'static [Cuda] {
     })
 }
 
+/// The same device with the same kernels, none of them loaded.
+pub fn reopen(cuda: &Cuda) -> Cuda {
+    let ordinal = cuda.info().ordinal;
+    let options = CudaOptions { ordinal, arch: Some(cuda.arch()), cache_dir: cache_dir() };
+    Cuda::open(&options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn cache_dir() -> Option<PathBuf> {
+    Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("cubins"))
+}
+
 fn open_all() -> Result<Vec<Cuda>, DeviceError> {
-    let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("cubins"));
-    let open = |ordinal, arch| Cuda::open(&CudaOptions { ordinal, arch, cache_dir: cache_dir.clone() });
+    let open = |ordinal, arch| Cuda::open(&CudaOptions { ordinal, arch, cache_dir: cache_dir() });
     let list = match Cuda::list() {
         Ok(list) => list,
         // Opening says more of why: kernels that were not compiled in, for one.

@@ -43,8 +43,13 @@ pub fn slab_bytes(device_bytes: usize) -> usize {
     SLAB_BYTES[usize::from(device_bytes >= LARGE_DEVICE_BYTES)]
 }
 
-/// Bytes of the workspace for every product of these extents; `has_weights` when gradients of weights are among them.
-pub fn workspace_bytes(extents: &[Extent], has_weights: bool, slab_bytes: usize) -> usize {
+/// Bytes of the workspace for every product of these extents, on a device that multiplies bf16 or does not. `trained` is the
+/// format of all weights where gradients of weights are among them.
+pub fn workspace_bytes(extents: &[Extent], trained: Option<Format>, has_bf16: bool, slab_bytes: usize) -> usize {
+    // Products in f32 alone: nothing is rounded or transposed on the way.
+    if trained == Some(Format::F32) {
+        return if extents.is_empty() { 0 } else { combine::PARTIALS_BYTES_MAX };
+    }
     let one = |e: &Extent| {
         let partials = partials_bytes(slab_bytes);
         let mut forward = Places::at_most(e.rows, e.inputs).end(partials);
@@ -54,11 +59,19 @@ pub fn workspace_bytes(extents: &[Extent], has_weights: bool, slab_bytes: usize)
         }
         let slab = slab_rows(e.inputs, e.outputs, slab_bytes);
         let input = Places::at_most(e.rows, slab).end(partials) + 2 * e.inputs * slab.next_multiple_of(128);
-        let tokens = e.rows.next_multiple_of(128);
-        let weight = Places::at_most(e.outputs, tokens).end(partials) + 2 * e.inputs * tokens;
-        forward.max(input).max(if has_weights { weight } else { 0 }).max(combine::PARTIALS_BYTES_MAX)
+        let mut most = forward.max(input).max(combine::PARTIALS_BYTES_MAX);
+        if trained.is_some() && has_bf16 {
+            let tokens = e.rows.next_multiple_of(128);
+            most = most.max(Places::at_most(e.outputs, tokens).end(partials) + 2 * e.inputs * tokens);
+        }
+        most
     };
     extents.iter().map(one).max().unwrap_or(0)
+}
+
+/// True when gradients of weights that are not F32 are products of bf16.
+pub fn gradients_are_bf16(cuda: &Cuda) -> bool {
+    cuda.arch() >= 80
 }
 
 /// Rows of a matrix (outputs, inputs) whose transpose fits: all, or a multiple of 128.
@@ -124,6 +137,7 @@ pub fn input(
     if weights.format == Format::F32 {
         let (a, b) = (Factor::rows(dy.ptr(), outputs), Factor::rows(weights.codes.ptr(), weights.padded_cols));
         let combination = Combination::new(dx.ptr(), a, b, [n_tokens, outputs, weights.cols]);
+        assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for these products");
         return Combination { is_exact: true, write, partials: Some(room.at), ..combination }.launch(cuda);
     }
     let slab = slab_rows(weights.cols, outputs, room.slab_bytes);
@@ -178,7 +192,8 @@ pub fn weight(
     if n_tokens == 0 {
         return;
     }
-    if cuda.arch() < 80 || format == Format::F32 {
+    if !gradients_are_bf16(cuda) || format == Format::F32 {
+        assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for gradients of weights");
         let (a, b) = (Factor::transposed(dy.ptr(), outputs), Factor::rows(x.ptr(), inputs));
         let combination = Combination::new(dw.ptr(), a, b, [outputs, n_tokens, inputs]);
         let partials = Some(room.at);

@@ -16,7 +16,7 @@ const SIZES: [(usize, usize, usize); 9] =
 
 /// The CPU's backward products need none.
 fn no_scratch(device: &Device) -> Scratch {
-    Scratch::for_training(device, &[], true).unwrap()
+    Scratch::for_training(device, &[], None).unwrap()
 }
 
 /// `out[i, k]` and the sum of the magnitudes of its terms.
