@@ -39,6 +39,9 @@ pub struct Row {
     pub labelled_tokens: u64,
     /// Why the weights were left as they were, with the tensor.
     pub skipped: Option<String>,
+    /// Of a GPU: how often a number was infinite or NaN where a product takes f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overflows: Option<u32>,
     /// From the end of the step before to the end of this one, rests included: they add up to the time of the run.
     #[serde(deserialize_with = "null_is_nan")]
     pub seconds: f64,

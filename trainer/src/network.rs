@@ -66,6 +66,8 @@ pub struct StepReport {
     pub targets: usize,
     /// Why nothing was updated: what was not finite, or that nothing was labelled.
     pub skipped: Option<String>,
+    /// Of a GPU: how often a number was infinite or NaN where a product takes f16.
+    pub overflows: Option<u32>,
 }
 
 /// Everything that a training run changes.
@@ -80,6 +82,8 @@ pub struct Network {
     batch: Batch,
     rope: Rope,
     recordings: Recordings,
+    /// Counted until the last step.
+    n_overflows: u32,
     /// Samples of a micro-batch.
     max_samples: usize,
 }
@@ -131,6 +135,7 @@ impl Network {
             batch: Batch::new(&device, max_samples, rows.rows)?,
             rope: Rope::new(&device, &model.config, rows.longest)?,
             recordings: Recordings::default(),
+            n_overflows: 0,
             device,
             model,
             mode,
@@ -234,7 +239,7 @@ impl Network {
     pub fn step(&mut self, samples: &[Sample], learning_rate: f64, dropout: Option<Dropout>) -> Result<StepReport> {
         let targets = samples.iter().map(n_targets).sum();
         let rows = samples.iter().map(|s| s.ids.len().saturating_sub(1)).sum();
-        let mut report = StepReport { loss: 0.0, gradient_norm: 0.0, rows, targets, skipped: None };
+        let mut report = StepReport { loss: 0.0, gradient_norm: 0.0, rows, targets, skipped: None, overflows: None };
         if targets == 0 {
             report.skipped = Some("no token of the batch is labelled".to_string());
             return Ok(report);
@@ -248,12 +253,21 @@ impl Network {
         report.loss = sum / targets as f64;
         report.gradient_norm = self.optimizer.gradient_norm(&self.device, &self.gradients)?;
         report.skipped = self.not_finite(&report)?;
+        report.overflows = self.new_overflows()?;
         if report.skipped.is_none() {
             let norm = report.gradient_norm;
             self.optimizer.step(&self.device, &mut self.values, &self.gradients, norm, learning_rate);
             self.write_back();
         }
         Ok(report)
+    }
+
+    /// Overflows since the step before.
+    fn new_overflows(&mut self) -> Result<Option<u32>> {
+        let Device::Cuda(_) = &*self.device else { return Ok(None) };
+        let count = self.activations.work.matmul.overflows()?;
+        let new = count.wrapping_sub(std::mem::replace(&mut self.n_overflows, count));
+        Ok(Some(new))
     }
 
     /// What must not reach the weights, and where it was seen first.

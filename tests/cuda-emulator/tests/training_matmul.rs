@@ -249,6 +249,39 @@ fn adapters_and_their_gradients_are_those_of_f64() {
     }
 }
 
+/// A row of activations with an infinity counts once, a weight beyond 65504 where bf16 has to become f16; the largest finite
+/// activations fit.
+#[test]
+fn what_f16_cannot_hold_is_counted() {
+    let [t, n, k] = [5, 70, 64];
+    for device in &devices() {
+        let mut values: Vec<f32> = Random::new(1).normals(n * k);
+        (values[3], values[n * k - 1]) = (1e5, -2e38);
+        let mut dy = Random::new(2).normals(t * n);
+        dy[7] = 3e38;
+        for (format, of_weights) in [(Format::BF16, 2 * u32::from(cuda(device).arch() < 80)), (Format::NF4, 0)] {
+            let w = on_gpu(
+                device,
+                &if format == Format::NF4 { matrix(format, n, k, 3) } else { encode(format, n, k, &values) },
+            );
+            let mut scratch = scratch(device, format, [t, n, k], SLAB_ROWS);
+            let mut count = |dy: &[f32]| {
+                let (dy, mut dx) = (upload(device, dy), upload(device, &vec![0.0f32; t * k]));
+                let (dy, dx) = (dy.view([t, n]), dx.view_mut([t, k]));
+                backward::input(device, dx, dy, &w, Write::Replace, &mut scratch);
+                scratch.overflows().unwrap()
+            };
+            let case = format!("{} {format}", name(device));
+            assert_eq!(count(&dy), of_weights, "{case}: finite activations");
+            let mut bad = dy.clone();
+            (bad[n], bad[n + 1], bad[3 * n]) = (f32::INFINITY, f32::NAN, f32::NEG_INFINITY);
+            // bf16 has the range of f32.
+            let of_rows = if format == Format::BF16 && cuda(device).arch() >= 80 { 0 } else { 2 };
+            assert_eq!(count(&bad), 2 * of_weights + of_rows, "{case}: two bad rows");
+        }
+    }
+}
+
 fn normals(n: usize, size: f32, seed: u64) -> Vec<f32> {
     Random::new(seed).normals(n).iter().map(|v| v * size).collect()
 }

@@ -8,7 +8,6 @@ use lichen_trainer::data::Sample;
 use lichen_trainer::network::Network;
 
 use crate::networks::*;
-use crate::parity::start;
 use crate::two_devices;
 
 fn networks(device: &Arc<Device>) -> [(&'static str, Network); 2] {

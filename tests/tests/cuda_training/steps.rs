@@ -190,3 +190,23 @@ fn what_is_not_finite_is_named_and_never_applied() {
         assert_eq!(network.optimizer.t, 0);
     }
 }
+
+/// Weights in int8 meet activations in f16. What is skipped is counted, and nothing else is.
+#[test]
+fn what_halves_cannot_hold_is_counted() {
+    let path = "tiny-gemma3/tiny-gemma3-q8_0.gguf";
+    for device in two_devices() {
+        let mut network = adapted(path, &device, Setup::default());
+        let good = network.values().unwrap().into_owned();
+        for (is_bad, last) in [(false, 0.5), (true, f32::INFINITY), (false, 0.5)] {
+            let fill = |values: &mut [f32]| {
+                values.copy_from_slice(&good);
+                *values.last_mut().unwrap() = last;
+            };
+            network.set_values(fill).unwrap();
+            let report = step(&mut network, MODELS[0], false);
+            let case = format!("{}: {report:?}", device.describe());
+            assert!(report.skipped.is_some() == is_bad && (report.overflows > Some(0)) == is_bad, "{case}");
+        }
+    }
+}

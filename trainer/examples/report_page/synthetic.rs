@@ -26,6 +26,7 @@ pub fn rows(n_steps: u64) -> Vec<Row> {
             grad_norm: (0.4 + 1.3 * (-8.0 * progress).exp()) * (1.0 + 0.25 * draw.normal()).abs() * spike,
             tokens,
             labelled_tokens: tokens * 2 / 5,
+            overflows: None,
             skipped: is_skipped.then(|| "gradient of blk.7.attn_q lora_a is not finite".into()),
             seconds,
             tokens_per_s: tokens as f64 / 5.7 * (1.0 + 0.02 * draw.normal()) * if is_hot { 0.9 } else { 1.0 },

@@ -264,6 +264,7 @@ impl Run<'_> {
             tokens: report.rows as u64,
             labelled_tokens: report.targets as u64,
             skipped: report.skipped.clone(),
+            overflows: report.overflows,
             seconds,
             tokens_per_s: report.rows as f64 / compute_s,
             rss_bytes: rss_bytes().unwrap_or(0),

@@ -14,6 +14,7 @@ fn row() -> Row {
         tokens: 2048,
         labelled_tokens: 911,
         skipped: None,
+        overflows: None,
         seconds: 12.25,
         tokens_per_s: 170.0,
         rss_bytes: 1_234_567_890,
@@ -95,7 +96,7 @@ fn bad_lines_are_named() {
         (b"\n", "line 2: is not a row of metrics: column 0: EOF while parsing a value"),
         (b"{\"step\":-1}\n", "line 2: is not a row of metrics: column 10: invalid value: integer `-1`, expected u64"),
         (b"{\"step\":1}\n", "line 2: is not a row of metrics: column 10: missing field `loss`"),
-        (b"[1]\n", "line 2: is not a row of metrics: column 3: invalid length 1, expected struct Row with 14 elements"),
+        (b"[1]\n", "line 2: is not a row of metrics: column 3: invalid length 1, expected struct Row with 15 elements"),
         (b"{\"step\":\"\xff\"}\n", "line 2: is not UTF-8 from byte 9"),
         (b"\0\0\n", "line 2: is not a row of metrics: column 1: expected value"),
     ];

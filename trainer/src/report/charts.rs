@@ -84,6 +84,7 @@ mod tests {
             seconds: 1.0,
             tokens_per_s: 1.0,
             rss_bytes: 3 << 30,
+            overflows: None,
             gpu_bytes: None,
             temperature_c: None,
             power_mw: Some(2500),

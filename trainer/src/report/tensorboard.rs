@@ -53,6 +53,7 @@ fn summary(row: &Row) -> Vec<u8> {
         ("machine/step_seconds", Some(row.seconds)),
         ("machine/tokens_per_s", Some(row.tokens_per_s)),
         ("machine/rss_mib", Some(row.rss_bytes as f64 / f64::from(1 << 20))),
+        ("train/overflows", row.overflows.map(f64::from)),
         ("machine/gpu_mib", row.gpu_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))),
         ("machine/temperature_c", row.temperature_c.map(f64::from)),
         ("machine/power_mw", row.power_mw.map(f64::from)),

@@ -1,7 +1,7 @@
 //! The matrix products of a GPU: a few rows stream the weights past them (decode), many multiply tiles (prefill).
 
 use super::{backward, batch, decode, prefill, with_rows, Family, Gated, Input, Product, Scratch};
-use crate::cuda::Cuda;
+use crate::cuda::{Cuda, DevicePtr};
 use crate::device::Device;
 use crate::formats::Format;
 use crate::ops::activation;
@@ -27,7 +27,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scra
         for run in products.chunk_by_mut(|a, b| is_f32(a) == is_f32(b)) {
             match is_f32(&run[0]) {
                 true => decode::cuda::forward(cuda, run, Input::Rows(x)),
-                false => prefill::cuda::forward(cuda, run, x, workspace),
+                false => prefill::cuda::forward(cuda, run, x, workspace, DevicePtr::NULL),
             }
         }
     });
@@ -46,7 +46,7 @@ pub fn forward_training(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f
         } else if run.iter().all(|product| backward::cuda::is_widened(cuda, product, n_rows, room)) {
             backward::cuda::forward_widened(cuda, run, x, room);
         } else {
-            prefill::cuda::forward(cuda, run, x, room.at);
+            prefill::cuda::forward(cuda, run, x, room.at, room.overflows);
         }
     }
 }

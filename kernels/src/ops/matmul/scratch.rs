@@ -81,7 +81,7 @@ impl Scratch {
     ) -> Result<Self, DeviceError> {
         let has_bf16 = backward::cuda::gradients_are_bf16(cuda);
         let bytes = backward::cuda::workspace_bytes(extents, trained, has_bf16, slab_bytes);
-        Scratch::on_device(&Device::Cuda(cuda.clone()), bytes, slab_bytes)
+        Scratch::on_device(&Device::Cuda(cuda.clone()), with_counter(bytes), slab_bytes)
     }
 
     fn on_device(device: &Device, bytes: usize, slab_bytes: usize) -> Result<Self, DeviceError> {
@@ -107,7 +107,8 @@ impl Scratch {
         extents: &[Extent],
         trained: Option<Format>,
     ) -> usize {
-        backward::cuda::workspace_bytes(extents, trained, has_bf16, backward::cuda::slab_bytes(total_bytes))
+        let slab_bytes = backward::cuda::slab_bytes(total_bytes);
+        with_counter(backward::cuda::workspace_bytes(extents, trained, has_bf16, slab_bytes))
     }
 
     /// True for a GPU whose gradients of weights are products of bf16, where the weights are not F32.
@@ -115,9 +116,31 @@ impl Scratch {
         backward::cuda::gradients_are_bf16(cuda)
     }
 
-    /// Panics on the CPU.
+    /// Of a scratch for training on a GPU: how often since it was made a number was infinite or NaN where a product takes
+    /// f16. A row of activations with one counts once: of finite rows any fits, since each is multiplied by a power of two of
+    /// its own. Weights in bf16 that f16 cannot hold (sm_53 and sm_72) count each. Waits for the device. Panics on the CPU.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn overflows(&self) -> Result<u32, DeviceError> {
+        let workspace = self.workspace.as_ref().expect("a scratch of this device");
+        let mut count = [0; 4];
+        workspace.read(workspace.len() - COUNTER_BYTES, &mut count)?;
+        Ok(u32::from_ne_bytes(count))
+    }
+
+    /// Panics on the CPU, and when it was not made for training.
     pub(crate) fn training(&self) -> backward::cuda::Workspace {
         let workspace = self.workspace.as_ref().expect("a scratch of this device");
-        backward::cuda::Workspace { at: workspace.ptr(), len: workspace.len(), slab_bytes: self.slab_bytes }
+        assert!(self.slab_bytes > 0, "a scratch for training");
+        let (at, len) = (workspace.ptr(), workspace.len() - COUNTER_BYTES);
+        backward::cuda::Workspace { at, len, overflows: at.offset(len), slab_bytes: self.slab_bytes }
     }
+}
+
+/// Behind a workspace for training, aligned.
+const COUNTER_BYTES: usize = 16;
+
+fn with_counter(workspace_bytes: usize) -> usize {
+    workspace_bytes.next_multiple_of(COUNTER_BYTES) + COUNTER_BYTES
 }

@@ -145,6 +145,7 @@ fn row(step: u64) -> Row {
         seconds: 10.0,
         tokens_per_s: 30.5,
         rss_bytes: 3 << 20,
+        overflows: None,
         gpu_bytes: None,
         temperature_c: None,
         power_mw: None,

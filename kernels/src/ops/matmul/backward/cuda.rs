@@ -29,6 +29,8 @@ const PARTIALS_BYTES: [usize; 2] = [16 << 20, 64 << 20];
 pub struct Workspace {
     pub at: DevicePtr,
     pub len: usize,
+    /// Counts what f16 cannot hold.
+    pub overflows: DevicePtr,
     /// What a transposed slab of a matrix may take.
     pub slab_bytes: usize,
 }
@@ -92,7 +94,8 @@ pub fn is_widened(cuda: &Cuda, product: &Product<'_>, n_tokens: usize, room: Wor
 /// Forward: weights that are decoded for many tokens are decoded once. The same bits as the prefill's.
 pub fn forward_widened(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, room: Workspace) {
     let [n_tokens, cols] = x.shape();
-    let rows = Rows { x: x.ptr(), n_tokens, cols, stride: cols, is_bf16: false }.prepare(cuda, room.at);
+    let overflows = room.overflows;
+    let rows = Rows { x: x.ptr(), n_tokens, cols, stride: cols, is_bf16: false, overflows }.prepare(cuda, room.at);
     let wide = room.at.offset(Places::at_most(n_tokens, cols).end(partials_bytes(room.slab_bytes)));
     for product in products {
         let weights = product.weights.packed();
@@ -146,25 +149,32 @@ pub fn input(
         let write = if first == 0 { write } else { Write::Add };
         let is_bf16 = has_bf16(cuda, weights.format);
         let at = dy.ptr().offset(4 * rows.start);
-        let gradients = Rows { x: at, n_tokens, cols: rows.len(), stride: outputs, is_bf16 };
+        let overflows = room.overflows;
+        let gradients = Rows { x: at, n_tokens, cols: rows.len(), stride: outputs, is_bf16, overflows };
         let prepared = gradients.prepare(cuda, room.at);
         let places = Places::at_most(n_tokens, rows.len());
         let stride = rows.len().next_multiple_of(128);
         let partials_bytes = partials_bytes(room.slab_bytes);
         let end = places.end(partials_bytes);
         assert!(end + 2 * weights.cols * stride <= room.len, "a scratch for these products");
-        let transposed = transpose(cuda, weights, rows, room.at.offset(end));
+        let transposed = transpose(cuda, weights, rows, room.at.offset(end), overflows);
         multiply(cuda, transposed, prepared, Call { out: dx.ptr(), bias: None, write, partials_bytes });
     }
 }
 
 /// Rows `rows` of a matrix, transposed: F16, or BF16 where its products are.
-fn transpose(cuda: &Cuda, weights: &PackedMatrix, rows: std::ops::Range<usize>, to: DevicePtr) -> Planes {
+fn transpose(
+    cuda: &Cuda,
+    weights: &PackedMatrix,
+    rows: std::ops::Range<usize>,
+    to: DevicePtr,
+    overflows: DevicePtr,
+) -> Planes {
     let padded_cols = rows.len().next_multiple_of(128);
     let planes = Planes::of(weights);
     let k_tiles = weights.padded_cols / 128;
     let grid = [(padded_cols / TILE) as u32, k_tiles as u32, 1];
-    let args: [Arg; 8] = [
+    let args: [Arg; 9] = [
         to.into(),
         planes.codes.into(),
         planes.scales.into(),
@@ -173,6 +183,7 @@ fn transpose(cuda: &Cuda, weights: &PackedMatrix, rows: std::ops::Range<usize>, 
         (weights.cols as u32).into(),
         (k_tiles as u32).into(),
         (padded_cols as u32).into(),
+        overflows.into(),
     ];
     cuda.launch(kernel_of(weights.format, TRANSPOSE), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
     let format = if has_bf16(cuda, weights.format) { Format::BF16 } else { Format::F16 };

@@ -28,11 +28,19 @@ template <class W, bool KEEP> DEVICE void halves_of(const u8* codes, const u16* 
     }
 }
 
+// Counts the halves that are infinite or NaN: a bf16 beyond 65504 does not fit f16.
+template <u32 N> DEVICE void count_overflows(const u32 (&halves)[N], u32* overflows) {
+    u32 n = 0;
+#pragma unroll
+    for (u32 i = 0; i < N; i++) n += ((halves[i] & 0x7c00) == 0x7c00) + ((halves[i] >> 16 & 0x7c00) == 0x7c00);
+    if (n > 0 && overflows) atomic_add(overflows, n);
+}
+
 // out[k, n - first_row] for 64 rows n and one k-tile of 128; grid (tiles of rows of the padded width, k_tiles). out has
 // `cols` rows of out_stride halves; rows from end_row on are zeros.
 template <class W, bool KEEP>
 DEVICE void transpose_tile(u16* out, const u8* codes, const u16* scales, u32 first_row, u32 end_row, u32 cols, u32 k_tiles,
-                           u32 out_stride, u16* tile) {
+                           u32 out_stride, u32* overflows, u16* tile) {
     // Neighbouring threads take neighbouring rows: their stores lie side by side.
     u32 row = thread_idx() % TRANSPOSE_ROWS;
     u32 n = first_row + block_x() * TRANSPOSE_ROWS + row;
@@ -42,6 +50,7 @@ DEVICE void transpose_tile(u16* out, const u8* codes, const u16* scales, u32 fir
 #pragma unroll
         for (u32 i = 0; i < W::K_PER_LOAD / 2; i++) halves[i] = 0;
         if (n < end_row) halves_of<W, KEEP>(codes, scales, W::code_offset(n, block_y() * 128 + k, k_tiles), halves);
+        if constexpr (W::BFLOAT && !KEEP) count_overflows(halves, overflows);
 #pragma unroll
         for (u32 i = 0; i < W::K_PER_LOAD / 2; i++) {
             tile[(k + 2 * i) * TRANSPOSE_STRIDE + row] = (u16)halves[i];
@@ -73,9 +82,9 @@ template <class W> DEVICE void widen(u16* out, const u8* codes, const u16* scale
 
 #define TRANSPOSE_KERNEL(name, format, keep)                                                                                   \
     KERNEL(256, 2, matmul_transpose_##name, u16* out, const u8* codes, const u16* scales, u32 first_row, u32 end_row,         \
-           u32 cols, u32 k_tiles, u32 out_stride) {                                                                           \
+           u32 cols, u32 k_tiles, u32 out_stride, u32* overflows) {                                                           \
         SHARED(u16, tile, 128 * TRANSPOSE_STRIDE);                                                                            \
-        transpose_tile<format, keep>(out, codes, scales, first_row, end_row, cols, k_tiles, out_stride, tile);                \
+        transpose_tile<format, keep>(out, codes, scales, first_row, end_row, cols, k_tiles, out_stride, overflows, tile);     \
     }
 
 #define WIDEN_KERNEL(name, format)                                                                                             \

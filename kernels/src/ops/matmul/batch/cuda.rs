@@ -54,7 +54,8 @@ fn forward_columns(cuda: &Cuda, products: &[Product<'_>], x: View<'_, f32, 2>, w
                 Some((kind, rows)) if kind == is_bf16 => rows,
                 _ => {
                     let x = x.ptr().offset(4 * first * cols);
-                    Rows { x, n_tokens, cols, stride: cols, is_bf16 }.prepare(cuda, workspace)
+                    Rows { x, n_tokens, cols, stride: cols, is_bf16, overflows: DevicePtr::NULL }
+                        .prepare(cuda, workspace)
                 }
             };
             prepared = Some((is_bf16, rows));

@@ -20,8 +20,14 @@ pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> 
 }
 
 /// Computes every product by the same rows `x`: any number of them, any format but F32. `workspace` holds
-/// [`workspace_bytes`] for these shapes or larger ones, and is overwritten.
-pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, workspace: DevicePtr) {
+/// [`workspace_bytes`] for these shapes or larger ones, and is overwritten. `overflows` is [`Rows::overflows`].
+pub fn forward(
+    cuda: &Cuda,
+    products: &mut [Product<'_>],
+    x: View<'_, f32, 2>,
+    workspace: DevicePtr,
+    overflows: DevicePtr,
+) {
     let [n_tokens, cols] = x.shape();
     let mut prepared: Option<(bool, Prepared)> = None;
     for product in products {
@@ -30,7 +36,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, w
         let rows = match prepared {
             Some((kind, rows)) if kind == is_bf16 => rows,
             _ => {
-                let rows = Rows { x: x.ptr(), n_tokens, cols, stride: cols, is_bf16 };
+                let rows = Rows { x: x.ptr(), n_tokens, cols, stride: cols, is_bf16, overflows };
                 rows.prepare(cuda, workspace)
             }
         };
@@ -102,6 +108,8 @@ pub struct Rows {
     pub cols: usize,
     pub stride: usize,
     pub is_bf16: bool,
+    /// A u32 that counts the rows that f16 cannot hold, which have an infinity or NaN; null to count nothing.
+    pub overflows: DevicePtr,
 }
 
 /// The same as 16-bit floats, in a workspace whose end takes sums of segments.
@@ -120,7 +128,7 @@ impl Rows {
         let at = Places::new(padded_tokens(cuda.arch(), self.n_tokens), padded_cols);
         let kernel = if self.is_bf16 { "matmul_prepare_bf16" } else { "matmul_prepare_f16" };
         let shape = LaunchShape { grid: [at.padded_tokens as u32, 1, 1], block: PREPARE_THREADS, shared_bytes: 0 };
-        let args: [Arg; 7] = [
+        let args: [Arg; 8] = [
             workspace.into(),
             workspace.offset(at.scales).into(),
             self.x.into(),
@@ -128,6 +136,7 @@ impl Rows {
             (self.cols as u32).into(),
             (padded_cols as u32).into(),
             (self.stride as u32).into(),
+            self.overflows.into(),
         ];
         cuda.launch(kernel, shape, &args);
         Prepared {

@@ -30,9 +30,10 @@ DEVICE u32 largest_bits(const float* x, u32 cols) {
 }
 
 // One block a row of `rows` (grid_x, padded_cols), from `cols` numbers of a row of x: rows from n_rows on are zeros, so that whole tiles can be read. A row
-// with an infinity or NaN becomes zeros and the scale NaN: its outputs are NaN whatever the weights are.
+// with an infinity or NaN becomes zeros and the scale NaN: its outputs are NaN whatever the weights are. `overflows`, where
+// given, counts such rows.
 KERNEL(256, 1, matmul_prepare_f16, u16* rows, float* scales, const float* x, u32 n_rows, u32 cols, u32 padded_cols,
-       u32 stride) {
+       u32 stride, u32* overflows) {
     u32 row = block_x();
     u32* out = (u32*)(rows + (u64)row * padded_cols);
     bool inside = row < n_rows;
@@ -50,13 +51,16 @@ KERNEL(256, 1, matmul_prepare_f16, u16* rows, float* scales, const float* x, u32
         u16 high = read && k + 1 < cols ? f32_to_f16(in[k + 1] * factor) : 0;
         out[k / 2] = pack16(low, high);
     }
-    if (inside && thread_idx() == 0) scales[row] = f32_from_bits(finite ? (u32)(127 - shift) << 23 : 0x7fc00000);
+    if (inside && thread_idx() == 0) {
+        scales[row] = f32_from_bits(finite ? (u32)(127 - shift) << 23 : 0x7fc00000);
+        if (!finite && overflows) atomic_add(overflows, 1);
+    }
 }
 
 #if LICHEN_ARCH >= 80
-// bf16 has the range of f32: no scale.
+// bf16 has the range of f32: no scale, and nothing to count.
 KERNEL(256, 1, matmul_prepare_bf16, u16* rows, float* scales, const float* x, u32 n_rows, u32 cols, u32 padded_cols,
-       u32 stride) {
+       u32 stride, u32*) {
     u32 row = block_x();
     u32* out = (u32*)(rows + (u64)row * padded_cols);
     bool inside = row < n_rows;
