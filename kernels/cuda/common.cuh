@@ -106,6 +106,8 @@ DEVICE u32 load_stream(const u32* p) {
     asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
     return v;
 }
+// Asks for a line of 128 bytes of global memory, and waits for nothing.
+DEVICE void prefetch_second_level(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
 // Past the first-level cache: what another block of this launch may have written.
 DEVICE u32 load_coherent(const u32* p) {
     u32 v;

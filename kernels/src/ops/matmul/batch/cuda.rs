@@ -2,8 +2,8 @@
 
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
-use crate::ops::matmul::prefill::cuda::{has_bf16, Planes, Prepared, Rows};
-use crate::ops::matmul::prefill::plan::PARTIALS_BYTES_MAX;
+use crate::ops::matmul::prefill::cuda::{has_bf16, Places, Planes, Prepared};
+use crate::ops::matmul::prefill::plan::{padded_tokens, PARTIALS_BYTES_MAX};
 use crate::ops::matmul::{decode, Input, Product};
 use crate::view::View;
 
@@ -21,6 +21,10 @@ const X_STRIDE: u32 = 320;
 /// The levels of every byte of NF4 codes, for each lane.
 const NF4_TABLE_BYTES: u32 = 256 * 32 * 4;
 const SUM_THREADS: u32 = 256;
+const PREPARE_THREADS: u32 = 256;
+/// Of weights that are asked for before their product begins: an H200 reads so much in 2 us, the time between two launches,
+/// and has six times that in its second-level cache; a board with one memory has 4 MB of it.
+const PREFETCH_BYTES: [usize; 2] = [8 << 20, 1 << 20];
 
 /// Computes every product by the same rows `x`, any number of them. `workspace` is the prefill's.
 pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, workspace: DevicePtr) {
@@ -54,8 +58,7 @@ fn forward_columns(cuda: &Cuda, products: &[Product<'_>], x: View<'_, f32, 2>, w
                 Some((kind, rows)) if kind == is_bf16 => rows,
                 _ => {
                     let x = x.ptr().offset(4 * first * cols);
-                    Rows { x, n_tokens, cols, stride: cols, is_bf16, overflows: DevicePtr::NULL }
-                        .prepare(cuda, workspace)
+                    prepare(cuda, x, [n_tokens, cols], &run[..run.len().min(PARTS_MAX)], workspace)
                 }
             };
             prepared = Some((is_bf16, rows));
@@ -64,6 +67,50 @@ fn forward_columns(cuda: &Cuda, products: &[Product<'_>], x: View<'_, f32, 2>, w
             }
         }
     }
+}
+
+/// Rows `x` (T, K) as 16-bit floats at the start of `workspace`. While they become that, the first weights of `next`, which
+/// will be multiplied by them first, are on their way.
+fn prepare(
+    cuda: &Cuda,
+    x: DevicePtr,
+    [n_tokens, cols]: [usize; 2],
+    next: &[Product<'_>],
+    workspace: DevicePtr,
+) -> Prepared {
+    let (format, weights) = (next[0].weights.format(), Planes::of(next[0].weights.packed()));
+    let k_tiles = weights.padded_cols / 128;
+    let n_rows: [usize; PARTS_MAX] = std::array::from_fn(|i| next.get(i).map_or(0, |p| p.weights.rows()));
+    let n_segments = Cut::of(format, cuda.n_sms() as usize, &n_rows, k_tiles).n_segments;
+    let (unit_rows, step_bytes) = match format {
+        Format::Q8_0 => (4, 512),
+        Format::Q4_0 | Format::NF4 => (8, 512),
+        _ => (1, 256),
+    };
+    let tile_rows = weights.rows.div_ceil(unit_rows);
+    let bytes = PREFETCH_BYTES[usize::from(cuda.info().is_integrated)].min(tile_rows * k_tiles * step_bytes);
+    let at = Places::new(padded_tokens(cuda.arch(), n_tokens), weights.padded_cols);
+    let kernel = match has_bf16(cuda, format) {
+        true => "matmul_batch_prepare_bf16",
+        false => "matmul_batch_prepare_f16",
+    };
+    let n_blocks = at.padded_tokens + bytes / 128 / PREPARE_THREADS as usize;
+    let args: [Arg; 12] = [
+        workspace.into(),
+        workspace.offset(at.scales).into(),
+        x.into(),
+        (n_tokens as u32).into(),
+        (at.padded_tokens as u32).into(),
+        (cols as u32).into(),
+        (weights.padded_cols as u32).into(),
+        weights.codes.into(),
+        (tile_rows as u32).into(),
+        (k_tiles as u32).into(),
+        (n_segments as u32).into(),
+        (step_bytes as u32).into(),
+    ];
+    cuda.launch(kernel, LaunchShape { grid: [n_blocks as u32, 1, 1], block: PREPARE_THREADS, shared_bytes: 0 }, &args);
+    Prepared { rows: workspace, scales: workspace.offset(at.scales), partials: workspace.offset(at.partials), n_tokens }
 }
 
 /// At most [`PARTS_MAX`] products of one format, of tokens `first..` of all.
