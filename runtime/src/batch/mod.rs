@@ -282,7 +282,7 @@ impl<'t> Batch<'t> {
             let slot = self.rows[i].slot as usize;
             let Some(sequence) = &mut self.slots[slot] else { continue };
             self.sampler.resume(sequence.sampling, sequence.n_drawn);
-            let end = match draw(&mut self.pass, &mut self.sampler, i, asked, sequence.recent()) {
+            let end = match draw(&mut self.pass, &mut self.sampler, i, sequence.recent()) {
                 Ok(token) => {
                     sequence.n_drawn = self.sampler.step();
                     sequence.accept(token, &self.stop_ids).map(Ok)
@@ -301,16 +301,12 @@ impl<'t> Batch<'t> {
     }
 }
 
-/// The next token of a row: from its best candidates where they decide, of which `asked` were looked for.
-fn draw(pass: &mut Pass, sampler: &mut Sampler, row: usize, asked: usize, recent: &[u32]) -> Result<u32> {
-    if let Some(needed) = sampler.candidates_needed() {
-        let top = pass.top_of_row(row);
-        let n = needed.min(top.len());
-        if let Some(token) = sampler.sample_top(&top[..n], needed.min(asked), recent)? {
-            return Ok(token);
-        }
+/// The next token of a row: from its best candidates where they decide.
+fn draw(pass: &mut Pass, sampler: &mut Sampler, row: usize, recent: &[u32]) -> Result<u32> {
+    match sampler.sample_top(pass.top_of_row(row), recent)? {
+        Some(token) => Ok(token),
+        None => sampler.sample(pass.logits_of_row(row)?, recent),
     }
-    sampler.sample(pass.logits_of_row(row)?, recent)
 }
 
 /// The answer to a request for no tokens.
