@@ -55,12 +55,17 @@ impl SamplerConfig {
 
     /// Refuses values outside their range, in the words of the flags.
     pub fn check(&self) -> Result<()> {
+        self.check_as(&|flag| format!("--{flag}"))
+    }
+
+    /// The same where a setting is not called by its flag.
+    pub(crate) fn check_as(&self, name: &dyn Fn(&str) -> String) -> Result<()> {
         let range = |flag: &str, value: f32, min: f32, max: f32| {
             // Not `value < min`: NaN must fail too.
             if value >= min && value <= max {
                 return Ok(());
             }
-            Err(Error::usage(format!("--{flag} is {value}; {min} to {max}")))
+            Err(Error::usage(format!("{} is {value}; {min} to {max}", name(flag))))
         };
         range("temperature", self.temperature, 0.0, 5.0)?;
         range("top-p", self.top_p, 0.0, 1.0)?;
@@ -70,7 +75,7 @@ impl SamplerConfig {
             if value <= 1 << 24 {
                 return Ok(());
             }
-            Err(Error::usage(format!("--{flag} is {value}; 0 to {}", 1 << 24)))
+            Err(Error::usage(format!("{} is {value}; 0 to {}", name(flag), 1 << 24)))
         };
         count("top-k", self.top_k)?;
         count("repeat-last-n", self.repeat_last_n)
