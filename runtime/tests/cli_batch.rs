@@ -178,9 +178,11 @@ fn an_interrupted_file_is_continued() {
     let refused = lichen(&[&args[..], &["--resume"]].concat());
     check(&refused, 1);
     assert!(refused.stderr.contains("line 4: has changed since it was answered"), "{}", refused.stderr);
-    let usage = lichen(&["generate", "--prompts", &prompts_file, "--json"]);
-    check(&usage, 2);
-    assert!(usage.stderr.contains("--out FILE is needed"), "{}", usage.stderr);
+    for (flags, expected) in [(&["--json"][..], "--out FILE is needed"), (&["--stop", ""], "--stop is 0 bytes long")] {
+        let usage = lichen(&[&["generate", "--prompts", &prompts_file][..], flags].concat());
+        check(&usage, 2);
+        assert!(usage.stderr.lines().count() == 1 && usage.stderr.contains(expected), "{}", usage.stderr);
+    }
 }
 
 #[test]

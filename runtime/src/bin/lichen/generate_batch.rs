@@ -16,6 +16,7 @@ use lichen_runtime::engine::Engine;
 use lichen_runtime::fault::CatchInterrupts;
 use lichen_runtime::prompt_file::{answer_line, AnswerFile, Answered, Numbered, Prompt, PromptLine};
 use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
 
@@ -55,6 +56,8 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
             Error::usage("--json is a summary on standard output, where the answers go: --out FILE is needed").into()
         );
     }
+    // Once, and not for every line that takes the flag's.
+    StopStrings::new(args.sampling.stop.clone())?;
     let source = Source::open(prompts)?;
     if let Some(path) = own.out.as_deref().filter(|_| !own.resume) {
         refuse_begun(path)?;
