@@ -78,15 +78,20 @@ impl<T: Pod> Readback<T> {
     /// # Errors
     /// What went wrong on the device.
     pub fn fetch_part(&mut self, range: Range<usize>) -> Result<&mut [T], DeviceError> {
-        assert!(range.end <= self.len);
-        if let Storage::Cuda { cuda, host, device, .. } = &mut self.storage {
-            if let Some(device) = device {
-                let size = size_of::<T>();
-                cuda.copy_to_pinned(host, range.start * size, device, range.start * size..range.end * size);
-            }
+        self.start_fetch(range.clone());
+        if let Storage::Cuda { cuda, .. } = &self.storage {
             cuda.synchronize()?;
         }
         Ok(&mut self.host_mut()[range])
+    }
+
+    /// Lets elements `range` be copied without waiting for it: once the device was waited for, [`Readback::host`] holds them.
+    pub fn start_fetch(&mut self, range: Range<usize>) {
+        assert!(range.end <= self.len);
+        if let Storage::Cuda { cuda, host, device: Some(device), .. } = &mut self.storage {
+            let size = size_of::<T>();
+            cuda.copy_to_pinned(host, range.start * size, device, range.start * size..range.end * size);
+        }
     }
 
     /// What was fetched last.

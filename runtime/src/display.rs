@@ -39,6 +39,11 @@ pub fn thousands(n: u64) -> String {
     out
 }
 
+/// `1 line`, `2,000 lines`: of a noun whose plural ends in s.
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// Characters that move the cursor, start an escape sequence or reorder what is shown (CWE-150).
 fn is_hostile(c: char) -> bool {
     c.is_control()

@@ -55,12 +55,17 @@ impl SamplerConfig {
 
     /// Refuses values outside their range, in the words of the flags.
     pub fn check(&self) -> Result<()> {
+        self.check_as(&|flag| format!("--{flag}"))
+    }
+
+    /// The same where a setting is not called by its flag.
+    pub(crate) fn check_as(&self, name: &dyn Fn(&str) -> String) -> Result<()> {
         let range = |flag: &str, value: f32, min: f32, max: f32| {
             // Not `value < min`: NaN must fail too.
             if value >= min && value <= max {
                 return Ok(());
             }
-            Err(Error::usage(format!("--{flag} is {value}; {min} to {max}")))
+            Err(Error::usage(format!("{} is {value}; {min} to {max}", name(flag))))
         };
         range("temperature", self.temperature, 0.0, 5.0)?;
         range("top-p", self.top_p, 0.0, 1.0)?;
@@ -70,7 +75,7 @@ impl SamplerConfig {
             if value <= 1 << 24 {
                 return Ok(());
             }
-            Err(Error::usage(format!("--{flag} is {value}; 0 to {}", 1 << 24)))
+            Err(Error::usage(format!("{} is {value}; 0 to {}", name(flag), 1 << 24)))
         };
         count("top-k", self.top_k)?;
         count("repeat-last-n", self.repeat_last_n)
@@ -150,24 +155,15 @@ impl Sampler {
         Ok(self.draw(uniform(self.config.seed, step)))
     }
 
-    /// The next token of a session, from its best candidates alone where they are all that counts: a GPU finds them without
-    /// copying the logits.
+    /// The next token of a session, from its best candidates alone where they decide: a GPU finds them without copying the
+    /// logits.
     pub fn next(&mut self, session: &mut Session, recent: &[u32]) -> Result<u32> {
-        match self.top_needed().filter(|_| session.has_gpu()) {
-            Some(k) => {
-                let step = self.step;
-                self.step = self.step.wrapping_add(1);
-                let top = session.top_logits(k)?;
-                self.choose(top, step)
+        if let Some(n) = self.candidates_needed().filter(|_| session.has_gpu()) {
+            if let Some(token) = self.sample_top(session.top_logits(n)?, recent)? {
+                return Ok(token);
             }
-            None => self.sample(session.last_logits()?, recent),
         }
-    }
-
-    /// How many of the largest logits decide, where that is known beforehand.
-    fn top_needed(&self) -> Option<usize> {
-        let k = if self.config.temperature == 0.0 { 1 } else { self.config.top_k };
-        (self.config.repeat_penalty == 1.0 && (1..=MAX_TOP_K).contains(&k)).then_some(k)
+        self.sample(session.last_logits()?, recent)
     }
 
     /// Goes on with another sequence's draws: its settings and how many were drawn are all that there is.
@@ -182,12 +178,13 @@ impl Sampler {
         has_few.then_some(if self.config.repeat_penalty > 1.0 { MAX_TOP_K } else { k })
     }
 
-    /// [`Sampler::sample`] from the best candidates alone, `asked` of them or all there are, best first. `None`, without a
-    /// draw, where they do not decide: a penalty only lowers logits, so what it leaves above the least of the list is
-    /// best of all, but there may be too little of that.
-    pub(crate) fn sample_top(&mut self, top: &[(u32, f32)], asked: usize, recent: &[u32]) -> Result<Option<u32>> {
+    /// [`Sampler::sample`] from the best candidates alone, best first: [`Sampler::candidates_needed`] or more of them, or all
+    /// there are. `None`, without a draw, where they do not decide: a penalty only lowers logits, so what it leaves above the
+    /// least of the list is best of all, but there may be too little of that.
+    pub(crate) fn sample_top(&mut self, top: &[(u32, f32)], recent: &[u32]) -> Result<Option<u32>> {
+        let Some(needed) = self.candidates_needed() else { return Ok(None) };
         let k = if self.config.temperature == 0.0 { 1 } else { self.config.top_k };
-        let step = self.step;
+        let (step, top) = (self.step, &top[..needed.min(top.len())]);
         let mut list = [(0, 0.0); MAX_TOP_K];
         let list = &mut list[..top.len()];
         list.copy_from_slice(top);
@@ -198,7 +195,7 @@ impl Sampler {
             }
             // A list has no NaN; equal logits stay in order of ids.
             list.sort_unstable_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0)));
-            let is_all = top.len() < asked;
+            let is_all = top.len() < needed;
             let least = top.last().map_or(f32::NEG_INFINITY, |(_, logit)| *logit);
             if !is_all && list.get(k - 1).is_none_or(|(_, logit)| *logit <= least) {
                 return Ok(None);

@@ -17,15 +17,21 @@ pub struct StopStrings {
 
 impl StopStrings {
     pub fn new(strings: Vec<String>) -> Result<Self> {
+        StopStrings::check(&strings, "--stop")?;
+        Ok(StopStrings { strings, held: String::new(), stopped: false })
+    }
+
+    /// Refuses what [`StopStrings::new`] does; `name` is what they are called.
+    pub(crate) fn check(strings: &[String], name: &str) -> Result<()> {
         if strings.len() > STRINGS_MAX {
-            return Err(Error::usage(format!("--stop is given {} times; at most {STRINGS_MAX}", strings.len())));
+            return Err(Error::usage(format!("{name} is given {} times; at most {STRINGS_MAX}", strings.len())));
         }
-        for string in &strings {
+        for string in strings {
             if string.is_empty() || string.len() > STRING_BYTES_MAX {
-                return Err(Error::usage(format!("--stop is {} bytes long; 1 to {STRING_BYTES_MAX}", string.len())));
+                return Err(Error::usage(format!("{name} is {} bytes long; 1 to {STRING_BYTES_MAX}", string.len())));
             }
         }
-        Ok(StopStrings { strings, held: String::new(), stopped: false })
+        Ok(())
     }
 
     /// Takes the next piece of text and returns what may be shown now. After a stop string nothing more comes.

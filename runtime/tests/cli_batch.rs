@@ -95,9 +95,9 @@ fn bad_lines_are_named_and_left_out() {
     assert_eq!(got[&8]["token_ids"].as_array().unwrap().len(), 2);
     for expected in [
         "standard input: line 2: is no JSON: expected ident at column 2",
-        "standard input: line 5: --temperature is 9; 0 to 5",
+        "standard input: line 5: \"temperature\" is 9; 0 to 5",
         "standard input: line 6: token 99999999 is outside the vocabulary",
-        "standard input: line 7: --stop is 0 bytes long",
+        "standard input: line 7: \"stop\" is 0 bytes long",
         "standard input: line 9: the prompt has",
         "3 answers, 5 lines left out",
     ] {
@@ -111,6 +111,44 @@ fn the_first_bad_lines_are_shown_and_all_are_counted() {
     check(&run, 1);
     assert_eq!(run.stderr.matches("standard input: line").count(), 20, "{}", run.stderr);
     assert!(run.stderr.contains("0 answers, 500 lines left out"), "{}", run.stderr);
+}
+
+#[test]
+fn a_summary_counts_as_people_do() {
+    for (input, code, expected) in [
+        ("{\"tokens\": [5, 6], \"max_new_tokens\": 1}\nnothing\n", 1, "1 answer, 1 line left out; 1 token in "),
+        ("nothing\nnothing\n", 1, "0 answers, 2 lines left out; 0 tokens in "),
+        ("{\"tokens\": [5, 6], \"max_new_tokens\": 2, \"temperature\": 0}\n", 0, "1 answer; 2 tokens in "),
+    ] {
+        let run = lichen_with_input(&["generate", "--prompts", "-"], input);
+        check(&run, code);
+        assert!(run.stderr.contains(expected), "{expected}: {}", run.stderr);
+    }
+}
+
+/// On a terminal: what is said begins a line of its own, and what is left of a line of progress does not stand before it.
+#[test]
+fn nothing_is_written_behind_the_progress() {
+    let dir = TempDir::new();
+    // As long as a few lines of progress, and then some that are refused.
+    std::fs::write(dir.path("p"), prompts(200) + &"nothing\n".repeat(3)).unwrap();
+    let program = env!("CARGO_BIN_EXE_lichen");
+    let flags = "--batch 1 --threads 1 --device cpu --max-new-tokens 24";
+    let line = format!("'{program}' generate --prompts '{}' --out '{}' {flags}", dir.file("p"), dir.file("a"));
+    let run = match Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output() {
+        Ok(output) => Run::from(output),
+        Err(e) => return println!("no terminal here: {e}"),
+    };
+    let said = run.stdout;
+    assert!(said.matches(" of the prompts read").count() > 1, "it was over before any progress: {said}");
+    for what in ["error: ", "200 answers, 3 lines left out"] {
+        let at: Vec<usize> = said.match_indices(what).map(|(at, _)| at).collect();
+        assert!(!at.is_empty(), "{what}: {said}");
+        for at in at {
+            let before = &said[..at];
+            assert!(before.ends_with('\n') || before.ends_with("\r\u{1b}[K"), "{what}: {}", said.escape_debug());
+        }
+    }
 }
 
 #[test]
@@ -140,9 +178,11 @@ fn an_interrupted_file_is_continued() {
     let refused = lichen(&[&args[..], &["--resume"]].concat());
     check(&refused, 1);
     assert!(refused.stderr.contains("line 4: has changed since it was answered"), "{}", refused.stderr);
-    let usage = lichen(&["generate", "--prompts", &prompts_file, "--json"]);
-    check(&usage, 2);
-    assert!(usage.stderr.contains("--out FILE is needed"), "{}", usage.stderr);
+    for (flags, expected) in [(&["--json"][..], "--out FILE is needed"), (&["--stop", ""], "--stop is 0 bytes long")] {
+        let usage = lichen(&[&["generate", "--prompts", &prompts_file][..], flags].concat());
+        check(&usage, 2);
+        assert!(usage.stderr.lines().count() == 1 && usage.stderr.contains(expected), "{}", usage.stderr);
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) struct Context {
     /// Things the stream was given, and how many of them were there when it was last waited for.
     n_given: AtomicU64,
     n_waited: AtomicU64,
+    /// Waits for something.
+    n_waits: AtomicU64,
     is_recording: AtomicBool,
 }
 
@@ -48,6 +50,7 @@ impl Context {
             turn: Turn::default(),
             n_given: AtomicU64::new(0),
             n_waited: AtomicU64::new(0),
+            n_waits: AtomicU64::new(0),
             is_recording: AtomicBool::new(false),
         };
         context.make_current().map_err(explain)?;
@@ -121,8 +124,15 @@ impl Context {
             let error = self.driver.error(code, "waiting for the GPU");
             self.failure.get_or_init(|| error).clone()
         })?;
-        self.n_waited.fetch_max(n_given, Ordering::Relaxed);
+        if self.n_waited.fetch_max(n_given, Ordering::Relaxed) < n_given {
+            self.n_waits.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
+    }
+
+    /// How often the stream was waited for while it had something to do.
+    pub fn n_waits(&self) -> u64 {
+        self.n_waits.load(Ordering::Relaxed)
     }
 
     /// Waits if there is anything to wait for, but not inside a recording; what fails is [`check`](Context::check)'s to tell.

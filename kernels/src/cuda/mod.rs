@@ -153,6 +153,11 @@ impl Cuda {
         self.0.modules.n_late()
     }
 
+    /// Times that the host has waited for work it had given.
+    pub fn n_waits(&self) -> u64 {
+        self.context().n_waits()
+    }
+
     pub fn free_bytes(&self) -> Result<usize, DeviceError> {
         self.context().run("asking for free memory", || self.context().driver.free_bytes())
     }

@@ -73,6 +73,8 @@ pub struct Batch<'t> {
     stop_ids: StopIds,
     /// The rows of the pass.
     rows: Vec<Row>,
+    /// What was drawn for each from its best candidates alone; `None` where all logits are needed.
+    drawn: Vec<Result<Option<u32>>>,
     /// Whether a chunk of a prompt is due, rather than a decode step.
     chunk_is_due: bool,
 }
@@ -112,6 +114,7 @@ impl<'t> Batch<'t> {
             tokenizer,
             stop_ids,
             rows: Vec::with_capacity(plan.limits.chunk.max(batch.n_slots)),
+            drawn: Vec::with_capacity(batch.n_slots),
             chunk_is_due: true,
         })
     }
@@ -174,7 +177,10 @@ impl<'t> Batch<'t> {
         let is_of =
             |row: &Row| self.slots[row.slot as usize].as_ref().is_some_and(|s| s.id == id && !s.is_prefilling());
         match self.rows.iter().position(is_of) {
-            Some(row) => Ok(Some(self.pass.logits_of_row(row)?)),
+            Some(row) => {
+                self.pass.fetch_rows(std::iter::once(row))?;
+                Ok(Some(self.pass.logits_of_row(row)))
+            }
             None => Ok(None),
         }
     }
@@ -267,27 +273,27 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    /// The next token of the slots of `rows`, from the logits of the last pass. Answers that it ends go to `done`.
+    /// The next token of the slots of `rows`, from the logits of the last pass. Answers that it ends go to `done`. A GPU is
+    /// waited for at most twice: for the best candidates, and for the logits of all rows that these do not decide.
     fn sample(&mut self, done: &mut dyn FnMut(BatchAnswer)) -> Result<()> {
-        let mut asked = 0;
-        for row in &self.rows {
-            let sequence = self.slots[row.slot as usize].as_ref().expect("it has a row");
-            self.sampler.resume(sequence.sampling, sequence.n_drawn);
-            asked = self.sampler.candidates_needed().unwrap_or(0).max(asked);
-        }
-        if asked > 0 {
-            self.pass.find_top(self.rows.len(), asked)?;
-        }
-        for i in 0..self.rows.len() {
+        self.draw_from_top()?;
+        let is_open = |(row, drawn): (usize, &Result<Option<u32>>)| matches!(drawn, Ok(None)).then_some(row);
+        self.pass.fetch_rows(self.drawn.iter().enumerate().filter_map(is_open))?;
+        for (i, drawn) in self.drawn.drain(..).enumerate() {
             let slot = self.rows[i].slot as usize;
             let Some(sequence) = &mut self.slots[slot] else { continue };
-            self.sampler.resume(sequence.sampling, sequence.n_drawn);
-            let end = match draw(&mut self.pass, &mut self.sampler, i, asked, sequence.recent()) {
-                Ok(token) => {
-                    sequence.n_drawn = self.sampler.step();
-                    sequence.accept(token, &self.stop_ids).map(Ok)
+            let token = match drawn {
+                Ok(None) => {
+                    self.sampler.resume(sequence.sampling, sequence.n_drawn);
+                    self.sampler.sample(self.pass.logits_of_row(i), sequence.recent())
                 }
-                Err(error) if error.kind() == crate::error::Kind::Device => return Err(error),
+                Ok(Some(token)) => Ok(token),
+                Err(error) => Err(error),
+            };
+            // A sampler's count is how many were drawn.
+            sequence.n_drawn = sequence.n_drawn.wrapping_add(1);
+            let end = match token {
+                Ok(token) => sequence.accept(token, &self.stop_ids).map(Ok),
                 Err(error) => Some(Err(error)),
             };
             if let Some(end) = end {
@@ -299,18 +305,30 @@ impl<'t> Batch<'t> {
         }
         Ok(())
     }
-}
 
-/// The next token of a row: from its best candidates where they decide, of which `asked` were looked for.
-fn draw(pass: &mut Pass, sampler: &mut Sampler, row: usize, asked: usize, recent: &[u32]) -> Result<u32> {
-    if let Some(needed) = sampler.candidates_needed() {
-        let top = pass.top_of_row(row);
-        let n = needed.min(top.len());
-        if let Some(token) = sampler.sample_top(&top[..n], needed.min(asked), recent)? {
-            return Ok(token);
+    /// Draws what the best candidates decide.
+    fn draw_from_top(&mut self) -> Result<()> {
+        let mut asked = 0;
+        for row in &self.rows {
+            let sequence = self.slots[row.slot as usize].as_ref().expect("it has a row");
+            self.sampler.resume(sequence.sampling, sequence.n_drawn);
+            asked = self.sampler.candidates_needed().unwrap_or(0).max(asked);
         }
+        if asked > 0 {
+            self.pass.find_top(self.rows.len(), asked)?;
+        }
+        self.drawn.clear();
+        for (i, row) in self.rows.iter().enumerate() {
+            let sequence = self.slots[row.slot as usize].as_ref().expect("it has a row");
+            self.sampler.resume(sequence.sampling, sequence.n_drawn);
+            // Looking at candidates waits for the device, whether they were looked for or not.
+            self.drawn.push(match self.sampler.candidates_needed() {
+                Some(_) => self.sampler.sample_top(self.pass.top_of_row(i), sequence.recent()),
+                None => Ok(None),
+            });
+        }
+        Ok(())
     }
-    sampler.sample(pass.logits_of_row(row)?, recent)
 }
 
 /// The answer to a request for no tokens.

@@ -4,6 +4,7 @@
 //! the same bits in any company; a prompt's chunks take what their own length asks for, which is the same in any company too.
 //! Its rows are filled up to a bucket with rows of nobody, and the step is recorded once for each bucket.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lichen_kernels::ops::attention::{KvStore, PageTable, PAGE};
@@ -139,13 +140,31 @@ impl Pass {
         self.top.of_row(row)
     }
 
-    /// Logits of a row, free to be changed by a sampler.
+    /// Brings the logits of some rows to the host, in one wait for all of them; none where there are none.
     ///
     /// # Errors
     /// What went wrong on the device.
-    pub fn logits_of_row(&mut self, row: usize) -> Result<&mut [f32]> {
+    pub fn fetch_rows(&mut self, rows: impl Iterator<Item = usize>) -> Result<()> {
+        let mut has_any = false;
+        for row in rows {
+            has_any = true;
+            self.logits.start_fetch(self.of_row(row));
+        }
+        if has_any {
+            self.device.synchronize()?;
+        }
+        Ok(())
+    }
+
+    /// Logits of a row that was fetched, free to be changed by a sampler.
+    pub fn logits_of_row(&mut self, row: usize) -> &mut [f32] {
+        let range = self.of_row(row);
+        &mut self.logits.host_mut()[range]
+    }
+
+    fn of_row(&self, row: usize) -> Range<usize> {
         let vocab_size = self.model.config.vocab_size;
-        Ok(self.logits.fetch_part(row * vocab_size..(row + 1) * vocab_size)?)
+        row * vocab_size..(row + 1) * vocab_size
     }
 
     fn blocks(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::display::{escape, escape_running};
 use crate::Error;
@@ -28,25 +29,43 @@ impl From<Error> for Failure {
 
 /// `error: ..`, with nothing in it that could drive a terminal. Multi-line causes become one line.
 pub fn error(message: &str) {
+    let shown = escape(message);
+    clear_progress();
     // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "error: {}", escape(message));
+    let _ = writeln!(io::stderr(), "error: {shown}");
 }
 
 /// A remark that is not part of the output.
 pub fn note(message: &str) {
-    let _ = writeln!(io::stderr(), "{}", escape(message));
+    let shown = escape(message);
+    clear_progress();
+    let _ = writeln!(io::stderr(), "{shown}");
 }
 
-/// A line on a terminal that the next one replaces; nothing elsewhere.
+/// True while the terminal's last line is one of [`progress`].
+static HAS_PROGRESS: AtomicBool = AtomicBool::new(false);
+const CLEAR_LINE: &str = "\r\x1b[K";
+
+/// A line on a terminal that the next one replaces, as does whatever else is written; nothing elsewhere.
 pub fn progress(message: &str) {
     if io::stderr().is_terminal() {
-        let _ = write!(io::stderr(), "\r\x1b[K{message}");
+        HAS_PROGRESS.store(!message.is_empty(), Ordering::Relaxed);
+        let _ = write!(io::stderr(), "{CLEAR_LINE}{message}");
+        let _ = io::stderr().flush();
+    }
+}
+
+/// Makes room where a line of [`progress`] stands.
+fn clear_progress() {
+    if HAS_PROGRESS.swap(false, Ordering::Relaxed) {
+        let _ = write!(io::stderr(), "{CLEAR_LINE}");
         let _ = io::stderr().flush();
     }
 }
 
 /// Text on standard output, shown at once. Control characters are escaped; newlines and tabs pass.
 pub fn text(text: &str) -> Outcome<()> {
+    clear_progress();
     let mut out = io::stdout().lock();
     out.write_all(escape_running(text).as_bytes()).and_then(|()| out.flush()).map_err(|e| failed_write(&e))
 }
@@ -59,6 +78,7 @@ pub fn line(line: &str) -> Outcome<()> {
 
 /// An object on standard output.
 pub fn json(value: &Value) -> Outcome<()> {
+    clear_progress();
     let mut out = io::stdout().lock();
     // JSON escapes C0 itself; what else could drive a terminal is escaped here, which JSON reads as the same text.
     let text = json_escape(&serde_json::to_string_pretty(value).unwrap_or_default());
@@ -67,6 +87,7 @@ pub fn json(value: &Value) -> Outcome<()> {
 
 /// An object that is one line already, on standard output.
 pub fn json_line(line: &str) -> Outcome<()> {
+    clear_progress();
     let mut out = io::stdout().lock();
     writeln!(out, "{}", json_escape(line)).and_then(|()| out.flush()).map_err(|e| failed_write(&e))
 }
@@ -106,6 +127,7 @@ pub fn start_log() {
             log::Level::Info => "note",
             _ => "debug",
         };
+        clear_progress();
         writeln!(out, "{level}: {}", escape(&record.args().to_string()))
     });
     builder.init();

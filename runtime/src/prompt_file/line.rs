@@ -7,6 +7,7 @@ use super::answers::OWN_FIELDS;
 use crate::chat_template::{Message, Role};
 use crate::error::{Error, Result};
 use crate::sampler::SamplerConfig;
+use crate::stop::StopStrings;
 
 /// What a line asks.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +79,8 @@ impl PromptLine {
         }
         let prompt = prompt(&fields)?;
         let options = options(&fields)?;
+        options.over(SamplerConfig::default(), 0).check_as(&|flag| format!("\"{}\"", flag.replace('-', "_")))?;
+        StopStrings::check(options.stop.as_deref().unwrap_or_default(), "\"stop\"")?;
         if options.system.is_some() && !matches!(prompt, Prompt::Text(_)) {
             return Err(Error::input("has \"system\", which goes with \"prompt\" alone"));
         }

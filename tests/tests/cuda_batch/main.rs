@@ -13,9 +13,12 @@ use std::sync::Arc;
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 use lichen_runtime::memory_plan::Limits;
+use lichen_runtime::stop::StopIds;
 use lichen_tests::models::limits;
 
 use equality::{check_company, check_many};
+use lichen_runtime::batch::{BatchLimits, BatchRequest};
+use lichen_runtime::sampler::SamplerConfig;
 use subject::{Subject, MODELS};
 
 /// The devices of this machine, the emulator built first where cargo is there to build it.
@@ -58,5 +61,39 @@ fn many_prompts_through_a_few_slots_equal_one_by_one() {
     for device in devices().iter().filter(|d| common::cuda(d).arch() == 53) {
         check_many(&Subject::fixture(MODELS[1], device), limits(1), 5, 24, [60, 10]);
         check_many(&Subject::demo(device), Limits { chunk: 64, ..limits(1) }, 3, 6, [20, 8]);
+    }
+}
+
+/// A step is waited for once, and once more where logits have to be copied after it is known that candidates do not decide.
+#[test]
+fn a_step_waits_as_often_for_many_sequences_as_for_one() {
+    let all = SamplerConfig { temperature: 0.9, ..SamplerConfig::default() };
+    let few = SamplerConfig { top_k: 20, ..all };
+    for device in devices() {
+        // Opened for itself: other tests wait for theirs at the same time.
+        let device = Arc::new(Device::Cuda(common::reopen(common::cuda(&device))));
+        let mut subject = Subject::fixture(MODELS[3], &device);
+        subject.stop_ids = StopIds::default();
+        for (samplings, n_waits) in
+            [(&[all][..], 1), (&[all; 5], 1), (&[few; 5], 1), (&[few, all, SamplerConfig::greedy(), all, few], 2)]
+        {
+            let n = samplings.len();
+            let is_shared = common::cuda(&device).info().is_integrated;
+            let n_waits = if is_shared { 1 } else { n_waits };
+            let mut batch = subject.batch(limits(1), BatchLimits { n_slots: n, n_contexts: n });
+            for (id, sampling) in (0..).zip(samplings) {
+                let prompt = vec![3 + id as u32, 1, 4];
+                let stop = Vec::new();
+                batch.submit(BatchRequest { id, prompt, max_new_tokens: 20, sampling: *sampling, stop }).unwrap();
+            }
+            while batch.prefill(&mut |_| {}).unwrap() {}
+            // The first steps are recorded.
+            for step in 0..4 {
+                let before = common::cuda(&device).n_waits();
+                assert!(batch.decode(&mut |_| {}).unwrap());
+                let waits = common::cuda(&device).n_waits() - before;
+                assert!(step < 3 || waits == n_waits, "{}: {waits} waits for {n} rows", device.describe());
+            }
+        }
     }
 }

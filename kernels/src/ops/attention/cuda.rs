@@ -176,42 +176,61 @@ fn rotation(a: &Attention<'_>) -> ([Arg; 4], Arg) {
     ([a.rope.cos().ptr(), a.rope.sin().ptr(), q_norm, k_norm].map(Arg::from), eps.into())
 }
 
+/// What the kernels of a decode step take, over a ring and over pages alike.
+struct DecodeArgs {
+    /// out, q, k, v, keys and values with their scales, cos, sin, q_norm, k_norm.
+    arrays: [Arg; 12],
+    /// finished, partial, eps, scale, window, n_heads, n_kv_heads, head_dim, n_slots.
+    sizes: [Arg; 9],
+}
+
+impl DecodeArgs {
+    /// `n_counters` of the scratch are for blocks that are through; what the parts gave comes after them.
+    fn new(a: &Attention<'_>, scratch: &Scratch, n_counters: usize) -> DecodeArgs {
+        let ([_, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
+        let ([keys, key_scales], [values, value_scales]) = planes(a);
+        let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
+        let [out, q, k, v] = [a.out.ptr(), a.q.ptr(), a.k.ptr(), a.v.ptr()].map(Arg::from);
+        let finished = scratch.scores.ptr();
+        let partial = finished.offset(4 * n_counters);
+        let [heads, kv_heads, dim, slots] = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
+        DecodeArgs {
+            arrays: [out, q, k, v, keys, key_scales, values, value_scales, cos, sin, q_norm, k_norm],
+            sizes: [
+                finished.into(),
+                partial.into(),
+                eps,
+                a.scale.into(),
+                window(a).into(),
+                heads,
+                kv_heads,
+                dim,
+                slots,
+            ],
+        }
+    }
+
+    /// All `N` of them, with what one kernel takes between and behind.
+    fn around<const N: usize>(&self, between: &[Arg], behind: &[Arg]) -> [Arg; N] {
+        let mut args = self.arrays.iter().chain(between).chain(&self.sizes).chain(behind).copied();
+        let all = std::array::from_fn(|i| args.next().unwrap_or_else(|| panic!("{i} arguments of {N}")));
+        assert!(args.next().is_none(), "more than {N} arguments");
+        all
+    }
+}
+
+/// Blocks of a decode step in the second direction: groups of query heads.
+fn decode_groups(a: &Attention<'_>, heads: &Heads) -> usize {
+    a.cache.n_kv_heads() * heads.per_kv.div_ceil(heads.rows)
+}
+
 fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) {
-    let ([_, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
-    let grid_y = n_kv_heads * heads.per_kv.div_ceil(heads.rows);
+    let ([_, n_heads, head_dim], grid_y) = (a.q.shape(), decode_groups(a, heads));
     // By what the cache may hold, not by the position: the launch is recorded once.
     let wanted = (2 * cuda.n_sms() as usize).div_ceil(grid_y).min(splits_max(cuda));
     let n_splits = (window(a) as usize).div_ceil(PART_MIN).min(wanted);
     assert!(scratch.scores.len() >= n_heads + n_heads * n_splits * (head_dim + 2));
-    let finished = scratch.scores.ptr();
-    let partial = finished.offset(4 * n_heads);
-    let ([keys, key_scales], [values, value_scales]) = planes(a);
-    let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
-    let [heads_arg, kv_heads, dim, slots] = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
-    let args = [
-        a.out.ptr().into(),
-        a.q.ptr().into(),
-        a.k.ptr().into(),
-        a.v.ptr().into(),
-        keys,
-        key_scales,
-        values,
-        value_scales,
-        cos,
-        sin,
-        q_norm,
-        k_norm,
-        a.step.position_ptr().into(),
-        finished.into(),
-        partial.into(),
-        eps,
-        a.scale.into(),
-        window(a).into(),
-        heads_arg,
-        kv_heads,
-        dim,
-        slots,
-    ];
+    let args = DecodeArgs::new(a, scratch, n_heads).around::<22>(&[a.step.position_ptr().into()], &[]);
     let grid = [n_splits as u32, grid_y as u32, 1];
     let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
     cuda.launch(heads.kernel(&DECODE[format_index(a.cache.format())]), shape, &args);
@@ -219,46 +238,15 @@ fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) 
 
 /// One row of each of several sequences.
 fn decode_pages(cuda: &Cuda, a: &Attention<'_>, table: &PageTable, heads: &Heads, scratch: &mut Scratch) {
-    let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
-    let grid_y = n_kv_heads * heads.per_kv.div_ceil(heads.rows);
+    let ([n_rows, n_heads, head_dim], grid_y) = (a.q.shape(), decode_groups(a, heads));
     let (part_length, n_parts) = page_parts(window(a) as usize);
     // A counter for each block of the largest launch, whatever this one's size: they are zeros between launches.
     let n_counters = scratch.max_rows * n_heads;
     assert!(n_rows <= scratch.max_rows && grid_y <= n_heads, "{n_rows} rows");
     assert!(scratch.scores.len() >= n_counters + n_rows * n_heads * n_parts * (head_dim + 2));
-    let finished = scratch.scores.ptr();
-    let partial = finished.offset(4 * n_counters);
-    let ([keys, key_scales], [values, value_scales]) = planes(a);
-    let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
-    let [heads_arg, kv_heads, dim, slots] = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
-    let args = [
-        a.out.ptr().into(),
-        a.q.ptr().into(),
-        a.k.ptr().into(),
-        a.v.ptr().into(),
-        keys,
-        key_scales,
-        values,
-        value_scales,
-        cos,
-        sin,
-        q_norm,
-        k_norm,
-        a.step.positions_ptr().into(),
-        a.step.slots_ptr().into(),
-        table.ptr().into(),
-        finished.into(),
-        partial.into(),
-        eps,
-        a.scale.into(),
-        window(a).into(),
-        heads_arg,
-        kv_heads,
-        dim,
-        slots,
-        size(table.n_entries()),
-        size(part_length),
-    ];
+    let rows = [a.step.positions_ptr(), a.step.slots_ptr(), table.ptr()].map(Arg::from);
+    let parts = [table.n_entries(), part_length].map(size);
+    let args = DecodeArgs::new(a, scratch, n_counters).around::<26>(&rows, &parts);
     let grid = [n_parts as u32, grid_y as u32, n_rows as u32];
     let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
     cuda.launch(heads.kernel(&PAGES[format_index(a.cache.format())]), shape, &args);

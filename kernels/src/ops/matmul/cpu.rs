@@ -2,13 +2,13 @@
 
 use crate::formats::Format;
 use crate::matrix::Matrix;
-use crate::ops::matmul::quantize::{QuantizedRows, BLOCK, TILE_ROWS};
+use crate::ops::matmul::quantize::{QuantizedRows, BLOCK};
 use half::f16;
 
 /// `w[row] . x[t]` by the numerical contract.
 pub fn dot(weights: &Matrix, row: usize, x: &QuantizedRows, t: usize) -> f32 {
-    let (rows, q, scales) = x.tile(t / TILE_ROWS);
-    let m = t % TILE_ROWS;
+    let (rows, q, scales) = x.tile(t / x.tile_rows());
+    let m = t % x.tile_rows();
     let mut acc = 0.0f32;
     for b in 0..x.cols() / BLOCK {
         let mut codes = [0i32; BLOCK];

@@ -7,6 +7,7 @@ use std::ops::Range;
 use crate::formats::{float, Format};
 use crate::matrix::Matrix;
 use crate::ops::matmul::nf4;
+use crate::ops::matmul::quantize::BY_ROW_MAX;
 use crate::simd::{dot, per_isa, Isa};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{fold_lanes, LANES};
@@ -40,8 +41,16 @@ pub fn matmul(
             buffer.resize(needed, 0.0);
         }
         let (decoded, sums) = buffer.split_at_mut(w_rows * cols);
-        if n_rows == 1 && nf4_matvec(isa, weights, rows.clone(), x.host(), &mut decoded[..cols], &mut sums[..n]) {
-            return store(0, &sums[..n]);
+        let mut direct = |(t, x): (usize, &[f32])| {
+            let sums = &mut sums[..n];
+            let is_done = nf4_matvec(isa, weights, rows.clone(), x, &mut decoded[..cols], sums);
+            if is_done {
+                store(t, sums);
+            }
+            is_done
+        };
+        if n_rows <= BY_ROW_MAX && x.host().chunks_exact(cols).enumerate().all(&mut direct) {
+            return;
         }
         if n_rows == 1 {
             // A few rows at a time: what was decoded is still in the first-level cache when it is multiplied.

@@ -1,7 +1,8 @@
 //! Matrix products with weights in any format: `out[t, n] = sum over k of w[n, k] * x[t, k] + bias[n]`.
 //!
 //! Shapes: `x` (T, K), `w` (N, K), `out` (T, N). T = 1 is the decode step (memory-bound: weights stream once in the
-//! file's layout), T > 1 the prefill (compute-bound: weights are widened into panels that stay in the cache).
+//! file's layout), T > 1 the prefill (compute-bound: weights are widened into panels that stay in the cache). On the CPU up
+//! to [`quantize::BY_ROW_MAX`] rows of a batch's step are as many decode steps over the same few rows of weights.
 //!
 //! Numerical contract, equal bits for every instruction set, thread count and T:
 //! - Q8_0 and Q4_0: each block of a row of `x` becomes 16-bit integers and one f32 scale ([`quantize`]). Within a block
@@ -37,6 +38,8 @@ use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::view::{View, ViewMut};
 
 pub use combine::Write;
+use quantize::BY_ROW_MAX;
+
 pub use scratch::{Extent, Family, Scratch};
 
 /// Tasks per thread of a decode step. Long runs of rows: a kernel prefetches the rows after the ones it computes, so every
@@ -176,7 +179,9 @@ fn forward_cpu(cpu: &Cpu, products: &mut [Product<'_>], x: View<'_, f32, 2>, scr
         scratch.rows.quantize(cpu, x);
     }
     let [n_rows, _] = x.shape();
-    let rows_per_task = if n_rows == 1 {
+    let are_streamed =
+        n_rows <= BY_ROW_MAX && products.iter().all(|p| quantize::has_integer_blocks(p.weights.format()));
+    let rows_per_task = if n_rows == 1 || are_streamed {
         let all_rows: usize = products.iter().map(|p| p.weights.rows()).sum();
         all_rows.div_ceil(cpu.pool.n_threads() * DECODE_TASKS_PER_THREAD).next_multiple_of(DECODE_ROW_GROUP)
     } else {
@@ -247,26 +252,27 @@ impl Tile<'_> {
         let isa = self.cpu.isa;
         let [n_rows, _] = self.x.shape();
         let (weights, rows) = (self.weights, self.rows.clone());
-        let mut store = |t: usize, y: &[f32]| self.store(t, |out| out.copy_from_slice(y));
+        let first = rows.start;
         if !quantize::has_integer_blocks(weights.format()) {
-            float::matmul(isa, weights, rows, self.x, &mut store);
-        } else if n_rows == 1 {
-            self.store(0, |out| simd::matvec(isa, weights, rows, &self.scratch.rows, out));
+            float::matmul(isa, weights, rows, self.x, &mut |t, y| self.store(t, first, y));
+        } else if n_rows <= BY_ROW_MAX {
+            simd::matvec(isa, weights, rows, &self.scratch.rows, &mut |t, first, y| self.store(t, first, y));
         } else {
-            simd::matmul(isa, weights, rows, &self.scratch.rows, &mut store);
+            simd::matmul(isa, weights, rows, &self.scratch.rows, &mut |t, y| self.store(t, first, y));
         }
     }
 
-    /// Lets `write` fill row `t` of this tile, then adds the bias.
+    /// Takes `y`, outputs `first ..` of row `t`, and adds the bias.
     #[allow(unsafe_code)]
-    fn store(&self, t: usize, write: impl FnOnce(&mut [f32])) {
+    fn store(&self, t: usize, first: usize, y: &[f32]) {
         let n = self.weights.rows();
+        assert!(self.rows.start <= first && first + y.len() <= self.rows.end);
         // SAFETY:
-        // - Tasks hold disjoint row ranges of one product, so their parts never overlap.
-        let out = unsafe { self.out.part(t * n + self.rows.start, self.rows.len()) };
-        write(out);
+        // - Tasks hold disjoint row ranges of one product, and this part lies inside the task's, so parts never overlap.
+        let out = unsafe { self.out.part(t * n + first, y.len()) };
+        out.copy_from_slice(y);
         if let Some(bias) = self.bias {
-            for (y, b) in out.iter_mut().zip(&bias[self.rows.clone()]) {
+            for (y, b) in out.iter_mut().zip(&bias[first..]) {
                 *y += b;
             }
         }

@@ -9,6 +9,9 @@ use crate::view::View;
 
 /// Rows of `x` that are interleaved into one tile.
 pub const TILE_ROWS: usize = 12;
+/// So few rows meet the weights one by one, each in a tile of its own, as a decode step's single row does: a panel is not
+/// widened for them.
+pub const BY_ROW_MAX: usize = 4;
 
 /// Values per block, Q8_0's and Q4_0's own.
 pub const BLOCK: usize = 32;
@@ -22,19 +25,21 @@ pub fn has_integer_blocks(format: Format) -> bool {
     matches!(format, Format::Q8_0 | Format::Q4_0)
 }
 
-/// Rows of `x`, quantised and interleaved: tiles of [`TILE_ROWS`] rows, and in a tile pairs of neighbouring k of all its
-/// rows side by side, `q` (tile, K/2, rows of the tile, 2) and `scales` (tile, K/block, rows of the tile).
+/// Rows of `x`, quantised and interleaved: tiles of [`TILE_ROWS`] rows, or of one where there are at most [`BY_ROW_MAX`], and
+/// in a tile pairs of neighbouring k of all its rows side by side, `q` (tile, K/2, rows of the tile, 2) and `scales` (tile,
+/// K/block, rows of the tile).
 pub struct QuantizedRows {
     q: Vec<i16>,
     scales: Vec<f32>,
     n_rows: usize,
+    tile_rows: usize,
     cols: usize,
 }
 
 impl QuantizedRows {
     pub fn new(max_rows: usize, max_cols: usize) -> Self {
         let cells = max_rows * max_cols.next_multiple_of(BLOCK);
-        QuantizedRows { q: vec![0; cells], scales: vec![0.0; cells / BLOCK], n_rows: 0, cols: 0 }
+        QuantizedRows { q: vec![0; cells], scales: vec![0.0; cells / BLOCK], n_rows: 0, tile_rows: 1, cols: 0 }
     }
 
     pub fn size_bytes(max_rows: usize, max_cols: usize) -> usize {
@@ -50,14 +55,19 @@ impl QuantizedRows {
         self.cols
     }
 
+    /// Rows of a tile, less at the end.
+    pub fn tile_rows(&self) -> usize {
+        self.tile_rows
+    }
+
     pub fn n_tiles(&self) -> usize {
-        self.n_rows.div_ceil(TILE_ROWS)
+        self.n_rows.div_ceil(self.tile_rows)
     }
 
     /// Tile `i`: its number of rows, `q` (K/2, rows, 2) and `scales` (K/block, rows).
     pub fn tile(&self, i: usize) -> (usize, &[i16], &[f32]) {
-        let start = i * TILE_ROWS;
-        let rows = TILE_ROWS.min(self.n_rows - start);
+        let start = i * self.tile_rows;
+        let rows = self.tile_rows.min(self.n_rows - start);
         let n_blocks = self.cols / BLOCK;
         let q = &self.q[start * self.cols..(start + rows) * self.cols];
         (rows, q, &self.scales[start * n_blocks..(start + rows) * n_blocks])
@@ -68,12 +78,13 @@ impl QuantizedRows {
         let [n_rows, cols] = x.shape();
         let n_blocks = cols / BLOCK;
         assert_eq!(cols % BLOCK, 0, "K is not a multiple of {BLOCK}");
-        (self.n_rows, self.cols) = (n_rows, cols);
+        let tile_rows = if n_rows <= BY_ROW_MAX { 1 } else { TILE_ROWS };
+        (self.n_rows, self.tile_rows, self.cols) = (n_rows, tile_rows, cols);
         let q = Disjoint::new(&mut self.q[..n_rows * cols]);
         let scales = Disjoint::new(&mut self.scales[..n_rows * n_blocks]);
-        cpu.pool.run_if(n_rows * cols >= WORTH_SHARING, n_rows.div_ceil(TILE_ROWS), &|tile| {
-            let start = tile * TILE_ROWS;
-            let rows = TILE_ROWS.min(n_rows - start);
+        cpu.pool.run_if(n_rows * cols >= WORTH_SHARING, n_rows.div_ceil(tile_rows), &|tile| {
+            let start = tile * tile_rows;
+            let rows = tile_rows.min(n_rows - start);
             // SAFETY:
             // - Tiles are disjoint ranges of rows.
             #[allow(unsafe_code)]

@@ -38,8 +38,19 @@ fn product(device: &Device, w: &Matrix, x: &[f32], t: usize, bias: Option<&[f32]
 const FORMATS: [Format; 6] = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0, Format::NF4];
 
 /// (T, N, K in blocks of the format or, for floats, in values).
-const SIZES: [(usize, usize, usize); 9] =
-    [(1, 1, 1), (1, 17, 3), (1, 65, 5), (2, 31, 2), (5, 33, 1), (11, 32, 3), (12, 64, 2), (13, 40, 4), (25, 100, 3)];
+const SIZES: [(usize, usize, usize); 11] = [
+    (1, 1, 1),
+    (1, 17, 3),
+    (1, 65, 5),
+    (2, 31, 2),
+    (3, 50, 2),
+    (4, 1, 3),
+    (5, 33, 1),
+    (11, 32, 3),
+    (12, 64, 2),
+    (13, 40, 4),
+    (25, 100, 3),
+];
 
 fn cols(format: Format, blocks: usize) -> usize {
     if format.is_float() {
@@ -83,8 +94,11 @@ fn a_row_gives_the_same_bits_alone_and_in_any_batch() {
         let x = random(t * k, 1.0, 2);
         let device = Device::cpu(2).unwrap();
         let all = product(&device, &w, &x, t, None);
-        for (row, want) in x.chunks(k).zip(all.chunks(n)) {
-            assert_eq!(product(&device, &w, row, 1, None), want, "{format}");
+        // So few that they meet the weights one by one, and the next number.
+        for few in 1..=quantize::BY_ROW_MAX + 1 {
+            for (rows, want) in x.chunks(few * k).zip(all.chunks(few * n)) {
+                assert_eq!(product(&device, &w, rows, rows.len() / k, None), want, "{format}, {few} rows");
+            }
         }
     }
 }

@@ -11,11 +11,12 @@ use clap::Args;
 use lichen_runtime::batch::{Batch, BatchAnswer, BatchRequest, SLOTS_MAX};
 use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role};
 use lichen_runtime::disk::{refuse_existing, RealDisk};
-use lichen_runtime::display::thousands;
+use lichen_runtime::display::{counted, thousands};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::fault::CatchInterrupts;
 use lichen_runtime::prompt_file::{answer_line, AnswerFile, Answered, Numbered, Prompt, PromptLine};
 use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
 
@@ -55,6 +56,8 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
             Error::usage("--json is a summary on standard output, where the answers go: --out FILE is needed").into()
         );
     }
+    // Once, and not for every line that takes the flag's.
+    StopStrings::new(args.sampling.stop.clone())?;
     let source = Source::open(prompts)?;
     if let Some(path) = own.out.as_deref().filter(|_| !own.resume) {
         refuse_begun(path)?;
@@ -141,6 +144,32 @@ struct Counts {
     seconds: f64,
 }
 
+impl Counts {
+    fn summary(&self, tokens_per_s: f64) -> String {
+        let mut line = counted(self.n_answers, "answer");
+        if self.n_skipped > 0 {
+            line += &format!(", {} answered before", thousands(self.n_skipped));
+        }
+        if self.n_bad > 0 {
+            line += &format!(", {} left out", counted(self.n_bad, "line"));
+        }
+        line + &format!(
+            "; {} in {:.1} s, {tokens_per_s:.1} tokens/s",
+            counted(self.n_new_tokens, "token"),
+            self.seconds
+        )
+    }
+}
+
+/// What Ctrl-C is answered with while so many answers are not finished.
+fn interruption(n: u64) -> String {
+    match n {
+        0 => "interrupted".to_string(),
+        1 => "interrupted: 1 answer is finished first; Ctrl-C again ends at once".to_string(),
+        n => format!("interrupted: {} are finished first; Ctrl-C again ends at once", counted(n, "answer")),
+    }
+}
+
 /// A run over one file.
 struct Job<'a> {
     args: &'a GenerateArgs,
@@ -165,8 +194,7 @@ impl Job<'_> {
         loop {
             if interrupts.interrupted() && !was_interrupted {
                 was_interrupted = true;
-                let n = batch.n_running() + batch.n_waiting();
-                output::note(&format!("interrupted: {n} answers are finished first; Ctrl-C again ends at once"));
+                output::note(&interruption((batch.n_running() + batch.n_waiting()) as u64));
             }
             while !is_end && !was_interrupted && batch.wants_more() {
                 let is_idle = batch.n_running() + batch.n_waiting() == 0;
@@ -277,12 +305,12 @@ impl Job<'_> {
     /// How far it is.
     fn line(&self, source: &Source) -> String {
         let c = &self.counts;
-        let mut line = format!("{} answers", thousands(c.n_answers));
+        let mut line = counted(c.n_answers, "answer");
         if let Some(n_bytes) = source.n_bytes.filter(|n| *n > 0) {
             line += &format!(", {} % of the prompts read", source.n_read * 100 / n_bytes);
         }
         if c.n_bad > 0 {
-            line += &format!(", {} lines left out", thousands(c.n_bad));
+            line += &format!(", {} left out", counted(c.n_bad, "line"));
         }
         line + &format!(", {:.1} tokens/s", self.tokens_per_s())
     }
@@ -309,18 +337,7 @@ impl Job<'_> {
                 "interrupted": interrupted,
             }))?;
         } else {
-            let before = match c.n_skipped {
-                0 => String::new(),
-                n => format!(", {} answered before", thousands(n)),
-            };
-            output::note(&format!(
-                "{} answers{before}, {} lines left out; {} tokens in {:.1} s, {:.1} tokens/s",
-                thousands(c.n_answers),
-                thousands(c.n_bad),
-                thousands(c.n_new_tokens),
-                c.seconds,
-                self.tokens_per_s()
-            ));
+            output::note(&c.summary(self.tokens_per_s()));
         }
         match (interrupted, c.n_bad) {
             (true, _) => Err(Failure::Interrupted),

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, Tile, Weights, Q8_0};
+use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q8_0};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::QuantizedRows;
 use crate::ops::matmul::PANEL_ROWS;
@@ -16,13 +16,12 @@ const STRIP: usize = 16;
 /// Rows of `x` in one pass: 6 x 2 accumulators, two registers of weights, a broadcast and a product fill all sixteen.
 const PASS: usize = 6;
 
-pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, out: &mut [f32]) {
+pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
     let w = Weights::new(weights);
-    let (_, q, scales) = x.tile(0);
     // SAFETY:
     // - This instruction set is only chosen where `Isa::is_available` found it.
-    // - `rows` lies inside the matrix, `q` holds K codes and `scales` K / block: asserted by the caller.
-    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, q, scales, out)) }
+    // - `rows` lies inside the matrix, and each row of `x` holds K codes and K / block scales: asserted by the caller.
+    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, x, store)) }
 }
 
 pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut dyn FnMut(usize, &[f32])) {
@@ -37,35 +36,39 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
     by_panel(weights, rows.clone(), x, store, pack, tile);
 }
 
-/// One row of `x` against rows of weights, eight at a time. Each block gives eight vectors of partial sums; a
+/// Rows of `x` one by one against rows of weights, eight at a time. Each block gives eight vectors of partial sums; a
 /// transposing tree folds them into one vector with a lane per row.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
-        let valid = out.len();
+unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
+    for first in rows.clone().step_by(GROUP) {
+        let valid = (rows.end - first).min(GROUP);
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
         let row_offset = |r: usize| r.min(valid - 1) * w.row_bytes;
         // The next group is read in order while this one is computed, so DRAM sees one stream and not eight.
         let next = base.wrapping_add(GROUP * w.row_bytes);
         let lines = (GROUP * w.row_bytes / 64).div_ceil(w.n_blocks);
-        let mut acc = _mm256_setzero_ps();
-        for b in 0..w.n_blocks {
-            for line in 0..lines {
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((b * lines + line) * 64) as *const i8);
+        for t in 0..x.n_rows() {
+            let (_, q, scales) = x.tile(t);
+            let lines = if t == 0 { lines } else { 0 };
+            let mut acc = _mm256_setzero_ps();
+            for b in 0..w.n_blocks {
+                for line in 0..lines {
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((b * lines + line) * 64) as *const i8);
+                }
+                let block = base.add(b * w.block_bytes);
+                let x = [load(q, 2 * b), load(q, 2 * b + 1)];
+                let sums = fold(|r| {
+                    let v = expand32::<F>(block.add(row_offset(r)));
+                    _mm256_add_epi32(_mm256_madd_epi16(v[0], x[0]), _mm256_madd_epi16(v[1], x[1]))
+                });
+                let w_scale = row_scales(&w, first, b, valid);
+                let scale = _mm256_mul_ps(w_scale, _mm256_set1_ps(*scales.get_unchecked(b)));
+                acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, acc);
             }
-            let block = base.add(b * w.block_bytes);
-            let x = [load(q, 2 * b), load(q, 2 * b + 1)];
-            let sums = fold(|r| {
-                let v = expand32::<F>(block.add(row_offset(r)));
-                _mm256_add_epi32(_mm256_madd_epi16(v[0], x[0]), _mm256_madd_epi16(v[1], x[1]))
-            });
-            let w_scale = row_scales(&w, first, b, valid);
-            let scale = _mm256_mul_ps(w_scale, _mm256_set1_ps(*scales.get_unchecked(b)));
-            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, acc);
+            let mut y = [0.0f32; GROUP];
+            _mm256_storeu_ps(y.as_mut_ptr(), acc);
+            store(t, first, &y[..valid]);
         }
-        let mut lanes = [0.0f32; GROUP];
-        _mm256_storeu_ps(lanes.as_mut_ptr(), acc);
-        out.copy_from_slice(&lanes[..valid]);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, Tile, Weights, Q8_0};
+use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q8_0};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
@@ -12,13 +12,12 @@ use crate::ops::matmul::PANEL_ROWS;
 /// Rows of weights in one register of 32-bit lanes.
 const GROUP: usize = 16;
 
-pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, out: &mut [f32]) {
+pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
     let w = Weights::new(weights);
-    let (_, q, scales) = x.tile(0);
     // SAFETY:
     // - This instruction set is only chosen where `Isa::is_available` found it.
-    // - `rows` lies inside the matrix, `q` holds K codes and `scales` K / block: asserted by the caller.
-    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, q, scales, out)) }
+    // - `rows` lies inside the matrix, and each row of `x` holds K codes and K / block scales: asserted by the caller.
+    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, x, store)) }
 }
 
 pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut dyn FnMut(usize, &[f32])) {
@@ -33,12 +32,12 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
     by_panel(weights, rows.clone(), x, store, pack, tile);
 }
 
-/// One row of `x` against rows of weights, sixteen at a time. Each block gives sixteen vectors of partial sums; a
+/// Rows of `x` one by one against rows of weights, sixteen at a time. Each block gives sixteen vectors of partial sums; a
 /// transposing tree folds them into one vector with a lane per row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
-unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
-        let valid = out.len();
+unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
+    for first in rows.clone().step_by(GROUP) {
+        let valid = (rows.end - first).min(GROUP);
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
         let row_offset = |r: usize| r.min(valid - 1) * w.row_bytes;
         let scale_at = scale_offsets(&w, valid);
@@ -46,19 +45,25 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16]
         let next = base.wrapping_add(GROUP * w.row_bytes);
         let rows_left = rows.end.saturating_sub(first + GROUP).min(GROUP);
         let lines = (rows_left * w.row_bytes / 64).div_ceil(w.n_blocks);
-        let mut acc = _mm512_setzero_ps();
-        for b in 0..w.n_blocks {
-            for line in 0..lines {
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add((b * lines + line) * 64) as *const i8);
+        for t in 0..x.n_rows() {
+            let (_, q, scales) = x.tile(t);
+            let lines = if t == 0 { lines } else { 0 };
+            let mut acc = _mm512_setzero_ps();
+            for b in 0..w.n_blocks {
+                for line in 0..lines {
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add((b * lines + line) * 64) as *const i8);
+                }
+                let block = base.add(b * w.block_bytes);
+                let x0 = load(q, b);
+                let sums = fold(|r| _mm512_madd_epi16(expand32::<F>(block.add(row_offset(r))), x0));
+                let w_scale = row_scales(&w, first, b, scale_at);
+                let scale = _mm512_mul_ps(w_scale, _mm512_set1_ps(*scales.get_unchecked(b)));
+                acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, acc);
             }
-            let block = base.add(b * w.block_bytes);
-            let x0 = load(q, b);
-            let sums = fold(|r| _mm512_madd_epi16(expand32::<F>(block.add(row_offset(r))), x0));
-            let w_scale = row_scales(&w, first, b, scale_at);
-            let scale = _mm512_mul_ps(w_scale, _mm512_set1_ps(*scales.get_unchecked(b)));
-            acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, acc);
+            let mut y = [0.0f32; GROUP];
+            _mm512_storeu_ps(y.as_mut_ptr(), acc);
+            store(t, first, &y[..valid]);
         }
-        _mm512_mask_storeu_ps(out.as_mut_ptr(), mask(valid), acc);
     }
 }
 
@@ -131,16 +136,6 @@ unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel) {
             _mm512_storeu_ps(s0, y0);
             _mm512_storeu_ps(s1, y1);
         }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn mask(n: usize) -> u16 {
-    if n >= GROUP {
-        u16::MAX
-    } else {
-        (1 << n) - 1
     }
 }
 

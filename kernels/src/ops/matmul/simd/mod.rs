@@ -17,26 +17,30 @@ pub(super) use avx512::transpose;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::quantize::{QuantizedRows, BLOCK, TILE_ROWS};
+use super::quantize::{QuantizedRows, BLOCK, BY_ROW_MAX, TILE_ROWS};
 use super::{cpu, PANEL_ROWS};
 use crate::matrix::Matrix;
 use crate::simd::Isa;
 
-/// `out[i] = w[rows.start + i] . x[0]`.
-pub fn matvec(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, out: &mut [f32]) {
-    assert!(rows.end <= weights.rows() && out.len() == rows.len() && x.cols() == weights.cols() && x.n_rows() == 1);
+/// Takes parts of the products of row `t` of `x` as they are ready: `store(t, first, y)`, `y[i] = w[first + i] . x[t]`.
+pub type StorePart<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
+
+/// All products of `rows` by `x`, which has at most [`BY_ROW_MAX`] rows. A few rows of weights meet every row of `x` while
+/// they are in the first-level cache.
+pub fn matvec(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
+    assert!(rows.end <= weights.rows() && x.cols() == weights.cols() && x.n_rows() <= BY_ROW_MAX);
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::matvec(weights, rows, x, out),
+        Isa::Avx512 => avx512::matvec(weights, rows, x, store),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::matvec(weights, rows, x, out),
+        Isa::Avx2 => avx2::matvec(weights, rows, x, store),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => neon::matvec(weights, rows, x, out),
+        Isa::Neon => neon::matvec(weights, rows, x, store),
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonDot => neon_dot::matvec(weights, rows, x, out),
+        Isa::NeonDot => neon_dot::matvec(weights, rows, x, store),
         _ => {
-            for (y, row) in out.iter_mut().zip(rows) {
-                *y = cpu::dot(weights, row, x, 0);
+            for (t, row) in (0..x.n_rows()).flat_map(|t| rows.clone().map(move |row| (t, row))) {
+                store(t, row, &[cpu::dot(weights, row, x, t)]);
             }
         }
     }
@@ -157,7 +161,7 @@ fn by_panel(
             let (m, q, scales) = x.tile(i);
             tile(Tile { m, pairs: BLOCK / 2, n_blocks: w.n_blocks, q, scales }, panel);
             for (t, y) in panel.sums.chunks_exact(PANEL_ROWS).take(m).enumerate() {
-                store(i * TILE_ROWS + t, &y[..rows.len()]);
+                store(i * x.tile_rows() + t, &y[..rows.len()]);
             }
         }
     });

@@ -6,7 +6,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, Tile, Weights, Q8_0};
+use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q8_0};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
@@ -17,13 +17,12 @@ pub(super) const GROUP: usize = 4;
 /// 24 accumulators, two registers of weights and three of `x`, of 32.
 pub(super) const STRIP: usize = 8;
 
-pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, out: &mut [f32]) {
+pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
     let w = Weights::new(weights);
-    let (_, q, scales) = x.tile(0);
     // SAFETY:
     // - Advanced SIMD is part of the target's base.
-    // - `rows` lies inside the matrix, `q` holds K codes and `scales` K / block: asserted by the caller.
-    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, q, scales, out)) }
+    // - `rows` lies inside the matrix, and each row of `x` holds K codes and K / block scales: asserted by the caller.
+    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, x, store)) }
 }
 
 pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut dyn FnMut(usize, &[f32])) {
@@ -38,26 +37,31 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
     by_panel(weights, rows.clone(), x, store, pack, tile);
 }
 
-/// One row of `x` against rows of weights, four at a time: a block of `x` stays in registers for all four.
-unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
-        let valid = out.len();
+/// Rows of `x` one by one against rows of weights, four at a time: a block of `x` stays in registers for all four.
+unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
+    for first in rows.clone().step_by(GROUP) {
+        let valid = (rows.end - first).min(GROUP);
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
         let row_offset = |r: usize| r.min(valid - 1) * w.row_bytes;
         let next = NextRows::new(&w, base);
-        let mut acc = vdupq_n_f32(0.0);
-        for (b, x_scale) in scales.iter().enumerate() {
-            next.prefetch(b);
-            let block = base.add(b * w.block_bytes);
-            let mut sums = [vdupq_n_s32(0); GROUP];
-            let x: [int16x8_t; 4] = std::array::from_fn(|i| vld1q_s16(q.as_ptr().add(b * 32 + i * 8)));
-            for (r, sum) in sums.iter_mut().enumerate() {
-                *sum = dot32(widen(codes32::<F>(block.add(row_offset(r)))), x);
+        for t in 0..x.n_rows() {
+            let (_, q, scales) = x.tile(t);
+            let mut acc = vdupq_n_f32(0.0);
+            for (b, x_scale) in scales.iter().enumerate() {
+                if t == 0 {
+                    next.prefetch(b);
+                }
+                let block = base.add(b * w.block_bytes);
+                let mut sums = [vdupq_n_s32(0); GROUP];
+                let x: [int16x8_t; 4] = std::array::from_fn(|i| vld1q_s16(q.as_ptr().add(b * 32 + i * 8)));
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = dot32(widen(codes32::<F>(block.add(row_offset(r)))), x);
+                }
+                let scale = vmulq_n_f32(row_scales(&w, first, b, valid), *x_scale);
+                acc = vfmaq_f32(acc, vcvtq_f32_s32(fold(sums)), scale);
             }
-            let scale = vmulq_n_f32(row_scales(&w, first, b, valid), *x_scale);
-            acc = vfmaq_f32(acc, vcvtq_f32_s32(fold(sums)), scale);
+            store(t, first, &lanes(acc)[..valid]);
         }
-        store_rows(acc, out);
     }
 }
 
@@ -258,10 +262,10 @@ pub(super) unsafe fn fold(v: [int32x4_t; GROUP]) -> int32x4_t {
 }
 
 #[inline(always)]
-pub(super) unsafe fn store_rows(y: float32x4_t, out: &mut [f32]) {
+pub(super) unsafe fn lanes(y: float32x4_t) -> [f32; GROUP] {
     let mut lanes = [0.0f32; GROUP];
     vst1q_f32(lanes.as_mut_ptr(), y);
-    out.copy_from_slice(&lanes[..out.len()]);
+    lanes
 }
 
 /// Transposes eight rows of eight 16-bit lanes: each round rotates the six bits of (row, lane) by one.

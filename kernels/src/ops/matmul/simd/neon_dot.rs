@@ -9,19 +9,18 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::neon::{codes32, flush, fold, pack_scales, row_scales, store_rows, store_strip, NextRows, GROUP, STRIP};
-use super::{by_format, by_panel, grow, Panel, Tile, Weights};
+use super::neon::{codes32, flush, fold, lanes, pack_scales, row_scales, store_strip, NextRows, GROUP, STRIP};
+use super::{by_format, by_panel, grow, Panel, StorePart, Tile, Weights};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
 
-pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, out: &mut [f32]) {
+pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
     let w = Weights::new(weights);
-    let (_, q, scales) = x.tile(0);
     // SAFETY:
     // - This instruction set is only chosen where `Isa::is_available` found it.
-    // - `rows` lies inside the matrix, `q` holds K codes and `scales` K / block: asserted by the caller.
-    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, q, scales, out)) }
+    // - `rows` lies inside the matrix, and each row of `x` holds K codes and K / block scales: asserted by the caller.
+    unsafe { by_format!(weights.format(), F => matvec_rows::<F>(w, rows, x, store)) }
 }
 
 pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut dyn FnMut(usize, &[f32])) {
@@ -41,31 +40,36 @@ pub fn matmul(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &m
     by_panel(weights, rows.clone(), x, store, pack, tile);
 }
 
-/// One row of `x` against rows of weights, four at a time: a block of `x` is split once for all four.
+/// Rows of `x` one by one against rows of weights, four at a time: a block of `x` is split once for all four.
 #[target_feature(enable = "dotprod")]
-unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, q: &[i16], scales: &[f32], out: &mut [f32]) {
-    for (first, out) in rows.clone().step_by(GROUP).zip(out.chunks_mut(GROUP)) {
-        let valid = out.len();
+unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
+    for first in rows.clone().step_by(GROUP) {
+        let valid = (rows.end - first).min(GROUP);
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
         let row_offset = |r: usize| r.min(valid - 1) * w.row_bytes;
         let next = NextRows::new(&w, base);
-        let mut acc = vdupq_n_f32(0.0);
-        for (b, x_scale) in scales.iter().enumerate() {
-            next.prefetch(b);
-            let block = base.add(b * w.block_bytes);
-            let (mut high, mut low) = ([vdupq_n_s32(0); GROUP], [vdupq_n_s32(0); GROUP]);
-            let p = q.as_ptr().add(b * 32);
-            let x = [split(vld1q_s16(p), vld1q_s16(p.add(8))), split(vld1q_s16(p.add(16)), vld1q_s16(p.add(24)))];
-            for r in 0..GROUP {
-                let codes = codes32::<F>(block.add(row_offset(r)));
-                high[r] = sdot(sdot(high[r], codes[0], x[0].high), codes[1], x[1].high);
-                low[r] = sdot(sdot(low[r], codes[0], x[0].low), codes[1], x[1].low);
+        for t in 0..x.n_rows() {
+            let (_, q, scales) = x.tile(t);
+            let mut acc = vdupq_n_f32(0.0);
+            for (b, x_scale) in scales.iter().enumerate() {
+                if t == 0 {
+                    next.prefetch(b);
+                }
+                let block = base.add(b * w.block_bytes);
+                let (mut high, mut low) = ([vdupq_n_s32(0); GROUP], [vdupq_n_s32(0); GROUP]);
+                let p = q.as_ptr().add(b * 32);
+                let x = [split(vld1q_s16(p), vld1q_s16(p.add(8))), split(vld1q_s16(p.add(16)), vld1q_s16(p.add(24)))];
+                for r in 0..GROUP {
+                    let codes = codes32::<F>(block.add(row_offset(r)));
+                    high[r] = sdot(sdot(high[r], codes[0], x[0].high), codes[1], x[1].high);
+                    low[r] = sdot(sdot(low[r], codes[0], x[0].low), codes[1], x[1].low);
+                }
+                let sums = vaddq_s32(vshlq_n_s32::<8>(fold(high)), fold(low));
+                let scale = vmulq_n_f32(row_scales(&w, first, b, valid), *x_scale);
+                acc = vfmaq_f32(acc, vcvtq_f32_s32(sums), scale);
             }
-            let sums = vaddq_s32(vshlq_n_s32::<8>(fold(high)), fold(low));
-            let scale = vmulq_n_f32(row_scales(&w, first, b, valid), *x_scale);
-            acc = vfmaq_f32(acc, vcvtq_f32_s32(sums), scale);
+            store(t, first, &lanes(acc)[..valid]);
         }
-        store_rows(acc, out);
     }
 }
 
