@@ -1,10 +1,12 @@
 """Scores the demo model and writes its goldens with transformers in float32.
 
-    python evaluate.py --model HF_DIR [--limit N] [--goldens]
+    python evaluate.py --model HF_DIR [--limit N] [--fresh] [--goldens]
 
 Held-out questions: greedy answers, `contains` = the key is in the answer, `exact` = the answer is word for word.
 Perplexity protocol: each document of heldout/text.txt (blank-line separated) is encoded with <bos> in front and no <eos>
 behind, cut at the context length; perplexity = exp(sum of -log p over all tokens after <bos> / their count).
+With --fresh, questions drawn with a seed that no corpus has: small talk and what it should decline, robots described in the
+prompt, and every turn of six-turn chats, right when word for word.
 With --goldens, goldens.json is written beside this script: greedy answers of the float32 weights and of the same weights
 after a Q8_0 round trip through the PyPI `gguf` package.
 """
@@ -22,9 +24,11 @@ from gguf import GGMLQuantizationType as Type
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from make_corpus import Writer
 from make_tokenizer import BOS, END_OF_TURN, EOS, write_json
 
 HERE = Path(__file__).resolve().parent
+FRESH_SEED = 20250777
 MAX_NEW_TOKENS = 48
 GOLDEN_CHATS = [
     ["What is the capital of France?"],
@@ -102,6 +106,36 @@ def score_questions(model, chat, limit=None):
     return groups, misses
 
 
+def fresh_chats(writer, n=40):
+    """(kind, messages with their answers): `n` of each kind and language."""
+    for lang in ("en", "hi", "kn"):
+        for _ in range(n):
+            yield "small talk", writer.chat([writer.intent_turn(lang)])["messages"]
+            yield "declined", writer.chat([writer.outside_turn(lang)])["messages"]
+    for _ in range(n):
+        yield "robots", writer.robot_chat()["messages"]
+    for _ in range(n // 2):
+        yield "six turns", writer.facts_chat(6)["messages"]
+
+
+def score_fresh(model, chat):
+    """Each turn follows the model's own earlier answers."""
+    scores, misses = {}, []
+    for kind, messages in fresh_chats(Writer(FRESH_SEED, polish=True)):
+        score, said = scores.setdefault(kind, [0, 0]), []
+        for message in messages:
+            if message["role"] != "assistant":
+                said.append(message)
+                continue
+            got = chat.answer(model, said)["answer"].strip()
+            score[0] += got == message["content"]
+            score[1] += 1
+            if got != message["content"]:
+                misses.append(f"{kind}: {said[-1]['content']} -> {got} (want {message['content']})")
+            said.append({"role": "assistant", "content": got})
+    return scores, misses
+
+
 def perplexity(model, tokenizer):
     documents = (HERE / "heldout" / "text.txt").read_text(encoding="utf-8").strip("\n").split("\n\n")
     total, count = 0.0, 0
@@ -149,6 +183,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--limit", type=int, help="score about this many held-out questions only")
+    parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--goldens", action="store_true")
     args = parser.parse_args()
 
@@ -161,6 +196,10 @@ def main():
     print("\n".join(misses[:40]))
     figures = {"held_out_questions": groups, "perplexity_f32": perplexity(model, chat.tokenizer)}
     print(figures["perplexity_f32"], f"{time.monotonic() - started:.0f} s")
+    if args.fresh:
+        scores, misses = score_fresh(model, chat)
+        print("\n".join(f"{kind}: {right} of {asked}" for kind, (right, asked) in scores.items()))
+        print("\n".join(misses[:40]))
     if args.goldens:
         q8_0 = q8_0_round_trip(load(args.model))
         q8_groups, _ = score_questions(q8_0, chat, args.limit)
