@@ -215,7 +215,7 @@ template <class W, u32 COLUMNS, u32 STAGES> struct BatchTile {
         start_at(begin);
         for (u32 s = 0; s < STAGES - 1; s++) copy_step(begin + s < end, s);
         // Seen by all from the first step's barrier on.
-        BatchCodes<W>::fill((u32*)(stages - TABLE_BYTES));
+        BatchCodes<W>::fill(stages - TABLE_BYTES);
         u32 stage = 0, free_stage = STAGES - 1;
         for (u32 step = begin; step < end; step++) {
             // This step is there for all, and nobody reads the one before any more.

@@ -1,30 +1,21 @@
 // Packed codes as the fragments of batch.cuh take them: codes j of a load of sixteen bytes are eight k as four pairs of halves.
 #pragma once
+#include "../decode/nf4.cuh"
 #include "../prefill/weights.cuh"
 
 #if LICHEN_ARCH >= 80
 
-// NF4 levels come from a table in shared memory, the pair of levels of every byte, a copy for each lane in a bank of its own:
-// picked by byte permutes a level takes three slots of the integer units, which are half as wide as the others and would
-// read at half of an H200's bandwidth at best; from the table it takes one, and half a slot of shared memory.
-const u32 NF4_PAIRS_BYTES = 256 * 32 * 4;
-
-// All threads of the block; to be seen after sync_block.
-DEVICE void fill_nf4_pairs(u32* table) {
-    for (u32 at = 4 * thread_idx(); at < 256 * 32; at += 4 * block_dim()) {
-        u32 byte = at / 32, first, second;
-        NF4::four(byte, byte >> 3 & 0x11, first, second);
-        *(u32x4*)(table + at) = u32x4{first, first, first, first};
-    }
-}
-
+// NF4 levels come from decode's table in shared memory: picked by byte permutes a level takes three slots of the integer
+// units, which are half as wide as the others and would read at half of an H200's bandwidth at best; from the table it takes
+// one, and half a slot of shared memory.
 template <class W> struct BatchCodes {
     static constexpr u32 TABLE_BYTES = 0;
-    DEVICE void fill(u32*) {}
+    DEVICE void fill(u8*) {}
 };
 template <> struct BatchCodes<NF4> {
-    static constexpr u32 TABLE_BYTES = NF4_PAIRS_BYTES;
-    DEVICE void fill(u32* table) { fill_nf4_pairs(table); }
+    static constexpr u32 TABLE_BYTES = Nf4::TABLE_BYTES;
+    // All threads of the block; to be seen after sync_block.
+    DEVICE void fill(u8* table) { Nf4::fill_table(table, block_dim()); }
 };
 
 DEVICE void batch_pairs(Q8_0, const u8*, const u32x4& codes, u32 j, u32 (&out)[4]) {
@@ -45,12 +36,8 @@ DEVICE void batch_pairs(Q4_0, const u8*, const u32x4& codes, u32 j, u32 (&out)[4
         else out[i] = fma_f16x2((bytes & 0x00f000f0) | 0x64006400, 0x2c002c00, 0xd480d480);
     }
 }
-// The lane's copy lies at the lane's offset in each entry of 128 bytes: an OR, which the mask before it makes free.
 DEVICE void batch_pairs(NF4, const u8* table, const u32x4& codes, u32 j, u32 (&out)[4]) {
-    u32 word = j == 0 ? codes.x : j == 1 ? codes.y : j == 2 ? codes.z : codes.w;
-    const u32 at[4] = {word << 7, word >> 1, word >> 9, word >> 17};
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) out[i] = *(const u32*)(table + ((at[i] & 0x7f80) | lane_idx() * 4));
+    Nf4::decode(j == 0 ? codes.x : j == 1 ? codes.y : j == 2 ? codes.z : codes.w, table, lane_idx() * 4, out);
 }
 // The same levels, without shared memory.
 DEVICE void batch_pairs_aside(NF4, const u8*, const u32x4& codes, u32 j, u32 (&out)[4]) {
