@@ -65,10 +65,12 @@ pub fn measure(cuda: Cuda, quick: bool) -> Result<Value, DeviceError> {
     let device = Device::Cuda(cuda.clone());
     let read_gb_per_s = read_bandwidth(&cuda, if quick { 1 << 20 } else { 2 << 30 })?;
     let bench = Bench { cuda, device, quick, read_gb_per_s };
+    let wanted = std::env::var("LICHEN_GPU_CHECK_PRODUCTS").unwrap_or_default().to_lowercase();
+    let wants = |name: &str, format: Format| format!("{name} {format}").to_lowercase().contains(&wanted);
     let mut decode = Vec::new();
     let cases = if quick { &DECODE_QUICK[..] } else { &DECODE[..] };
     for (name, rows, cols) in cases {
-        for format in [Format::Q8_0, Format::NF4, Format::Q4_0, Format::BF16] {
+        for format in [Format::Q8_0, Format::NF4, Format::Q4_0, Format::BF16].into_iter().filter(|f| wants(name, *f)) {
             // Columns computed at once: one, and a full group; then those of a batch.
             for (t, family) in
                 [(1, Family::ByRows), (8, Family::ByRows), (1, Family::Batch), (16, Family::Batch), (64, Family::Batch)]
@@ -80,7 +82,7 @@ pub fn measure(cuda: Cuda, quick: bool) -> Result<Value, DeviceError> {
     let mut prefill = Vec::new();
     let cases = if quick { &PREFILL_QUICK[..] } else { &PREFILL[..] };
     for (name, t, rows, cols) in cases {
-        for format in [Format::BF16, Format::F16, Format::Q8_0, Format::NF4] {
+        for format in [Format::BF16, Format::F16, Format::Q8_0, Format::NF4].into_iter().filter(|f| wants(name, *f)) {
             prefill.push(bench.prefill(name, format, *t, *rows, *cols)?);
         }
     }

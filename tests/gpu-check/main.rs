@@ -27,8 +27,9 @@ const USAGE: &str = "Usage: run.sh [tests] [kernels] [models] [batch] [training]
 Without names, all six. --quick takes the smallest sizes: a rehearsal, not a result.
 
 Environment: OUT=FOLDER for the JSON and the logs; LICHEN_GPU_CHECK_LIMIT_S, the seconds one program may run
-[default: 1200]; LICHEN_GPU_CHECK_MODELS=gemma-3-1b:q8_0,... for other models; LICHEN_CUDA_ARCH has no effect: the
-tests run the kernels of every architecture up to the device's, measurements its best and the Nano's.";
+[default: 1200]; LICHEN_GPU_CHECK_MODELS=gemma-3-1b:q8_0,... for other models; LICHEN_GPU_CHECK_PRODUCTS='72b gate nf4',
+say, for a part of the kernels; LICHEN_CUDA_ARCH has no effect: the tests run the kernels of every architecture up to the
+device's, measurements its best and the Nano's.";
 
 /// What to run, and how.
 pub struct Plan {

@@ -1,8 +1,9 @@
-//! Runs programs one after the other, each with a limit and a log of its own.
+//! Runs programs, each with a limit and a log of its own.
 
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::Plan;
@@ -24,6 +25,25 @@ pub fn program(plan: &Plan, name: &str) -> Command {
     Command::new(plan.package.join("bin").join(name))
 }
 
+/// Runs all of them, several at once where the machine has cores for it: for what is not timed. In the order given.
+pub fn run_all(plan: &Plan, commands: Vec<(String, Command)>) -> Vec<Outcome> {
+    // A test binary computes its oracles with several threads; a board of four cores takes one binary at a time.
+    let n_at_once = std::thread::available_parallelism().map_or(1, |n| n.get() / 3).clamp(1, 6);
+    let outcomes: Vec<Mutex<Option<Outcome>>> = commands.iter().map(|_| Mutex::new(None)).collect();
+    let next = Mutex::new(commands.into_iter().enumerate());
+    let take = || next.lock().expect("no panic while it is held").next();
+    std::thread::scope(|scope| {
+        for _ in 0..n_at_once {
+            scope.spawn(|| {
+                while let Some((i, (name, mut command))) = take() {
+                    *outcomes[i].lock().expect("one thread's") = Some(run(plan, &name, &mut command));
+                }
+            });
+        }
+    });
+    outcomes.into_iter().map(|o| o.into_inner().expect("one thread's").expect("every command ran")).collect()
+}
+
 /// Runs to the end or to the limit. What it says goes to logs/NAME.txt too.
 pub fn run(plan: &Plan, name: &str, command: &mut Command) -> Outcome {
     let began = Instant::now();
@@ -36,15 +56,17 @@ pub fn run(plan: &Plan, name: &str, command: &mut Command) -> Outcome {
     let stdout = std::fs::read(&out_path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     let stderr = std::fs::read(&err_path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     let seconds = began.elapsed().as_secs_f64();
-    println!("gpu-check: {name}: {end}, {seconds:.1} s");
+    let mut said = format!("gpu-check: {name}: {end}, {seconds:.1} s");
     let ok = end == "exit 0";
     if !ok {
         // What a test says stands in its standard output, what a program says in the other.
         for text in [&stdout, &stderr] {
             let tail: Vec<&str> = text.lines().rev().take(12).collect();
-            tail.iter().rev().for_each(|line| println!("    {line}"));
+            tail.iter().rev().for_each(|line| said += &format!("\n    {line}"));
         }
     }
+    // At once: others may be speaking too.
+    println!("{said}");
     Outcome { ok, end, seconds, output: format!("{stdout}{stderr}"), stdout }
 }
 

@@ -10,17 +10,23 @@ use crate::Plan;
 
 /// Runs each test binary once for each architecture. (results, whether all passed)
 pub fn run(plan: &Plan) -> (Value, bool) {
+    let (programs, ops): (Vec<_>, Vec<_>) = binaries(plan).into_iter().partition(|b| is_of_the_program(&file_name(b)));
+    let of_ops = plan.tested_archs.iter().flat_map(|arch| ops.iter().map(move |binary| (binary, *arch)));
+    // These take every architecture in one run.
+    let of_programs =
+        plan.tested_archs.iter().take(1).flat_map(|arch| programs.iter().map(move |binary| (binary, *arch)));
     let mut results = Vec::new();
-    for arch in &plan.tested_archs {
-        for binary in binaries(plan) {
-            let name = file_name(&binary);
-            // These take every architecture in one run.
-            if is_of_the_program(&name) && *arch != plan.tested_archs[0] {
-                continue;
-            }
-            let label = if is_of_the_program(&name) { name.clone() } else { format!("{name}-sm_{arch}") };
-            let outcome = processes::run(plan, &label, &mut command(&binary, *arch));
-            let mut result = result(&name, *arch, &outcome);
+    // The programs' tests come after the others: they look at the device's memory.
+    for cases in [of_ops.collect::<Vec<_>>(), of_programs.collect()] {
+        let command = |(binary, arch): &(&PathBuf, u32)| {
+            let name = file_name(binary);
+            let label = if is_of_the_program(&name) { name } else { format!("{name}-sm_{arch}") };
+            (label, command(binary, *arch))
+        };
+        let outcomes = processes::run_all(plan, cases.iter().map(command).collect());
+        for ((binary, arch), outcome) in cases.iter().zip(&outcomes) {
+            let name = file_name(binary);
+            let mut result = result(&name, *arch, outcome);
             if is_of_the_program(&name) {
                 result["arch"] = json!(plan.tested_archs);
             }
@@ -39,28 +45,32 @@ pub fn sanitize(plan: &Plan) -> (Value, bool) {
         println!("gpu-check: no {sanitizer} here");
         return (json!("not on this machine"), true);
     }
-    let mut results = Vec::new();
-    for tool in ["memcheck", "racecheck"] {
-        // The programs' own tests take processes apart, and those of the driver ask it for what it must refuse; the ops'
-        // tests reach every kernel.
-        let of_ops = |b: &PathBuf| !is_of_the_program(&file_name(b)) && file_name(b) != "driver";
-        for binary in binaries(plan).into_iter().filter(of_ops) {
-            let (name, arch) = (file_name(&binary), plan.archs[0]);
-            let mut command = Command::new(sanitizer);
-            command.args(["--tool", tool, "--error-exitcode", "9"]);
-            if tool == "memcheck" {
-                // A call that the driver refuses and that is then made without is no error: flags of an active context.
-                command.args(["--report-api-errors", "no"]);
-            }
-            command.arg(&binary).arg("--test-threads=1");
-            // Each allocation by itself, so that a read past one is seen.
-            command.env("LICHEN_CUDA_ARENA", "off").env("LICHEN_CUDA_ARCH", arch.to_string());
-            let outcome = processes::run(plan, &format!("{tool}-{name}"), &mut command);
-            let mut result = result(&name, arch, &outcome);
-            result["tool"] = json!(tool);
-            result["summary"] = json!(outcome.output.lines().rev().find(|l| l.contains("SUMMARY")));
-            results.push(result);
+    // The programs' own tests take processes apart, and those of the driver ask it for what it must refuse; the ops' tests
+    // reach every kernel.
+    let of_ops = |b: &PathBuf| !is_of_the_program(&file_name(b)) && file_name(b) != "driver";
+    let binaries: Vec<PathBuf> = binaries(plan).into_iter().filter(of_ops).collect();
+    let cases: Vec<(&str, &PathBuf)> =
+        ["memcheck", "racecheck"].into_iter().flat_map(|tool| binaries.iter().map(move |b| (tool, b))).collect();
+    let arch = plan.archs[0];
+    let commands = cases.iter().map(|(tool, binary)| {
+        let mut command = Command::new(sanitizer);
+        command.args(["--tool", tool, "--error-exitcode", "9"]);
+        if *tool == "memcheck" {
+            // A call that the driver refuses and that is then made without is no error: flags of an active context.
+            command.args(["--report-api-errors", "no"]);
         }
+        command.arg(binary).arg("--test-threads=1");
+        // Each allocation by itself, so that a read past one is seen.
+        command.env("LICHEN_CUDA_ARENA", "off").env("LICHEN_CUDA_ARCH", arch.to_string());
+        (format!("{tool}-{}", file_name(binary)), command)
+    });
+    let outcomes = processes::run_all(plan, commands.collect());
+    let mut results = Vec::new();
+    for ((tool, binary), outcome) in cases.iter().zip(&outcomes) {
+        let mut result = result(&file_name(binary), arch, outcome);
+        result["tool"] = json!(tool);
+        result["summary"] = json!(outcome.output.lines().rev().find(|l| l.contains("SUMMARY")));
+        results.push(result);
     }
     let ok = results.iter().all(|r| r["ok"] == true);
     (Value::Array(results), ok)
