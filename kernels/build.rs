@@ -16,6 +16,8 @@ use std::{env, fs, thread};
 /// Architecture and PTX version: what CUDA 10.2's driver takes on a Jetson Nano and a Xavier, and the versions that came
 /// with the A100, the Orin and the H100.
 const ARCHES: [(u32, u32); 5] = [(53, 63), (72, 63), (80, 70), (87, 74), (90, 78)];
+/// Files of instructions that the H100 and H200 alone have begin with this word; their target and PTX version.
+const WGMMA: (&str, &str, u32) = ("wgmma_", "90a", 80);
 const CLANGS: [&str; 7] = ["clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14", "clang"];
 const CLANG_VERSION_MIN: u32 = 14;
 const NO_CLANG: &str = "CUDA kernels not compiled in: no clang at build time";
@@ -43,6 +45,8 @@ struct Job<'a> {
     source: &'a Path,
     module: &'a str,
     arch: u32,
+    /// Of `sm_`.
+    target: String,
     ptx_version: u32,
     ptx: PathBuf,
     key: String,
@@ -118,20 +122,21 @@ fn unfit(clang: &str, out: &Path) -> Option<String> {
     if version < CLANG_VERSION_MIN {
         return Some(format!("version {version}; {CLANG_VERSION_MIN} or later is needed"));
     }
-    let fits = ARCHES.iter().any(|&arch| trial(clang, arch, out));
+    let fits = ARCHES.iter().any(|(arch, ptx_version)| trial(clang, &arch.to_string(), *ptx_version, out));
     (!fits).then(|| "it cannot emit PTX (built without the NVPTX target?)".into())
 }
 
-fn trial(clang: &str, (arch, ptx_version): (u32, u32), out: &Path) -> bool {
+fn trial(clang: &str, target: &str, ptx_version: u32, out: &Path) -> bool {
     let source = out.join("trial.cu");
     fs::write(&source, TRIAL).expect("OUT_DIR can be written");
-    run_clang(clang, &source, arch, ptx_version, &out.join("trial.ptx")).status.success()
+    run_clang(clang, &source, target, ptx_version, &out.join("trial.ptx")).status.success()
 }
 
-fn run_clang(clang: &str, source: &Path, arch: u32, ptx_version: u32, ptx: &Path) -> Output {
+fn run_clang(clang: &str, source: &Path, target: &str, ptx_version: u32, ptx: &Path) -> Output {
+    let arch = target.trim_end_matches('a');
     let mut command = Command::new(clang);
     command.args(["-x", "cuda", "-std=c++17", "--cuda-device-only", "-nocudainc", "-nocudalib"]);
-    command.arg(format!("--cuda-gpu-arch=sm_{arch}"));
+    command.arg(format!("--cuda-gpu-arch=sm_{target}"));
     command.args(["-Xclang", "-target-feature", "-Xclang", &format!("+ptx{ptx_version}")]);
     command.args(["-O3", "-ffp-contract=off", "-Icuda", &format!("-DLICHEN_ARCH={arch}"), "-S"]);
     command.arg(source).arg("-o").arg(ptx);
@@ -144,17 +149,24 @@ fn compile_all(clang: &str, sources: &[PathBuf], out: &Path) -> String {
     let common = common_key(clang);
     let mut jobs = Vec::new();
     for (arch, ptx_version) in ARCHES {
-        if !trial(clang, (arch, ptx_version), out) {
+        if !trial(clang, &arch.to_string(), ptx_version, out) {
             println!(
                 "cargo:warning={clang} does not know sm_{arch}: its devices run the kernels of an older architecture"
             );
             continue;
         }
+        let has_wgmma = arch == 90 && trial(clang, WGMMA.1, WGMMA.2, out);
         for (source, module) in sources.iter().zip(&names) {
+            let is_wgmma = module.rsplit('/').next().is_some_and(|file| file.starts_with(WGMMA.0));
+            if is_wgmma && !has_wgmma {
+                continue;
+            }
+            let (target, ptx_version) =
+                if is_wgmma { (WGMMA.1.to_string(), WGMMA.2) } else { (arch.to_string(), ptx_version) };
             let ptx = out.join(format!("{arch}-{}.ptx", module.replace('/', "-")));
             let text = fs::read(source).unwrap_or_else(|e| fail(&format!("{}: {e}", source.display())));
-            let key = format!("{common:016x}{:016x}", hash(&(text, arch, ptx_version)));
-            jobs.push(Job { source, module, arch, ptx_version, ptx, key });
+            let key = format!("{common:016x}{:016x}", hash(&(text, &target, ptx_version)));
+            jobs.push(Job { source, module, arch, target, ptx_version, ptx, key });
         }
     }
     run_jobs(clang, &jobs);
@@ -196,7 +208,7 @@ fn run_jobs(clang: &str, jobs: &[Job]) {
         if job.ptx.exists() && fs::read_to_string(&key_file).is_ok_and(|k| k == job.key) {
             continue;
         }
-        let output = run_clang(clang, job.source, job.arch, job.ptx_version, &job.ptx);
+        let output = run_clang(clang, job.source, &job.target, job.ptx_version, &job.ptx);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.status.success() {
             let head = format!("{} does not compile for sm_{} with {clang}:", job.source.display(), job.arch);

@@ -50,7 +50,8 @@ def from_ptx(module):
     """(kernels by name, offences) of a module's PTX: launch bounds, and the header as it is meant to be."""
     text = module.ptx.read_text()
     offences = []
-    for directive, want in [("version", ARCHS.get(module.arch)), ("target", f"sm_{module.arch}")]:
+    target, version = module.target()
+    for directive, want in [("version", version), ("target", target)]:
         found = re.search(rf"^\.{directive} (\S+)", text, re.M)
         if not found or found.group(1) != want:
             offences.append(f"{module.ptx.name}: .{directive} is {found and found.group(1)}, should be {want}")

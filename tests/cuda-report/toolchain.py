@@ -74,6 +74,12 @@ class Module:
     log: str = ""
     ptxas_s: float = 0.0
 
+    def target(self):
+        """(target, PTX version), as kernels/build.rs has them: files of instructions that the H100 and H200 alone have are
+        named wgmma_*."""
+        is_wgmma = self.arch == 90 and self.name.rsplit("/", 1)[-1].startswith("wgmma_")
+        return ("sm_90a", "8.0") if is_wgmma else (f"sm_{self.arch}", ARCHS.get(self.arch))
+
 
 def sources():
     found = sorted((ROOT / "kernels/src/ops").glob("**/*.cu"))
@@ -88,11 +94,13 @@ def compile_all(tools, out):
         source, arch = job
         name = str(source.relative_to(ROOT / "kernels/src/ops").with_suffix(""))
         ptx = out / f"{arch}-{name.replace('/', '-')}.ptx"
-        flag = "+ptx" + ARCHS[arch].replace(".", "")
+        module = Module(name, arch, ptx)
+        target, version = module.target()
+        flag = "+ptx" + version.replace(".", "")
         run([tools.clang, "-x", "cuda", "-std=c++17", "--cuda-device-only", "-nocudainc", "-nocudalib",
-             f"--cuda-gpu-arch=sm_{arch}", "-Xclang", "-target-feature", "-Xclang", flag, "-O3", "-ffp-contract=off",
+             f"--cuda-gpu-arch={target}", "-Xclang", "-target-feature", "-Xclang", flag, "-O3", "-ffp-contract=off",
              f"-I{ROOT}/kernels/cuda", f"-DLICHEN_ARCH={arch}", "-S", source, "-o", ptx])
-        return Module(name, arch, ptx)
+        return module
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         modules = list(pool.map(compile_one, jobs))
@@ -118,7 +126,7 @@ def assemble(tools, module, out):
     """One after the other, so that the processor's time is this module's."""
     module.cubin = out / f"{module.ptx.stem}.cubin"
     began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    module.log = run([tools.ptxas, "-v", f"-arch=sm_{module.arch}", module.ptx, "-o", module.cubin])
+    module.log = run([tools.ptxas, "-v", f"-arch={module.target()[0]}", module.ptx, "-o", module.cubin])
     module.ptxas_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began
 
 

@@ -162,6 +162,11 @@ impl Cuda {
         self.context().run("asking for free memory", || self.context().driver.free_bytes())
     }
 
+    /// True when this program has the kernel for the architecture. An old clang makes none of wgmma.
+    pub fn has_kernel(&self, kernel: &str) -> bool {
+        self.0.modules.find(kernel).is_some()
+    }
+
     /// Gives the stream one kernel. A kernel that is not there, or arguments that are not its parameters, are a fault of
     /// this program and panic. What was not prepared is loaded now, which takes seconds when it must be compiled; that it
     /// cannot be, because this thread is recording or the driver refuses, is a failure of the launch.

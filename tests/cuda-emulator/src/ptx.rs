@@ -8,6 +8,8 @@ pub struct Ptx {
     pub version: u32,
     /// 53 of `.target sm_53`.
     pub target: u32,
+    /// `.target sm_90a`: of no later device.
+    pub is_exact: bool,
     /// Bytes of each parameter.
     pub entries: BTreeMap<String, Vec<u32>>,
 }
@@ -21,6 +23,7 @@ pub fn parse(text: &str) -> Result<Ptx, String> {
     let version = number(major)? * 10 + number(minor)?;
     let target = word_after(&text, ".target").ok_or("no .target")?;
     let digits: String = target.trim_start_matches("sm_").chars().take_while(char::is_ascii_digit).collect();
+    let is_exact = target.ends_with('a');
     let target = digits.parse().map_err(|_| format!("target \"{target}\""))?;
     let mut entries = BTreeMap::new();
     for (at, _) in text.match_indices(".entry") {
@@ -29,7 +32,7 @@ pub fn parse(text: &str) -> Result<Ptx, String> {
         let (name, rest) = rest.split_at(end);
         entries.insert(name.to_string(), params(name, rest.trim_start())?);
     }
-    Ok(Ptx { version, target, entries })
+    Ok(Ptx { version, target, is_exact, entries })
 }
 
 /// The sizes in the parentheses that `rest` begins with, if it does.

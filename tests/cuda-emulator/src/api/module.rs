@@ -71,6 +71,10 @@ fn read_ptx(text: &str, context: &Context, log: &Log) -> Result<Ptx> {
         let what = format!("ptxas fatal: target sm_{} is higher than the device's sm_{capability}", parsed.target);
         return refuse(Error::INVALID_PTX, what);
     }
+    if parsed.is_exact && parsed.target != capability {
+        let what = format!("ptxas fatal: target sm_{}a is not the device's sm_{capability}", parsed.target);
+        return refuse(Error::INVALID_PTX, what);
+    }
     // A device newer than the driver's time has, in truth, a newer driver.
     if environment::environment().driver_version < 11000 && capability < 80 && parsed.version > PTX_MAX_10_2 {
         return refuse(Error::INVALID_PTX, format!("ptxas fatal: unsupported .version {}", parsed.version));

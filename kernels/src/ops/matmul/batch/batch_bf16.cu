@@ -2,8 +2,5 @@
 #include "batch.cuh"
 
 #if LICHEN_ARCH >= 80
-BATCH_KERNEL(bf16, BF16, 8, 3, 128, 2)
-BATCH_KERNEL(bf16, BF16, 16, 3, 128, 2)
-BATCH_KERNEL(bf16, BF16, 32, 2, 128, 2)
-BATCH_KERNEL(bf16, BF16, 64, 2, 128, 2)
+BATCH_KERNELS(bf16, BF16, 512, 4)
 #endif

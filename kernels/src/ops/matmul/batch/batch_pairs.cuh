@@ -39,13 +39,6 @@ DEVICE void batch_pairs(Q4_0, const u8*, const u32x4& codes, u32 j, u32 (&out)[4
 DEVICE void batch_pairs(NF4, const u8* table, const u32x4& codes, u32 j, u32 (&out)[4]) {
     Nf4::decode(j == 0 ? codes.x : j == 1 ? codes.y : j == 2 ? codes.z : codes.w, table, lane_idx() * 4, out);
 }
-// The same levels, without shared memory.
-DEVICE void batch_pairs_aside(NF4, const u8*, const u32x4& codes, u32 j, u32 (&out)[4]) {
-    u32 word = j == 0 ? codes.x : j == 1 ? codes.y : j == 2 ? codes.z : codes.w;
-    u32 top_bits = word >> 3 & 0x11111111;
-    NF4::four(word, top_bits, out[0], out[1]);
-    NF4::four(word >> 16, top_bits >> 16, out[2], out[3]);
-}
 DEVICE void batch_plain(const u32x4& codes, u32 (&out)[4]) {
     out[0] = codes.x;
     out[1] = codes.y;
@@ -54,10 +47,5 @@ DEVICE void batch_plain(const u32x4& codes, u32 (&out)[4]) {
 }
 DEVICE void batch_pairs(F16, const u8*, const u32x4& codes, u32, u32 (&out)[4]) { batch_plain(codes, out); }
 DEVICE void batch_pairs(BF16, const u8*, const u32x4& codes, u32, u32 (&out)[4]) { batch_plain(codes, out); }
-
-// Other formats have one way.
-template <class W> DEVICE void batch_pairs_aside(W, const u8* table, const u32x4& codes, u32 j, u32 (&out)[4]) {
-    batch_pairs(W{}, table, codes, j, out);
-}
 
 #endif

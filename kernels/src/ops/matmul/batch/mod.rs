@@ -5,3 +5,4 @@
 //! batch. It may differ from what a session that decodes alone computes.
 
 pub mod cuda;
+mod kernel;

@@ -30,31 +30,41 @@ DEVICE u32 largest_bits(const float* x, u32 cols) {
     return largest;
 }
 
+// What brings a row with this largest magnitude into that range and back. A row with an infinity or NaN becomes zeros, and
+// `back` is NaN: its outputs are NaN whatever the weights are.
+struct RowFactor {
+    float to_half, back;
+    bool is_finite;
+};
+
+DEVICE RowFactor row_factor(u32 largest) {
+    bool is_finite = largest < 0x7f800000;
+    s32 exponent = largest >> 23 == 0 ? -126 : (s32)(largest >> 23) - 127;
+    s32 shift = TOP - exponent;
+    // The inverse of 2^126 is the smallest normal number. Zero rows take 1.
+    shift = largest == 0 || !is_finite ? 0 : shift > 126 ? 126 : shift;
+    float back = f32_from_bits(is_finite ? (u32)(127 - shift) << 23 : 0x7fc00000);
+    return {f32_from_bits((u32)(127 + shift) << 23), back, is_finite};
+}
+
 // A block of 256 threads writes row block_x of `rows` (.., padded_cols), from `cols` numbers of a row of x: rows from n_rows
-// on are zeros, so that whole tiles can be read. A row with an infinity or NaN becomes zeros and the scale NaN: its outputs
-// are NaN whatever the weights are. `overflows`, where given, counts such rows.
+// on are zeros, so that whole tiles can be read. `overflows`, where given, counts rows with an infinity or NaN.
 DEVICE void prepare_f16(u16* rows, float* scales, const float* x, u32 n_rows, u32 cols, u32 padded_cols, u32 stride,
                         u32* overflows) {
     u32 row = block_x();
     u32* out = (u32*)(rows + (u64)row * padded_cols);
     bool inside = row < n_rows;
     const float* in = x + (u64)(inside ? row : 0) * stride;
-    u32 bits = inside ? largest_bits(in, cols) : 0;
-    bool finite = bits < 0x7f800000;
-    s32 exponent = bits >> 23 == 0 ? -126 : (s32)(bits >> 23) - 127;
-    s32 shift = TOP - exponent;
-    // The inverse of 2^126 is the smallest normal number. Zero rows take 1.
-    shift = bits == 0 || !finite ? 0 : shift > 126 ? 126 : shift;
-    float factor = f32_from_bits((u32)(127 + shift) << 23);
-    bool read = inside && finite;
+    RowFactor factor = row_factor(inside ? largest_bits(in, cols) : 0);
+    bool read = inside && factor.is_finite;
     for (u32 k = 2 * thread_idx(); k < padded_cols; k += 512) {
-        u16 low = read && k < cols ? f32_to_f16(in[k] * factor) : 0;
-        u16 high = read && k + 1 < cols ? f32_to_f16(in[k + 1] * factor) : 0;
+        u16 low = read && k < cols ? f32_to_f16(in[k] * factor.to_half) : 0;
+        u16 high = read && k + 1 < cols ? f32_to_f16(in[k + 1] * factor.to_half) : 0;
         out[k / 2] = pack16(low, high);
     }
     if (inside && thread_idx() == 0) {
-        scales[row] = f32_from_bits(finite ? (u32)(127 - shift) << 23 : 0x7fc00000);
-        if (!finite && overflows) atomic_add(overflows, 1);
+        scales[row] = factor.back;
+        if (!factor.is_finite && overflows) atomic_add(overflows, 1);
     }
 }
 
