@@ -302,6 +302,14 @@ impl<'a, T, const R: usize> ViewMut<'a, T, R> {
         }
     }
 
+    /// The same memory, to be read for as long.
+    pub fn into_view(self) -> View<'a, T, R> {
+        match self.data {
+            DataMut::Host(data) => View { data: Data::Host(data), shape: self.shape },
+            DataMut::Cuda(ptr) => View { data: Data::Cuda(ptr), shape: self.shape },
+        }
+    }
+
     /// The same memory, to be read.
     pub fn as_view(&self) -> View<'_, T, R> {
         match &self.data {

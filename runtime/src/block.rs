@@ -1,6 +1,6 @@
 //! One transformer block, read like the paper: norm, attention, residual, norm, feed-forward, residual.
 
-use lichen_kernels::ops::activation::{self, Activation};
+use lichen_kernels::ops::activation::Activation;
 use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable};
 use lichen_kernels::ops::lora;
 use lichen_kernels::ops::matmul::{self, Gated, Input, Product};
@@ -153,7 +153,7 @@ impl BlockContext<'_> {
         let post_norm = w.post_attn_norm.as_ref().map(|b| b.all());
         let input = self.normed(&mut a.residual, &mut a.h, post_norm, &w.ffn_norm);
         let (gate, up) = (a.gate.view_mut([t, hidden]), a.up.view_mut([t, hidden]));
-        if self.adapter.is_some_and(|a| a.pair(4).is_some() || a.pair(5).is_some()) {
+        let gated = if self.adapter.is_some_and(|a| a.pair(4).is_some() || a.pair(5).is_some()) {
             let products = &mut [
                 Product { out: gate, weights: &w.gate, bias: None },
                 Product { out: up, weights: &w.up, bias: None },
@@ -161,13 +161,13 @@ impl BlockContext<'_> {
             matmul::forward(device, products, input, &mut a.matmul);
             self.adapt(4, &mut a.gate, &a.h, &mut a.low_rank, c.dim);
             self.adapt(5, &mut a.up, &a.h, &mut a.low_rank, c.dim);
-            activation::forward(device, activation, a.gate.view_mut([t, hidden]), a.up.view([t, hidden]));
+            Input::Gated { gate: a.gate.view_mut([t, hidden]), up: a.up.view([t, hidden]), activation }
         } else {
             let gated = Gated { out: gate, gate: &w.gate, up: &w.up, activation, spare: up };
-            matmul::forward_gated(device, gated, input, &mut a.matmul);
-        }
+            matmul::forward_gated(device, gated, input, &mut a.matmul)
+        };
         let products = &mut [Product { out: a.residual.output(t), weights: &w.down, bias: None }];
-        matmul::forward(device, products, Input::Rows(a.gate.view([t, hidden])), &mut a.matmul);
+        matmul::forward(device, products, gated, &mut a.matmul);
         self.adapt_output(6, &mut a.residual, &a.gate, &mut a.low_rank, hidden);
     }
 

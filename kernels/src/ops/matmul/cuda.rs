@@ -13,16 +13,21 @@ pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> 
 }
 
 pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
-    let [n_rows, _] = input.shape();
+    let ([n_rows, _], device) = (input.shape(), Device::Cuda(cuda.clone()));
+    let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
     if scratch.family == Family::Batch && !batch::cuda::is_decode(cuda, products) {
-        let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
-        return with_rows(&Device::Cuda(cuda.clone()), input, |x| batch::cuda::forward(cuda, products, x, workspace));
+        if products.iter().all(|product| batch::cuda::has_kernels(cuda, product.weights.format())) {
+            return batch::cuda::forward(cuda, products, input, workspace);
+        }
+        return with_rows(&device, input, |x| batch::cuda::forward(cuda, products, Input::Rows(x), workspace));
     }
     if n_rows <= decode::cuda::COLUMNS_MAX || scratch.family == Family::Batch {
-        return decode::cuda::forward(cuda, products, input);
+        return match input {
+            Input::Gated { .. } => with_rows(&device, input, |x| decode::cuda::forward(cuda, products, Input::Rows(x))),
+            _ => decode::cuda::forward(cuda, products, input),
+        };
     }
-    let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
-    with_rows(&Device::Cuda(cuda.clone()), input, |x| {
+    with_rows(&device, input, |x| {
         // F32 weights keep f32 activations: eight rows at a time.
         for run in products.chunk_by_mut(|a, b| is_f32(a) == is_f32(b)) {
             match is_f32(&run[0]) {
@@ -51,21 +56,24 @@ pub fn forward_training(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f
     }
 }
 
-pub fn forward_gated(cuda: &Cuda, mut g: Gated<'_>, input: Input<'_>, scratch: &mut Scratch) {
+pub fn forward_gated<'a>(cuda: &Cuda, mut g: Gated<'a>, input: Input<'_>, scratch: &mut Scratch) -> Input<'a> {
     let [n_rows, _] = input.shape();
-    let is_decode = match scratch.family {
-        Family::ByRows => n_rows <= decode::cuda::COLUMNS_MAX,
-        Family::Batch => !batch::cuda::has_kernels(cuda, g.gate.format()),
-    };
+    let is_of_batch = scratch.family == Family::Batch && batch::cuda::has_kernels(cuda, g.gate.format());
+    let is_decode = !is_of_batch && (scratch.family == Family::Batch || n_rows <= decode::cuda::COLUMNS_MAX);
     if is_decode && g.gate.format() == g.up.format() {
-        return decode::cuda::forward_gated(cuda, g, input);
+        decode::cuda::forward_gated(cuda, &g, input);
+        return Input::Rows(g.out.into_view());
     }
     let products = &mut [
         Product { out: g.out.reborrow(), weights: g.gate, bias: None },
         Product { out: g.spare.reborrow(), weights: g.up, bias: None },
     ];
     forward(cuda, products, input, scratch);
-    activation::forward(&Device::Cuda(cuda.clone()), g.activation, g.out, g.spare.as_view());
+    if is_of_batch {
+        return Input::Gated { gate: g.out, up: g.spare.into_view(), activation: g.activation };
+    }
+    activation::forward(&Device::Cuda(cuda.clone()), g.activation, g.out.reborrow(), g.spare.as_view());
+    Input::Rows(g.out.into_view())
 }
 
 fn is_f32(product: &Product<'_>) -> bool {

@@ -66,6 +66,8 @@ pub enum Input<'a> {
     Rows(View<'a, f32, 2>),
     /// The norm of the residual stream. A GPU's decode step computes it inside the product's kernel.
     Normed(Normed<'a>),
+    /// `gate = act(gate) * up`, both (T, K): what [`forward_gated`] leaves to the product after it.
+    Gated { gate: ViewMut<'a, f32, 2>, up: View<'a, f32, 2>, activation: Activation },
 }
 
 impl Input<'_> {
@@ -74,6 +76,7 @@ impl Input<'_> {
         match self {
             Input::Rows(x) => x.shape(),
             Input::Normed(n) => n.h.shape(),
+            Input::Gated { gate, .. } => gate.shape(),
         }
     }
 }
@@ -143,13 +146,14 @@ pub struct Gated<'a> {
     pub spare: ViewMut<'a, f32, 2>,
 }
 
-/// Computes both products and the activation.
-pub fn forward_gated(device: &Device, mut g: Gated<'_>, input: Input<'_>, scratch: &mut Scratch) {
+/// Computes both products and the activation. Returns the result as the input of a product; a batch on a GPU leaves the
+/// activation to that.
+pub fn forward_gated<'a>(device: &Device, mut g: Gated<'a>, input: Input<'_>, scratch: &mut Scratch) -> Input<'a> {
     let [n_rows, cols] = input.shape();
     assert!(g.gate.cols() == cols && g.up.cols() == cols && g.gate.rows() == g.up.rows());
     assert!(g.out.shape() == [n_rows, g.gate.rows()] && g.spare.shape() == g.out.shape());
     if n_rows == 0 {
-        return;
+        return Input::Rows(g.out.into_view());
     }
     if let Device::Cuda(cuda) = device {
         return cuda::forward_gated(cuda, g, input, scratch);
@@ -159,13 +163,18 @@ pub fn forward_gated(device: &Device, mut g: Gated<'_>, input: Input<'_>, scratc
         Product { out: g.spare.reborrow(), weights: g.up, bias: None },
     ];
     forward(device, products, input, scratch);
-    activation::forward(device, g.activation, g.out, g.spare.as_view());
+    activation::forward(device, g.activation, g.out.reborrow(), g.spare.as_view());
+    Input::Rows(g.out.into_view())
 }
 
-/// Calls `then` with the input's rows, the norm computed first where there is one.
+/// Calls `then` with the input's rows, the norm or the activation computed first where there is one.
 fn with_rows(device: &Device, input: Input<'_>, then: impl FnOnce(View<'_, f32, 2>)) {
     match input {
         Input::Rows(x) => then(x),
+        Input::Gated { mut gate, up, activation } => {
+            activation::forward(device, activation, gate.reborrow(), up);
+            then(gate.as_view());
+        }
         Input::Normed(mut n) => {
             let h = n.h.reborrow();
             rmsnorm::add_norm(device, Normed { h, ..n });

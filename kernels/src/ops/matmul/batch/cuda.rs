@@ -4,27 +4,34 @@ use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
 use crate::ops::matmul::prefill::cuda::{Places, Planes, Prepared};
 use crate::ops::matmul::{decode, Input, Product};
-use crate::view::View;
 
 use super::kernel::{n_segments, Kernel, Order, COLUMNS_MAX};
+use super::source::Source;
 
 /// BATCH_PARTS of batch_args.cuh: matrices of a launch.
 const PARTS_MAX: usize = 3;
 const SUM_THREADS: u32 = 256;
-const PREPARE_THREADS: u32 = 256;
+/// Of the block that has a row to make.
+const PREPARE_THREADS_MIN: u32 = 128;
+const PREPARE_THREADS_MAX: u32 = 1024;
 /// Of weights that are asked for before their product begins: an H200 reads so much in 2 us, the time between two launches,
 /// and has six times that in its second-level cache; a board with one memory has 4 MB of it.
 const PREFETCH_BYTES: [usize; 2] = [8 << 20, 1 << 20];
 
-/// Computes every product by the same rows `x`, any number of them. `workspace` is the prefill's.
-pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f32, 2>, workspace: DevicePtr) {
-    let has_kernels = |product: &Product<'_>| has_kernels(cuda, product.weights.format());
-    for run in products.chunk_by_mut(|a, b| has_kernels(a) == has_kernels(b)) {
-        match has_kernels(&run[0]) {
-            true => forward_columns(cuda, run, x, workspace),
-            false => decode::cuda::forward(cuda, run, Input::Rows(x)),
+/// Computes every product by the same rows, any number of them. `workspace` is the prefill's. Where the rows are still to be
+/// made (a norm, a gated activation), all products must [have kernels](has_kernels): the first of them makes them.
+pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, workspace: DevicePtr) {
+    if let Input::Rows(x) = input {
+        let has_kernels = |product: &Product<'_>| has_kernels(cuda, product.weights.format());
+        for run in products.chunk_by_mut(|a, b| has_kernels(a) == has_kernels(b)) {
+            match has_kernels(&run[0]) {
+                true => forward_columns(cuda, run, &Source::given(x), workspace),
+                false => decode::cuda::forward(cuda, run, Input::Rows(x)),
+            }
         }
+        return;
     }
+    forward_columns(cuda, products, &Source::of(input), workspace);
 }
 
 /// True when all of these are decode's, which also computes a norm before them.
@@ -37,20 +44,18 @@ pub fn has_kernels(cuda: &Cuda, format: Format) -> bool {
     cuda.arch() >= 80 && format != Format::F32
 }
 
-fn forward_columns(cuda: &Cuda, products: &[Product<'_>], x: View<'_, f32, 2>, workspace: DevicePtr) {
-    let [n_rows, cols] = x.shape();
-    for first in (0..n_rows).step_by(COLUMNS_MAX) {
-        let n_tokens = COLUMNS_MAX.min(n_rows - first);
+fn forward_columns(cuda: &Cuda, products: &[Product<'_>], source: &Source, workspace: DevicePtr) {
+    for first in (0..source.n_rows).step_by(COLUMNS_MAX) {
+        let n_tokens = COLUMNS_MAX.min(source.n_rows - first);
+        let mut rows_now = source.from(first, n_tokens);
         let mut prepared: Option<(Order, Prepared)> = None;
         for run in products.chunk_by(|a, b| a.weights.format() == b.weights.format()) {
             let kernel = Kernel::of(cuda, run[0].weights.format(), n_tokens);
             let rows = match prepared {
                 Some((order, rows)) if order == kernel.order => rows,
-                _ => {
-                    let x = x.ptr().offset(4 * first * cols);
-                    prepare(cuda, &kernel, x, [n_tokens, cols], &run[..run.len().min(PARTS_MAX)], workspace)
-                }
+                _ => prepare(cuda, &kernel, &rows_now, &run[..run.len().min(PARTS_MAX)], workspace),
             };
+            rows_now = rows_now.made();
             prepared = Some((kernel.order, rows));
             for run in run.chunks(PARTS_MAX) {
                 multiply(cuda, &kernel, run, rows, first);
@@ -59,16 +64,9 @@ fn forward_columns(cuda: &Cuda, products: &[Product<'_>], x: View<'_, f32, 2>, w
     }
 }
 
-/// Rows `x` (T, K) as 16-bit floats at the start of `workspace`, as `kernel` wants them. While they become that, the first
-/// weights of `next`, which will be multiplied by them first, are on their way.
-fn prepare(
-    cuda: &Cuda,
-    kernel: &Kernel,
-    x: DevicePtr,
-    [n_tokens, cols]: [usize; 2],
-    next: &[Product<'_>],
-    workspace: DevicePtr,
-) -> Prepared {
+/// Makes `source` 16-bit floats at the start of `workspace`, as `kernel` wants them. Meanwhile the first weights of `next`,
+/// which will be multiplied by them first, are on their way.
+fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], workspace: DevicePtr) -> Prepared {
     let (format, weights) = (next[0].weights.format(), Planes::of(next[0].weights.packed()));
     let k_tiles = weights.padded_cols / 128;
     let n_rows: [usize; PARTS_MAX] = std::array::from_fn(|i| next.get(i).map_or(0, |p| p.weights.rows()));
@@ -81,19 +79,13 @@ fn prepare(
     let tile_rows = weights.rows.div_ceil(unit_rows);
     let bytes = PREFETCH_BYTES[usize::from(cuda.info().is_integrated)].min(tile_rows * k_tiles * step_bytes);
     let at = Places::new(kernel.columns, weights.padded_cols);
-    let (name, k_per_load) = match kernel.order {
-        Order::Bf16Rows => ("matmul_batch_prepare_bf16", 0),
-        Order::Rows => ("matmul_batch_prepare_f16", 0),
-        Order::Pieces { k_per_load } => ("matmul_batch_prepare_f16", k_per_load),
-    };
-    let n_blocks = kernel.columns + bytes / 128 / PREPARE_THREADS as usize;
-    let args: [Arg; 13] = [
+    let k_per_load = if let Order::Pieces { k_per_load } = kernel.order { k_per_load } else { 0 };
+    let common: [Arg; 12] = [
         workspace.into(),
         workspace.offset(at.scales).into(),
-        x.into(),
-        (n_tokens as u32).into(),
+        (source.n_rows as u32).into(),
         (kernel.columns as u32).into(),
-        (cols as u32).into(),
+        (source.cols as u32).into(),
         (weights.padded_cols as u32).into(),
         k_per_load.into(),
         weights.codes.into(),
@@ -102,8 +94,20 @@ fn prepare(
         (n_segments as u32).into(),
         (step_bytes as u32).into(),
     ];
-    cuda.launch(name, LaunchShape { grid: [n_blocks as u32, 1, 1], block: PREPARE_THREADS, shared_bytes: 0 }, &args);
-    Prepared { rows: workspace, scales: workspace.offset(at.scales), partials: workspace.offset(at.partials), n_tokens }
+    let mut args = [Arg::U32(0); 18];
+    args[..12].copy_from_slice(&common);
+    let (kernels, n_args) = source.arguments(&mut args[12..]);
+    // A thread takes eight numbers at a time.
+    let block = (weights.padded_cols as u32 / 8).next_multiple_of(32).clamp(PREPARE_THREADS_MIN, PREPARE_THREADS_MAX);
+    let n_blocks = kernel.columns + bytes / 128 / block as usize;
+    let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block, shared_bytes: 0 };
+    cuda.launch(kernels[usize::from(kernel.order == Order::Bf16Rows)], shape, &args[..12 + n_args]);
+    Prepared {
+        rows: workspace,
+        scales: workspace.offset(at.scales),
+        partials: workspace.offset(at.partials),
+        n_tokens: source.n_rows,
+    }
 }
 
 /// At most [`PARTS_MAX`] products of one format, of tokens `first..` of all.

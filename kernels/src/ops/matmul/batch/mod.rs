@@ -6,3 +6,4 @@
 
 pub mod cuda;
 mod kernel;
+mod source;

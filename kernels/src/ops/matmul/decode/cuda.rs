@@ -38,7 +38,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>) {
 }
 
 /// Both products and the activation in one launch. The matrices have the same format.
-pub fn forward_gated(cuda: &Cuda, g: Gated<'_>, input: Input<'_>) {
+pub fn forward_gated(cuda: &Cuda, g: &Gated<'_>, input: Input<'_>) {
     let (bias, out) = (DevicePtr::NULL, g.out.ptr());
     let jobs = [g.gate, g.up].map(|m| Some(Job { weights: m.packed(), bias, out }));
     let [gate, up] = jobs;
@@ -67,6 +67,7 @@ impl Rows {
         let Normed { residual, post_norm, weight, eps, h, rows } = match input {
             Input::Rows(x) => return Rows::plain(x.ptr(), n_rows as u32, cols as u32),
             Input::Normed(n) => n,
+            Input::Gated { .. } => panic!("an activation is computed before decode's products"),
         };
         let first = rows.start * cols * size_of::<f32>();
         let x = residual.stream(rows.end).ptr().offset(first);

@@ -1,0 +1,105 @@
+//! What the rows of a batch's product are made of: the kernels that turn them into 16-bit floats make them on the way.
+
+use crate::cuda::{Arg, DevicePtr};
+use crate::ops::matmul::Input;
+use crate::ops::rmsnorm::Normed;
+use crate::view::View;
+
+/// Rows (n_rows, cols), or what they will be made of.
+#[derive(Clone, Copy)]
+pub struct Source {
+    making: Making,
+    pub n_rows: usize,
+    pub cols: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Making {
+    Given(DevicePtr),
+    /// `gate = act(gate) * up`.
+    Gated {
+        gate: DevicePtr,
+        up: DevicePtr,
+        activation: u32,
+    },
+    /// `x += norm(y) * post_weight`, then `h = norm(x) * weight`.
+    Normed {
+        x: DevicePtr,
+        y: DevicePtr,
+        post_weight: DevicePtr,
+        weight: DevicePtr,
+        h: DevicePtr,
+        eps: f32,
+    },
+}
+
+impl Source {
+    pub fn given(x: View<'_, f32, 2>) -> Source {
+        let [n_rows, cols] = x.shape();
+        Source { making: Making::Given(x.ptr()), n_rows, cols }
+    }
+
+    /// The norm's stream counts as added to from now on: it is, for whatever is launched later.
+    pub fn of(input: Input<'_>) -> Source {
+        let [n_rows, cols] = input.shape();
+        let null = DevicePtr::NULL;
+        let making = match input {
+            Input::Rows(x) => return Source::given(x),
+            Input::Gated { gate, up, activation } => {
+                Making::Gated { gate: gate.ptr(), up: up.ptr(), activation: activation.number() }
+            }
+            Input::Normed(Normed { residual, post_norm, weight, eps, h, rows }) => {
+                let first = rows.start * cols * size_of::<f32>();
+                let (x, y) = residual.both_mut(rows.end);
+                let x = x.ptr().offset(first);
+                let y = y.map_or(null, |y| y.ptr().offset(first));
+                residual.settled(&rows);
+                let post_weight = post_norm.map_or(null, |w| w.ptr());
+                Making::Normed { x, y, post_weight, weight: weight.ptr(), h: h.ptr(), eps }
+            }
+        };
+        Source { making, n_rows, cols }
+    }
+
+    /// Rows `first..first + n_rows`.
+    pub fn from(&self, first: usize, n_rows: usize) -> Source {
+        let offset = |p: DevicePtr| if p.is_null() { p } else { p.offset(first * self.cols * size_of::<f32>()) };
+        let making = match self.making {
+            Making::Given(x) => Making::Given(offset(x)),
+            Making::Gated { gate, up, activation } => Making::Gated { gate: offset(gate), up: offset(up), activation },
+            Making::Normed { x, y, post_weight, weight, h, eps } => {
+                Making::Normed { x: offset(x), y: offset(y), post_weight, weight, h: offset(h), eps }
+            }
+        };
+        Source { making, n_rows, cols: self.cols }
+    }
+
+    /// The same once a kernel has made them.
+    pub fn made(&self) -> Source {
+        let rows = match self.making {
+            Making::Given(x) => x,
+            Making::Gated { gate, .. } => gate,
+            Making::Normed { h, .. } => h,
+        };
+        Source { making: Making::Given(rows), ..*self }
+    }
+
+    /// Puts what this source's kernels take behind the others' into `args`. (kernels for halves and for bf16, arguments)
+    pub fn arguments(&self, args: &mut [Arg]) -> ([&'static str; 2], usize) {
+        let mut put = |values: &[Arg]| {
+            args[..values.len()].copy_from_slice(values);
+            values.len()
+        };
+        match self.making {
+            Making::Given(x) => (["matmul_batch_prepare_f16", "matmul_batch_prepare_bf16"], put(&[x.into()])),
+            Making::Gated { gate, up, activation } => (
+                ["matmul_batch_prepare_gated_f16", "matmul_batch_prepare_gated_bf16"],
+                put(&[gate.into(), up.into(), activation.into()]),
+            ),
+            Making::Normed { x, y, post_weight, weight, h, eps } => (
+                ["matmul_batch_prepare_normed_f16", "matmul_batch_prepare_normed_bf16"],
+                put(&[x.into(), y.into(), post_weight.into(), weight.into(), h.into(), eps.into()]),
+            ),
+        }
+    }
+}
