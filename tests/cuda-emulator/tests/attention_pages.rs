@@ -175,14 +175,14 @@ impl<'a> Pool<'a> {
 /// How the sequences of a batch came to their lengths.
 #[derive(Clone, Copy, PartialEq)]
 enum Filling {
-    /// In chunks of so many rows, the queries and the keys times these.
-    Chunks(usize, [f32; 2]),
+    /// In chunks of so many rows; queries, keys and every other value times these.
+    Chunks(usize, [f32; 3]),
     Random,
 }
 
 /// Sequences of these lengths, a decode step of all of them with a row of nobody in between, then some steps more.
 fn check(layer: Layer, n_entries: usize, chunk: usize, lengths: &[usize], device: &Device, arch: u32) {
-    check_filled(layer, n_entries, Filling::Chunks(chunk, [1.0; 2]), lengths, device, arch);
+    check_filled(layer, n_entries, Filling::Chunks(chunk, [1.0; 3]), lengths, device, arch);
 }
 
 fn check_filled(layer: Layer, n_entries: usize, filling: Filling, lengths: &[usize], device: &Device, arch: u32) {
@@ -191,9 +191,11 @@ fn check_filled(layer: Layer, n_entries: usize, filling: Filling, lengths: &[usi
     let host = cpu();
     let mut on_gpu = Pool::new(device, layer, lengths.len(), n_entries, n_positions);
     let mut on_cpu = Pool::new(&host, layer, lengths.len(), n_entries, n_positions);
-    if let Filling::Chunks(_, [q, k]) = filling {
+    if let Filling::Chunks(_, [q, k, v]) = filling {
         inputs.q.iter_mut().for_each(|v| *v *= q);
         inputs.k.iter_mut().for_each(|v| *v *= k);
+        let width = layer.n_kv_heads * layer.head_dim;
+        inputs.v.chunks_mut(width).step_by(2).flatten().for_each(|x| *x *= v);
     }
     for pool in [&mut on_gpu, &mut on_cpu] {
         match filling {
@@ -283,11 +285,13 @@ fn groups_of_keys_and_of_heads_equal_f64() {
     });
 }
 
-/// Queries that no half holds, and keys that make scores of a few units of them.
+/// Queries that no half holds, with keys that make scores of a few units of them, and weights that no half holds, of values
+/// beside which the others are nothing.
 #[test]
-fn queries_beyond_halves_equal_f64() {
+fn queries_and_weights_beyond_halves_equal_f64() {
     for_each_arch(|device, arch| {
-        for scales in [[1e6, 1e-6], [1e-7, 3e4], [1e4, 1.0], [3e-30, 1.0], [1e30, 1e-4]] {
+        let queries = [[1e6, 1e-6, 1.0], [1e-7, 3e4, 1.0], [1e4, 1.0, 1.0], [3e-30, 1.0, 1.0], [1e30, 1e-4, 1.0]];
+        for scales in queries.into_iter().chain([[8.0, 1.0, 1e-6]]) {
             let layer = Layer { has_norm: false, ..layer((6, 2, 64), usize::MAX, KvFormat::F16) };
             check_filled(layer, 2, Filling::Chunks(20, scales), &[3, 37], device, arch);
         }
