@@ -309,7 +309,7 @@ fn long_sequences_in_longer_parts_equal_f64() {
     });
 }
 
-/// The same sequence alone, between others, and in a slot and pages of its own in a larger pool.
+/// The same sequence alone, and between others in a larger pool with a longer context.
 #[test]
 fn company_changes_no_bit() {
     for_each_arch(|device, arch| {
@@ -321,7 +321,7 @@ fn company_changes_no_bit() {
             let mut alone = Pool::new(device, layer, 1, 5, 150);
             alone.fill(&inputs, 0, 131, 40);
             let want = alone.call(&inputs, &[row(0, 131)], false).out;
-            let mut shared = Pool::new(device, layer, 9, 5, 150);
+            let mut shared = Pool::new(device, layer, 9, 9, 150);
             for (slot, end) in [(0, 131), (3, 20), (8, 140), (1, 64)] {
                 shared.fill(&inputs, slot, end, 40);
             }

@@ -39,8 +39,9 @@ pub fn batch_scratch_len(max_rows: usize, n_heads: usize, head_dim: usize, longe
     max_rows * n_heads * (1 + n_parts * (head_dim + 2))
 }
 
-/// Parts in pages at most, for `n_groups` groups of heads that see at most `longest` positions. A row's parts are as long as
-/// its own positions want with so many, so its sums depend on its position beside these two.
+/// Parts in pages at most, for `n_groups` groups of heads that see at most `longest` positions. A row's parts have
+/// [`PAGES_PART_MIN`] positions, more where its own would else be more than so many; with a shorter `longest` there are
+/// fewer only where no row has more. So a row's sums depend on its position and the heads alone.
 fn page_parts(longest: usize, n_groups: usize) -> usize {
     // The oldest that is visible may be the last of its page.
     let most = longest + PAGE - 1;
@@ -335,9 +336,10 @@ mod tests {
 
     #[test]
     fn a_batchs_scratch_holds_the_parts_of_every_window_up_to_its_context() {
-        for longest in (1..=1700).chain(8_000..8_400).chain([40_000, 131_072]) {
+        for longest in (1usize..=1700).chain(8_000..8_400).chain([40_000, 131_072]) {
             for window in [longest, longest.next_multiple_of(PAGE), longest * 31 / 32, 8_161.min(longest)] {
-                let n_parts = [1, 4, 8, 64].map(|n_groups| page_parts(window, n_groups)).into_iter().max().unwrap();
+                let n_parts =
+                    [1usize, 4, 8, 64].map(|n_groups| page_parts(window, n_groups)).into_iter().max().unwrap();
                 assert!(n_parts <= SPLITS_MAX);
                 let needed = 3 * 4 * (1 + n_parts * (64 + 2));
                 assert!(batch_scratch_len(3, 4, 64, longest) >= needed, "{longest} positions, a window of {window}");

@@ -6,9 +6,9 @@
 // newest key and value, and is the only one to read them. Blocks without a part leave. The last block to finish merges the
 // parts in order.
 //
-// A batch keeps its positions in pages (PAGED). Its parts begin at whole pages and are as long as the row's own positions
-// want for the grid's width, which the context and the heads alone decide: a row's sums depend on its position, and not on
-// the rows beside it.
+// A batch keeps its positions in pages (PAGED). Its parts begin at whole pages, and their length is what the row's own
+// positions want: a row's sums depend on its position alone, neither on the rows beside it nor on the grid (see page_parts
+// of cuda.rs).
 #pragma once
 #include "prepare.cuh"
 
