@@ -1,12 +1,14 @@
-//! Training's attention alone, at the heads of released models: TFLOP/s of the products that causality and the window leave,
-//! two forward and five backward.
+//! Attention alone, at the heads of released models. Training's: TFLOP/s of the products that causality and the window leave,
+//! two forward and five backward. A batch's decode step: GB/s of the keys and values, each read once.
 
 use std::ops::Range;
 
 use lichen_kernels::cuda::Cuda;
 use lichen_kernels::ops::attention::backward::{self, Given, Gradients};
 use lichen_kernels::ops::attention::train::{self, Sequence, Starts};
-use lichen_kernels::{Buffer, Device, DeviceError};
+use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, Scratch, PAGE};
+use lichen_kernels::ops::rope::RopeTable;
+use lichen_kernels::{Buffer, Device, DeviceError, Row, Step};
 use serde_json::{json, Value};
 
 /// Rounds of each measurement; the least time counts.
@@ -82,6 +84,77 @@ fn one(cuda: &Cuda, c: &Case) -> Result<Value, DeviceError> {
         "head_dim": c.head_dim, "forward_us": 1e3 * forward_ms, "forward_tflop_per_s": 2.0 * product / forward_ms / 1e9,
         "backward_us": 1e3 * backward_ms, "backward_tflop_per_s": 5.0 * product / backward_ms / 1e9,
     }))
+}
+
+/// Keys and values that a round of decode steps walks over at least: several times the largest second-level cache.
+const ROUND_BYTES: usize = 256 << 20;
+
+/// A decode step of Qwen 2.5 72B's attention over f16 keys and values in pages, for batches of two sizes. `read_gb_per_s`:
+/// what the pure read reaches.
+///
+/// # Errors
+/// The device has no memory left, or is lost.
+pub fn measure_pages(cuda: &Cuda, quick: bool, read_gb_per_s: f64) -> Result<Value, DeviceError> {
+    let cases: &[(&str, usize, usize, [usize; 3])] = match quick {
+        true => &[("small", 2, 40, [2, 1, 64])],
+        false => &[("qwen2.5-72b", 16, 1024, [64, 8, 128]), ("qwen2.5-72b", 64, 1024, [64, 8, 128])],
+    };
+    let result = |&(name, n, positions, heads): &(&str, usize, usize, [usize; 3])| {
+        let bytes = 2 * n * positions * heads[1] * heads[2] * size_of::<u16>();
+        let us = 1e3 * pages_ms(cuda, n, positions, heads, ROUND_BYTES.div_ceil(bytes).clamp(2, 8))?;
+        let gb_per_s = bytes as f64 / us / 1e3;
+        Ok(json!({
+            "name": name, "sequences": n, "positions": positions, "heads": heads[0], "kv_heads": heads[1],
+            "head_dim": heads[2], "us": us, "gb_per_s": gb_per_s, "of_read_kernel": gb_per_s / read_gb_per_s,
+        }))
+    };
+    let results: Result<Vec<Value>, DeviceError> = cases.iter().map(result).collect();
+    Ok(Value::Array(results?))
+}
+
+/// Milliseconds of one of `n_layers` layers: `n` sequences whose newest position is the last of `positions`.
+fn pages_ms(cuda: &Cuda, n: usize, positions: usize, heads: [usize; 3], n_layers: usize) -> Result<f64, DeviceError> {
+    let device = Device::Cuda(cuda.clone());
+    let ([n_heads, n_kv_heads, head_dim], n_entries) = (heads, positions.div_ceil(PAGE));
+    let mut layers = Vec::new();
+    for _ in 0..n_layers {
+        layers.push(KvStore::new(&device, KvFormat::F16, n * n_entries * PAGE, n_kv_heads, head_dim)?);
+    }
+    let mut table = PageTable::new(&device, n, n_entries)?;
+    for slot in 0..n {
+        // As after a while: a sequence's pages lie apart.
+        let pages: Vec<u32> = (0..n_entries).map(|i| (i * n + slot) as u32).collect();
+        table.set(slot, &pages)?;
+    }
+    let row = |slot: usize| Row { token: 0, position: positions as u32 - 1, slot: slot as u32 };
+    let mut step = Step::of_batch(&device, n)?;
+    step.set_rows(&(0..n).map(row).collect::<Vec<_>>());
+    step.send();
+    let rope = RopeTable::new(&device, positions, head_dim, 1e6, 1.0)?;
+    let mut scratch = Scratch::of_batch(&device, 1, positions, n_heads, head_dim, n)?;
+    let (wide, narrow) = ([n, n_heads, head_dim], [n, n_kv_heads, head_dim]);
+    let zeros = |shape: [usize; 3]| Buffer::new(&device, shape.iter().product());
+    let (mut out, mut q, mut k, v) = (zeros(wide)?, zeros(wide)?, zeros(narrow)?, zeros(narrow)?);
+    let ms = best_ms(cuda, &mut || {
+        for cache in &mut layers {
+            let call = Attention {
+                out: out.view_mut(wide),
+                q: q.view_mut(wide),
+                k: k.view_mut(narrow),
+                v: v.view(narrow),
+                cache,
+                pages: Some(&table),
+                step: &step,
+                rope: &rope,
+                qk_norm: None,
+                window: usize::MAX,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+            };
+            attention::forward(&device, call, &mut scratch);
+        }
+    })?;
+    device.synchronize()?;
+    Ok(ms / n_layers as f64)
 }
 
 /// Milliseconds of the best round; the first compiles and warms up.

@@ -1,5 +1,5 @@
 //! Kernels alone, at the sizes of released models: the pure read, decode products in GB/s, prefill products in TFLOP/s, and
-//! training's attention.
+//! the attention of training and of a batch's decode step.
 
 use lichen_kernels::cuda::{Cuda, PackedMatrix};
 use lichen_kernels::ops::matmul::{self, Family, Input, Product, Scratch};
@@ -87,7 +87,11 @@ pub fn measure(cuda: Cuda, quick: bool) -> Result<Value, DeviceError> {
         }
     }
     let training = attention::measure(&bench.cuda, quick)?;
-    Ok(json!({"read_gb_per_s": read_gb_per_s, "decode": decode, "prefill": prefill, "training_attention": training}))
+    let batch = attention::measure_pages(&bench.cuda, quick, read_gb_per_s)?;
+    Ok(json!({
+        "read_gb_per_s": read_gb_per_s, "decode": decode, "prefill": prefill, "training_attention": training,
+        "batch_attention": batch,
+    }))
 }
 
 /// The pure read kernel over `bytes` bytes.

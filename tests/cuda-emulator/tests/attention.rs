@@ -5,7 +5,7 @@ mod attending;
 mod common;
 mod oracle;
 
-use attending::{expect, Expected, Inputs, Layer, Session};
+use attending::{expect, Expected, Inputs, Layer, Products, Session};
 use lichen_kernels::ops::attention::KvFormat;
 use oracle::{assert_same_bits, cpu, for_each_arch};
 
@@ -56,7 +56,7 @@ fn expected(layer: &Layer, q: &[f32], saved: &[u8], end: usize) -> Vec<Expected>
             let kv_head = h / (layer.n_heads / layer.n_kv_heads);
             let [keys, values] = [0, 1].map(|plane| stored(layer, saved, end, plane, kv_head));
             let skipped = keys.len() - n_visible * dim;
-            expect(q, &keys[skipped..], &values[skipped..])
+            expect(q, &keys[skipped..], &values[skipped..], Products::Lanes)
         })
         .collect()
 }

@@ -5,7 +5,7 @@ mod attending;
 mod common;
 mod oracle;
 
-use attending::{expect, Inputs, Layer, Session, SCALE};
+use attending::{expect, Inputs, Layer, Products, Session, SCALE};
 use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, Scratch, PAGE};
 use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::{Buffer, Device, Row, Step, NO_SLOT};
@@ -55,12 +55,15 @@ impl<'a> Pool<'a> {
         let scattered = |slot: usize| (0..n_entries).rev().map(|i| (i * n_slots + slot) as u32).collect::<Vec<_>>();
         let pages: Vec<Vec<u32>> = (0..n_slots).map(scattered).collect();
         pages.iter().enumerate().for_each(|(slot, pages)| table.set(slot, pages).unwrap());
+        let mut store = KvStore::new(device, format, n_slots * n_entries * PAGE, n_kv_heads, head_dim).unwrap();
+        // Whatever was never written is NaN in every format.
+        store.restore(&(0..store.n_slots()), &vec![0xff; store.saved_bytes(store.n_slots())]).unwrap();
         Pool {
             device,
             layer,
             rope: RopeTable::new(device, n_positions, head_dim, 10_000.0, 1.0).unwrap(),
             norms: [norm(4), norm(5)],
-            store: KvStore::new(device, format, n_slots * n_entries * PAGE, n_kv_heads, head_dim).unwrap(),
+            store,
             table,
             pages,
             scratch: Scratch::of_batch(device, 1, n_positions, n_heads, head_dim, 16).unwrap(),
@@ -124,6 +127,18 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// Puts arbitrary numbers where all positions are: f32 or halves.
+    fn fill_at_random(&mut self) {
+        let n = self.store.n_slots();
+        let values = random(2 * n * self.layer.n_kv_heads * self.layer.head_dim, 1.0, 9);
+        let bytes: Vec<u8> = match self.layer.format {
+            KvFormat::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            KvFormat::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            KvFormat::I8 => panic!("int8 has scales"),
+        };
+        self.store.restore(&(0..n), &bytes).unwrap();
+    }
+
     fn saved(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.store.save(&(0..self.store.n_slots()), &mut bytes).unwrap();
@@ -157,18 +172,41 @@ impl<'a> Pool<'a> {
     }
 }
 
+/// How the sequences of a batch came to their lengths.
+#[derive(Clone, Copy, PartialEq)]
+enum Filling {
+    /// In chunks of so many rows; queries, keys and every other value times these.
+    Chunks(usize, [f32; 3]),
+    Random,
+}
+
 /// Sequences of these lengths, a decode step of all of them with a row of nobody in between, then some steps more.
 fn check(layer: Layer, n_entries: usize, chunk: usize, lengths: &[usize], device: &Device, arch: u32) {
+    check_filled(layer, n_entries, Filling::Chunks(chunk, [1.0; 3]), lengths, device, arch);
+}
+
+fn check_filled(layer: Layer, n_entries: usize, filling: Filling, lengths: &[usize], device: &Device, arch: u32) {
     let n_positions = lengths.iter().max().unwrap() + 4;
-    let inputs = Inputs::new(&layer, n_positions);
+    let mut inputs = Inputs::new(&layer, n_positions);
     let host = cpu();
     let mut on_gpu = Pool::new(device, layer, lengths.len(), n_entries, n_positions);
     let mut on_cpu = Pool::new(&host, layer, lengths.len(), n_entries, n_positions);
-    for (slot, length) in lengths.iter().enumerate() {
-        for pool in [&mut on_gpu, &mut on_cpu] {
-            pool.fill(&inputs, slot as u32, *length, chunk);
+    if let Filling::Chunks(_, [q, k, v]) = filling {
+        inputs.q.iter_mut().for_each(|v| *v *= q);
+        inputs.k.iter_mut().for_each(|v| *v *= k);
+        let width = layer.n_kv_heads * layer.head_dim;
+        inputs.v.chunks_mut(width).step_by(2).flatten().for_each(|x| *x *= v);
+    }
+    for pool in [&mut on_gpu, &mut on_cpu] {
+        match filling {
+            Filling::Random => pool.fill_at_random(),
+            Filling::Chunks(chunk, _) => {
+                lengths.iter().enumerate().for_each(|(slot, n)| pool.fill(&inputs, slot as u32, *n, chunk));
+            }
         }
     }
+    let is_mma = arch >= 80 && layer.format == KvFormat::F16 && [64, 128, 256].contains(&layer.head_dim);
+    let products = if is_mma { Products::TensorCores } else { Products::Lanes };
     let width = layer.n_heads * layer.head_dim;
     for more in 0..3 {
         let what = format!("sm_{arch} {layer:?}, {n_entries} entries, {lengths:?} + {more}");
@@ -189,7 +227,7 @@ fn check(layer: Layer, n_entries: usize, chunk: usize, lengths: &[usize], device
                 let kv_head = h / (layer.n_heads / layer.n_kv_heads);
                 let (slot, position) = (row.slot as usize, row.position as usize);
                 let [keys, values] = [0, 1].map(|plane| on_cpu.visible(&saved, slot, position, plane, kv_head));
-                let head = expect(&want.q[at.clone()], &keys, &values);
+                let head = expect(&want.q[at.clone()], &keys, &values, products);
                 for (i, got) in got[at].iter().enumerate() {
                     let fits = (*got as f64 - head.out[i]).abs() <= head.bound[i];
                     assert!(fits, "{what}: row {t}, head {h} [{i}] is {got}, {} expected", head.out[i]);
@@ -234,7 +272,44 @@ fn lengths_around_parts_equal_f64() {
     });
 }
 
-/// The same sequence alone, between others, and in a slot and pages of its own in a larger pool.
+/// Sixteen keys at a time and eight heads: what begins or ends within them, for all widths.
+#[test]
+fn groups_of_keys_and_of_heads_equal_f64() {
+    let heads = [(1, 1, 64), (5, 1, 128), (7, 1, 256), (8, 1, 64), (9, 1, 128), (16, 1, 64), (10, 2, 256)];
+    for_each_arch(|device, arch| {
+        for (i, heads) in heads.into_iter().enumerate().filter(|_| arch >= 80) {
+            let window = [usize::MAX, 20, 17, 33][(i + arch as usize) % 4];
+            check(layer(heads, usize::MAX, KvFormat::F16), 3, 30, &[1, 2, 15, 16, 17, 31, 32, 33], device, arch);
+            check(layer(heads, window, KvFormat::F16), 3, 24, &[29, 48, 50, 78], device, arch);
+        }
+    });
+}
+
+/// Queries that no half holds, with keys that make scores of a few units of them, and weights that no half holds, of values
+/// beside which the others are nothing.
+#[test]
+fn queries_and_weights_beyond_halves_equal_f64() {
+    for_each_arch(|device, arch| {
+        let queries = [[1e6, 1e-6, 1.0], [1e-7, 3e4, 1.0], [1e4, 1.0, 1.0], [3e-30, 1.0, 1.0], [1e30, 1e-4, 1.0]];
+        for scales in queries.into_iter().chain([[8.0, 1.0, 1e-6]]) {
+            let layer = Layer { has_norm: false, ..layer((6, 2, 64), usize::MAX, KvFormat::F16) };
+            check_filled(layer, 2, Filling::Chunks(20, scales), &[3, 37], device, arch);
+        }
+    });
+}
+
+/// With eight groups of heads there are at most sixteen parts, longer ones from 2048 positions on.
+#[test]
+fn long_sequences_in_longer_parts_equal_f64() {
+    for_each_arch(|device, arch| {
+        let (dim, format) = if arch < 80 { (8, KvFormat::F32) } else { (64, KvFormat::F16) };
+        let lengths = [2046, 2080, 2210];
+        check_filled(layer((8, 8, dim), usize::MAX, format), 70, Filling::Random, &lengths, device, arch);
+        check_filled(layer((8, 8, dim), 2100, format), 67, Filling::Random, &lengths, device, arch);
+    });
+}
+
+/// The same sequence alone, and between others in a larger pool with a longer context.
 #[test]
 fn company_changes_no_bit() {
     for_each_arch(|device, arch| {
@@ -246,7 +321,7 @@ fn company_changes_no_bit() {
             let mut alone = Pool::new(device, layer, 1, 5, 150);
             alone.fill(&inputs, 0, 131, 40);
             let want = alone.call(&inputs, &[row(0, 131)], false).out;
-            let mut shared = Pool::new(device, layer, 9, 5, 150);
+            let mut shared = Pool::new(device, layer, 9, 9, 150);
             for (slot, end) in [(0, 131), (3, 20), (8, 140), (1, 64)] {
                 shared.fill(&inputs, slot, end, 40);
             }

@@ -11,6 +11,11 @@ const PART_MIN: usize = 32;
 /// Positions of a part in pages at least. Half as many halve what a block does one after the other, and double the blocks,
 /// which each norm and rotate the queries.
 const PAGES_PART_MIN: usize = 4 * PAGE;
+/// Blocks that a long sequence alone is cut into, nearly one for each multiprocessor of an H200; and parts of each group of
+/// heads that there may be however many groups are. More would help nobody else: a block whose part a short sequence does
+/// not have takes 0.5 us of its place all the same.
+const PAGES_BLOCKS: usize = 128;
+const PAGES_PARTS_MIN: usize = 16;
 /// Values of a head at most: eight for each lane of a warp.
 const HEAD_DIM_MAX: usize = 256;
 
@@ -34,13 +39,13 @@ pub fn batch_scratch_len(max_rows: usize, n_heads: usize, head_dim: usize, longe
     max_rows * n_heads * (1 + n_parts * (head_dim + 2))
 }
 
-/// Length of a part in pages, and how many there are at most, where at most `longest` positions are seen: a function of
-/// that alone, as the sums of a row are of where they are cut.
-fn page_parts(longest: usize) -> (usize, usize) {
+/// Parts in pages at most, for `n_groups` groups of heads that see at most `longest` positions. A row's parts have
+/// [`PAGES_PART_MIN`] positions, more where its own would else be more than so many; with a shorter `longest` there are
+/// fewer only where no row has more. So a row's sums depend on its position and the heads alone.
+fn page_parts(longest: usize, n_groups: usize) -> usize {
     // The oldest that is visible may be the last of its page.
     let most = longest + PAGE - 1;
-    let length = most.div_ceil(SPLITS_MAX).next_multiple_of(PAGE).max(PAGES_PART_MIN);
-    (length, most.div_ceil(length))
+    most.div_ceil(PAGES_PART_MIN).min((PAGES_BLOCKS / n_groups).clamp(PAGES_PARTS_MIN, SPLITS_MAX))
 }
 
 /// Blocks of a decode step in one direction: twice the multiprocessors keep every one of them busy.
@@ -90,6 +95,12 @@ const PAGES: [[&str; 3]; 3] = [
     ["attention_pages_f16_64", "attention_pages_f16_128", "attention_pages_f16_256"],
     ["attention_pages_i8_64", "attention_pages_i8_128", "attention_pages_i8_256"],
 ];
+
+/// On tensor cores, over f16 and for whole heads.
+const PAGES_MMA: [&str; 3] =
+    ["attention_pages_mma_f16_64", "attention_pages_mma_f16_128", "attention_pages_mma_f16_256"];
+/// Heads of a block there.
+const PAGES_MMA_HEADS: usize = 8;
 
 const PREFILL_ROWS: [[&str; 3]; 3] = [
     ["attention_prefill_f32_64", "attention_prefill_f32_128", "attention_prefill_f32_256"],
@@ -238,18 +249,22 @@ fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) 
 
 /// One row of each of several sequences.
 fn decode_pages(cuda: &Cuda, a: &Attention<'_>, table: &PageTable, heads: &Heads, scratch: &mut Scratch) {
-    let ([n_rows, n_heads, head_dim], grid_y) = (a.q.shape(), decode_groups(a, heads));
-    let (part_length, n_parts) = page_parts(window(a) as usize);
+    let ([n_rows, n_heads, head_dim], format) = (a.q.shape(), a.cache.format());
+    let is_mma = cuda.arch() >= 80 && format == KvFormat::F16 && head_dim == heads.width;
+    let heads = &Heads { rows: if is_mma { PAGES_MMA_HEADS } else { heads.rows }, ..*heads };
+    let kernel = heads.kernel(if is_mma { &PAGES_MMA } else { &PAGES[format_index(format)] });
+    let grid_y = decode_groups(a, heads);
+    let n_parts = page_parts(window(a) as usize, grid_y);
     // A counter for each block of the largest launch, whatever this one's size: they are zeros between launches.
     let n_counters = scratch.max_rows * n_heads;
     assert!(n_rows <= scratch.max_rows && grid_y <= n_heads, "{n_rows} rows");
     assert!(scratch.scores.len() >= n_counters + n_rows * n_heads * n_parts * (head_dim + 2));
     let rows = [a.step.positions_ptr(), a.step.slots_ptr(), table.ptr()].map(Arg::from);
-    let parts = [table.n_entries(), part_length].map(size);
+    let parts = [table.n_entries(), PAGES_PART_MIN].map(size);
     let args = DecodeArgs::new(a, scratch, n_counters).around::<26>(&rows, &parts);
     let grid = [n_parts as u32, grid_y as u32, n_rows as u32];
     let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
-    cuda.launch(heads.kernel(&PAGES[format_index(a.cache.format())]), shape, &args);
+    cuda.launch(kernel, shape, &args);
 }
 
 /// Norms and rotates q in place, and stores k and v.
@@ -321,11 +336,12 @@ mod tests {
 
     #[test]
     fn a_batchs_scratch_holds_the_parts_of_every_window_up_to_its_context() {
-        for longest in (1..=1700).chain(8_000..8_400).chain([40_000, 131_072]) {
-            let (length, n_parts) = page_parts(longest);
-            assert!(length % PAGE == 0 && n_parts <= SPLITS_MAX);
+        for longest in (1usize..=1700).chain(8_000..8_400).chain([40_000, 131_072]) {
             for window in [longest, longest.next_multiple_of(PAGE), longest * 31 / 32, 8_161.min(longest)] {
-                let needed = 3 * 4 * (1 + page_parts(window).1 * (64 + 2));
+                let n_parts =
+                    [1usize, 4, 8, 64].map(|n_groups| page_parts(window, n_groups)).into_iter().max().unwrap();
+                assert!(n_parts <= SPLITS_MAX);
+                let needed = 3 * 4 * (1 + n_parts * (64 + 2));
                 assert!(batch_scratch_len(3, 4, 64, longest) >= needed, "{longest} positions, a window of {window}");
             }
         }

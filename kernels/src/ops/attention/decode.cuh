@@ -6,8 +6,9 @@
 // newest key and value, and is the only one to read them. Blocks without a part leave. The last block to finish merges the
 // parts in order.
 //
-// A batch keeps its positions in pages (PAGED). Its parts have one length and begin at whole pages, so that a row's sums
-// depend on its position alone: neither on the rows beside it nor on the grid.
+// A batch keeps its positions in pages (PAGED). Its parts begin at whole pages, and their length is what the row's own
+// positions want: a row's sums depend on its position alone, neither on the rows beside it nor on the grid (see page_parts
+// of cuda.rs).
 #pragma once
 #include "prepare.cuh"
 
@@ -37,16 +38,16 @@ struct DecodeArgs {
     // (dim) or null
     const float* q_norm;
     const float* k_norm;
-    const u32* position;
+    u32 position;
     // (grid_y), zeros before and after
     u32* finished;
     // (n_heads, grid_x, dim + 2): maximum, sum of exponentials, sum of values
     float* partial;
     float eps, scale;
     u32 window, n_heads, n_kv_heads, dim, n_slots;
-    // Pages alone: those of the sequence (n_entries), and the length of a part, whole pages.
+    // Pages alone: those of the sequence (n_entries), and the least length of a part, whole pages.
     const u32* pages;
-    u32 n_entries, part_length;
+    u32 n_entries, part_min;
 };
 
 // Shared memory, floats: `work` (WARPS * ROWS * dim) holds the prepared vectors, then the warps' results, then the merge
@@ -82,14 +83,16 @@ template <int ROWS, bool PAGED> DEVICE DecodePart decode_part(const DecodeArgs& 
     u32 group = block_y() - p.kv_head * groups;
     p.first_head = p.kv_head * per_kv + group * ROWS;
     p.n_rows = per_kv - group * ROWS < ROWS ? per_kv - group * ROWS : ROWS;
-    p.position = *a.position;
+    p.position = a.position;
     u32 n_older = p.position < a.window - 1 ? p.position : a.window - 1;
     if (PAGED) {
         p.start = p.position - n_older;
         u32 base = n_older == 0 ? p.position : p.start / PAGE * PAGE;
-        p.n_parts = n_older == 0 ? 1 : div_up(p.position - base, a.part_length);
-        p.begin = base + block_x() * a.part_length;
-        p.end = p.begin + a.part_length < p.position ? p.begin + a.part_length : p.position;
+        u32 length = div_up(div_up(p.position - base, grid_x()), PAGE) * PAGE;
+        if (length < a.part_min) length = a.part_min;
+        p.n_parts = n_older == 0 ? 1 : div_up(p.position - base, length);
+        p.begin = base + block_x() * length;
+        p.end = p.begin + length < p.position ? p.begin + length : p.position;
     } else {
         p.start = (p.position - n_older) % a.n_slots;
         u32 length = div_up(div_up(n_older, grid_x()), WARPS * GROUP) * WARPS * GROUP;
@@ -176,10 +179,9 @@ DEVICE void decode_attend(const DecodeArgs& a, const DecodePart& p, const Decode
     }
 }
 
-// The warps' results are merged and written: to `out` where the block did everything, else to `partial`.
+// A warp leaves its results where decode_merge_warps finds them. The queries have been read by all.
 template <int FORMAT, int DIMS, int ROWS>
-DEVICE void decode_merge_warps(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s,
-                               const FlashRows<FORMAT, DIMS, ROWS>& f) {
+DEVICE void decode_leave(const DecodeArgs& a, const DecodeShared& s, const FlashRows<FORMAT, DIMS, ROWS>& f) {
     float sum = flash_sum(f);
     u32 warp = warp_idx(), first = lane_idx() * DIMS;
     if (flash_key() == 0) {
@@ -192,7 +194,11 @@ DEVICE void decode_merge_warps(const DecodeArgs& a, const DecodePart& p, const D
 #pragma unroll
             for (int d = 0; d < DIMS; d++) s.work[(warp * ROWS + r) * a.dim + first + d] = f.o[r][d];
     }
-    sync_block();
+}
+
+// The warps' results, (WARPS, ROWS) maxima and sums and (WARPS, ROWS, dim) values in `work`, are merged and written: to
+// `out` where the block did everything, else to `partial`.
+template <int ROWS> DEVICE void decode_merge_warps(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
     for (u32 r = 0; r < p.n_rows; r++) {
         float top = s.tops[r], total = 0.0f, weights[WARPS];
         for (u32 w = 1; w < WARPS; w++) top = max_f32(top, s.tops[w * ROWS + r]);
@@ -218,36 +224,77 @@ DEVICE void decode_merge_warps(const DecodeArgs& a, const DecodePart& p, const D
 // The last block merges what all blocks of its heads left.
 template <int ROWS> DEVICE void decode_merge_parts(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
     u32 stride = a.dim + 2;
-    float* sums = s.work + SPLITS_MAX * ROWS;
-    for (u32 i = thread_idx(); i < p.n_rows * p.n_parts; i += WARPS * 32) {
-        u32 r = i / p.n_parts, part = i - r * p.n_parts;
-        const float* from = a.partial + ((u64)(p.first_head + r) * grid_x() + part) * stride;
-        s.work[r * SPLITS_MAX + part] = load_coherent(from);
-        sums[r * SPLITS_MAX + part] = load_coherent(from + 1);
+    const float* partial = a.partial + (u64)p.first_head * grid_x() * stride;
+    // A warp has a row, and each lane two parts of it: their weights into `work` (ROWS, SPLITS_MAX), zeros behind the last.
+    for (u32 r = warp_idx(); r < p.n_rows; r += WARPS) {
+        float tops[2], sums[2];
+#pragma unroll
+        for (u32 j = 0; j < 2; j++) {
+            u32 part = lane_idx() + 32 * j;
+            const float* from = partial + ((u64)r * grid_x() + part) * stride;
+            tops[j] = part < p.n_parts ? load_coherent(from) : minus_infinity();
+            sums[j] = part < p.n_parts ? load_coherent(from + 1) : 0.0f;
+        }
+        float top = warp_max<32>(max_f32(tops[0], tops[1])), total = 0.0f;
+#pragma unroll
+        for (u32 j = 0; j < 2; j++) {
+            float weight = exp2_approx(tops[j] - top);
+            s.work[r * SPLITS_MAX + lane_idx() + 32 * j] = weight;
+            total = fma(weight, sums[j], total);
+        }
+        total = warp_sum<32>(total);
+        if (lane_idx() == 0) s.sums[r] = total;
     }
     sync_block();
-    for (u32 r = 0; r < p.n_rows; r++) {
-        float top = s.work[r * SPLITS_MAX], total = 0.0f;
-        for (u32 part = 1; part < p.n_parts; part++) top = max_f32(top, s.work[r * SPLITS_MAX + part]);
-        for (u32 part = 0; part < p.n_parts; part++)
-            total = fma(exp2_approx(s.work[r * SPLITS_MAX + part] - top), sums[r * SPLITS_MAX + part], total);
-        u64 head = p.first_head + r;
-        const float* from = a.partial + head * grid_x() * stride + 2;
-        for (u32 d = thread_idx(); d < a.dim; d += WARPS * 32) {
-            float v = 0.0f;
-            // Four loads at a time are on their way.
-            for (u32 part = 0; part < p.n_parts; part += 4) {
-                float terms[4];
+    // Sixteen loads at a time are on their way: eight parts of two values.
+    const u32 AT_ONCE = 8, THREADS = WARPS * 32;
+    u32 n_values = p.n_rows * a.dim;
+    for (u32 i = thread_idx(); i < n_values; i += 2 * THREADS) {
+        float v[2] = {0.0f, 0.0f};
+        u32 rows[2];
+        const float* from[2];
 #pragma unroll
-                for (u32 j = 0; j < 4; j++)
-                    terms[j] = part + j < p.n_parts ? load_coherent(from + (u64)(part + j) * stride + d) : 0.0f;
-#pragma unroll
-                for (u32 j = 0; j < 4; j++)
-                    if (part + j < p.n_parts) v = fma(exp2_approx(s.work[r * SPLITS_MAX + part + j] - top), terms[j], v);
-            }
-            a.out[head * a.dim + d] = divide(v, total);
+        for (u32 k = 0; k < 2; k++) {
+            // Behind the last value the first of the two again.
+            u32 value = i + k * THREADS < n_values ? i + k * THREADS : i;
+            rows[k] = value / a.dim;
+            from[k] = partial + (u64)rows[k] * grid_x() * stride + 2 + (value - rows[k] * a.dim);
         }
+        for (u32 part = 0; part < p.n_parts; part += AT_ONCE) {
+            float terms[2][AT_ONCE];
+#pragma unroll
+            for (u32 k = 0; k < 2; k++)
+#pragma unroll
+                for (u32 j = 0; j < AT_ONCE; j++)
+                    terms[k][j] = part + j < p.n_parts ? load_coherent(from[k] + (u64)(part + j) * stride) : 0.0f;
+#pragma unroll
+            for (u32 k = 0; k < 2; k++)
+#pragma unroll
+                for (u32 j = 0; j < AT_ONCE; j++)
+                    if (part + j < p.n_parts) v[k] = fma(s.work[rows[k] * SPLITS_MAX + part + j], terms[k][j], v[k]);
+        }
+#pragma unroll
+        for (u32 k = 0; k < 2; k++)
+            if (i + k * THREADS < n_values)
+                a.out[(u64)p.first_head * a.dim + i + k * THREADS] = divide(v[k], s.sums[rows[k]]);
     }
+}
+
+// After every warp has left its results: the block merges them, and the last of its heads' blocks what all gave.
+template <int ROWS> DEVICE void decode_finish(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
+    sync_block();
+    decode_merge_warps<ROWS>(a, p, s);
+    if (p.n_parts == 1) return;
+    fence_device();
+    sync_block();
+    if (thread_idx() == 0) {
+        bool is_last = atomic_add(a.finished + block_y(), 1) + 1 == p.n_parts;
+        if (is_last) a.finished[block_y()] = 0;
+        *s.is_last = is_last;
+        fence_device();
+    }
+    sync_block();
+    if (*s.is_last) decode_merge_parts<ROWS>(a, p, s);
 }
 
 template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const DecodeArgs& a, const DecodeShared& s) {
@@ -263,18 +310,8 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
     decode_attend<FORMAT, DIMS, ROWS, PAGED>(a, p, s, f);
     // The queries have been read: their memory takes the results.
     sync_block();
-    decode_merge_warps(a, p, s, f);
-    if (p.n_parts == 1) return;
-    fence_device();
-    sync_block();
-    if (thread_idx() == 0) {
-        bool is_last = atomic_add(a.finished + block_y(), 1) + 1 == p.n_parts;
-        if (is_last) a.finished[block_y()] = 0;
-        *s.is_last = is_last;
-        fence_device();
-    }
-    sync_block();
-    if (*s.is_last) decode_merge_parts<ROWS>(a, p, s);
+    decode_leave(a, s, f);
+    decode_finish<ROWS>(a, p, s);
 }
 
 #define DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
@@ -295,20 +332,21 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
            u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots) {                                                                \
         DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
         DecodeArgs args = {out,      q,        k,       v,   key_cells, key_scales, value_cells, value_scales,                 \
-                           cos,      sin,      q_norm,  k_norm,  position,  finished,   partial,     eps,                      \
+                           cos,      sin,      q_norm,  k_norm,  *position, finished,   partial,     eps,                      \
                            scale,    window,   n_heads, n_kv_heads, dim,    n_slots,    nullptr,     0,                        \
                            0};                                                                                                 \
         decode<FORMAT, DIMS, ROWS, false>(args, shared);                                                                       \
     }
 
 // As many blocks for each row. q, k, v and out have a row each; `positions` and `slots` (rows) say where it is and whose
-// pages of `table` (slots, n_entries) it sees. A row of no slot leaves its part of `out` as it is.
-#define PAGES_KERNEL(FORMAT, DIMS, ROWS, name)                                                                                 \
-    KERNEL(128, 3, name, float* out, const float* q, const float* k, const float* v, u8* key_cells, float* key_scales,         \
+// pages of `table` (slots, n_entries) it sees. A row of no slot leaves its part of `out` as it is. The function that comes
+// last does the work.
+#define PAGES_KERNEL_OF(FORMAT, DIMS, ROWS, MIN_BLOCKS, name, ...)                                                             \
+    KERNEL(128, MIN_BLOCKS, name, float* out, const float* q, const float* k, const float* v, u8* key_cells, float* key_scales,         \
            u8* value_cells, float* value_scales, const float* cos, const float* sin, const float* q_norm,                      \
            const float* k_norm, const u32* positions, const u32* slots, const u32* table, u32* finished, float* partial,       \
            float eps, float scale, u32 window, u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots, u32 n_entries,               \
-           u32 part_length) {                                                                                                  \
+           u32 part_min) {                                                                                                     \
         DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
         u32 row = block_z(), slot = slots[row];                                                                                \
         if (slot == NO_SLOT) return;                                                                                           \
@@ -325,7 +363,7 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
                            sin,                                                                                                \
                            q_norm,                                                                                             \
                            k_norm,                                                                                             \
-                           positions + row,                                                                                    \
+                           positions[row],                                                                                     \
                            finished + row * grid_y(),                                                                          \
                            partial + (u64)row * n_heads * grid_x() * (dim + 2),                                                \
                            eps,                                                                                                \
@@ -337,6 +375,9 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
                            n_slots,                                                                                            \
                            table + (u64)slot * n_entries,                                                                      \
                            n_entries,                                                                                          \
-                           part_length};                                                                                       \
-        decode<FORMAT, DIMS, ROWS, true>(args, shared);                                                                        \
+                           part_min};                                                                                          \
+        __VA_ARGS__(args, shared);                                                                                             \
     }
+
+#define PAGES_KERNEL(FORMAT, DIMS, ROWS, name)                                                                                 \
+    PAGES_KERNEL_OF(FORMAT, DIMS, ROWS, 3, name, decode<FORMAT, DIMS, ROWS, true>)

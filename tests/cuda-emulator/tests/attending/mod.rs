@@ -142,8 +142,42 @@ fn to_half(v: f64) -> f64 {
     f16::from_f64(v).to_f64()
 }
 
+/// What multiplies, and so how it rounds.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Products {
+    /// f32, spread over the lanes of a warp.
+    Lanes,
+    /// Halves, queries and weights as sums of two.
+    TensorCores,
+}
+
+impl Products {
+    /// Roundings of a score and of an output, in units of 2^-24 of the sum of their terms' magnitudes, for `dim` and for `n`
+    /// terms.
+    ///
+    /// Lanes: one for each of a lane's share, the folds and the scaling; one for every four keys and for each merge.
+    ///
+    /// A tensor core's sum of 16 products and what was there before drops what lies below 2^-23 of the largest, seventeen
+    /// times with either sign: four units are far beyond what is left of that. Keys meet queries once, values meet weights
+    /// twice; and leaving out 2^-22 of a query or weight is another four.
+    fn roundings(self, dim: usize, n: usize) -> [f64; 2] {
+        match self {
+            Products::Lanes => [dim as f64 / 32.0 + 9.0, n as f64 / 4.0 + 40.0],
+            Products::TensorCores => [dim as f64 / 4.0 + 13.0, n as f64 / 2.0 + 52.0],
+        }
+    }
+
+    /// What a weight is off at least, where the largest is 1: half of the least half, times 2^-15.
+    fn least_weight(self) -> f64 {
+        match self {
+            Products::Lanes => 0.0,
+            Products::TensorCores => 2f64.powi(-25 - 15),
+        }
+    }
+}
+
 /// `q` (head_dim); keys and values (n, head_dim), oldest first.
-pub fn expect(q: &[f32], keys: &[f64], values: &[f64]) -> Expected {
+pub fn expect(q: &[f32], keys: &[f64], values: &[f64], by: Products) -> Expected {
     let dim = q.len();
     let n = keys.len() / dim;
     let log2_e = std::f64::consts::LOG2_E;
@@ -158,16 +192,16 @@ pub fn expect(q: &[f32], keys: &[f64], values: &[f64]) -> Expected {
     let halves: Vec<f64> = exact.iter().map(|v| to_half(v * SCALE as f64 * log2_e) / (SCALE as f64 * log2_e)).collect();
     let (weights, plain_weights) = (weigh(&exact), weigh(&halves));
     let (sum, plain_sum) = (weights.iter().sum::<f64>(), plain_weights.iter().sum::<f64>());
-    // A score: a rounding for each of a lane's share, the folds and the scaling; the weight follows it, and ex2.approx adds
-    // 2^-22. Twice, as the maximum's score is as uncertain. The sums: a rounding for every four keys and for each merge.
+    // The weight follows its score, and ex2.approx adds 2^-22. Twice, as the maximum's score is as uncertain.
+    let [of_score, of_sum] = by.roundings(dim, n);
     let magnitude = |k: &[f64]| exact.iter().zip(k).map(|(q, k)| (q * k).abs()).sum::<f64>() * SCALE as f64;
-    let score = keys.chunks(dim).map(magnitude).fold(0.0, f64::max) * (dim as f64 / 32.0 + 9.0) * eps;
-    let relative = 2.0 * (score + 2.0 * 2f64.powi(-22)) + (n as f64 / 4.0 + 40.0) * eps;
+    let score = keys.chunks(dim).map(magnitude).fold(0.0, f64::max) * of_score * eps;
+    let relative = 2.0 * (score + 2.0 * 2f64.powi(-22)) + of_sum * eps;
     let mut expected = Expected { out: vec![0.0; dim], bound: vec![0.0; dim], plain: vec![0.0; dim] };
     for (j, v) in values.chunks(dim).enumerate() {
         for (i, v) in v.iter().enumerate() {
             expected.out[i] += weights[j] / sum * v;
-            expected.bound[i] += relative * weights[j] / sum * v.abs();
+            expected.bound[i] += (relative * weights[j] + by.least_weight()) / sum * v.abs();
             expected.plain[i] += to_half(plain_weights[j]) / plain_sum * to_half(*v);
         }
     }
