@@ -80,7 +80,7 @@ fn a_norm_is_that_of_the_cpu_and_the_product_that_of_its_rows() {
 }
 
 #[test]
-fn an_activation_has_the_bits_of_its_op_and_the_product_those_of_its_rows() {
+fn an_activation_is_that_of_its_op_and_the_product_has_the_bits_of_its_rows() {
     for_each_arch(|device| {
         for (i, (t, k, hidden)) in
             [(1, 64, 192), (3, 128, 1216), (17, 64, 64), (65, 128, 320), (2, 64, 33_280)].into_iter().enumerate()
@@ -105,8 +105,9 @@ fn an_activation_has_the_bits_of_its_op_and_the_product_those_of_its_rows() {
                 ];
                 matmul::forward(device, list, Input::Rows(x.view([t, k])), &mut room);
                 activation::forward(device, activation, want.view_mut(shape), second.view(shape));
-                assert_same(&read(&out), &read(&want), &what);
-                let rows = products(device, &[down], 8, shape, Input::Rows(want.view(shape)));
+                // The device's exponential and the rounding of its argument, below 128: 2^-22 and 2^-18.
+                assert_close(&read(&out), &read(&want), 4e-6, &what);
+                let rows = products(device, &[down], 8, shape, Input::Rows(out.view(shape)));
                 assert_same(&got[0], &rows[0], &what);
             }
         }

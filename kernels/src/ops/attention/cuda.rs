@@ -10,7 +10,7 @@ const SPLITS_MAX: usize = 64;
 const PART_MIN: usize = 32;
 /// Positions of a part in pages at least. Half as many halve what a block does one after the other, and double the blocks,
 /// which each norm and rotate the queries.
-const PAGES_PART_MIN: usize = 4 * PAGE;
+const PAGES_PART_MIN: usize = 8 * PAGE;
 /// Blocks that a long sequence alone is cut into, nearly one for each multiprocessor of an H200; and parts of each group of
 /// heads that there may be however many groups are. More would help nobody else: a block whose part a short sequence does
 /// not have takes 0.5 us of its place all the same.

@@ -3,6 +3,8 @@
 #include "common.cuh"
 
 const u32 BATCH_PARTS = 3;
+// Segments of K at most: SEGMENTS_MAX of kernel.rs.
+const u32 BATCH_SEGMENTS_MAX = 8;
 
 // One of the matrices; n_rows is 0 where there is none.
 struct BatchPart {

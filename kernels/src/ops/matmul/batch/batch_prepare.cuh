@@ -117,7 +117,12 @@ struct GatedRow {
     const float* up;
     u32 activation;
 
-    DEVICE_MEMBER float act(float v) const { return activation == 0 ? gelu_tanh(v) : silu(v); }
+    // gelu_tanh or silu of math.cuh by the device's own exponential: the row becomes halves, and a processor that has it alone
+    // would spend 6 us on the CPU's bits of 29,568 numbers.
+    DEVICE_MEMBER float act(float v) const {
+        float inner = activation == 0 ? 1.5957691f * fma(0.044715f * v * v, v, v) : v;
+        return divide(v, 1.0f + exp2_approx(-1.44269504f * inner));
+    }
     DEVICE_MEMBER void begin(const Prepared&) {}
     DEVICE_MEMBER Pair make(const Prepared& to, u32 k) const {
         Pair g = to.load(gate, k), u = to.load(up, k);

@@ -19,8 +19,15 @@ KERNEL(256, 1, matmul_batch_sum, BATCH_PARAMS) {
         }
     }
     const float* sums = a.partials + (u64)token * all_rows + at;
-    float sum = sums[0];
-    for (u32 s = 1; s < a.n_segments; s++) sum += sums[(u64)s * a.n_tokens * all_rows];
+    u64 stride = (u64)a.n_tokens * all_rows;
+    float terms[BATCH_SEGMENTS_MAX];
+    // All on their way before the first is added.
+#pragma unroll
+    for (u32 s = 0; s < BATCH_SEGMENTS_MAX; s++) terms[s] = s < a.n_segments ? sums[s * stride] : 0.0f;
+    float sum = terms[0];
+#pragma unroll
+    for (u32 s = 1; s < BATCH_SEGMENTS_MAX; s++)
+        if (s < a.n_segments) sum += terms[s];
     part.out[(u64)token * part.n_rows + row] = batch_finish(part, sum, a.x_scales[token], row);
 }
 
