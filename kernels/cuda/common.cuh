@@ -108,6 +108,18 @@ DEVICE u32 load_stream(const u32* p) {
 }
 // Asks for a line of 128 bytes of global memory, and waits for nothing.
 DEVICE void prefetch_second_level(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+// Kernels that are launched early (Cuda::launch_early): until the kernels before have ended and what they wrote is seen.
+DEVICE void wait_for_previous() {
+#if LICHEN_ARCH >= 90
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel may begin, if it is launched early, once every block has come here or ended.
+DEVICE void let_next_begin() {
+#if LICHEN_ARCH >= 90
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 // Past the first-level cache: what another block of this launch may have written.
 DEVICE u32 load_coherent(const u32* p) {
     u32 v;

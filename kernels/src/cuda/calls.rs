@@ -6,7 +6,8 @@
 use std::ffi::{c_char, c_void, CStr, CString};
 use std::ptr::{null, null_mut};
 
-use super::driver::{Code, Driver, Handle};
+use super::driver::{Code, Driver, Handle, LaunchAttribute, LaunchConfig};
+use super::launch::LaunchShape;
 
 /// Attributes of a device (CUdevice_attribute): all known to CUDA 10.2, whose last is 105.
 #[derive(Clone, Copy)]
@@ -259,12 +260,12 @@ impl Driver {
     }
 
     /// `values` are of the function's parameters, each in the low bytes of a word: the caller has compared their sizes.
+    /// `is_early`: it may begin before the launch before it has ended.
     pub(super) fn launch(
         &self,
         function: Handle,
-        grid: [u32; 3],
-        block: u32,
-        shared_bytes: u32,
+        shape: LaunchShape,
+        is_early: bool,
         stream: Handle,
         values: &mut [u64],
     ) -> Result<()> {
@@ -275,8 +276,24 @@ impl Driver {
         for (pointer, value) in pointers.iter_mut().zip(values) {
             *pointer = (value as *mut u64).cast();
         }
-        let [x, y, z] = grid;
         let (arguments, no_extra) = (pointers.as_mut_ptr(), null_mut());
+        let LaunchShape { grid, block, shared_bytes } = shape;
+        if let Some(launch) = self.launch_kernel_ex.filter(|_| is_early) {
+            // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: 1 allows it.
+            let mut value = [0; 16];
+            value[0] = 1;
+            let attribute = LaunchAttribute { id: 6, padding: 0, value };
+            let config = LaunchConfig {
+                grid,
+                block: [block, 1, 1],
+                shared_bytes,
+                stream,
+                attributes: &attribute,
+                n_attributes: 1,
+            };
+            return called!(launch(&config, function, arguments, no_extra));
+        }
+        let [x, y, z] = grid;
         called!((self.launch_kernel)(function, x, y, z, block, 1, 1, shared_bytes, stream, arguments, no_extra))
     }
 

@@ -104,7 +104,27 @@ table! {
         graph_launch: c"cuGraphLaunch" (Handle, Handle);
         graph_destroy: c"cuGraphDestroy" (Handle);
         graph_exec_destroy: c"cuGraphExecDestroy" (Handle);
+        launch_kernel_ex: c"cuLaunchKernelEx" (*const LaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void);
     }
+}
+
+/// CUlaunchConfig.
+#[repr(C)]
+pub(super) struct LaunchConfig {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+    pub stream: Handle,
+    pub attributes: *const LaunchAttribute,
+    pub n_attributes: u32,
+}
+
+/// CUlaunchAttribute, whose value is a union of 64 bytes; an int at its start here.
+#[repr(C)]
+pub(super) struct LaunchAttribute {
+    pub id: i32,
+    pub padding: i32,
+    pub value: [i32; 16],
 }
 
 fn lacking(version: u32, symbol: &CStr) -> DeviceError {

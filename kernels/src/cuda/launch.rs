@@ -92,8 +92,8 @@ impl Kernel {
         Kernel { info, function, shared_bytes: AtomicU32::new(SHARED_BYTES_UNASKED) }
     }
 
-    /// The shape and the arguments have been [checked](check_args).
-    pub fn launch(&self, context: &Context, shape: LaunchShape, args: &[Arg]) {
+    /// The shape and the arguments have been [checked](check_args). `is_early`: [`Cuda::launch_early`](super::Cuda::launch_early).
+    pub fn launch(&self, context: &Context, shape: LaunchShape, args: &[Arg], is_early: bool) {
         let mut words: [u64; ARGS_MAX] = [0; ARGS_MAX];
         for (word, arg) in words.iter_mut().zip(args) {
             *word = arg.word();
@@ -108,7 +108,7 @@ impl Kernel {
                 self.shared_bytes.store(shared_bytes, Ordering::Relaxed);
             }
             let words = &mut words[..args.len()];
-            context.driver.launch(self.function, grid, block, shared_bytes, context.stream, words)
+            context.driver.launch(self.function, shape, is_early, context.stream, words)
         });
     }
 }

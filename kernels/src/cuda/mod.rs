@@ -44,6 +44,8 @@ pub struct Cuda(Arc<Shared>);
 
 struct Shared {
     arch: u32,
+    /// Launches may [overlap](Cuda::launch_early).
+    overlaps: bool,
     modules: Modules,
     context: Context,
 }
@@ -76,6 +78,9 @@ pub struct DeviceInfo {
     pub max_shared_bytes: u32,
 }
 
+/// CUDA 12.3: graphs keep launches that overlap.
+const OVERLAP_VERSION_MIN: u32 = 12_030;
+
 /// Architectures whose kernels are in this program.
 pub fn embedded_archs() -> Vec<u32> {
     ptx::ARCHES.iter().map(|a| a.arch).collect()
@@ -107,7 +112,9 @@ impl Cuda {
         let folder =
             cubin_cache::folder(options.cache_dir.as_deref(), &|name| std::env::var_os(name).map(PathBuf::from));
         let context = Context::open(driver, info)?;
-        Ok(Cuda(Arc::new(Shared { arch: arch.arch, modules: Modules::new(arch, folder), context })))
+        let is_off = std::env::var_os("LICHEN_CUDA_OVERLAP").is_some_and(|v| v == "off");
+        let overlaps = arch.arch >= 90 && driver.version >= OVERLAP_VERSION_MIN && !is_off;
+        Ok(Cuda(Arc::new(Shared { arch: arch.arch, overlaps, modules: Modules::new(arch, folder), context })))
     }
 
     /// The machine's devices. None is opened.
@@ -171,13 +178,24 @@ impl Cuda {
     /// this program and panic. What was not prepared is loaded now, which takes seconds when it must be compiled; that it
     /// cannot be, because this thread is recording or the driver refuses, is a failure of the launch.
     pub fn launch(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
+        self.give(kernel, shape, args, false);
+    }
+
+    /// [`launch`](Cuda::launch) of a kernel that may begin while the one before it still runs (CUDA C++ Programming Guide,
+    /// "Programmatic Dependent Launch"): it calls wait_for_previous before it touches what others write. From sm_90 and
+    /// CUDA 12.3 on, whose graphs keep such launches; LICHEN_CUDA_OVERLAP=off lets every kernel wait for the one before.
+    pub fn launch_early(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
+        self.give(kernel, shape, args, self.0.overlaps);
+    }
+
+    fn give(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg], is_early: bool) {
         let (modules, context) = (&self.0.modules, self.context());
         let Some(place) = modules.find(kernel) else {
             panic!("no kernel {kernel} for CUDA architecture {}", self.arch());
         };
         launch::check_args(place.info, shape, args);
         match modules.kernel(context, place) {
-            Ok(kernel) => kernel.launch(context, shape, args),
+            Ok(kernel) => kernel.launch(context, shape, args, is_early),
             Err(error) => context.fail(error),
         }
     }

@@ -264,7 +264,7 @@ fn decode_pages(cuda: &Cuda, a: &Attention<'_>, table: &PageTable, heads: &Heads
     let args = DecodeArgs::new(a, scratch, n_counters).around::<26>(&rows, &parts);
     let grid = [n_parts as u32, grid_y as u32, n_rows as u32];
     let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
-    cuda.launch(kernel, shape, &args);
+    cuda.launch_early(kernel, shape, &args);
 }
 
 /// Norms and rotates q in place, and stores k and v.

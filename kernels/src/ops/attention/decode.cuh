@@ -348,6 +348,8 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
            float eps, float scale, u32 window, u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots, u32 n_entries,               \
            u32 part_min) {                                                                                                     \
         DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
+        let_next_begin();                                                                                                      \
+        wait_for_previous();                                                                                                   \
         u32 row = block_z(), slot = slots[row];                                                                                \
         if (slot == NO_SLOT) return;                                                                                           \
         u64 q_row = (u64)row * n_heads * dim, kv_row = (u64)row * n_kv_heads * dim;                                            \

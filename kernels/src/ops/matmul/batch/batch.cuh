@@ -119,9 +119,11 @@ template <class W, u32 COLUMNS, u32 TILES> struct BatchTile {
         typename Rows::Loaded loaded[2];
         start_at(begin);
         rows.load(loaded[0], 0);
-        copy_x(0, (s32)(end - begin));
         // Seen by all from the first barrier on.
         BatchCodes<W>::fill(table);
+        // x is being written; weights were there before.
+        wait_for_previous();
+        copy_x(0, (s32)(end - begin));
         const u8* x = rings + (lane_idx() >> 2) * BATCH_X_STRIDE + (lane_idx() & 3) * 16;
         u32 ring = 0;
         for (u32 k = begin; k < end; k += BATCH_STEPS) {

@@ -9,11 +9,13 @@
 #define NEXT_PARAMS const u8 *codes, u32 tile_rows, u32 k_tiles, u32 n_segments, u32 step_bytes
 // The first n_padded blocks have a row each, the others prefetch.
 #define PREFETCH_OR                                                                                                            \
+    let_next_begin();                                                                                                          \
     if (block_x() >= n_padded) {                                                                                               \
         Beginnings b = {codes, tile_rows, k_tiles, n_segments, step_bytes};                                                    \
         prefetch_line(b, (block_x() - n_padded) * block_dim() + thread_idx());                                                 \
         return;                                                                                                                \
-    }
+    }                                                                                                                          \
+    wait_for_previous();
 
 // Rows of x (n_rows, cols).
 #define PREPARE_ROWS(name, BFLOAT)                                                                                             \

@@ -119,6 +119,7 @@ DEVICE BatchPlace batch_place(const BatchPart (&parts)[BATCH_PARTS], u32 tile, u
 template <class Tile> DEVICE void batch_run(const BatchArgs& a, const BatchPart (&parts)[BATCH_PARTS], u8* memory) {
     float sums[Tile::M_TILES][Tile::NT][4];
     u32 segment = block_z();
+    let_next_begin();
     {
         BatchPlace place = batch_place(parts, block_x(), Tile::rows_of_block());
         Tile tile(a, place.part, Tile::first_row(place.tile), memory);

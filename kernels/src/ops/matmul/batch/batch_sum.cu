@@ -6,6 +6,8 @@
 // Each output is the sum of its segments, in order. A thread an output, block_y a token.
 KERNEL(256, 1, matmul_batch_sum, BATCH_PARAMS) {
     BatchArgs a = BATCH_ARGS;
+    let_next_begin();
+    wait_for_previous();
     u32 all_rows = n_rows0 + n_rows1 + n_rows2, at = block_x() * 256 + thread_idx(), token = block_y();
     if (at >= all_rows) return;
     BatchPart part = BATCH_PART_GIVEN(0);

@@ -93,9 +93,11 @@ template <class W, u32 COLUMNS, u32 TILES, u32 CHUNKS_AT_ONCE> struct WgmmaTile 
         typename Rows::Loaded loaded[2];
         rows.start(part, first, begin, a.k_tiles);
         rows.load(loaded[0], 0);
-        copy_x(0, begin, end);
         // Seen by all from the first barrier on.
         BatchCodes<W>::fill(table);
+        // x is being written; weights were there before.
+        wait_for_previous();
+        copy_x(0, begin, end);
         u32 ring = 0;
         for (u32 k = begin; k < end; k += BATCH_STEPS) {
             // This ring is there for all, and nobody's products read the other any more.

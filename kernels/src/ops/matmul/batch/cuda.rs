@@ -101,7 +101,7 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
     let block = (weights.padded_cols as u32 / 8).next_multiple_of(32).clamp(PREPARE_THREADS_MIN, PREPARE_THREADS_MAX);
     let n_blocks = kernel.columns + bytes / 128 / block as usize;
     let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block, shared_bytes: 0 };
-    cuda.launch(kernels[usize::from(kernel.order == Order::Bf16Rows)], shape, &args[..12 + n_args]);
+    cuda.launch_early(kernels[usize::from(kernel.order == Order::Bf16Rows)], shape, &args[..12 + n_args]);
     Prepared {
         rows: workspace,
         scales: workspace.offset(at.scales),
@@ -134,11 +134,11 @@ fn multiply(cuda: &Cuda, kernel: &Kernel, products: &[Product<'_>], x: Prepared,
     }
     let grid = [kernel.n_tiles(n_warps, &n_rows) as u32, 1, n_segments as u32];
     let shape = LaunchShape { grid, block: 32 * n_warps as u32, shared_bytes: kernel.shared_bytes };
-    cuda.launch(kernel.name, shape, &args);
+    cuda.launch_early(kernel.name, shape, &args);
     if n_segments > 1 {
         let all_rows = n_rows.iter().sum::<usize>() as u32;
         let grid = [all_rows.div_ceil(SUM_THREADS), x.n_tokens as u32, 1];
-        cuda.launch("matmul_batch_sum", LaunchShape { grid, block: SUM_THREADS, shared_bytes: 0 }, &args);
+        cuda.launch_early("matmul_batch_sum", LaunchShape { grid, block: SUM_THREADS, shared_bytes: 0 }, &args);
     }
 }
 
