@@ -34,4 +34,4 @@ BUDGETS = [
 
 # All modules of one architecture. A board compiles those of its model's formats at its first start, and of training or of
 # batches when it trains or serves many: a third at most, and a Nano must do so in seconds.
-PTX_BYTES_MAX = {53: 7_000_000, 72: 6_500_000, 80: 12_500_000, 87: 12_500_000, 90: 12_500_000}
+PTX_BYTES_MAX = {53: 7_000_000, 72: 6_500_000, 80: 13_500_000, 87: 13_500_000, 90: 14_500_000}

@@ -72,15 +72,19 @@ struct Prepared {
         if (k + 1 < cols) x[k + 1] = v.high;
     }
 
-    // Calls body(unit, slot) for this thread's units, `slot` the place in the registers.
-    template <class Body> DEVICE_MEMBER void for_units(u32 first, Body body) const {
+    // Calls body(unit) for this thread's units.
+    template <class Body> DEVICE_MEMBER void for_units(Body body) const {
+        for (u32 unit = thread_idx(); unit < n_units(); unit += block_dim()) body(unit);
+    }
+    // Calls body(unit, slot), `slot` the place in the registers, where they hold all units.
+    template <class Body> DEVICE_MEMBER void for_kept_units(Body body) const {
 #pragma unroll
         for (u32 slot = 0; slot < UNITS_KEPT; slot++) {
-            u32 unit = first + slot * block_dim() + thread_idx();
+            u32 unit = slot * block_dim() + thread_idx();
             if (unit < n_units()) body(unit, slot);
         }
     }
-    DEVICE_MEMBER u32 units_at_once() const { return UNITS_KEPT * block_dim(); }
+    DEVICE_MEMBER bool are_kept() const { return n_units() <= UNITS_KEPT * block_dim(); }
 };
 
 // The sum or the maximum of bits over the block, the same in every thread.
@@ -163,24 +167,20 @@ struct NormedRow {
         float y_scale = 1.0f, sum = 0.0f;
         if (y && post_weight) {
             float squares = 0.0f;
-            for (u32 first = 0; first < to.n_units(); first += to.units_at_once())
-                to.for_units(first, [&](u32 unit, u32) {
-#pragma unroll
-                    for (u32 i = 0; i < 4; i++) {
-                        Pair v = to.load(y, to.k_of(unit, i));
-                        squares = fma(v.high, v.high, fma(v.low, v.low, squares));
-                    }
-                });
-            y_scale = reciprocal_rms(to, squares);
-        }
-        for (u32 first = 0; first < to.n_units(); first += to.units_at_once())
-            to.for_units(first, [&](u32 unit, u32) {
-#pragma unroll
+            to.for_units([&](u32 unit) {
                 for (u32 i = 0; i < 4; i++) {
-                    Pair v = add(to, to.k_of(unit, i), y_scale);
-                    sum = fma(v.high, v.high, fma(v.low, v.low, sum));
+                    Pair v = to.load(y, to.k_of(unit, i));
+                    squares = fma(v.high, v.high, fma(v.low, v.low, squares));
                 }
             });
+            y_scale = reciprocal_rms(to, squares);
+        }
+        to.for_units([&](u32 unit) {
+            for (u32 i = 0; i < 4; i++) {
+                Pair v = add(to, to.k_of(unit, i), y_scale);
+                sum = fma(v.high, v.high, fma(v.low, v.low, sum));
+            }
+        });
         scale = reciprocal_rms(to, sum);
     }
     DEVICE_MEMBER Pair make(const Prepared& to, u32 k) const {
@@ -192,45 +192,74 @@ struct NormedRow {
     DEVICE_MEMBER const float* kept() const { return h; }
 };
 
-// Row block_x. Halves are multiplied by a power of two (prepare.cuh); bf16 has the range of f32.
+DEVICE u32 larger_magnitude(u32 largest, Pair p) {
+    u32 low = f32_bits(p.low) & 0x7fffffff, high = f32_bits(p.high) & 0x7fffffff;
+    low = low > high ? low : high;
+    return low > largest ? low : largest;
+}
+// A row that is not finite is zeros.
+DEVICE u32 halves(Pair p, const RowFactor& factor) {
+    u32 pair = pack16(f32_to_f16(p.low * factor.to_half), f32_to_f16(p.high * factor.to_half));
+    return factor.is_finite ? pair : 0;
+}
+
+// Row block_x as halves, times a power of two (prepare.cuh).
+template <class Source> DEVICE RowFactor prepare_halves(const Prepared& to, const Source& source) {
+    u32 largest = 0;
+    if (!to.are_kept()) {
+        to.for_units([&](u32 unit) {
+            for (u32 i = 0; i < 4; i++) largest = larger_magnitude(largest, source.make(to, to.k_of(unit, i)));
+        });
+        RowFactor factor = row_factor(over_block<false>(largest));
+        to.for_units([&](u32 unit) {
+            u32 pairs[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) pairs[i] = halves(to.load(source.kept(), to.k_of(unit, i)), factor);
+            to.put(unit, pairs);
+        });
+        return factor;
+    }
+    Pair v[UNITS_KEPT][4];
+    to.for_kept_units([&](u32 unit, u32 slot) {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            v[slot][i] = source.make(to, to.k_of(unit, i));
+            largest = larger_magnitude(largest, v[slot][i]);
+        }
+    });
+    RowFactor factor = row_factor(over_block<false>(largest));
+    to.for_kept_units([&](u32 unit, u32 slot) {
+        u32 pairs[4];
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) pairs[i] = halves(v[slot][i], factor);
+        to.put(unit, pairs);
+    });
+    return factor;
+}
+
+// Row block_x. bf16 has the range of f32.
 template <bool BFLOAT, class Source> DEVICE void prepare_row(const Prepared& to, Source source) {
     u32 row = block_x();
     if (row >= to.n_rows) {
-        for (u32 unit = thread_idx(); unit < to.n_units(); unit += block_dim()) to.put(unit, {0, 0, 0, 0});
+        to.for_units([&](u32 unit) { to.put(unit, {0, 0, 0, 0}); });
         return;
     }
     source.begin(to);
-    float v[UNITS_KEPT][8];
-    u32 largest = 0;
-    for (u32 first = 0; first < to.n_units(); first += to.units_at_once())
-        to.for_units(first, [&](u32 unit, u32 slot) {
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                Pair p = source.make(to, to.k_of(unit, i));
-                v[slot][2 * i] = p.low;
-                v[slot][2 * i + 1] = p.high;
-                u32 low = f32_bits(p.low) & 0x7fffffff, high = f32_bits(p.high) & 0x7fffffff;
-                low = low > high ? low : high;
-                largest = low > largest ? low : largest;
-            }
-        });
-    RowFactor factor = {1.0f, 1.0f, true};
-    if (!BFLOAT) factor = row_factor(over_block<false>(largest));
-    bool is_kept = to.n_units() <= to.units_at_once();
-    for (u32 first = 0; first < to.n_units(); first += to.units_at_once())
-        to.for_units(first, [&](u32 unit, u32 slot) {
+    float back = 1.0f;
+    if constexpr (BFLOAT) {
+        to.for_units([&](u32 unit) {
             u32 pairs[4];
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
-                Pair p = {v[slot][2 * i], v[slot][2 * i + 1]};
-                if (!is_kept) p = to.load(source.kept(), to.k_of(unit, i));
-                if (BFLOAT) pairs[i] = pack16(f32_to_bf16(p.low), f32_to_bf16(p.high));
-                else pairs[i] = pack16(f32_to_f16(p.low * factor.to_half), f32_to_f16(p.high * factor.to_half));
-                if (!factor.is_finite) pairs[i] = 0;
+                Pair p = source.make(to, to.k_of(unit, i));
+                pairs[i] = pack16(f32_to_bf16(p.low), f32_to_bf16(p.high));
             }
             to.put(unit, pairs);
         });
-    if (thread_idx() == 0) to.scales[row] = factor.back;
+    } else {
+        back = prepare_halves(to, source).back;
+    }
+    if (thread_idx() == 0) to.scales[row] = back;
 }
 
 #endif

@@ -5,7 +5,7 @@ use crate::formats::Format;
 use crate::ops::matmul::prefill::cuda::{Places, Planes, Prepared};
 use crate::ops::matmul::{decode, Input, Product};
 
-use super::kernel::{n_segments, Kernel, Order, COLUMNS_MAX};
+use super::kernel::{columns_max, n_segments, Kernel, Order};
 use super::source::Source;
 
 /// BATCH_PARTS of batch_args.cuh: matrices of a launch.
@@ -45,8 +45,9 @@ pub fn has_kernels(cuda: &Cuda, format: Format) -> bool {
 }
 
 fn forward_columns(cuda: &Cuda, products: &[Product<'_>], source: &Source, workspace: DevicePtr) {
-    for first in (0..source.n_rows).step_by(COLUMNS_MAX) {
-        let n_tokens = COLUMNS_MAX.min(source.n_rows - first);
+    let columns_max = columns_max(cuda.max_shared_bytes());
+    for first in (0..source.n_rows).step_by(columns_max) {
+        let n_tokens = columns_max.min(source.n_rows - first);
         let mut rows_now = source.from(first, n_tokens);
         let mut prepared: Option<(Order, Prepared)> = None;
         for run in products.chunk_by(|a, b| a.weights.format() == b.weights.format()) {

@@ -140,6 +140,15 @@ fn wgmma_names(format: Format) -> Option<([&'static str; 4], u32)> {
     }
 }
 
+/// Rows of `x` that one reading of the weights multiplies on a device whose blocks have so much shared memory: half of
+/// [`COLUMNS_MAX`] where that of 64 has no room beside NF4's table (99 KiB on RTX 30 and 40).
+pub fn columns_max(max_shared_bytes: u32) -> usize {
+    match Kernel::mma(Format::NF4, false, COLUMNS_MAX).shared_bytes <= max_shared_bytes {
+        true => COLUMNS_MAX,
+        false => COLUMNS_MAX / 2,
+    }
+}
+
 /// Into how many segments K is cut: by these matrices and the device alone, so that a token's sums do not depend on how many
 /// there are. Sums of segments fit the room that every workspace has: eight segments of the largest of the matrices, or
 /// [`PARTIALS_BYTES_MAX`] where that is less.
@@ -166,6 +175,15 @@ mod tests {
         (&[8192], 29568),
         (&[152_064], 8192),
     ];
+
+    #[test]
+    fn a_device_with_little_shared_memory_multiplies_fewer_rows_at_once() {
+        assert_eq!([99 << 10, 163 << 10, 227 << 10].map(columns_max), [32, 64, 64]);
+        for format in FORMATS {
+            let kernel = Kernel::mma(format, false, 32);
+            assert!(kernel.shared_bytes <= 99 << 10, "{}: {}", kernel.name, kernel.shared_bytes);
+        }
+    }
 
     #[test]
     fn a_block_of_any_fits_an_orins_processor() {
