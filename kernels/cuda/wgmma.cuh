@@ -1,6 +1,6 @@
-// Products of a warpgroup (four neighbouring warps) on sm_90's tensor cores: wgmma.mma_async, m64 n{8, 16, 32, 64} k16, of halves
-// with f32 sums (PTX ISA 8.0, "Asynchronous Warpgroup Level Matrix Instructions"). Its target is sm_90a, which later devices do
-// not run: build.rs compiles files named wgmma_* for it.
+// Products of a warpgroup (four neighbouring warps) on sm_90's tensor cores: wgmma.mma_async, m64 n{8, 16, 32, 64} k16, of
+// halves with f32 sums (PTX ISA 8.0, "Asynchronous Warpgroup Level Matrix Instructions"). Its target is sm_90a, which later
+// devices do not run: build.rs compiles files named wgmma_* for it.
 //
 // a: 16 rows of the 64 for each warp, in registers as mma_f16 has them. b: eight columns by eight k are 128 bytes of shared
 // memory without a gap, a column's eight k side by side. d: as mma_f16 has c, of every eight columns.
@@ -60,7 +60,8 @@ DEVICE void wgmma_f16(float (&d)[8][4], const u32 (&a)[4], const WgmmaB& b) {
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
                  "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
-                 : WGMMA_FOUR(0), WGMMA_FOUR(1), WGMMA_FOUR(2), WGMMA_FOUR(3), WGMMA_FOUR(4), WGMMA_FOUR(5), WGMMA_FOUR(6), WGMMA_FOUR(7)
+                 : WGMMA_FOUR(0), WGMMA_FOUR(1), WGMMA_FOUR(2), WGMMA_FOUR(3), WGMMA_FOUR(4), WGMMA_FOUR(5), WGMMA_FOUR(6),
+                   WGMMA_FOUR(7)
                  : WGMMA_REST);
 }
 #undef WGMMA_FOUR

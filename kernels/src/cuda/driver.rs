@@ -119,8 +119,8 @@ pub(super) struct LaunchConfig {
     pub n_attributes: u32,
 }
 
-/// CUlaunchAttribute, whose value is a union of 64 bytes; an int at its start here.
-#[repr(C)]
+/// CUlaunchAttribute, whose value is a union of 64 bytes, pointers among them; an int at its start here.
+#[repr(C, align(8))]
 pub(super) struct LaunchAttribute {
     pub id: i32,
     pub padding: i32,

@@ -2,7 +2,7 @@
 //!
 //! Kernels reach the device as PTX that build.rs compiled with clang; the driver makes machine code of it once, and the
 //! result is cached on disk. There is one context (the device's primary one) and one stream: work is done in the order
-//! in which it is given. A failure of a launch stays: what is launched after it does nothing, and [`Cuda::check`] and
+//! in which it is given, but for kernels that say where they wait ([`Cuda::launch_early`]). A failure of a launch stays: what is launched after it does nothing, and [`Cuda::check`] and
 //! [`Cuda::synchronize`] return it.
 
 mod calls;
@@ -111,10 +111,11 @@ impl Cuda {
         let arch = ptx::choose(ptx::ARCHES, asked, &info)?;
         let folder =
             cubin_cache::folder(options.cache_dir.as_deref(), &|name| std::env::var_os(name).map(PathBuf::from));
+        let modules = Modules::new(arch, folder, &info);
         let context = Context::open(driver, info)?;
         let is_off = std::env::var_os("LICHEN_CUDA_OVERLAP").is_some_and(|v| v == "off");
         let overlaps = arch.arch >= 90 && driver.version >= OVERLAP_VERSION_MIN && !is_off;
-        Ok(Cuda(Arc::new(Shared { arch: arch.arch, overlaps, modules: Modules::new(arch, folder), context })))
+        Ok(Cuda(Arc::new(Shared { arch: arch.arch, overlaps, modules, context })))
     }
 
     /// The machine's devices. None is opened.
@@ -169,7 +170,7 @@ impl Cuda {
         self.context().run("asking for free memory", || self.context().driver.free_bytes())
     }
 
-    /// True when this program has the kernel for the architecture. An old clang makes none of wgmma.
+    /// True when this program has the kernel for the device: wgmma's are an H100's and H200's, and no old clang makes them.
     pub fn has_kernel(&self, kernel: &str) -> bool {
         self.0.modules.find(kernel).is_some()
     }

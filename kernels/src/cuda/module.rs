@@ -18,7 +18,7 @@ use super::driver::{dotted, Handle};
 use super::embed::key;
 use super::launch::Kernel;
 use super::ptx::{Arch, KernelInfo, Module};
-use super::DeviceError;
+use super::{DeviceError, DeviceInfo};
 
 pub(super) struct Modules {
     slots: Vec<Slot>,
@@ -40,6 +40,16 @@ struct Loaded {
     kernels: Vec<Kernel>,
 }
 
+/// Of sm_90a in PTX 8.0: WGMMA of build.rs.
+fn is_wgmma(module: &Module) -> bool {
+    module.name.rsplit('/').next().is_some_and(|file| file.starts_with("wgmma_"))
+}
+
+/// An H100 or H200, not what came later; and not CUDA 11.8's driver, the one that knows them and not that PTX.
+fn runs_wgmma(device: &DeviceInfo) -> bool {
+    device.capability == 90 && !(11_000..12_000).contains(&device.driver_version)
+}
+
 /// Where a kernel is.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
@@ -56,10 +66,11 @@ struct Piece<'a> {
 }
 
 impl Modules {
-    /// Loads nothing.
-    pub fn new(arch: &'static Arch, folder: Option<PathBuf>) -> Modules {
-        let slots = arch.modules.iter().map(|module| Slot { module, loaded: OnceLock::new() }).collect();
-        let places = arch.modules.iter().enumerate().flat_map(|(slot, module)| {
+    /// Loads nothing. Modules that the device or its driver does not take are left out.
+    pub fn new(arch: &'static Arch, folder: Option<PathBuf>, device: &DeviceInfo) -> Modules {
+        let usable: Vec<&'static Module> = arch.modules.iter().filter(|m| !is_wgmma(m) || runs_wgmma(device)).collect();
+        let slots = usable.iter().map(|module| Slot { module, loaded: OnceLock::new() }).collect();
+        let places = usable.iter().enumerate().flat_map(|(slot, module)| {
             let kernels = module.kernels.iter().enumerate();
             kernels.map(move |(index, info)| (info.name, Place { slot, index, info }))
         });

@@ -31,7 +31,8 @@ pub fn modules_for(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
     move |module| wanted(module) && !is_in(module, &OF_BATCHES)
 }
 
-/// The same for a batch, whose keys and values lie in pages.
+/// The same for a batch, whose keys and values lie in pages. An H100 compiles the products for mma.sync too, which it does not
+/// launch where it has those for wgmma.
 pub fn modules_for_batch(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> bool {
     let wanted = modules_of(formats, kv);
     move |module| wanted(module) && !module.starts_with(RINGS)

@@ -34,9 +34,10 @@ impl BatchLimits {
         BUCKETS[bucket(self.n_slots)]
     }
 
-    /// The limits of a pass, which is a chunk of a prompt or a decode step.
+    /// The limits of a pass, which is a chunk of a prompt or a decode step, whose rows all meet the head: its products have
+    /// sums of segments too.
     pub(crate) fn pass_limits(&self, limits: &Limits) -> Limits {
-        Limits { chunk: limits.chunk.max(self.n_rows()), logit_rows: 1, ..*limits }
+        Limits { chunk: limits.chunk.max(self.n_rows()), logit_rows: self.n_rows().max(2), ..*limits }
     }
 
     /// Pages of each kind in its pool.

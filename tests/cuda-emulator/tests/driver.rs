@@ -1,14 +1,16 @@
 //! The driver layer against a driver: the emulator, or the machine's own. What only the emulator can be told to do runs in
 //! a process of its own, because it reads its environment once.
 
+#[path = "common/again.rs"]
+mod again;
 #[path = "driver/loading.rs"]
 mod loading;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, thread};
 
+use again::with_environment;
 use lichen_kernels::cuda::{Arena, Arg, Cuda, CudaOptions, DeviceError, DevicePtr, LaunchShape, NOT_COMPILED};
 use lichen_kernels::ops::bandwidth;
 
@@ -45,20 +47,6 @@ fn bytes(n: usize, seed: u32) -> Vec<u8> {
 fn sum(bytes: &[u8]) -> u32 {
     let words = bytes.chunks_exact(4).map(|w| u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
     words.fold(0, u32::wrapping_add)
-}
-
-/// Runs this test again in a process with `variables`; true in that process.
-fn with_environment(test: &str, variables: &[(&str, &str)]) -> bool {
-    if env::var("LICHEN_TEST_AGAIN").is_ok_and(|name| name == test) {
-        return true;
-    }
-    let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args(["--exact", test, "--nocapture"]).env("LICHEN_TEST_AGAIN", test);
-    command.envs(variables.iter().copied());
-    let output = command.output().expect("this program starts");
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
-    false
 }
 
 #[test]

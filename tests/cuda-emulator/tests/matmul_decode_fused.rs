@@ -76,7 +76,7 @@ fn the_activation_behind_gate_and_up_is_that_of_the_cpu() {
                         spare: spare.view_mut([t, n]),
                     };
                     let mut scratch = Scratch::new(device, t, k, n).unwrap();
-                    matmul::forward_gated(device, g, Input::Rows(x.view([t, k])), &mut scratch);
+                    let _ = matmul::forward_gated(device, g, Input::Rows(x.view([t, k])), &mut scratch);
                     let act = |v: f32| match activation {
                         Activation::GeluTanh => math::gelu_tanh(v),
                         Activation::Silu => math::silu(v),
@@ -159,7 +159,7 @@ fn many_rows_by_the_kernels_of_batches_have_the_bits_of_one() {
                     activation: Activation::Silu,
                     spare: spare.view_mut([t, n]),
                 };
-                matmul::forward_gated(device, gated, Input::Normed(stream.normed(t, true)), &mut scratch);
+                let _ = matmul::forward_gated(device, gated, Input::Normed(stream.normed(t, true)), &mut scratch);
                 let (gated, h, whole) = (read(&out), read(&stream.h), read_stream(device, &stream.residual, t));
                 let mut plain = Buffer::new(device, t * n).unwrap();
                 let product = Product { out: plain.view_mut([t, n]), weights: &gate, bias: None };
@@ -174,7 +174,7 @@ fn many_rows_by_the_kernels_of_batches_have_the_bits_of_one() {
                     let mut spare = Buffer::new(device, n).unwrap();
                     let (out_view, spare) = (out.view_mut([1, n]), spare.view_mut([1, n]));
                     let gated_one = Gated { out: out_view, gate: &gate, up: &up, activation: Activation::Silu, spare };
-                    matmul::forward_gated(device, gated_one, Input::Normed(normed), &mut scratch);
+                    let _ = matmul::forward_gated(device, gated_one, Input::Normed(normed), &mut scratch);
                     let want = read(&out);
                     assert_same(&gated[row * n..(row + 1) * n], &want, &format!("{what}: row {row}, gated"));
                     let h_row = &h[row * dim..(row + 1) * dim];

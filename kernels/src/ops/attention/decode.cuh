@@ -342,7 +342,8 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
 // pages of `table` (slots, n_entries) it sees. A row of no slot leaves its part of `out` as it is. The function that comes
 // last does the work.
 #define PAGES_KERNEL_OF(FORMAT, DIMS, ROWS, MIN_BLOCKS, name, ...)                                                             \
-    KERNEL(128, MIN_BLOCKS, name, float* out, const float* q, const float* k, const float* v, u8* key_cells, float* key_scales,         \
+    KERNEL(128, MIN_BLOCKS, name, float* out, const float* q, const float* k, const float* v, u8* key_cells,                   \
+           float* key_scales,                                                                                                  \
            u8* value_cells, float* value_scales, const float* cos, const float* sin, const float* q_norm,                      \
            const float* k_norm, const u32* positions, const u32* slots, const u32* table, u32* finished, float* partial,       \
            float eps, float scale, u32 window, u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots, u32 n_entries,               \

@@ -45,7 +45,8 @@ DEVICE void mma_words(u32 (&words)[4], const u32x4& v) {
     words[3] = v.w;
 }
 
-// Keys `vector` .. of all that are stored. What is not visible is read too: it lies in the same page.
+// Keys `vector` .. of all that are stored. What is not visible is read too: it lies in the same page. So does the newest, which
+// another thread may be writing: whatever is read of it is replaced (mma_edge).
 template <int DIM> DEVICE void mma_load(MmaKeys<DIM>& keys, const u8* cells, u32 vector) {
     const u32x4* from = (const u32x4*)cells + (u64)(vector + lane_idx() / 4) * (DIM / 8) + (lane_idx() & 3);
 #pragma unroll

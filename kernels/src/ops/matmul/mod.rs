@@ -64,7 +64,8 @@ pub struct Product<'a> {
 pub enum Input<'a> {
     /// As it is.
     Rows(View<'a, f32, 2>),
-    /// The norm of the residual stream. A GPU's decode step computes it inside the product's kernel.
+    /// The norm of the residual stream. A GPU's decode step computes it inside the product's kernel, a batch's while rows
+    /// become 16-bit floats.
     Normed(Normed<'a>),
     /// `gate = act(gate) * up`, both (T, K): what [`forward_gated`] leaves to the product after it.
     Gated { gate: ViewMut<'a, f32, 2>, up: View<'a, f32, 2>, activation: Activation },
@@ -148,6 +149,7 @@ pub struct Gated<'a> {
 
 /// Computes both products and the activation. Returns the result as the input of a product; a batch on a GPU leaves the
 /// activation to that.
+#[must_use]
 pub fn forward_gated<'a>(device: &Device, mut g: Gated<'a>, input: Input<'_>, scratch: &mut Scratch) -> Input<'a> {
     let [n_rows, cols] = input.shape();
     assert!(g.gate.cols() == cols && g.up.cols() == cols && g.gate.rows() == g.up.rows());

@@ -14,6 +14,8 @@ use crate::{device, environment, foreign};
 const MAGIC: &str = "lichen emulated cubin sm_";
 /// The newest PTX of a CUDA 10.2 driver.
 const PTX_MAX_10_2: u32 = 65;
+/// Of CUDA 11.8, the last before 12.
+const PTX_MAX_11_8: u32 = 78;
 const SHARED_DEFAULT: u32 = 48 << 10;
 
 const JIT_ERROR_LOG_BUFFER: c_int = 5;
@@ -74,6 +76,9 @@ fn read_ptx(text: &str, context: &Context, log: &Log) -> Result<Ptx> {
     if parsed.is_exact && parsed.target != capability {
         let what = format!("ptxas fatal: target sm_{}a is not the device's sm_{capability}", parsed.target);
         return refuse(Error::INVALID_PTX, what);
+    }
+    if (11000..12000).contains(&environment::environment().driver_version) && parsed.version > PTX_MAX_11_8 {
+        return refuse(Error::INVALID_PTX, format!("ptxas fatal: unsupported .version {}", parsed.version));
     }
     // A device newer than the driver's time has, in truth, a newer driver.
     if environment::environment().driver_version < 11000 && capability < 80 && parsed.version > PTX_MAX_10_2 {

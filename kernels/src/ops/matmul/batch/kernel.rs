@@ -58,10 +58,10 @@ macro_rules! names {
 impl Kernel {
     /// The smallest that holds so many tokens.
     pub fn of(cuda: &Cuda, format: Format, n_tokens: usize) -> Kernel {
-        // PTX for sm_90a runs on devices of that capability alone.
-        let is_there = |names: [&str; 4]| cuda.info().capability == 90 && cuda.has_kernel(names[0]);
         match wgmma_names(format) {
-            Some((names, k_per_load)) if is_there(names) => Kernel::wgmma(format, names, k_per_load, n_tokens),
+            Some((names, k_per_load)) if cuda.has_kernel(names[0]) => {
+                Kernel::wgmma(format, names, k_per_load, n_tokens)
+            }
             _ => Kernel::mma(format, has_bf16(cuda, format), n_tokens),
         }
     }
