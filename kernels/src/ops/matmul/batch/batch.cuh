@@ -77,8 +77,8 @@ template <class W, u32 COLUMNS, u32 TILES> struct BatchTile {
             const u32 first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
 #pragma unroll
             for (u32 m = 0; m < TILES; m++) {
-                const u32 lower[4] = {w[2 * m][0], w[2 * m + 1][0], w[2 * m][1], w[2 * m + 1][1]};
-                const u32 upper[4] = {w[2 * m][2], w[2 * m + 1][2], w[2 * m][3], w[2 * m + 1][3]};
+                u32 lower[4], upper[4];
+                Rows::fragments(w, m, lower, upper);
                 if constexpr (W::BFLOAT) {
                     mma_bf16(sums[m][n], lower, first);
                     mma_bf16(sums[m][n], upper, second);
@@ -110,12 +110,7 @@ template <class W, u32 COLUMNS, u32 TILES> struct BatchTile {
 
     // The products of k-tiles begin..end.
     DEVICE_MEMBER void sum(float (&sums)[TILES][NT][4], u32 begin, u32 end) {
-#pragma unroll
-        for (u32 m = 0; m < TILES; m++)
-#pragma unroll
-            for (u32 n = 0; n < NT; n++)
-#pragma unroll
-                for (u32 i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
+        Rows::clear(sums);
         typename Rows::Loaded loaded[2];
         start_at(begin);
         rows.load(loaded[0], 0);

@@ -72,6 +72,24 @@ template <class W, u32 N, u32 SPREAD> struct BatchRows {
         }
     }
 
+    // Rows 2 m and 2 m + 1 as A operands of products over the chunk's first four pairs of k, and its last (common.cuh, mma_f16).
+    DEVICE void fragments(const u32 (&rows)[N][4], u32 m, u32 (&lower)[4], u32 (&upper)[4]) {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            lower[i] = rows[2 * m + i % 2][i / 2];
+            upper[i] = rows[2 * m + i % 2][2 + i / 2];
+        }
+    }
+
+    template <u32 NT> DEVICE void clear(float (&sums)[N / 2][NT][4]) {
+#pragma unroll
+        for (u32 m = 0; m < N / 2; m++)
+#pragma unroll
+            for (u32 n = 0; n < NT; n++)
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
+    }
+
     // A lane's sums: its rows, of two tokens of every eight. `partials`: of this segment and part, or null.
     template <u32 NT>
     DEVICE void put(const BatchArgs& a, const BatchPart& part, u32 first_row, const float (&sums)[N / 2][NT][4],

@@ -75,8 +75,8 @@ template <class W, u32 COLUMNS, u32 TILES, u32 CHUNKS_AT_ONCE> struct WgmmaTile 
     DEVICE_MEMBER void multiply_chunk(float (&sums)[TILES][NT][4], const u32 (&w)[2 * TILES][4], const WgmmaB& x) const {
 #pragma unroll
         for (u32 m = 0; m < TILES; m++) {
-            const u32 lower[4] = {w[2 * m][0], w[2 * m + 1][0], w[2 * m][1], w[2 * m + 1][1]};
-            const u32 upper[4] = {w[2 * m][2], w[2 * m + 1][2], w[2 * m][3], w[2 * m + 1][3]};
+            u32 lower[4], upper[4];
+            Rows::fragments(w, m, lower, upper);
             wgmma_f16(sums[m], lower, x);
             wgmma_f16(sums[m], upper, wgmma_ahead(x, 2 * PIECE_BYTES));
         }
@@ -84,12 +84,7 @@ template <class W, u32 COLUMNS, u32 TILES, u32 CHUNKS_AT_ONCE> struct WgmmaTile 
 
     // The products of k-tiles begin..end.
     DEVICE_MEMBER void sum(float (&sums)[TILES][NT][4], u32 begin, u32 end) {
-#pragma unroll
-        for (u32 m = 0; m < TILES; m++)
-#pragma unroll
-            for (u32 n = 0; n < NT; n++)
-#pragma unroll
-                for (u32 i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
+        Rows::clear(sums);
         typename Rows::Loaded loaded[2];
         rows.start(part, first, begin, a.k_tiles);
         rows.load(loaded[0], 0);
