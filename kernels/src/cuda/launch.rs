@@ -92,7 +92,8 @@ impl Kernel {
         Kernel { info, function, shared_bytes: AtomicU32::new(SHARED_BYTES_UNASKED) }
     }
 
-    /// The shape and the arguments have been [checked](check_args). `is_early`: [`Cuda::launch_early`](super::Cuda::launch_early).
+    /// The shape and the arguments have been [checked](check_args). `is_early`: as
+    /// [`Cuda::launch_early`](super::Cuda::launch_early) gives it.
     pub fn launch(&self, context: &Context, shape: LaunchShape, args: &[Arg], is_early: bool) {
         let mut words: [u64; ARGS_MAX] = [0; ARGS_MAX];
         for (word, arg) in words.iter_mut().zip(args) {

@@ -2,8 +2,8 @@
 //!
 //! Kernels reach the device as PTX that build.rs compiled with clang; the driver makes machine code of it once, and the
 //! result is cached on disk. There is one context (the device's primary one) and one stream: work is done in the order
-//! in which it is given, but for kernels that say where they wait ([`Cuda::launch_early`]). A failure of a launch stays: what is launched after it does nothing, and [`Cuda::check`] and
-//! [`Cuda::synchronize`] return it.
+//! in which it is given, but for kernels that say where they wait ([`Cuda::launch_early`]). A failure of a launch stays:
+//! what is launched after it does nothing, and [`Cuda::check`] and [`Cuda::synchronize`] return it.
 
 mod calls;
 mod context;

@@ -16,16 +16,35 @@ const SHORT_DIM_MAX: usize = 512;
 const COLUMNS: usize = 8;
 const COLUMN_THREADS: u32 = 512;
 
+/// A norm that adds to the stream in place. x, y and h are those of the first row; y and the post-norm's weight may be null.
+#[derive(Clone, Copy)]
+pub struct InPlace {
+    pub x: DevicePtr,
+    pub y: DevicePtr,
+    pub post_weight: DevicePtr,
+    pub weight: DevicePtr,
+    pub h: DevicePtr,
+    pub eps: f32,
+}
+
+impl InPlace {
+    /// The stream counts as added to from now on: it is, for whatever is launched after this.
+    pub fn of(n: Normed<'_>) -> InPlace {
+        let first = n.rows.start * n.residual.dim() * size_of::<f32>();
+        let (x, y) = n.residual.both_mut(n.rows.end);
+        let x = x.ptr().offset(first);
+        let y = y.map_or(DevicePtr::NULL, |y| y.ptr().offset(first));
+        n.residual.settled(&n.rows);
+        let post_weight = n.post_norm.map_or(DevicePtr::NULL, |w| w.ptr());
+        InPlace { x, y, post_weight, weight: n.weight.ptr(), h: n.h.ptr(), eps: n.eps }
+    }
+}
+
 /// Adds in place: the block that owns a row is its only reader.
 pub fn add_norm(cuda: &Cuda, n: Normed<'_>) {
-    let dim = n.residual.dim();
-    let first = n.rows.start * dim * size_of::<f32>();
-    let (x, y) = n.residual.both_mut(n.rows.end);
-    let x = x.ptr().offset(first);
-    let y = y.map_or(DevicePtr::NULL, |y| y.ptr().offset(first));
-    let post_norm = n.post_norm.map_or(DevicePtr::NULL, |w| w.ptr());
-    launch(cuda, [x, x, y, post_norm, n.weight.ptr(), n.h.ptr()], n.rows.len(), dim, n.eps);
-    n.residual.settled(&n.rows);
+    let [n_rows, dim] = n.h.shape();
+    let InPlace { x, y, post_weight, weight, h, eps } = InPlace::of(n);
+    launch(cuda, [x, x, y, post_weight, weight, h], n_rows, dim, eps);
 }
 
 pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, weight: View<'_, f32, 1>, eps: f32) {

@@ -4,7 +4,7 @@
 //! Zhang and Sennrich 2019, arXiv 1910.07467.
 
 pub mod backward;
-mod cuda;
+pub(crate) mod cuda;
 
 use std::ops::Range;
 

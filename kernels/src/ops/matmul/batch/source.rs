@@ -2,7 +2,7 @@
 
 use crate::cuda::{Arg, DevicePtr};
 use crate::ops::matmul::Input;
-use crate::ops::rmsnorm::Normed;
+use crate::ops::rmsnorm::cuda::InPlace;
 use crate::view::View;
 
 /// Rows (n_rows, cols), or what they will be made of.
@@ -23,14 +23,7 @@ enum Making {
         activation: u32,
     },
     /// `x += norm(y) * post_weight`, then `h = norm(x) * weight`.
-    Normed {
-        x: DevicePtr,
-        y: DevicePtr,
-        post_weight: DevicePtr,
-        weight: DevicePtr,
-        h: DevicePtr,
-        eps: f32,
-    },
+    Normed(InPlace),
 }
 
 impl Source {
@@ -42,21 +35,12 @@ impl Source {
     /// The norm's stream counts as added to from now on: it is, for whatever is launched later.
     pub fn of(input: Input<'_>) -> Source {
         let [n_rows, cols] = input.shape();
-        let null = DevicePtr::NULL;
         let making = match input {
             Input::Rows(x) => return Source::given(x),
             Input::Gated { gate, up, activation } => {
                 Making::Gated { gate: gate.ptr(), up: up.ptr(), activation: activation.number() }
             }
-            Input::Normed(Normed { residual, post_norm, weight, eps, h, rows }) => {
-                let first = rows.start * cols * size_of::<f32>();
-                let (x, y) = residual.both_mut(rows.end);
-                let x = x.ptr().offset(first);
-                let y = y.map_or(null, |y| y.ptr().offset(first));
-                residual.settled(&rows);
-                let post_weight = post_norm.map_or(null, |w| w.ptr());
-                Making::Normed { x, y, post_weight, weight: weight.ptr(), h: h.ptr(), eps }
-            }
+            Input::Normed(n) => Making::Normed(InPlace::of(n)),
         };
         Source { making, n_rows, cols }
     }
@@ -67,9 +51,7 @@ impl Source {
         let making = match self.making {
             Making::Given(x) => Making::Given(offset(x)),
             Making::Gated { gate, up, activation } => Making::Gated { gate: offset(gate), up: offset(up), activation },
-            Making::Normed { x, y, post_weight, weight, h, eps } => {
-                Making::Normed { x: offset(x), y: offset(y), post_weight, weight, h: offset(h), eps }
-            }
+            Making::Normed(n) => Making::Normed(InPlace { x: offset(n.x), y: offset(n.y), h: offset(n.h), ..n }),
         };
         Source { making, n_rows, cols: self.cols }
     }
@@ -79,7 +61,7 @@ impl Source {
         let rows = match self.making {
             Making::Given(x) => x,
             Making::Gated { gate, .. } => gate,
-            Making::Normed { h, .. } => h,
+            Making::Normed(n) => n.h,
         };
         Source { making: Making::Given(rows), ..*self }
     }
@@ -96,7 +78,7 @@ impl Source {
                 ["matmul_batch_prepare_gated_f16", "matmul_batch_prepare_gated_bf16"],
                 put(&[gate.into(), up.into(), activation.into()]),
             ),
-            Making::Normed { x, y, post_weight, weight, h, eps } => (
+            Making::Normed(InPlace { x, y, post_weight, weight, h, eps }) => (
                 ["matmul_batch_prepare_normed_f16", "matmul_batch_prepare_normed_bf16"],
                 put(&[x.into(), y.into(), post_weight.into(), weight.into(), h.into(), eps.into()]),
             ),
