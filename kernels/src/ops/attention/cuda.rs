@@ -9,7 +9,8 @@ const SPLITS_MAX: usize = 64;
 /// Positions of a part at least: PART_MIN of decode.cuh.
 const PART_MIN: usize = 32;
 /// Positions of a part in pages at least. Half as many halve what a block does one after the other, and double the blocks,
-/// which each norm and rotate the queries.
+/// which each norm and rotate the queries: on an H200 64 sequences at position 1,024 of 72B's heads took 143 us so, and 106
+/// with these.
 const PAGES_PART_MIN: usize = 8 * PAGE;
 /// Blocks that a long sequence alone is cut into, nearly one for each multiprocessor of an H200; and parts of each group of
 /// heads that there may be however many groups are. More would help nobody else: a block whose part a short sequence does
