@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::sampler::SamplerConfig;
 use crate::session::Session;
+use crate::setting::{CONTEXT, NEW_TOKENS, PARALLEL, PROMPT_TOKENS};
 use crate::stop::StopIds;
 
 /// What to run.
@@ -69,7 +70,7 @@ pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
     let context = engine.plan.limits.context;
     if needed > context {
         return Err(Error::usage(format!(
-            "--prompt-tokens and --new-tokens are {needed} together; --context is {context}"
+            "{PROMPT_TOKENS} and {NEW_TOKENS} are {needed} together; {CONTEXT} is {context}"
         )));
     }
     let mut subject = Subject::new(engine)?;
@@ -142,7 +143,7 @@ impl<'a> Subject<'a> {
                 while batch.prefill(&mut |_| {})? {}
                 if batch.n_waiting() > 0 {
                     return Err(Error::limit(format!(
-                        "there is memory for {} of {} sequences: lower --context or --batch",
+                        "there is memory for {} of {} sequences: lower {CONTEXT} or {PARALLEL}",
                         batch.n_running(),
                         batch.n_slots()
                     )));

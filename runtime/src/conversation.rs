@@ -14,6 +14,7 @@ use crate::generation::{generate, Answer, FinishReason, Request, Timings};
 use crate::sampler::{Sampler, SamplerConfig};
 use crate::session::Session;
 use crate::session_file::{self, SavedState};
+use crate::setting::CONTEXT;
 use crate::stop::StopIds;
 
 /// How a conversation is to be led.
@@ -70,7 +71,7 @@ impl<'e> Conversation<'e> {
         if prompt.len() >= context {
             return Err(Error::limit(format!(
                 "the conversation is {} tokens long with this turn, and the context is {context}: start over, or use a \
-                 larger --context (the model allows {})",
+                 larger {CONTEXT} (the model allows {})",
                 prompt.len(),
                 self.engine.model.config.context_length
             )));

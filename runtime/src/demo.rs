@@ -26,7 +26,7 @@ pub fn size_bytes() -> usize {
 /// # Errors: this build has no embedded model.
 pub fn source() -> Result<ModelSource> {
     if FILE.is_empty() {
-        return Err(crate::error::Error::usage("this build has no demo model inside: --model PATH is needed"));
+        return Err(crate::error::Error::usage(format!("this build has no demo model inside: {} is needed", crate::setting::MODEL)));
     }
     ModelSource::from_bytes(NAME, std::sync::Arc::new(FILE))
 }

@@ -22,6 +22,7 @@ use crate::model_config::{Architecture, ModelConfig};
 use crate::model_source::{ModelSource, TokenizerSource};
 use crate::sampler::SamplerConfig;
 use crate::session::Session;
+use crate::setting::TOKENS;
 use crate::stop::StopIds;
 use crate::tokenizer::Tokenizer;
 use crate::{demo, geometry};
@@ -161,7 +162,7 @@ impl Engine {
     /// # Errors: the model has no tokenizer.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_deref().ok_or_else(|| {
-            Error::input("no tokenizer.json in this folder: text needs one, --tokens works without")
+            Error::input(format!("no tokenizer.json in this folder: text needs one, {TOKENS} work without"))
                 .in_file(Path::new(&self.name))
         })
     }

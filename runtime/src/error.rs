@@ -1,23 +1,26 @@
-//! The one error type of the runtime: a kind for the exit code, and one sentence for the person.
+//! The one error type of the runtime: a kind for the exit code, and one sentence for the person. The sentence knows settings,
+//! not flags ([`crate::setting`]).
 
 use std::fmt;
 use std::path::Path;
 
 use lichen_kernels::DeviceError;
 
+use crate::setting::Message;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, said in one sentence that names the file, tensor or flag and what to do.
+/// What went wrong, said in one sentence that names the file, tensor or setting and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
-    message: String,
+    message: Message,
 }
 
 /// Why an operation was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A flag or argument is wrong: exit code 2.
+    /// A setting or argument is wrong: exit code 2.
     Usage,
     /// A file, its contents or a request is not acceptable.
     Input,
@@ -30,31 +33,34 @@ pub enum Kind {
 }
 
 impl Error {
+    fn new(kind: Kind, message: String) -> Self {
+        Error { kind, message: Message::new(message) }
+    }
+
     pub fn usage(message: impl Into<String>) -> Self {
-        Error { kind: Kind::Usage, message: message.into() }
+        Error::new(Kind::Usage, message.into())
     }
 
     pub fn input(message: impl Into<String>) -> Self {
-        Error { kind: Kind::Input, message: message.into() }
+        Error::new(Kind::Input, message.into())
     }
 
     pub fn limit(message: impl Into<String>) -> Self {
-        Error { kind: Kind::Limit, message: message.into() }
+        Error::new(Kind::Limit, message.into())
     }
 
     pub fn io(path: &Path, error: &std::io::Error) -> Self {
-        Error { kind: Kind::Io, message: format!("{}: {error}", path.display()) }
+        Error::new(Kind::Io, format!("{}: {error}", path.display()))
     }
 
     /// Puts the file in front: `model.gguf: tensor "..": ..`.
-    pub fn in_file(mut self, path: &Path) -> Self {
-        self.message = format!("{}: {}", path.display(), self.message);
-        self
+    pub fn in_file(self, path: &Path) -> Self {
+        self.behind(path.display())
     }
 
-    /// Puts the flag in front that asked for it.
-    pub fn in_flag(mut self, flag: &str) -> Self {
-        self.message = format!("{flag}: {}", self.message);
+    /// Puts in front what is meant: a [`Setting`](crate::setting::Setting), a line, a message's number.
+    pub fn behind(mut self, place: impl fmt::Display) -> Self {
+        self.message = self.message.behind(format!("{place}: "));
         self
     }
 
@@ -62,16 +68,21 @@ impl Error {
         self.kind
     }
 
-    /// The message as it is, without the escaping of [`fmt::Display`].
+    /// The message as it is, without the escaping of [`fmt::Display`]; settings by their plain names.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.message.text
+    }
+
+    /// The message with every setting as `spell` calls it, such as [`as_flag`](crate::setting::as_flag).
+    pub fn spelled(&self, spell: &dyn Fn(&str) -> String) -> String {
+        self.message.spelled(spell)
     }
 }
 
 impl From<DeviceError> for Error {
     fn from(error: DeviceError) -> Self {
         let kind = if matches!(error, DeviceError::OutOfMemory { .. }) { Kind::Limit } else { Kind::Device };
-        Error { kind, message: error.to_string() }
+        Error::new(kind, error.to_string())
     }
 }
 
@@ -79,7 +90,7 @@ impl From<DeviceError> for Error {
 /// drive the terminal.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::display::escape(&self.message))
+        f.write_str(&crate::display::escape(&self.message.text))
     }
 }
 

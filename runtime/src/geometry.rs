@@ -10,6 +10,7 @@ use crate::memory_plan::gpu::{matrix_bytes, vector_bytes};
 use crate::model::{assemble, Model};
 use crate::model_config::{Architecture, ModelConfig};
 use crate::model_source::Part;
+use crate::setting::{FORMAT, GEOMETRY};
 use crate::upload::Upload;
 
 /// Names [`config`] knows.
@@ -25,7 +26,7 @@ pub fn config(name: &str) -> Result<ModelConfig> {
         "qwen2.5-1.5b" => qwen2(28, 1536, 8960, 12, 2, 151_936, true),
         "qwen2.5-7b" => qwen2(28, 3584, 18_944, 28, 4, 152_064, false),
         "qwen2.5-72b" => qwen2(80, 8192, 29_568, 64, 8, 152_064, false),
-        _ => return Err(Error::usage(format!("--geometry is \"{name}\"; known: {}", NAMES.join(", ")))),
+        _ => return Err(Error::usage(format!("{GEOMETRY} is \"{name}\"; known: {}", NAMES.join(", ")))),
     };
     config.check()?;
     Ok(config)
@@ -134,7 +135,7 @@ fn matrix_shapes(c: &ModelConfig) -> Vec<(usize, usize, usize)> {
 }
 
 fn whole_blocks(format: Format, cols: usize) -> Error {
-    Error::usage(format!("--format {format}: rows of {cols} values are not whole blocks of {}", format.block_len()))
+    Error::usage(format!("{FORMAT} {format}: rows of {cols} values are not whole blocks of {}", format.block_len()))
 }
 
 /// A model with seeded random weights, scaled so that activations stay of the order of one. On a GPU every layer is a copy of
@@ -216,7 +217,7 @@ fn random_matrix(format: Format, rows: usize, cols: usize, random: &mut XorShift
             let absmax = Arc::from(vec![std / 0.57; rows * cols / 64]);
             return Ok(Matrix::new_nf4(rows, cols, SharedBytes::from_vec(bytes), absmax));
         }
-        other => return Err(Error::usage(format!("--format {other} is read but never computed with"))),
+        other => return Err(Error::usage(format!("{FORMAT} {other} is read but never computed with"))),
     }
     Ok(Matrix::new(format, rows, cols, SharedBytes::from_vec(bytes)))
 }

@@ -33,6 +33,7 @@ pub mod prompt_file;
 pub mod sampler;
 pub mod session;
 pub mod session_file;
+pub mod setting;
 pub mod spelling;
 pub mod step_graph;
 pub mod stop;

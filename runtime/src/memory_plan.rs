@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
 use crate::model_config::ModelConfig;
 use crate::sampler::{Sampler, SamplerConfig};
+use crate::setting::{CONTEXT, DEVICE, MEMORY_BUDGET, MODEL, PARALLEL};
 
 pub use crate::upload::STAGING_BYTES;
 
@@ -182,7 +183,7 @@ impl MemoryPlan {
             return Ok(());
         }
         Err(Error::limit(format!(
-            "needs {} ({}, ..), and the budget is {}: {}, choose a smaller --model or raise --memory-budget",
+            "needs {} ({}, ..), and the budget is {}: {}, choose a smaller {MODEL} or raise {MEMORY_BUDGET}",
             mib(total),
             largest(self.items.iter()),
             mib(budget),
@@ -199,11 +200,11 @@ impl MemoryPlan {
             return Ok(());
         }
         let way_out = match whose {
-            "GPU" => "use --device cpu",
-            _ => "set --memory-budget to override",
+            "GPU" => format!("set {DEVICE} to cpu"),
+            _ => format!("set {MEMORY_BUDGET} to override"),
         };
         Err(Error::limit(format!(
-            "needs {} beside mapped files ({}, ..), and the {whose} has {} left: {}, choose a smaller --model, or {way_out}",
+            "needs {} beside mapped files ({}, ..), and the {whose} has {} left: {}, choose a smaller {MODEL}, or {way_out}",
             mib(total),
             largest(held),
             mib(available_bytes),
@@ -214,8 +215,8 @@ impl MemoryPlan {
     fn what_to_lower(&self) -> String {
         let context = self.limits.context;
         match &self.batch {
-            Some(batch) => format!("lower --context (now {context}) or --batch (now {})", batch.n_slots),
-            None => format!("lower --context (now {context})"),
+            Some(batch) => format!("lower {CONTEXT} (now {context}) or {PARALLEL} (now {})", batch.n_slots),
+            None => format!("lower {CONTEXT} (now {context})"),
         }
     }
 }

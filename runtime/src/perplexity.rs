@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::session::Session;
+use crate::setting::CONTEXT;
 use crate::tokenizer::Tokenizer;
 
 /// Sums so far, or of the whole text.
@@ -68,7 +69,7 @@ pub fn measure(
     on_document: &mut dyn FnMut(&Perplexity, usize),
 ) -> Result<Perplexity> {
     if session.limits().context < 2 {
-        return Err(Error::usage("--context is 1; at least 2 tokens are needed to predict one"));
+        return Err(Error::usage(format!("{CONTEXT} is 1; at least 2 tokens are needed to predict one")));
     }
     let documents = documents(text);
     let start = Instant::now();

@@ -13,6 +13,7 @@ use lichen_kernels::ops::sampling::MAX_TOP_K;
 
 use crate::error::{Error, Result};
 use crate::session::Session;
+use crate::setting::{Setting, MIN_P, REPEAT_LAST_N, REPEAT_PENALTY, TEMPERATURE, TOP_K, TOP_P};
 
 /// What the flags of every program and the fields of every request say.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,32 +54,27 @@ impl SamplerConfig {
         SamplerConfig { temperature: 0.0, ..SamplerConfig::default() }
     }
 
-    /// Refuses values outside their range, in the words of the flags.
+    /// Refuses values outside their range.
     pub fn check(&self) -> Result<()> {
-        self.check_as(&|flag| format!("--{flag}"))
-    }
-
-    /// The same where a setting is not called by its flag.
-    pub(crate) fn check_as(&self, name: &dyn Fn(&str) -> String) -> Result<()> {
-        let range = |flag: &str, value: f32, min: f32, max: f32| {
+        let range = |setting: Setting, value: f32, min: f32, max: f32| {
             // Not `value < min`: NaN must fail too.
             if value >= min && value <= max {
                 return Ok(());
             }
-            Err(Error::usage(format!("{} is {value}; {min} to {max}", name(flag))))
+            Err(Error::usage(format!("{setting} is {value}; {min} to {max}")))
         };
-        range("temperature", self.temperature, 0.0, 5.0)?;
-        range("top-p", self.top_p, 0.0, 1.0)?;
-        range("min-p", self.min_p, 0.0, 1.0)?;
-        range("repeat-penalty", self.repeat_penalty, 0.1, 10.0)?;
-        let count = |flag: &str, value: usize| {
+        range(TEMPERATURE, self.temperature, 0.0, 5.0)?;
+        range(TOP_P, self.top_p, 0.0, 1.0)?;
+        range(MIN_P, self.min_p, 0.0, 1.0)?;
+        range(REPEAT_PENALTY, self.repeat_penalty, 0.1, 10.0)?;
+        let count = |setting: Setting, value: usize| {
             if value <= 1 << 24 {
                 return Ok(());
             }
-            Err(Error::usage(format!("{} is {value}; 0 to {}", name(flag), 1 << 24)))
+            Err(Error::usage(format!("{setting} is {value}; 0 to {}", 1 << 24)))
         };
-        count("top-k", self.top_k)?;
-        count("repeat-last-n", self.repeat_last_n)
+        count(TOP_K, self.top_k)?;
+        count(REPEAT_LAST_N, self.repeat_last_n)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::forward::{Forward, Ropes};
 use crate::kv_cache::KvCache;
 use crate::memory_plan::{Limits, MemoryPlan};
 use crate::model::Model;
+use crate::setting::CONTEXT;
 use crate::step_graph::StepGraph;
 
 /// One conversation with a model. Sessions of one model share its weights and, through the device, its threads or stream.
@@ -230,7 +231,7 @@ impl Session {
         }
         if ids.len() > self.room() {
             return Err(Error::limit(format!(
-                "{} tokens more do not fit: {} of {} positions are in use (raise --context, the model allows {})",
+                "{} tokens more do not fit: {} of {} positions are in use (raise {CONTEXT}, the model allows {})",
                 ids.len(),
                 self.tokens.len(),
                 self.limits.context,

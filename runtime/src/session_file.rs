@@ -14,6 +14,7 @@ use crate::formats::safetensors::{Dtype, SafeTensors};
 use crate::formats::safetensors_write::{write_file, NewTensor};
 use crate::mapped_file::MappedFile;
 use crate::session::Session;
+use crate::setting::{CONTEXT, PREFILL_CHUNK};
 
 const FORMAT: &str = "lichen-session-1";
 
@@ -114,7 +115,7 @@ fn restore(session: &mut Session, template: &str, saved: &SafeTensors) -> Result
 fn check_room(session: &Session, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {
     let (context, vocab_size) = (session.limits().context, session.model().config.vocab_size);
     if tokens.len() > context {
-        return Err(Error::limit(format!("holds {} tokens; --context is {context}", tokens.len())));
+        return Err(Error::limit(format!("holds {} tokens; {CONTEXT} is {context}", tokens.len())));
     }
     if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab_size) {
         return Err(Error::input(format!("token {id} is outside the vocabulary of {vocab_size}")));
@@ -126,7 +127,7 @@ fn check_room(session: &Session, tokens: &[u32], held: &[Range<usize>], planes: 
         let layer = &session.cache().layers()[i];
         if !session.cache().can_hold(i, held, tokens.len()) {
             return Err(Error::limit(format!(
-                "layer {i} holds positions {}..{}; use the --context and --prefill-chunk it was saved with",
+                "layer {i} holds positions {}..{}; use the {CONTEXT} and {PREFILL_CHUNK} it was saved with",
                 held.start, held.end
             )));
         }

@@ -1,6 +1,7 @@
 //! Where an answer ends: stop strings in streamed text, and stop ids.
 
 use crate::error::{Error, Result};
+use crate::setting::STOP;
 
 /// More, or longer ones, would make every character of an answer wait.
 const STRINGS_MAX: usize = 16;
@@ -17,18 +18,18 @@ pub struct StopStrings {
 
 impl StopStrings {
     pub fn new(strings: Vec<String>) -> Result<Self> {
-        StopStrings::check(&strings, "--stop")?;
+        StopStrings::check(&strings)?;
         Ok(StopStrings { strings, held: String::new(), stopped: false })
     }
 
-    /// Refuses what [`StopStrings::new`] does; `name` is what they are called.
-    pub(crate) fn check(strings: &[String], name: &str) -> Result<()> {
+    /// Refuses what [`StopStrings::new`] does.
+    pub(crate) fn check(strings: &[String]) -> Result<()> {
         if strings.len() > STRINGS_MAX {
-            return Err(Error::usage(format!("{name} is given {} times; at most {STRINGS_MAX}", strings.len())));
+            return Err(Error::usage(format!("{STOP} is given {} times; at most {STRINGS_MAX}", strings.len())));
         }
         for string in strings {
             if string.is_empty() || string.len() > STRING_BYTES_MAX {
-                return Err(Error::usage(format!("{name} is {} bytes long; 1 to {STRING_BYTES_MAX}", string.len())));
+                return Err(Error::usage(format!("{STOP} is {} bytes long; 1 to {STRING_BYTES_MAX}", string.len())));
             }
         }
         Ok(())

@@ -26,6 +26,7 @@ pub mod progress;
 mod recordings;
 pub mod report;
 pub mod schedule;
+pub mod setting;
 
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::formats::gguf::{BytesOwner, Gguf, Metadata};
 use crate::model_config::ModelConfig;
 use crate::model_source::Part;
+use crate::setting::MODEL;
 
 pub(super) fn parse(bytes: BytesOwner, config: &ModelConfig) -> Result<AdapterFile> {
     let gguf = Gguf::parse(bytes)?;
@@ -33,7 +34,7 @@ pub(super) fn parse(bytes: BytesOwner, config: &ModelConfig) -> Result<AdapterFi
 
 fn check_kind(metadata: &Metadata, config: &ModelConfig) -> Result<()> {
     if metadata.string("general.type")? != Some("adapter") {
-        return Err(Error::input("is a model, not an adapter: pass it with --model"));
+        return Err(Error::input(format!("is a model, not an adapter: pass it as {MODEL}")));
     }
     match metadata.string("adapter.type")? {
         Some("lora") => {}

@@ -30,6 +30,7 @@ use crate::generation::{Answer, FinishReason, Timings};
 use crate::memory_plan::{Limits, MemoryPlan};
 use crate::model::Model;
 use crate::sampler::{Sampler, SamplerConfig};
+use crate::setting::CONTEXT;
 use crate::stop::{StopIds, StopStrings};
 use crate::tokenizer::Tokenizer;
 
@@ -134,7 +135,7 @@ impl<'t> Batch<'t> {
         }
         if n > self.limits.context {
             return Err(Error::limit(format!(
-                "the prompt has {n} tokens, and the context {} positions (raise --context, the model allows {})",
+                "the prompt has {n} tokens, and the context {} positions (raise {CONTEXT}, the model allows {})",
                 self.limits.context, self.pass.model.config.context_length
             )));
         }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use crate::error::Kind;
+use crate::setting::as_flag;
 use output::{Failure, Outcome};
 
 /// Exit code of a fault of ours (EX_SOFTWARE of sysexits.h).
@@ -48,7 +49,7 @@ pub fn exit_code(outcome: Outcome<()>) -> ExitCode {
         Err(Failure::Reported) => ExitCode::from(EXIT_FAILED),
         Err(Failure::Interrupted) => ExitCode::from(crate::fault::EXIT_INTERRUPTED as u8),
         Err(Failure::Error(error)) => {
-            output::error(error.message());
+            output::error(&error.spelled(&as_flag));
             ExitCode::from(if error.kind() == Kind::Usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }

@@ -13,6 +13,7 @@ use crate::batch::{BatchLimits, CHUNK_MAX};
 use crate::error::{Error, Result};
 use crate::memory_plan::{auto_kv_format, Limits, MemoryPlan, ModelBytes, Place, DEFAULT_CHUNK, DEFAULT_CONTEXT};
 use crate::model_config::ModelConfig;
+use crate::setting::{CONTEXT, DEVICE};
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl EngineOptions {
         let longest = config.context_length;
         let context = self.context.unwrap_or(longest.min(self.usual_context.unwrap_or(DEFAULT_CONTEXT)));
         if context == 0 || context > longest {
-            return Err(Error::usage(format!("--context is {context}; 1 to {longest} for this model")));
+            return Err(Error::usage(format!("{CONTEXT} is {context}; 1 to {longest} for this model")));
         }
         let of_session = self.chunk.unwrap_or(DEFAULT_CHUNK).min(context);
         let chunk = match self.batch {
@@ -111,7 +112,7 @@ impl EngineOptions {
         let cuda = |ordinal| Cuda::open(&CudaOptions { ordinal, ..CudaOptions::default() });
         let device = match self.device {
             DeviceChoice::Cuda(ordinal) => {
-                Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).in_flag("--device cuda"))?)
+                Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).behind(DEVICE))?)
             }
             DeviceChoice::Auto => match first_gpu().map(cuda) {
                 Some(Ok(cuda)) => Device::Cuda(cuda),

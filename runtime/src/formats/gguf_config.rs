@@ -4,6 +4,7 @@ use super::gguf::{Array, Gguf, Metadata, Value, ValueType};
 use crate::display::thousands;
 use crate::error::{Error, Result};
 use crate::model_config::{Architecture, ModelConfig};
+use crate::setting::ADAPTER;
 use crate::tokenizer::{TokenizerArrays, TokenizerKind};
 
 const MAX_POSITIONS: u64 = 1 << 24;
@@ -65,7 +66,7 @@ pub fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
 
 fn architecture(metadata: &Metadata) -> Result<Architecture> {
     if metadata.string("general.type")? == Some("adapter") {
-        return Err(Error::input("is a LoRA adapter, not a model: pass it with --adapter"));
+        return Err(Error::input(format!("is a LoRA adapter, not a model: pass it as {ADAPTER}")));
     }
     let parts = metadata.integer("split.count", 0, u16::MAX as u64)?.unwrap_or(1);
     if parts > 1 {

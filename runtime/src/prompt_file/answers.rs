@@ -13,6 +13,7 @@ use crate::disk::jsonl::{each_line, repair_tail, TornTail};
 use crate::disk::{refuse_existing, Disk, DiskFile, DiskLock};
 use crate::error::{Error, Result};
 use crate::generation::Answer;
+use crate::setting::RESUME;
 
 /// Fields that a line of answers has beside those of its prompt, and beside `seed`, which both may have.
 pub(super) const OWN_FIELDS: [&str; 7] =
@@ -154,9 +155,9 @@ impl Answered {
         match self.0.get(&prompt.number) {
             None => Ok(false),
             Some(hash) if *hash == prompt.hash => Ok(true),
-            Some(_) => Err(Error::input(
-                "has changed since it was answered: --resume goes on with the prompts that the answers are of",
-            )),
+            Some(_) => Err(Error::input(format!(
+                "has changed since it was answered: {RESUME} goes on with the prompts that the answers are of"
+            ))),
         }
     }
 }

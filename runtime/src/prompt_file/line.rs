@@ -79,8 +79,8 @@ impl PromptLine {
         }
         let prompt = prompt(&fields)?;
         let options = options(&fields)?;
-        options.over(SamplerConfig::default(), 0).check_as(&|flag| format!("\"{}\"", flag.replace('-', "_")))?;
-        StopStrings::check(options.stop.as_deref().unwrap_or_default(), "\"stop\"")?;
+        options.over(SamplerConfig::default(), 0).check()?;
+        StopStrings::check(options.stop.as_deref().unwrap_or_default())?;
         if options.system.is_some() && !matches!(prompt, Prompt::Text(_)) {
             return Err(Error::input("has \"system\", which goes with \"prompt\" alone"));
         }

@@ -80,7 +80,7 @@ impl<R: BufRead> PromptLines<R> {
 
 /// The same error with file and line in front.
 pub fn at_line(path: &Path, number: u64, error: Error) -> Error {
-    error.in_flag(&format!("line {number}")).in_file(path)
+    error.behind(format_args!("line {number}")).in_file(path)
 }
 
 /// Reads up to the end of a line without keeping it; how many bytes that were.

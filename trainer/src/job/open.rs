@@ -127,7 +127,7 @@ impl Opened {
                 Some(file) => loaded = lora.load(values, file),
                 None => lora.initialise(values, job.seed),
             })?;
-            loaded.map_err(|e| e.in_flag("--init-adapter"))?;
+            loaded.map_err(|e| e.behind(crate::setting::INIT_ADAPTER))?;
         }
         Ok(network)
     }
