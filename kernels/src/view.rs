@@ -1,6 +1,8 @@
 //! Contiguous, row-major arrays in host or device memory, with the rank in the type: the shape is checked once, where the
 //! view is made.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 
 use crate::cuda::{Allocation, DeviceError, DevicePtr, PinnedBytes};
@@ -322,6 +324,19 @@ impl<'a, T, const R: usize> ViewMut<'a, T, R> {
     pub fn reshape<const S: usize>(self, shape: [usize; S]) -> ViewMut<'a, T, S> {
         assert_eq!(self.len(), shape.iter().product::<usize>(), "shape {shape:?}");
         ViewMut { data: self.data, shape }
+    }
+}
+
+impl<'a, T> ViewMut<'a, T, 2> {
+    /// Some of its rows.
+    pub fn into_rows(self, rows: Range<usize>) -> ViewMut<'a, T, 2> {
+        let [n_rows, n_cols] = self.shape;
+        assert!(rows.start <= rows.end && rows.end <= n_rows, "rows {rows:?} of {n_rows}");
+        let data = match self.data {
+            DataMut::Host(data) => DataMut::Host(&mut data[rows.start * n_cols..rows.end * n_cols]),
+            DataMut::Cuda(ptr) => DataMut::Cuda(ptr.offset(rows.start * n_cols * size_of::<T>())),
+        };
+        ViewMut { data, shape: [rows.len(), n_cols] }
     }
 }
 

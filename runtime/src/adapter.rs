@@ -1,5 +1,8 @@
 //! LoRA adapters at inference: low-rank pairs beside the frozen matrices, swapped at run time.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use lichen_kernels::ops::lora::LoraPair;
 use lichen_kernels::{Buffer, Device};
 use sha2::{Digest, Sha256};
@@ -9,7 +12,36 @@ use crate::error::Result;
 use crate::model_config::ModelConfig;
 use crate::model_source::Part;
 
-/// The seven matrices of a block an adapter may touch, in the order blocks use them.
+/// A matrix of a block that an adapter may stand beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TargetModule {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+}
+
+impl TargetModule {
+    /// All seven, in the order blocks use them.
+    pub const ALL: [TargetModule; 7] = {
+        use TargetModule::*;
+        [Q, K, V, O, Gate, Up, Down]
+    };
+
+    /// Its place in [`TargetModule::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    pub fn part(self) -> Part {
+        TARGETS[self as usize]
+    }
+}
+
+/// The parts of [`TargetModule::ALL`].
 pub const TARGETS: [Part; 7] =
     [Part::AttnQ, Part::AttnK, Part::AttnV, Part::AttnOutput, Part::FfnGate, Part::FfnUp, Part::FfnDown];
 
@@ -36,9 +68,9 @@ struct Pair {
 }
 
 impl LayerAdapter {
-    /// The pair of [`TARGETS`]`[i]`.
-    pub fn pair(&self, i: usize) -> Option<LoraPair<'_>> {
-        let p = self.pairs[i].as_ref()?;
+    /// The pair beside a matrix, if there is one.
+    pub fn pair(&self, target: TargetModule) -> Option<LoraPair<'_>> {
+        let p = self.pairs[target.index()].as_ref()?;
         Some(LoraPair {
             a: p.a.view([p.rank, p.a.len() / p.rank]),
             b: p.b.view([p.b.len() / p.rank, p.rank]),
@@ -85,4 +117,12 @@ impl Adapter {
         let pairs = self.layers.iter().flat_map(|l| l.pairs.iter().flatten());
         pairs.map(|p| 4 * (p.a.len() + p.b.len())).sum()
     }
+}
+
+/// Rows of a pass that one adapter is applied to. A pass may hold rows of several: they are ordered by adapter, and each group
+/// gets one low-rank product.
+#[derive(Clone)]
+pub struct AdapterRows {
+    pub rows: Range<usize>,
+    pub adapter: Arc<Adapter>,
 }

@@ -1,7 +1,6 @@
 //! Measuring a model on a machine: prefill, decode, the first token, and the memory bandwidth that bounds decode.
 
 use std::hint::black_box;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -10,13 +9,11 @@ use lichen_kernels::ops::bandwidth;
 use lichen_kernels::Device;
 
 use crate::available_memory::available_bytes;
-use crate::batch::{Batch, BatchRequest};
-use crate::engine::Engine;
+use crate::engine::{Engine, Event};
 use crate::error::{Error, Result};
-use crate::sampler::SamplerConfig;
-use crate::session::Session;
+use crate::loader::LoadedModel;
+use crate::request::{Request, SamplingOverrides};
 use crate::setting::{CONTEXT, NEW_TOKENS, PARALLEL, PROMPT_TOKENS};
-use crate::stop::StopIds;
 
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,118 +57,84 @@ impl BenchReport {
     }
 }
 
-/// Runs the benchmark on a fresh engine: on a session, or on a batch whose slots are all in use.
+/// Runs the benchmark on a fresh engine, all of whose slots are in use.
 ///
 /// # Errors
 /// The tokens do not fit the context.
-pub fn run(engine: &Engine, options: &BenchOptions) -> Result<BenchReport> {
+pub fn run(engine: &mut Engine, options: &BenchOptions) -> Result<BenchReport> {
     let start = Instant::now();
     let needed = options.prompt_tokens + options.new_tokens;
-    let context = engine.plan.limits.context;
+    let model = engine.model().clone();
+    let context = engine.limits().context;
     if needed > context {
         return Err(Error::usage(format!(
             "{PROMPT_TOKENS} and {NEW_TOKENS} are {needed} together; {CONTEXT} is {context}"
         )));
     }
-    let mut subject = Subject::new(engine)?;
     // The first run reads the weights from the disk; a few tokens are enough to touch all of the memory.
-    let (first_s, _) = subject.run(options.prompt_tokens, options.new_tokens.min(4), &start)?;
-    let time_to_first_token_s = engine.load_s + first_s;
+    let (first_s, _) = answer(engine, options.prompt_tokens, options.new_tokens.min(4), &start)?;
+    let time_to_first_token_s = model.load_s + first_s;
     let peak_rss_bytes = peak_rss_bytes();
 
-    let buffer = match *engine.device {
+    let buffer = match *model.device {
         Device::Cpu(_) => bandwidth_buffer(),
         Device::Cuda(_) => Vec::new(),
     };
     let (mut prefills, mut decodes, mut bandwidths) = (Vec::new(), Vec::new(), Vec::new());
-    let n_sequences = engine.plan.batch.map_or(1, |b| b.n_slots);
+    let n_sequences = engine.n_slots();
     for _ in 0..options.repeat {
-        let (prefill_s, decode_s) = subject.run(options.prompt_tokens, options.new_tokens, &Instant::now())?;
+        let (prefill_s, decode_s) = answer(engine, options.prompt_tokens, options.new_tokens, &Instant::now())?;
         prefills.push((n_sequences * options.prompt_tokens) as f64 / prefill_s);
         decodes.push((n_sequences * options.new_tokens) as f64 / decode_s);
-        bandwidths.push(bandwidth_gb_per_s(&engine.device, &buffer)?);
+        bandwidths.push(bandwidth_gb_per_s(&model.device, &buffer)?);
     }
     let position = options.prompt_tokens + options.new_tokens / 2;
     Ok(BenchReport {
         prefill_tokens_per_s: spread(prefills),
         decode_tokens_per_s: spread(decodes),
-        decode_bytes_per_token: engine.model.active_bytes() / n_sequences + kv_bytes(engine, position),
+        decode_bytes_per_token: model.model.active_bytes() / n_sequences + kv_bytes(&model, position),
         memory_bandwidth_gb_per_s: spread(bandwidths),
         time_to_first_token_s,
         peak_rss_bytes,
     })
 }
 
-/// What is measured.
-enum Subject<'a> {
-    Session(&'a Engine, Box<Session>),
-    Batch(&'a Engine, Box<Batch<'static>>),
-}
-
-impl<'a> Subject<'a> {
-    fn new(engine: &'a Engine) -> Result<Self> {
-        if engine.plan.batch.is_none() {
-            return Ok(Subject::Session(engine, Box::new(engine.session()?)));
+/// Lets every slot answer a prompt of its own. Seconds from `start` until the prompts are computed, and those of the tokens
+/// after them.
+fn answer(engine: &mut Engine, prompt_tokens: usize, new_tokens: usize, start: &Instant) -> Result<(f64, f64)> {
+    // What the run before left would save this one its prompts.
+    engine.clear();
+    let vocab_size = engine.model().model.config.vocab_size;
+    for i in 0..engine.n_slots() {
+        let mut prompt = some_tokens(prompt_tokens, vocab_size);
+        prompt.rotate_left(i % prompt_tokens);
+        engine.submit(Request {
+            // The first token comes from the prompt; nothing ends an answer before its time.
+            max_new_tokens: Some(new_tokens + 1),
+            ignore_eos: true,
+            sampling: SamplingOverrides::greedy(),
+            ..Request::tokens(prompt)
+        })?;
+    }
+    let mut failed = None;
+    let mut on_event = |event: Event<'_>| {
+        if let Event::Failed { error, .. } = event {
+            failed = Some(error);
         }
-        let (model, device, adapter) = (engine.model.clone(), engine.device.clone(), engine.adapter.clone());
-        // No text, and nothing ends an answer before its time.
-        let batch = Batch::new(model, device, adapter, &engine.plan, None, StopIds::default())?;
-        Ok(Subject::Batch(engine, Box::new(batch)))
+    };
+    while engine.prefill(&mut on_event)? {}
+    // Fewer pages than slots would measure a smaller batch.
+    if engine.n_waiting() > 0 {
+        return Err(Error::limit(format!(
+            "there is memory for {} of {} sequences: lower {CONTEXT} or {PARALLEL}",
+            engine.n_running(),
+            engine.n_slots()
+        )));
     }
-
-    /// Seconds from `start` until the prompts are computed, and those of the tokens after them.
-    fn run(&mut self, prompt_tokens: usize, new_tokens: usize, start: &Instant) -> Result<(f64, f64)> {
-        match self {
-            Subject::Session(engine, session) => {
-                session.reset();
-                let prompt = some_tokens(prompt_tokens, engine.model.config.vocab_size);
-                let next = prefill(session, &prompt)?;
-                let (prefill_s, start) = (start.elapsed().as_secs_f64(), Instant::now());
-                black_box(decode(session, next, new_tokens)?);
-                Ok((prefill_s, start.elapsed().as_secs_f64()))
-            }
-            Subject::Batch(engine, batch) => {
-                for id in 0..batch.n_slots() as u64 {
-                    let mut prompt = some_tokens(prompt_tokens, engine.model.config.vocab_size);
-                    prompt.rotate_left(id as usize % prompt_tokens);
-                    // The first token comes from the prompt.
-                    let max_new_tokens = new_tokens + 1;
-                    let sampling = SamplerConfig::greedy();
-                    batch.submit(BatchRequest { id, prompt, max_new_tokens, sampling, stop: Vec::new() })?;
-                }
-                // Fewer pages than slots would measure a smaller batch.
-                while batch.prefill(&mut |_| {})? {}
-                if batch.n_waiting() > 0 {
-                    return Err(Error::limit(format!(
-                        "there is memory for {} of {} sequences: lower {CONTEXT} or {PARALLEL}",
-                        batch.n_running(),
-                        batch.n_slots()
-                    )));
-                }
-                let (prefill_s, start) = (start.elapsed().as_secs_f64(), Instant::now());
-                while batch.decode(&mut |_| {})? {}
-                Ok((prefill_s, start.elapsed().as_secs_f64()))
-            }
-        }
-    }
-}
-
-fn prefill(session: &mut Session, prompt: &[u32]) -> Result<u32> {
-    session.prompt(prompt, &mut || ControlFlow::Continue(()))?;
-    most_probable(session)
-}
-
-fn decode(session: &mut Session, mut token: u32, n: usize) -> Result<u32> {
-    for _ in 0..n {
-        session.decode(token)?;
-        token = most_probable(session)?;
-    }
-    Ok(token)
-}
-
-/// The next token of a greedy answer, found where the logits are.
-fn most_probable(session: &mut Session) -> Result<u32> {
-    Ok(session.top_logits(1)?.first().map_or(0, |(id, _)| *id))
+    let (prefill_s, start) = (start.elapsed().as_secs_f64(), Instant::now());
+    while engine.decode(&mut on_event)? {}
+    let decode_s = start.elapsed().as_secs_f64();
+    failed.map_or(Ok((prefill_s, decode_s)), Err)
 }
 
 /// The same for every run: a multiplicative walk over the vocabulary.
@@ -183,11 +146,11 @@ fn some_tokens(n: usize, vocab_size: usize) -> Vec<u32> {
 }
 
 /// Keys and values that the token at `position` reads.
-fn kv_bytes(engine: &Engine, position: usize) -> usize {
-    let config = &engine.model.config;
+fn kv_bytes(model: &LoadedModel, position: usize) -> usize {
+    let config = &model.model.config;
     let per_layer = config.is_global.iter().map(|is_global| {
         let window = if *is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) };
-        KvStore::size_bytes(engine.plan.limits.kv_format, position.min(window), config.n_kv_heads, config.head_dim)
+        KvStore::size_bytes(model.plan.limits.kv_format, position.min(window), config.n_kv_heads, config.head_dim)
     });
     per_layer.sum()
 }

@@ -1,16 +1,18 @@
 //! One transformer block, read like the paper: norm, attention, residual, norm, feed-forward, residual.
 
+use std::ops::Range;
+
 use lichen_kernels::ops::activation::Activation;
 use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable};
-use lichen_kernels::ops::lora;
+use lichen_kernels::ops::lora::{self, LoraPair};
 use lichen_kernels::ops::matmul::{self, Gated, Input, Product};
 use lichen_kernels::ops::residual::Residual;
 use lichen_kernels::ops::rmsnorm::Normed;
 use lichen_kernels::ops::rope::RopeTable;
-use lichen_kernels::{Buffer, Device, DeviceError, Step, View};
+use lichen_kernels::{Buffer, Device, DeviceError, Step, View, ViewMut};
 
-use crate::adapter::LayerAdapter;
-use crate::memory_plan::{widest_input, widest_output, ActivationSizes, Limits};
+use crate::adapter::{AdapterRows, TargetModule};
+use crate::limits::Limits;
 use crate::model::LayerWeights;
 use crate::model_config::{Architecture, ModelConfig};
 
@@ -32,6 +34,7 @@ pub struct Activations {
     up: Buffer<f32>,
     /// (T, rank).
     low_rank: Buffer<f32>,
+    max_rank: usize,
     pub matmul: matmul::Scratch,
     attention: attention::Scratch,
 }
@@ -77,9 +80,24 @@ impl Activations {
             gate: Buffer::new(device, n.hidden)?,
             up: Buffer::new(device, n.hidden)?,
             low_rank: Buffer::new(device, n.lora)?,
+            max_rank: limits.max_rank,
             matmul: matmul::Scratch::new(device, limits.chunk, widest_input(config), widest_output(config, limits))?,
             attention,
         })
+    }
+}
+
+impl Activations {
+    /// Makes room for the low-rank products of an adapter of this rank, where there is less.
+    ///
+    /// # Errors
+    /// The device has no room; what was there stays.
+    pub fn reserve_rank(&mut self, device: &Device, chunk: usize, rank: usize) -> Result<(), DeviceError> {
+        if rank > self.max_rank {
+            self.low_rank = Buffer::new(device, chunk * rank)?;
+            self.max_rank = rank;
+        }
+        Ok(())
     }
 }
 
@@ -87,7 +105,10 @@ impl Activations {
 pub struct BlockContext<'a> {
     pub device: &'a Device,
     pub config: &'a ModelConfig,
-    pub adapter: Option<&'a LayerAdapter>,
+    /// Which rows have an adapter.
+    pub adapters: &'a [AdapterRows],
+    /// The number of this block.
+    pub layer: usize,
     pub rope: &'a RopeTable,
     /// Where a batch has its keys and values; `None` for a session's ring.
     pub pages: Option<&'a PageTable>,
@@ -111,6 +132,7 @@ impl BlockContext<'_> {
     fn attention(&self, w: &LayerWeights, a: &mut Activations, cache: &mut KvStore) {
         let (t, c, device) = (self.step.n_rows(), self.config, self.device);
         let (dim, q_dim, kv_dim) = (c.dim, c.q_dim(), c.kv_dim());
+        use TargetModule::{K, O, Q, V};
         let bias = |i: usize| w.qkv_bias.as_ref().map(|b| b[i].all());
         let products = &mut [
             Product { out: a.q.view_mut([t, q_dim]), weights: &w.q, bias: bias(0) },
@@ -119,8 +141,8 @@ impl BlockContext<'_> {
         ];
         let input = self.normed(&mut a.residual, &mut a.h, self.pending_norm, &w.attn_norm);
         matmul::forward(device, products, input, &mut a.matmul);
-        for (i, y) in [&mut a.q, &mut a.k, &mut a.v].into_iter().enumerate() {
-            self.adapt(i, y, &a.h, &mut a.low_rank, dim);
+        for (target, y) in [(Q, &mut a.q), (K, &mut a.k), (V, &mut a.v)] {
+            self.adapt(target, y, &a.h, &mut a.low_rank, dim);
         }
         let (q_shape, kv_shape) = ([t, c.n_heads, c.head_dim], [t, c.n_kv_heads, c.head_dim]);
         let attention = Attention {
@@ -139,12 +161,13 @@ impl BlockContext<'_> {
         attention::forward(device, attention, &mut a.attention);
         let products = &mut [Product { out: a.residual.output(t), weights: &w.o, bias: None }];
         matmul::forward(device, products, Input::Rows(a.heads.view([t, q_dim])), &mut a.matmul);
-        self.adapt_output(3, &mut a.residual, &a.heads, &mut a.low_rank, q_dim);
+        self.adapt_output(O, &mut a.residual, &a.heads, &mut a.low_rank, q_dim);
     }
 
     /// `pending = down(act(gate(h)) * up(h))` with `h` the norm of the stream.
     fn feed_forward(&self, w: &LayerWeights, a: &mut Activations) {
         let (t, c, device) = (self.step.n_rows(), self.config, self.device);
+        use TargetModule::{Down, Gate, Up};
         let hidden = c.hidden_dim;
         let activation = match c.architecture {
             Architecture::Gemma3 => Activation::GeluTanh,
@@ -153,14 +176,14 @@ impl BlockContext<'_> {
         let post_norm = w.post_attn_norm.as_ref().map(|b| b.all());
         let input = self.normed(&mut a.residual, &mut a.h, post_norm, &w.ffn_norm);
         let (gate, up) = (a.gate.view_mut([t, hidden]), a.up.view_mut([t, hidden]));
-        let gated = if self.adapter.is_some_and(|a| a.pair(4).is_some() || a.pair(5).is_some()) {
+        let gated = if self.has_adapter(Gate) || self.has_adapter(Up) {
             let products = &mut [
                 Product { out: gate, weights: &w.gate, bias: None },
                 Product { out: up, weights: &w.up, bias: None },
             ];
             matmul::forward(device, products, input, &mut a.matmul);
-            self.adapt(4, &mut a.gate, &a.h, &mut a.low_rank, c.dim);
-            self.adapt(5, &mut a.up, &a.h, &mut a.low_rank, c.dim);
+            self.adapt(Gate, &mut a.gate, &a.h, &mut a.low_rank, c.dim);
+            self.adapt(Up, &mut a.up, &a.h, &mut a.low_rank, c.dim);
             Input::Gated { gate: a.gate.view_mut([t, hidden]), up: a.up.view([t, hidden]), activation }
         } else {
             let gated = Gated { out: gate, gate: &w.gate, up: &w.up, activation, spare: up };
@@ -168,7 +191,7 @@ impl BlockContext<'_> {
         };
         let products = &mut [Product { out: a.residual.output(t), weights: &w.down, bias: None }];
         matmul::forward(device, products, gated, &mut a.matmul);
-        self.adapt_output(6, &mut a.residual, &a.gate, &mut a.low_rank, hidden);
+        self.adapt_output(Down, &mut a.residual, &a.gate, &mut a.low_rank, hidden);
     }
 
     /// The norm of the stream, what is pending added first.
@@ -184,21 +207,83 @@ impl BlockContext<'_> {
         Input::Normed(Normed { residual, post_norm, weight, eps: self.config.rms_eps, h, rows: 0..t })
     }
 
-    /// Adds the adapter's low-rank product of target `i`, if it has one.
-    fn adapt(&self, i: usize, y: &mut Buffer<f32>, x: &Buffer<f32>, u: &mut Buffer<f32>, x_dim: usize) {
-        let Some(pair) = self.adapter.and_then(|a| a.pair(i)) else { return };
-        let [n, rank] = pair.b.shape();
+    fn has_adapter(&self, target: TargetModule) -> bool {
+        self.adapters.iter().any(|group| group.adapter.layer(self.layer).pair(target).is_some())
+    }
+
+    /// Adds each adapter's low-rank product beside `target` to its rows.
+    fn adapt(&self, target: TargetModule, y: &mut Buffer<f32>, x: &Buffer<f32>, u: &mut Buffer<f32>, x_dim: usize) {
         let t = self.step.n_rows();
-        let u = u.view_mut([t * rank]);
-        lora::forward(self.device, y.view_mut([t, n]), x.view([t, x_dim]), pair, u);
+        for group in self.adapters {
+            let Some(pair) = group.adapter.layer(self.layer).pair(target) else { continue };
+            let [n, _] = pair.b.shape();
+            self.low_rank(pair, group.rows.clone(), y.view_mut([t, n]), x.view([t, x_dim]), u);
+        }
     }
 
     /// The same for the output of a sub-layer.
-    fn adapt_output(&self, i: usize, y: &mut Residual, x: &Buffer<f32>, u: &mut Buffer<f32>, x_dim: usize) {
-        let Some(pair) = self.adapter.and_then(|a| a.pair(i)) else { return };
-        let [_, rank] = pair.b.shape();
+    fn adapt_output(&self, target: TargetModule, y: &mut Residual, x: &Buffer<f32>, u: &mut Buffer<f32>, x_dim: usize) {
         let t = self.step.n_rows();
-        let u = u.view_mut([t * rank]);
-        lora::forward(self.device, y.output(t), x.view([t, x_dim]), pair, u);
+        for group in self.adapters {
+            let Some(pair) = group.adapter.layer(self.layer).pair(target) else { continue };
+            self.low_rank(pair, group.rows.clone(), y.output(t), x.view([t, x_dim]), u);
+        }
+    }
+
+    fn low_rank(
+        &self,
+        pair: LoraPair<'_>,
+        rows: Range<usize>,
+        y: ViewMut<'_, f32, 2>,
+        x: View<'_, f32, 2>,
+        u: &mut Buffer<f32>,
+    ) {
+        let [_, rank] = pair.b.shape();
+        let u = u.view_mut([rows.len() * rank]);
+        lora::forward(self.device, y.into_rows(rows.clone()), x.rows(rows.start, rows.len()), pair, u);
+    }
+}
+
+/// Columns of the widest matrix.
+pub(crate) fn widest_input(config: &ModelConfig) -> usize {
+    config.dim.max(config.hidden_dim).max(config.q_dim())
+}
+
+/// Rows of the widest matrix whose products a chunk computes; the head's alone for the rows whose logits are kept.
+pub(crate) fn widest_output(config: &ModelConfig, limits: &Limits) -> usize {
+    let body = config.dim.max(config.hidden_dim).max(config.q_dim());
+    if limits.logit_rows > 1 {
+        body.max(config.vocab_size)
+    } else {
+        body
+    }
+}
+
+/// Elements of each activation buffer, all f32.
+pub(crate) struct ActivationSizes {
+    pub x: usize,
+    pub h: usize,
+    pub q: usize,
+    pub kv: usize,
+    pub hidden: usize,
+    pub lora: usize,
+}
+
+impl ActivationSizes {
+    pub(crate) fn new(config: &ModelConfig, limits: &Limits) -> Self {
+        let rows = limits.chunk;
+        ActivationSizes {
+            x: rows * config.dim,
+            h: rows * config.dim,
+            q: rows * config.q_dim(),
+            kv: rows * config.kv_dim(),
+            hidden: rows * config.hidden_dim,
+            lora: rows * limits.max_rank,
+        }
+    }
+
+    /// x; h and the projection; q and the attention output; k and v; gate and up; the low-rank product.
+    pub(crate) fn total(&self) -> usize {
+        self.x + 2 * self.h + 2 * self.q + 2 * self.kv + 2 * self.hidden + self.lora
     }
 }

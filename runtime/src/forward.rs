@@ -9,38 +9,15 @@ use lichen_kernels::ops::rmsnorm::Normed;
 use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::{Device, DeviceError, Step, ViewMut};
 
-use crate::adapter::Adapter;
+use crate::adapter::AdapterRows;
 use crate::block::{Activations, BlockContext};
-use crate::memory_plan::Limits;
+use crate::limits::Limits;
+use crate::local_global::LocalGlobal;
 use crate::model::Model;
 use crate::model_config::ModelConfig;
 
-/// What local layers have of their own, and global ones of theirs.
-pub(crate) struct ByReach<T> {
-    pub local: T,
-    pub global: T,
-}
-
-impl<T> ByReach<T> {
-    pub fn of(&self, is_global: bool) -> &T {
-        if is_global {
-            &self.global
-        } else {
-            &self.local
-        }
-    }
-
-    pub fn of_mut(&mut self, is_global: bool) -> &mut T {
-        if is_global {
-            &mut self.global
-        } else {
-            &mut self.local
-        }
-    }
-}
-
 /// The rotations of local and global layers.
-pub(crate) type Ropes = ByReach<RopeTable>;
+pub(crate) type Ropes = LocalGlobal<RopeTable>;
 
 impl Ropes {
     /// # Errors: the device has no room.
@@ -55,10 +32,11 @@ impl Ropes {
 pub(crate) struct Forward<'a> {
     pub device: &'a Device,
     pub model: &'a Model,
-    pub adapter: Option<&'a Adapter>,
+    /// Which rows have an adapter; none for those of the model alone.
+    pub adapters: &'a [AdapterRows],
     pub ropes: &'a Ropes,
     /// Where a batch has its keys and values; `None` for a session's rings.
-    pub pages: Option<&'a ByReach<PageTable>>,
+    pub pages: Option<&'a LocalGlobal<PageTable>>,
     pub step: &'a Step,
 }
 
@@ -75,7 +53,8 @@ impl Forward<'_> {
             let context = BlockContext {
                 device: self.device,
                 config,
-                adapter: self.adapter.map(|a| a.layer(i)),
+                adapters: self.adapters,
+                layer: i,
                 rope: self.ropes.of(is_global),
                 pages: self.pages.map(|pages| pages.of(is_global)),
                 window: if is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) },

@@ -80,17 +80,21 @@ impl KvCache {
         self.written = self.written.max(self.position);
     }
 
-    /// Goes back to `position` if the rings still hold what it sees, else to 0; returns where it went.
-    pub fn rewind(&mut self, position: usize) -> usize {
-        assert!(position <= self.position);
-        let fits = self.layers.iter().all(|layer| {
+    /// Whether the rings still hold what `position` sees.
+    pub fn holds_before(&self, position: usize) -> bool {
+        self.layers.iter().all(|layer| {
             let Some(window) = self.window.filter(|_| layer.n_slots() < self.written || self.floor > 0) else {
                 return true;
             };
             let oldest_held = self.written.saturating_sub(layer.n_slots()).max(self.floor);
             (position + 1).saturating_sub(window) >= oldest_held
-        });
-        if fits {
+        })
+    }
+
+    /// Goes back to `position` if the rings still hold what it sees, else to 0; returns where it went.
+    pub fn rewind(&mut self, position: usize) -> usize {
+        assert!(position <= self.position);
+        if self.holds_before(position) {
             self.position = position;
         } else {
             (self.position, self.written, self.floor) = (0, 0, 0);

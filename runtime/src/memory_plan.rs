@@ -7,37 +7,18 @@ use lichen_kernels::ops::attention::{self, KvFormat};
 use lichen_kernels::ops::{matmul, rope::RopeTable};
 use lichen_kernels::Device;
 
-use crate::batch::BatchLimits;
+use crate::block::{widest_input, ActivationSizes};
 use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
+use crate::limits::BatchLimits;
 use crate::model_config::ModelConfig;
 use crate::sampler::{Sampler, SamplerConfig};
 use crate::setting::{CONTEXT, DEVICE, MEMORY_BUDGET, MODEL, PARALLEL};
 
+pub use crate::limits::{Limits, DEFAULT_CHUNK, DEFAULT_CONTEXT};
 pub use crate::upload::STAGING_BYTES;
 
 pub(crate) mod gpu;
-
-/// What a session may use; everything else follows from the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Positions a session can hold.
-    pub context: usize,
-    /// Rows the prefill computes at once.
-    pub chunk: usize,
-    /// Rows whose logits are kept at once: 1 to generate, more to score a text.
-    pub logit_rows: usize,
-    pub kv_format: KvFormat,
-    pub n_threads: usize,
-    /// Highest rank of an adapter that may be applied; 0 for none.
-    pub max_rank: usize,
-}
-
-/// Rows the prefill computes at once unless told otherwise: enough to amortise the widening of a weight panel (4% of the
-/// work at 128 rows), little enough that Gemma 3 1B's activations stay at 12 MB.
-pub const DEFAULT_CHUNK: usize = 128;
-/// Context unless told otherwise, shortened to the model's.
-pub const DEFAULT_CONTEXT: usize = 2048;
 
 /// Largest f32 cache [`auto_kv_format`] accepts.
 const EXACT_KV_BYTES: usize = 16 << 20;
@@ -244,21 +225,6 @@ pub fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
-/// Columns of the widest matrix.
-pub(crate) fn widest_input(config: &ModelConfig) -> usize {
-    config.dim.max(config.hidden_dim).max(config.q_dim())
-}
-
-/// Rows of the widest matrix whose products a chunk computes; the head's alone for the rows whose logits are kept.
-pub(crate) fn widest_output(config: &ModelConfig, limits: &Limits) -> usize {
-    let body = config.dim.max(config.hidden_dim).max(config.q_dim());
-    if limits.logit_rows > 1 {
-        body.max(config.vocab_size)
-    } else {
-        body
-    }
-}
-
 /// What a batch has more of than a session.
 struct Variable {
     local_kv: (&'static str, usize),
@@ -292,34 +258,5 @@ impl Variable {
             n_logits: batch.n_rows() * config.vocab_size,
             sequences: batch.sequence_bytes(config, limits),
         }
-    }
-}
-
-/// Elements of each activation buffer, all f32.
-pub(crate) struct ActivationSizes {
-    pub x: usize,
-    pub h: usize,
-    pub q: usize,
-    pub kv: usize,
-    pub hidden: usize,
-    pub lora: usize,
-}
-
-impl ActivationSizes {
-    pub(crate) fn new(config: &ModelConfig, limits: &Limits) -> Self {
-        let rows = limits.chunk;
-        ActivationSizes {
-            x: rows * config.dim,
-            h: rows * config.dim,
-            q: rows * config.q_dim(),
-            kv: rows * config.kv_dim(),
-            hidden: rows * config.hidden_dim,
-            lora: rows * limits.max_rank,
-        }
-    }
-
-    /// x; h and the projection; q and the attention output; k and v; gate and up; the low-rank product.
-    fn total(&self) -> usize {
-        self.x + 2 * self.h + 2 * self.q + 2 * self.kv + 2 * self.hidden + self.lora
     }
 }

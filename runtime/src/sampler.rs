@@ -12,7 +12,6 @@ use std::cmp::Ordering;
 use lichen_kernels::ops::sampling::MAX_TOP_K;
 
 use crate::error::{Error, Result};
-use crate::session::Session;
 use crate::setting::{Setting, MIN_P, REPEAT_LAST_N, REPEAT_PENALTY, TEMPERATURE, TOP_K, TOP_P};
 
 /// What the flags of every program and the fields of every request say.
@@ -139,6 +138,17 @@ impl Sampler {
         let step = self.step;
         self.step = self.step.wrapping_add(1);
         penalise(logits, recent, &self.config, &mut self.seen);
+        self.choose_from(logits, uniform(self.config.seed, step))
+    }
+
+    /// Another token in place of the one drawn last, from the same logits after a mask: by a number of its own, so that what
+    /// the mask left has the probabilities of a draw among them alone.
+    pub(crate) fn sample_again(&mut self, logits: &mut [f32]) -> Result<u32> {
+        const AGAIN: u64 = 1 << 63;
+        self.choose_from(logits, uniform(self.config.seed, self.step.wrapping_sub(1) ^ AGAIN))
+    }
+
+    fn choose_from(&mut self, logits: &[f32], uniform: f64) -> Result<u32> {
         let (best, best_logit) = first_maximum(logits)?;
         // An infinite logit is certain, and its differences are not numbers.
         if self.config.temperature == 0.0 || self.config.top_k == 1 || best_logit == f32::INFINITY {
@@ -148,18 +158,7 @@ impl Sampler {
         self.keep_top_k();
         self.keep_top_p();
         self.keep_min_p();
-        Ok(self.draw(uniform(self.config.seed, step)))
-    }
-
-    /// The next token of a session, from its best candidates alone where they decide: a GPU finds them without copying the
-    /// logits.
-    pub fn next(&mut self, session: &mut Session, recent: &[u32]) -> Result<u32> {
-        if let Some(n) = self.candidates_needed().filter(|_| session.has_gpu()) {
-            if let Some(token) = self.sample_top(session.top_logits(n)?, recent)? {
-                return Ok(token);
-            }
-        }
-        self.sample(session.last_logits()?, recent)
+        Ok(self.draw(uniform))
     }
 
     /// Goes on with another sequence's draws: its settings and how many were drawn are all that there is.

@@ -3,17 +3,20 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use lichen_kernels::ops::attention::KvStore;
 use lichen_kernels::ops::sampling;
-use lichen_kernels::{Device, Readback, Step};
+use lichen_kernels::{Device, Readback, Row, Step};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, AdapterRows};
 use crate::block::Activations;
 use crate::error::{Error, Result};
 use crate::forward::{Forward, Ropes};
 use crate::kv_cache::KvCache;
-use crate::memory_plan::{Limits, MemoryPlan};
+use crate::limits::Limits;
+use crate::memory_plan::MemoryPlan;
 use crate::model::Model;
 use crate::setting::CONTEXT;
+use crate::snapshot::{Keeper, Snapshot};
 use crate::step_graph::StepGraph;
 
 /// One conversation with a model. Sessions of one model share its weights and, through the device, its threads or stream.
@@ -27,8 +30,12 @@ pub struct Session {
     cache: KvCache,
     ropes: Ropes,
     adapter: Option<Arc<Adapter>>,
+    /// The adapter, for all rows of the pass.
+    adapters: Vec<AdapterRows>,
     /// Tokens whose keys and values the cache holds.
     tokens: Vec<u32>,
+    /// Tokens of the rows of a prompt that are computed.
+    chunk_tokens: Vec<u32>,
     /// The rows being computed.
     step: Step,
     /// (logit_rows, vocab_size).
@@ -59,7 +66,9 @@ impl Session {
             cache: KvCache::new(&device, config, limits.kv_format, limits.context, limits.chunk)?,
             ropes: Ropes::new(&device, config, &limits)?,
             adapter: None,
+            adapters: Vec::with_capacity(1),
             tokens: Vec::with_capacity(limits.context),
+            chunk_tokens: Vec::with_capacity(limits.chunk),
             step: Step::new(&device, limits.chunk)?,
             logits: Readback::new(&device, limits.logit_rows * config.vocab_size)?,
             top: sampling::TopK::new(&device, config.vocab_size, 1)?,
@@ -108,16 +117,22 @@ impl Session {
     /// # Errors
     /// The adapter's rank passes the one planned for, and the device has no room for more.
     pub fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) -> Result<()> {
-        if let Some(rank) = adapter.as_ref().map(|a| a.max_rank()).filter(|r| *r > self.limits.max_rank) {
-            let limits = Limits { max_rank: rank, ..self.limits };
-            self.activations = Activations::new(&self.device, &self.model.config, &limits)?;
-            self.limits = limits;
+        if let Some(adapter) = &adapter {
+            self.activations.reserve_rank(&self.device, self.limits.chunk, adapter.max_rank())?;
+            self.limits.max_rank = self.limits.max_rank.max(adapter.max_rank());
         }
-        // A recorded step holds the old one's addresses.
-        self.graph = StepGraph::default();
-        self.adapter = adapter;
+        self.assume_adapter(adapter.as_ref());
         self.reset();
         Ok(())
+    }
+
+    /// Goes on with an adapter under which what is held was computed.
+    pub(crate) fn assume_adapter(&mut self, adapter: Option<&Arc<Adapter>>) {
+        // A recorded step holds the old one's addresses.
+        self.graph = StepGraph::default();
+        self.adapters.clear();
+        self.adapters.extend(adapter.map(|adapter| AdapterRows { rows: 0..0, adapter: adapter.clone() }));
+        self.adapter = adapter.cloned();
     }
 
     /// Makes the session hold exactly `ids`, keeping the longest prefix it already holds, and leaves the logits of the
@@ -141,14 +156,21 @@ impl Session {
             if go_on().is_break() {
                 return Ok(());
             }
-            self.start(chunk)?;
-            self.forward();
             done += chunk.len();
-            if done == ids.len() {
-                self.compute_logits(chunk.len() - 1, 1);
-            }
-            self.finish();
+            self.compute(chunk, done == ids.len())?;
         }
+        Ok(())
+    }
+
+    /// Adds one chunk of tokens, and on request leaves the logits of its last one.
+    pub(crate) fn compute(&mut self, chunk: &[u32], wants_logits: bool) -> Result<()> {
+        self.check(chunk)?;
+        self.start(chunk)?;
+        self.forward();
+        if wants_logits {
+            self.compute_logits(chunk.len() - 1, 1);
+        }
+        self.finish();
         Ok(())
     }
 
@@ -212,16 +234,58 @@ impl Session {
         left
     }
 
-    pub(crate) fn cache(&self) -> &KvCache {
-        &self.cache
+    /// How many of the first `n` tokens [`Session::rewind`] would leave: all, or none.
+    pub(crate) fn usable(&self, n: usize) -> usize {
+        if n >= self.tokens.len() || self.cache.holds_before(n) {
+            n
+        } else {
+            0
+        }
     }
 
-    /// Replaces the contents by restored ones, checked by the caller.
-    pub(crate) fn restore(&mut self, tokens: &[u32], held: &[Range<usize>], bytes: &[&[u8]]) -> Result<()> {
-        self.reset();
-        self.cache.restore(tokens.len(), held, bytes)?;
-        self.tokens.extend_from_slice(tokens);
+    /// [`Session::set_adapter`], unless it is the one applied.
+    pub(crate) fn use_adapter(&mut self, adapter: Option<&Arc<Adapter>>) -> Result<()> {
+        let fingerprint = |adapter: &Arc<Adapter>| adapter.fingerprint();
+        if self.adapter.as_ref().map(fingerprint) != adapter.map(fingerprint) {
+            self.set_adapter(adapter.cloned())?;
+        }
         Ok(())
+    }
+
+    /// Makes room for an adapter of this rank.
+    pub(crate) fn reserve_rank(&mut self, rank: usize) -> Result<()> {
+        // A recorded step holds the address of the room there was.
+        self.graph = StepGraph::default();
+        self.limits.max_rank = self.limits.max_rank.max(rank);
+        Ok(self.activations.reserve_rank(&self.device, self.limits.chunk, rank)?)
+    }
+
+    /// Adds rows of a prompt, at most a chunk of them, and waits for the device.
+    pub(crate) fn prefill_rows(&mut self, rows: &[Row], wants_logits: bool) -> Result<()> {
+        assert!(rows.first().is_none_or(|row| row.position as usize == self.tokens.len()));
+        self.chunk_tokens.clear();
+        self.chunk_tokens.extend(rows.iter().map(|row| row.token));
+        let tokens = std::mem::take(&mut self.chunk_tokens);
+        let computed = self.compute(&tokens, wants_logits);
+        self.chunk_tokens = tokens;
+        computed?;
+        // So that the caller's clock has seen all of it.
+        Ok(self.device.synchronize()?)
+    }
+
+    /// What [`Session::top_logits`] found.
+    pub(crate) fn top_found(&mut self) -> &[(u32, f32)] {
+        self.top.of_row(0)
+    }
+
+    /// What [`Session::last_logits`] brought to the host.
+    pub(crate) fn fetched_logits(&mut self) -> &mut [f32] {
+        let vocab_size = self.model.config.vocab_size;
+        &mut self.logits.host_mut()[..vocab_size]
+    }
+
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.cache
     }
 
     fn check(&self, ids: &[u32]) -> Result<()> {
@@ -245,6 +309,9 @@ impl Session {
     fn start(&mut self, chunk: &[u32]) -> Result<()> {
         self.device.synchronize()?;
         self.step.set(self.tokens.len(), chunk);
+        if let Some(group) = self.adapters.first_mut() {
+            group.rows = 0..chunk.len();
+        }
         Ok(())
     }
 
@@ -272,11 +339,52 @@ impl Session {
         let forward = Forward {
             device: &self.device,
             model: &self.model,
-            adapter: self.adapter.as_deref(),
+            adapters: &self.adapters,
             ropes: &self.ropes,
             pages: None,
             step: &self.step,
         };
         (forward, &mut self.activations, &mut self.cache, &mut self.logits)
+    }
+}
+
+impl Keeper for Session {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn adapter(&self) -> Option<[u8; 32]> {
+        self.adapter.as_ref().map(|a| a.fingerprint())
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        let layers = self.cache.layers();
+        let held: Vec<Range<usize>> = (0..layers.len()).map(|i| self.cache.held(i)).collect();
+        let save = |(layer, held): (&KvStore, &Range<usize>)| {
+            let mut bytes = Vec::with_capacity(layer.saved_bytes(held.len()));
+            layer.save(held, &mut bytes)?;
+            Ok(bytes)
+        };
+        let planes = layers.iter().zip(&held).map(save).collect::<Result<_>>()?;
+        Ok(Snapshot { tokens: self.tokens.clone(), held, planes })
+    }
+
+    fn can_hold(&self, i: usize, held: &Range<usize>, n: usize) -> bool {
+        self.cache.can_hold(i, held, n)
+    }
+
+    fn saved_bytes(&self, i: usize, n_positions: usize) -> usize {
+        self.cache.layer(i).saved_bytes(n_positions)
+    }
+
+    fn restore(&mut self, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {
+        self.reset();
+        self.cache.restore(tokens.len(), held, planes)?;
+        self.tokens.extend_from_slice(tokens);
+        Ok(())
     }
 }

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::formats::safetensors::{Dtype, SafeTensors};
 use crate::formats::safetensors_write::{write_file, NewTensor};
 use crate::mapped_file::MappedFile;
-use crate::session::Session;
 use crate::setting::{CONTEXT, PREFILL_CHUNK};
+use crate::snapshot::{Keeper, Snapshot};
 
 const FORMAT: &str = "lichen-session-1";
 
@@ -28,24 +28,14 @@ pub struct SavedState {
     pub note: String,
 }
 
-/// Writes the session to `path`, replacing what is there. `template` is the chat template's identity.
+/// Writes what is kept to `path`, replacing what is there. `template` is the chat template's identity.
 ///
 /// # Errors
 /// The file cannot be written; the one that was there is untouched.
-pub fn save(session: &Session, template: &str, state: &SavedState, path: &Path) -> Result<()> {
-    let tokens: Vec<u8> = session.tokens().iter().flat_map(|t| (*t as i32).to_le_bytes()).collect();
-    let layers = session.cache().layers();
-    let held: Vec<Range<usize>> = (0..layers.len()).map(|i| session.cache().held(i)).collect();
+pub fn save(keeper: &dyn Keeper, template: &str, state: &SavedState, path: &Path) -> Result<()> {
+    let Snapshot { tokens, held, planes } = keeper.snapshot()?;
+    let tokens: Vec<u8> = tokens.iter().flat_map(|t| (*t as i32).to_le_bytes()).collect();
     let starts: Vec<u8> = held.iter().flat_map(|h| (h.start as i32).to_le_bytes()).collect();
-    let planes: Vec<Vec<u8>> = layers
-        .iter()
-        .zip(&held)
-        .map(|(layer, held)| {
-            let mut bytes = Vec::with_capacity(layer.saved_bytes(held.len()));
-            layer.save(held, &mut bytes)?;
-            Ok(bytes)
-        })
-        .collect::<Result<_>>()?;
     let mut tensors = vec![
         (NewTensor::new("tokens", Dtype::I32, &[tokens.len() / 4]), tokens.as_slice()),
         (NewTensor::new("starts", Dtype::I32, &[starts.len() / 4]), starts.as_slice()),
@@ -53,7 +43,7 @@ pub fn save(session: &Session, template: &str, state: &SavedState, path: &Path) 
     for (i, bytes) in planes.iter().enumerate() {
         tensors.push((NewTensor::new(layer_name(i), Dtype::U8, &[bytes.len()]), bytes));
     }
-    let mut fields = key(session, template);
+    let mut fields = key(keeper, template);
     fields.push(("sampler_seed", state.sampler_seed.to_string()));
     fields.push(("sampler_step", state.sampler_step.to_string()));
     fields.push(("note", state.note.clone()));
@@ -64,29 +54,29 @@ pub fn save(session: &Session, template: &str, state: &SavedState, path: &Path) 
     write_file(path, &tensors, &metadata)
 }
 
-/// Fills `session` from `path`. Nothing is changed unless the whole file is sound and belongs to this model, adapter and
+/// Fills `keeper` from `path`. Nothing is changed unless the whole file is sound and belongs to this model, adapter and
 /// template.
 ///
 /// # Errors
 /// What is wrong with the file, or which part of the key differs.
-pub fn load(session: &mut Session, template: &str, path: &Path) -> Result<SavedState> {
+pub fn load(keeper: &mut dyn Keeper, template: &str, path: &Path) -> Result<SavedState> {
     let file = MappedFile::open(path)?;
     let saved = SafeTensors::parse(file).map_err(|e| e.in_file(path))?;
-    restore(session, template, &saved).map_err(|e| e.in_file(path))
+    restore(keeper, template, &saved).map_err(|e| e.in_file(path))
 }
 
-fn restore(session: &mut Session, template: &str, saved: &SafeTensors) -> Result<SavedState> {
+fn restore(keeper: &mut dyn Keeper, template: &str, saved: &SafeTensors) -> Result<SavedState> {
     let field = |name: &str| -> Result<&str> {
         let found = saved.metadata().iter().find(|(key, _)| key == name);
         found.map(|(_, v)| v.as_str()).ok_or_else(|| Error::input(format!("is not a saved session: no \"{name}\"")))
     };
-    for (name, ours) in key(session, template) {
+    for (name, ours) in key(keeper, template) {
         let theirs = field(name)?;
         if theirs != ours {
             return Err(Error::input(format!("was saved with another {name} ({theirs}; here it is {ours})")));
         }
     }
-    let n_layers = session.cache().layers().len();
+    let n_layers = keeper.model().layers.len();
     let mut parts = vec![plane(saved, "tokens")?, plane(saved, "starts")?];
     for i in 0..n_layers {
         parts.push(plane(saved, &layer_name(i))?);
@@ -99,7 +89,7 @@ fn restore(session: &mut Session, template: &str, saved: &SafeTensors) -> Result
     }
     let (tokens, starts) = (integers(parts[0])?, integers(parts[1])?);
     let held: Vec<Range<usize>> = starts.iter().map(|s| *s as usize..tokens.len().max(*s as usize)).collect();
-    check_room(session, &tokens, &held, &parts[2..])?;
+    check_room(keeper, &tokens, &held, &parts[2..])?;
     let number = |name: &str| -> Result<u64> {
         field(name)?.parse().map_err(|_| Error::input(format!("\"{name}\" is not a whole number")))
     };
@@ -108,12 +98,12 @@ fn restore(session: &mut Session, template: &str, saved: &SafeTensors) -> Result
         sampler_step: number("sampler_step")?,
         note: field("note")?.to_string(),
     };
-    session.restore(&tokens, &held, &parts[2..])?;
+    keeper.restore(&tokens, &held, &parts[2..])?;
     Ok(state)
 }
 
-fn check_room(session: &Session, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {
-    let (context, vocab_size) = (session.limits().context, session.model().config.vocab_size);
+fn check_room(keeper: &dyn Keeper, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {
+    let (context, vocab_size) = (keeper.limits().context, keeper.model().config.vocab_size);
     if tokens.len() > context {
         return Err(Error::limit(format!("holds {} tokens; {CONTEXT} is {context}", tokens.len())));
     }
@@ -124,14 +114,13 @@ fn check_room(session: &Session, tokens: &[u32], held: &[Range<usize>], planes: 
         return Err(Error::input(format!("{} layer starts for {} layers", held.len(), planes.len())));
     }
     for (i, (held, bytes)) in held.iter().zip(planes).enumerate() {
-        let layer = &session.cache().layers()[i];
-        if !session.cache().can_hold(i, held, tokens.len()) {
+        if !keeper.can_hold(i, held, tokens.len()) {
             return Err(Error::limit(format!(
                 "layer {i} holds positions {}..{}; use the {CONTEXT} and {PREFILL_CHUNK} it was saved with",
                 held.start, held.end
             )));
         }
-        if layer.saved_bytes(held.len()) != bytes.len() {
+        if keeper.saved_bytes(i, held.len()) != bytes.len() {
             return Err(Error::input(format!("layer {i} has {} bytes for {} positions", bytes.len(), held.len())));
         }
     }
@@ -139,13 +128,13 @@ fn check_room(session: &Session, tokens: &[u32], held: &[Range<usize>], planes: 
 }
 
 /// What must agree, under the names messages use.
-fn key(session: &Session, template: &str) -> Vec<(&'static str, String)> {
+fn key(keeper: &dyn Keeper, template: &str) -> Vec<(&'static str, String)> {
     vec![
         ("session", FORMAT.to_string()),
-        ("model", hex(&session.model().fingerprint)),
-        ("adapter", session.adapter().map_or("none".to_string(), |a| hex(&a.fingerprint()))),
+        ("model", hex(&keeper.model().fingerprint)),
+        ("adapter", keeper.adapter().map_or("none".to_string(), |fingerprint| hex(&fingerprint))),
         ("chat template", hex(&Sha256::digest(template.as_bytes()))),
-        ("cache", session.limits().kv_format.name().to_string()),
+        ("cache", keeper.limits().kv_format.name().to_string()),
     ]
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use lichen_kernels::Device;
-use lichen_runtime::batch::{Batch, BatchLimits, BatchRequest};
+use lichen_runtime::engine::{Engine, LoadedModel};
+use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::{MemoryPlan, ModelBytes};
+use lichen_runtime::request::Request;
 use lichen_runtime::sampler::SamplerConfig;
-use lichen_runtime::stop::StopIds;
 use lichen_tests::heap::{measure, CountingAllocator};
 use lichen_tests::models::{always, fixture, limits, load, session};
 
@@ -46,13 +47,15 @@ fn a_batch_allocates_nothing_between_admissions() {
         let (model, device) = (load(&fixture(name)), Arc::new(Device::cpu(1).unwrap()));
         let batch_limits = Some(BatchLimits { n_slots: 6, n_contexts: 6 });
         let plan = MemoryPlan::on(&device, &model.config, ModelBytes::default(), limits(1), batch_limits);
-        let mut batch = Batch::new(model, device, None, &plan, None, StopIds::default()).unwrap();
-        let turn = |batch: &mut Batch| {
+        let mut batch = Engine::new(Arc::new(LoadedModel::of(model, device, plan))).unwrap();
+        let turn = |batch: &mut Engine| {
+            batch.clear();
             for id in 0..6u64 {
-                let prompt = (0..40).map(|i| 3 + i * 7 % 300).collect();
+                let prompt: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 300).collect();
                 let temperature = (id % 2) as f32;
                 let sampling = SamplerConfig { temperature, repeat_penalty: 1.1, seed: id, ..Default::default() };
-                batch.submit(BatchRequest { id, prompt, max_new_tokens: 50, sampling, stop: Vec::new() }).unwrap();
+                let (max_new_tokens, sampling) = (Some(50), sampling.into());
+                batch.submit(Request { max_new_tokens, sampling, ..Request::tokens(prompt) }).unwrap();
             }
             // Admission takes what a sequence needs.
             batch.prefill(&mut |_| {}).unwrap();

@@ -6,12 +6,12 @@ mod common;
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
-use lichen_runtime::batch::{Batch, BatchLimits, BatchRequest};
+use lichen_runtime::engine::{Engine, LoadedModel};
+use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::{MemoryPlan, ModelBytes, Place};
 use lichen_runtime::model::Model;
-use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_runtime::session::Session;
-use lichen_runtime::stop::StopIds;
 use lichen_runtime::ModelSource;
 use lichen_tests::models::*;
 use lichen_tests::programs;
@@ -115,10 +115,10 @@ fn a_batch_takes_what_its_plan_says(device: &Arc<Device>, model: &Arc<Model>, we
     let batch = BatchLimits { n_slots: 5, n_contexts: 3 };
     let plan = MemoryPlan::on(device, &model.config, bytes, limits(1), Some(batch));
     let (model, device) = (model.clone(), device.clone());
-    let mut batch = Batch::new(model, device.clone(), None, &plan, None, StopIds::default()).unwrap();
-    for id in 0..5 {
-        let (prompt, sampling) = (vec![3, 1, 4, 15], SamplerConfig::greedy());
-        batch.submit(BatchRequest { id, prompt, max_new_tokens: 6, sampling, stop: Vec::new() }).unwrap();
+    let mut batch = Engine::new(Arc::new(LoadedModel::of(model, device.clone(), plan.clone()))).unwrap();
+    for _ in 0..5 {
+        let (max_new_tokens, sampling) = (Some(6), SamplingOverrides::greedy());
+        batch.submit(Request { max_new_tokens, sampling, ..Request::tokens(vec![3, 1, 4, 15]) }).unwrap();
     }
     while batch.step(&mut |_| {}).unwrap() {}
     let (used, planned) = (free - cuda.free_bytes().unwrap(), plan.bytes_in(Place::Device));

@@ -1,13 +1,11 @@
 //! `lichen-host demo` as a process on pipes: it learns, says so, stops, and refuses.
 
 use std::io::{BufRead, BufReader};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use lichen_runtime::conversation::{ChatOptions, Conversation};
 use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
-use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_tests::models::temp_dir;
 use lichen_tests::programs::lichen_host;
 use serde_json::Value;
@@ -44,12 +42,12 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// What the ordinary engine answers.
 fn answer(adapter: &Path, question: &str) -> String {
-    let adapter = Some(AdapterPath { path: adapter.to_path_buf(), scale: 1.0 });
-    let options = EngineOptions { adapter, device: DeviceChoice::Cpu, threads: Some(1), ..EngineOptions::default() };
-    let engine = Engine::open(&options).unwrap_or_else(|e| panic!("{e}"));
-    let options = ChatOptions { system: None, sampling: SamplerConfig::greedy(), max_new_tokens: 64, stop: Vec::new() };
-    let mut conversation = Conversation::new(&engine, options).unwrap_or_else(|e| panic!("{e}"));
-    let answer = conversation.ask(question, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|e| panic!("{e}"));
+    let adapters = vec![("robot".to_string(), AdapterPath { path: adapter.to_path_buf(), scale: 1.0 })];
+    let options = EngineOptions { adapters, device: DeviceChoice::Cpu, threads: Some(1), ..EngineOptions::default() };
+    let mut engine = Engine::open(&options).unwrap_or_else(|e| panic!("{e}"));
+    let request =
+        Request { sampling: SamplingOverrides::greedy(), max_new_tokens: Some(64), ..Request::text(question) };
+    let (_, answer) = engine.run(request, &mut |_| {}, &mut || false).unwrap_or_else(|e| panic!("{e}"));
     answer.text.trim().to_string()
 }
 

@@ -1,13 +1,12 @@
 //! The model that ships: transformers' greedy answers on its very weights, turn by turn, and its held-out perplexity.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use lichen_runtime::chat_template::{encode_chat, Message};
-use lichen_runtime::conversation::{ChatOptions, Conversation};
-use lichen_runtime::engine::{Engine, EngineOptions};
+use lichen_runtime::conversation::Conversation;
+use lichen_runtime::engine::{Engine, EngineOptions, LoadedModel};
 use lichen_runtime::perplexity;
-use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::request::{Request, SamplingOverrides};
 use serde_json::Value;
 
 fn demo_dir() -> PathBuf {
@@ -26,30 +25,30 @@ fn ids(value: &Value) -> Vec<u32> {
 #[test]
 fn answers_equal_transformers_token_by_token() {
     let goldens = goldens();
-    let engine = Engine::open(&EngineOptions { threads: Some(2), ..EngineOptions::default() }).expect("the demo model");
-    let template = engine.chat_template().expect("a template");
-    let tokenizer = engine.tokenizer().expect("a tokenizer");
+    let options = EngineOptions { threads: Some(2), ..EngineOptions::default() };
+    let mut engine = Engine::open(&options).expect("the demo model");
+    let model = engine.model().clone();
+    let template = model.chat_template().expect("a template");
+    let tokenizer = model.tokenizer().expect("a tokenizer");
     let mut n_turns = 0;
     for chat in goldens["q8_0"].as_array().expect("chats") {
-        let options = ChatOptions {
-            system: None,
-            sampling: SamplerConfig::greedy(),
-            max_new_tokens: goldens["max_new_tokens"].as_u64().expect("a count") as usize,
-            stop: Vec::new(),
-        };
-        let mut conversation = Conversation::new(&engine, options).expect("a conversation");
+        let mut conversation = Conversation::new(Request {
+            sampling: SamplingOverrides::greedy(),
+            max_new_tokens: Some(goldens["max_new_tokens"].as_u64().expect("a count") as usize),
+            ..Request::default()
+        });
         for turn in chat["turns"].as_array().expect("turns") {
             let question = turn["question"].as_str().expect("a question");
-            let answer = conversation.ask(question, &mut |_| ControlFlow::Continue(())).expect("an answer");
+            let answer = conversation.ask(&mut engine, question, &mut |_| {}, &mut || false).expect("an answer");
             let mut got = answer.token_ids.clone();
-            got.retain(|id| !engine.stop_ids().contains(*id));
+            got.retain(|id| !model.stop_ids.contains(*id));
             assert_eq!(got, ids(&turn["answer_ids"]), "{question}");
             assert_eq!(answer.text, turn["answer"].as_str().expect("an answer"), "{question}");
             n_turns += 1;
         }
         let first = &chat["turns"][0];
         let messages = [Message::user(first["question"].as_str().expect("a question"))];
-        let prompt = encode_chat(tokenizer, &template, &messages, true).expect("ids");
+        let prompt = encode_chat(tokenizer, template, &messages, true).expect("ids");
         assert_eq!(prompt, ids(&first["prompt_ids"]), "the rendered chat");
     }
     assert!(n_turns >= 20, "{n_turns} turns");
@@ -60,10 +59,10 @@ fn held_out_perplexity_of_q8_0_is_within_half_a_percent_of_f32() {
     let goldens = goldens();
     let f32_value = goldens["perplexity_f32"]["perplexity"].as_f64().expect("a number");
     let text = std::fs::read_to_string(demo_dir().join("heldout/text.txt")).expect("held-out text");
-    let engine =
-        Engine::open(&EngineOptions { threads: Some(2), logit_rows: 16, ..EngineOptions::default() }).expect("a model");
-    let mut session = engine.session().expect("room");
-    let tokenizer = engine.tokenizer().expect("a tokenizer");
+    let options = EngineOptions { threads: Some(2), logit_rows: 16, ..EngineOptions::default() };
+    let model = LoadedModel::open(&options).expect("a model");
+    let mut session = model.session().expect("room");
+    let tokenizer = model.tokenizer().expect("a tokenizer");
     let got = perplexity::measure(&mut session, tokenizer, &text, &mut |_, _| ()).expect("a perplexity");
     assert_eq!(got.tokens as u64, goldens["perplexity_f32"]["tokens"].as_u64().expect("a count"));
     let ratio = got.value() / f32_value;

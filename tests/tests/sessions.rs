@@ -7,6 +7,7 @@ use lichen_kernels::Isa;
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
 use lichen_runtime::model::Model;
 use lichen_runtime::session_file::{self, SavedState};
+use lichen_runtime::setting::as_flag;
 use lichen_tests::models::*;
 
 const MODELS: [&str; 5] = [
@@ -137,7 +138,7 @@ fn a_saved_session_of_another_model_template_or_cache_is_refused() {
     let refused = |model, limits: Limits, template: &str| {
         let mut other = session(model, limits);
         other.prompt(&[9, 8], &mut always).unwrap();
-        let message = session_file::load(&mut other, template, &path).unwrap_err().to_string();
+        let message = session_file::load(&mut other, template, &path).unwrap_err().spelled(&as_flag);
         assert_eq!(other.tokens(), [9, 8], "a refused file changes nothing");
         message
     };
@@ -182,7 +183,7 @@ fn a_full_context_is_refused_with_the_numbers_and_loses_nothing() {
     let mut session = session(&model, Limits { context: 20, ..limits(1) });
     let ids = tokens(&model);
     session.prompt(&ids[..18], &mut always).unwrap();
-    let message = session.append(&ids[18..22], &mut always).unwrap_err().to_string();
+    let message = session.append(&ids[18..22], &mut always).unwrap_err().spelled(&as_flag);
     let want = "4 tokens more do not fit: 18 of 20 positions are in use (raise --context, the model allows 512)";
     assert_eq!(message, want);
     assert_eq!(session.tokens().len(), 18);

@@ -4,6 +4,7 @@
 mod text_support;
 
 use lichen_runtime::sampler::{Sampler, SamplerConfig};
+use lichen_runtime::setting::as_flag;
 use lichen_runtime::stop::{StopIds, StopStrings};
 use text_support::Random;
 
@@ -148,7 +149,7 @@ fn values_out_of_range_are_named() {
         (SamplerConfig { top_k: usize::MAX, ..base }, "--top-k is 18446744073709551615; 0 to 16777216"),
     ];
     for (config, want) in cases {
-        assert_eq!(config.check().unwrap_err().message(), want);
+        assert_eq!(config.check().unwrap_err().spelled(&as_flag), want);
         assert!(Sampler::new(config, 10).is_err());
     }
     assert!(Sampler::new(base, 0).is_err());
@@ -193,7 +194,7 @@ fn stop_strings_hold_back_only_what_could_become_one() {
     assert_eq!(stop.push("s"), "");
     assert_eq!(stop.finish(), "s");
     let error = StopStrings::new(vec![String::new()]).unwrap_err();
-    assert_eq!(error.message(), "--stop is 0 bytes long; 1 to 1024");
+    assert_eq!(error.spelled(&as_flag), "--stop is 0 bytes long; 1 to 1024");
     assert!(StopStrings::new(vec!["x".to_string(); 17]).is_err());
 }
 

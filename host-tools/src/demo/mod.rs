@@ -4,16 +4,16 @@
 mod questions;
 mod run_folder;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lichen_runtime::adapter_file::WEIGHTS_FILE;
-use lichen_runtime::conversation::{ChatOptions, Conversation};
+use lichen_runtime::answer::FinishReason;
+use lichen_runtime::conversation::Conversation;
 use lichen_runtime::disk::{write_atomically, RealDisk};
 use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
-use lichen_runtime::generation::FinishReason;
-use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::loader::{PreparedModel, DEFAULT_ADAPTER};
+use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_runtime::{Error, Result};
 use lichen_trainer::data::{DataOptions, OverLong};
 use lichen_trainer::job::{Ending, Job, Kind, Observer, Opened, Outcome, Verdict, METRICS_FILE};
@@ -115,7 +115,7 @@ impl Demo {
             usual_context: Some(CONTEXT),
             ..EngineOptions::default()
         };
-        let opened = lichen_runtime::engine::Opened::new(&engine)?;
+        let opened = PreparedModel::new(&engine)?;
         let max_seq = MAX_SEQ.min(opened.source.config().context_length);
         let engine_bytes = opened.plan.total_bytes();
         drop(opened);
@@ -144,18 +144,18 @@ impl Demo {
     /// # Errors
     /// The model or the adapter cannot be opened, or a question is too long.
     pub fn ask(&self, adapter: Option<&Path>, wants_to_stop: &dyn Fn() -> bool) -> Result<Option<Vec<String>>> {
-        let adapter = adapter.map(|path| AdapterPath { path: path.to_path_buf(), scale: 1.0 });
-        let engine = Engine::open(&EngineOptions { adapter, ..self.engine.clone() })?;
-        let sampling = SamplerConfig::greedy();
-        let options = ChatOptions { system: None, sampling, max_new_tokens: ANSWER_TOKENS_MAX, stop: Vec::new() };
-        let mut conversation = Conversation::new(&engine, options)?;
+        let file = |path: &Path| (DEFAULT_ADAPTER.to_string(), AdapterPath { path: path.to_path_buf(), scale: 1.0 });
+        let adapters = adapter.map(file).into_iter().collect();
+        let mut engine = Engine::open(&EngineOptions { adapters, ..self.engine.clone() })?;
+        let mut conversation = Conversation::new(Request {
+            sampling: SamplingOverrides::greedy(),
+            max_new_tokens: Some(ANSWER_TOKENS_MAX),
+            ..Request::default()
+        });
         let mut answers = Vec::with_capacity(self.questions.len());
         for question in &self.questions {
             conversation.reset();
-            let answer = conversation.ask(&question.text, &mut |_| match wants_to_stop() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })?;
+            let answer = conversation.ask(&mut engine, &question.text, &mut |_| {}, &mut || wants_to_stop())?;
             if answer.finish_reason == FinishReason::Cancel {
                 return Ok(None);
             }

@@ -3,9 +3,10 @@
 use std::io;
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{context, Environment, ErrorKind, Value};
 
-use super::{guard, python, too_long, Message, OUTPUT_BYTES_MAX};
+use super::{guard, python, too_long, Chat, Message, ToolCall, OUTPUT_BYTES_MAX};
 use crate::error::{Error, Result};
 
 /// Steps, and bytes made divided by 64. A template of a released model uses a few dozen per turn.
@@ -55,15 +56,17 @@ impl JinjaTemplate {
         &self.source
     }
 
-    pub(super) fn render(&self, messages: &[Message], add_generation_prompt: bool, pass: Pass) -> Result<String> {
-        let messages: Vec<Value> =
-            messages.iter().map(|m| context! { role => m.role.name(), content => m.content.as_str() }).collect();
+    pub(super) fn render(&self, chat: Chat<'_>, pass: Pass) -> Result<String> {
+        let messages: Vec<Value> = chat.messages.iter().map(message).collect();
+        let add_generation_prompt = chat.add_generation_prompt;
+        // Without tools the name is nothing, as templates expect.
+        let tools = if chat.tools.is_empty() { Value::from(()) } else { Value::from(Serde(chat.tools)) };
         let context = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
-            tools => (),
+            tools => tools,
             documents => (),
             lichen_unix_now => pass.unix_now,
         };
@@ -72,6 +75,26 @@ impl JinjaTemplate {
         let mut output = Bounded(Vec::new());
         template.render_captured_to(context, &mut output).map_err(|e| explain(&e))?;
         String::from_utf8(output.0).map_err(|_| Error::input("chat template: the output is not UTF-8"))
+    }
+}
+
+/// A message as templates find it: what it has not is not there.
+fn message(m: &Message) -> Value {
+    let (role, content) = (m.role.name(), m.content.as_str());
+    let call = |call: &ToolCall| {
+        let function = context! { name => call.name.as_str(), arguments => Value::from(Serde(&call.arguments)) };
+        match &call.id {
+            Some(id) => context! { id => id, type => "function", function => function },
+            None => context! { type => "function", function => function },
+        }
+    };
+    match (m.tool_calls.is_empty(), &m.tool_call_id) {
+        (true, None) => context! { role => role, content => content },
+        (true, Some(id)) => context! { role => role, content => content, tool_call_id => id },
+        (false, _) => {
+            let calls: Vec<Value> = m.tool_calls.iter().map(call).collect();
+            context! { role => role, content => content, tool_calls => calls }
+        }
     }
 }
 

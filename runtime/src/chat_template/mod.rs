@@ -19,6 +19,8 @@ mod native;
 mod python;
 mod shadow;
 
+use serde_json::Value;
+
 use crate::error::{Error, Result};
 use crate::model_config::Architecture;
 use crate::tokenizer::Tokenizer;
@@ -69,11 +71,39 @@ impl Role {
 pub struct Message {
     pub role: Role,
     pub content: String,
+    /// Functions that an assistant's turn calls.
+    pub tool_calls: Vec<ToolCall>,
+    /// Which call a tool's turn answers.
+    pub tool_call_id: Option<String>,
+}
+
+/// A function that the model calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    pub id: Option<String>,
+    pub name: String,
+    /// A JSON object, as templates want it.
+    pub arguments: Value,
 }
 
 impl Message {
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: content.into() }
+        Message { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
+    }
+
+    /// Every text in it, changed.
+    fn map_texts(&self, change: &dyn Fn(&str) -> String) -> Message {
+        let call = |call: &ToolCall| ToolCall {
+            id: call.id.as_deref().map(change),
+            name: change(&call.name),
+            arguments: map_strings(&call.arguments, change),
+        };
+        Message {
+            role: self.role,
+            content: change(&self.content),
+            tool_calls: self.tool_calls.iter().map(call).collect(),
+            tool_call_id: self.tool_call_id.as_deref().map(change),
+        }
     }
 
     pub fn system(content: impl Into<String>) -> Self {
@@ -87,6 +117,26 @@ impl Message {
     pub fn assistant(content: impl Into<String>) -> Self {
         Message::new(Role::Assistant, content)
     }
+}
+
+/// Every string and key of a JSON value, changed.
+fn map_strings(value: &Value, change: &dyn Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(text) => Value::String(change(text)),
+        Value::Array(list) => Value::Array(list.iter().map(|v| map_strings(v, change)).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(name, v)| (change(name), map_strings(v, change))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// What a template renders.
+#[derive(Clone, Copy)]
+struct Chat<'a> {
+    messages: &'a [Message],
+    tools: &'a [Value],
+    add_generation_prompt: bool,
 }
 
 /// A stretch of a rendered conversation.
@@ -142,30 +192,36 @@ impl ChatTemplate {
 
     /// The whole prompt, cut where messages and template meet. White space between two messages counts as content.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<Segment>> {
-        Ok(self.render_shadowed(messages, add_generation_prompt)?.segments())
+        Ok(self.render_shadowed(Chat { messages, tools: &[], add_generation_prompt })?.segments())
     }
 
-    fn render_plain(&self, messages: &[Message], add_generation_prompt: bool, pass: Pass) -> Result<String> {
+    fn render_plain(&self, chat: Chat<'_>, pass: Pass) -> Result<String> {
         let text = match self {
-            ChatTemplate::Gemma => native::gemma(messages, add_generation_prompt)?,
-            ChatTemplate::ChatMl => native::chat_ml(messages, add_generation_prompt),
-            ChatTemplate::Jinja(template) => template.render(messages, add_generation_prompt, pass)?,
+            ChatTemplate::Gemma => native::gemma(chat)?,
+            ChatTemplate::ChatMl => native::chat_ml(chat)?,
+            ChatTemplate::Jinja(template) => template.render(chat, pass)?,
         };
         Ok(text)
     }
 
-    /// Renders with the messages in their twins, and proves that this changed nothing else.
-    fn render_shadowed(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Shadow> {
+    /// Renders with the messages in their twins, and proves that this changed nothing else. Tools are
+    /// shown as JSON, so only the characters of markers are hidden in them.
+    fn render_shadowed(&self, chat: Chat<'_>) -> Result<Shadow> {
         let unix_now = python::unix_now();
-        let plain = self.render_plain(messages, add_generation_prompt, Pass { unix_now, twins: false })?;
+        let plain = self.render_plain(chat, Pass { unix_now, twins: false })?;
         if plain.len() > OUTPUT_BYTES_MAX {
             return Err(too_long());
         }
         for cover in [Cover::Everything, Cover::Markers] {
-            let cloak = shadow::Cloak::new(cover, messages, &plain)?;
-            let twins: Vec<Message> = messages.iter().map(|m| Message::new(m.role, cloak.hide(&m.content))).collect();
+            let cloak = shadow::Cloak::new(cover, chat.messages, &plain)?;
+            let hide = |text: &str| cloak.hide(text);
+            let messages: Vec<Message> = chat.messages.iter().map(|m| m.map_texts(&hide)).collect();
+            // The model reads tools as JSON, whose quotes and braces templates look for: markers alone are hidden.
+            let hide_markers = |text: &str| cloak.with(Cover::Markers).hide(text);
+            let tools: Vec<Value> = chat.tools.iter().map(|tool| map_strings(tool, &hide_markers)).collect();
+            let twins = Chat { messages: &messages, tools: &tools, ..chat };
             // A template may fail on twins where it does not on the text: then it looks inside the messages.
-            let Ok(rendered) = self.render_plain(&twins, add_generation_prompt, Pass { unix_now, twins: true }) else {
+            let Ok(rendered) = self.render_plain(twins, Pass { unix_now, twins: true }) else {
                 continue;
             };
             let shadow = Shadow::new(cloak, rendered);
@@ -191,7 +247,18 @@ pub fn encode_chat(
     messages: &[Message],
     add_generation_prompt: bool,
 ) -> Result<Vec<u32>> {
-    let shadow = template.render_shadowed(messages, add_generation_prompt)?;
+    encode_chat_with_tools(tokenizer, template, messages, &[], add_generation_prompt)
+}
+
+/// The same for a model that may call `tools`, each as its template wants it (OpenAI's `{"type": "function", ..}`).
+pub fn encode_chat_with_tools(
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    messages: &[Message],
+    tools: &[Value],
+    add_generation_prompt: bool,
+) -> Result<Vec<u32>> {
+    let shadow = template.render_shadowed(Chat { messages, tools, add_generation_prompt })?;
     let mut ids = tokenizer.encode_around_markers(shadow.text(), &|text| shadow.reveal(text))?;
     if let Some(bos) = tokenizer.bos_id().filter(|&bos| tokenizer.add_bos() && ids.first() != Some(&bos)) {
         ids.insert(0, bos);
@@ -219,7 +286,7 @@ pub fn encode_continuation(
     if messages.iter().filter(|message| message.content.contains(mark)).count() != 1 {
         return Err(Error::input("a message holds a character reserved for internal use (U+10FFFD)"));
     }
-    let shadow = template.render_shadowed(&messages, true)?;
+    let shadow = template.render_shadowed(Chat { messages: &messages, tools: &[], add_generation_prompt: true })?;
     let mut parts = shadow.text().split(mark);
     match (parts.next(), parts.next(), parts.next()) {
         (Some(_), Some(after), None) => tokenizer.encode_around_markers(after, &|text| shadow.reveal(text)),

@@ -1,13 +1,15 @@
 //! Gemma's and Qwen's conversations, written without a template engine.
 
-use super::{Message, Role};
+use super::{Chat, Role};
 use crate::error::{Error, Result};
 
 /// What Qwen 2.5 instruct models say when nobody gives a system text.
 const QWEN_SYSTEM: &str = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
 
 /// Gemma 3: the system text stands before the first user turn, contents are trimmed, roles alternate.
-pub(super) fn gemma(messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+pub(super) fn gemma(chat: Chat<'_>) -> Result<String> {
+    refuse_tools(chat, "Gemma")?;
+    let Chat { messages, add_generation_prompt, .. } = chat;
     let (system, turns) = match messages.split_first() {
         Some((first, rest)) if first.role == Role::System => (Some(first.content.as_str()), rest),
         _ => (None, messages),
@@ -39,7 +41,9 @@ pub(super) fn gemma(messages: &[Message], add_generation_prompt: bool) -> Result
 }
 
 /// ChatML as Qwen 2.5 writes it: no BOS, nothing trimmed, tool results as user turns.
-pub(super) fn chat_ml(messages: &[Message], add_generation_prompt: bool) -> String {
+pub(super) fn chat_ml(chat: Chat<'_>) -> Result<String> {
+    refuse_tools(chat, "ChatML")?;
+    let Chat { messages, add_generation_prompt, .. } = chat;
     let mut text = String::new();
     let mut turn = |role: &str, content: &str| {
         for part in ["<|im_start|>", role, "\n", content, "<|im_end|>\n"] {
@@ -58,5 +62,15 @@ pub(super) fn chat_ml(messages: &[Message], add_generation_prompt: bool) -> Stri
     if add_generation_prompt {
         text.push_str("<|im_start|>assistant\n");
     }
-    text
+    Ok(text)
+}
+
+/// What would be left out in silence is refused.
+fn refuse_tools(chat: Chat<'_>, name: &str) -> Result<()> {
+    if chat.tools.is_empty() && chat.messages.iter().all(|m| m.tool_calls.is_empty()) {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "chat template: the built-in {name} template has no place for tools; the model needs one of its own"
+    )))
 }

@@ -1,5 +1,7 @@
 //! Private twins of characters, so that a message's text can be followed through a template.
 
+use std::cell::Cell;
+
 use super::{Message, Segment};
 use crate::error::{Error, Result};
 
@@ -28,12 +30,25 @@ impl Cloak {
     pub fn new(cover: Cover, messages: &[Message], rendered: &str) -> Result<Self> {
         let used = |plane: u32| {
             let within = |text: &str| text.chars().any(|c| c != PLACE_MARK && c as u32 & !0xFFFF == plane);
-            within(rendered) || messages.iter().any(|message| within(&message.content))
+            let any_within = |message: &Message| {
+                let found = Cell::new(false);
+                message.map_texts(&|text| {
+                    found.set(found.get() || within(text));
+                    String::new()
+                });
+                found.get()
+            };
+            within(rendered) || messages.iter().any(any_within)
         };
         match [0xF_0000, 0x10_0000].into_iter().find(|&plane| !used(plane)) {
             Some(plane) => Ok(Cloak { cover, plane }),
             None => Err(Error::input("the messages use both private planes of Unicode")),
         }
+    }
+
+    /// The same plane for other characters.
+    pub fn with(self, cover: Cover) -> Cloak {
+        Cloak { cover, ..self }
     }
 
     /// The message as the template gets to see it.

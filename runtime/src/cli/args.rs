@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::device_config::{DeviceConfig, KvCacheChoice};
-use crate::engine::{AdapterPath, DeviceChoice, EngineOptions};
+use crate::loader::{AdapterPath, DeviceChoice, EngineOptions, DEFAULT_ADAPTER};
+use crate::request::{Request, SamplingOverrides};
 use crate::Error;
 use clap::Args;
 use lichen_kernels::ops::attention::KvFormat;
@@ -88,7 +89,7 @@ impl MachineArgs {
         let (options, board) = self.device.options(model.model.clone())?;
         let kv_cache = self.kv_cache.map_or(board.kv_cache, |choice| choice.0.map(KvCacheChoice::Format));
         Ok(EngineOptions {
-            adapter: model.adapter.clone(),
+            adapters: model.adapter.iter().map(|file| (DEFAULT_ADAPTER.to_string(), file.clone())).collect(),
             context: self.context,
             usual_context: board.context_tokens,
             chunk: self.prefill_chunk.or(board.prefill_chunk_tokens),
@@ -136,6 +137,27 @@ pub struct SamplingArgs {
     /// End the answer at this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// What the flags say of every request.
+    pub fn request(&self) -> Request {
+        Request {
+            system: self.system.clone(),
+            sampling: SamplingOverrides {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                min_p: self.min_p,
+                repeat_penalty: self.repeat_penalty,
+                repeat_last_n: None,
+                seed: self.seed,
+            },
+            stop: Some(self.stop.clone()),
+            max_new_tokens: Some(self.max_new_tokens),
+            ..Request::default()
+        }
+    }
 }
 
 /// A number between two others, both included. NaN lies nowhere.

@@ -8,11 +8,9 @@ use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::ops::sampling::TopK;
 use lichen_kernels::{Format, Step};
 
-use super::{
-    widest_input, widest_output, ActivationSizes, Item, Limits, MemoryPlan, ModelBytes, Place, Variable, PROGRAM_BYTES,
-    SEQUENCES,
-};
-use crate::batch::BatchLimits;
+use super::{Item, Limits, MemoryPlan, ModelBytes, Place, Variable, PROGRAM_BYTES, SEQUENCES};
+use crate::block::{widest_input, widest_output, ActivationSizes};
+use crate::limits::BatchLimits;
 use crate::model_config::ModelConfig;
 use crate::sampler::{Sampler, SamplerConfig};
 use crate::upload::STAGING_BYTES;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 
-use super::line::{Prompt, PromptLine};
+use super::line::PromptLine;
+use crate::answer::Answer;
 use crate::disk::jsonl::{each_line, repair_tail, TornTail};
 use crate::disk::{refuse_existing, Disk, DiskFile, DiskLock};
 use crate::error::{Error, Result};
-use crate::generation::Answer;
+use crate::request::Prompt;
 use crate::setting::RESUME;
 
 /// Fields that a line of answers has beside those of its prompt, and beside `seed`, which both may have.
@@ -36,7 +37,7 @@ pub fn answer_line(prompt: &PromptLine, answer: &Answer, seed: u64, has_text: bo
     if has_text {
         add("text", &json!(answer.text));
     }
-    if !has_text || matches!(prompt.prompt, Prompt::Tokens(_)) {
+    if !has_text || matches!(prompt.request.prompt, Prompt::Tokens(_)) {
         add("token_ids", &json!(answer.token_ids));
     }
     add("finish_reason", &json!(answer.finish_reason.name()));

@@ -6,49 +6,7 @@ use sha2::{Digest, Sha256};
 use super::answers::OWN_FIELDS;
 use crate::chat_template::{Message, Role};
 use crate::error::{Error, Result};
-use crate::sampler::SamplerConfig;
-use crate::stop::StopStrings;
-
-/// What a line asks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Prompt {
-    /// `"prompt"`.
-    Text(String),
-    /// `"messages"`.
-    Messages(Vec<Message>),
-    /// `"tokens"`: ids, as they are.
-    Tokens(Vec<u32>),
-}
-
-/// What a line says in place of the flags.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LineOptions {
-    pub max_new_tokens: Option<usize>,
-    pub seed: Option<u64>,
-    pub temperature: Option<f32>,
-    pub top_k: Option<usize>,
-    pub top_p: Option<f32>,
-    pub min_p: Option<f32>,
-    pub repeat_penalty: Option<f32>,
-    /// A text, or several.
-    pub stop: Option<Vec<String>>,
-    pub system: Option<String>,
-}
-
-impl LineOptions {
-    /// The flags' settings with the line's over them. `seed` is the line's where it names none.
-    pub fn over(&self, flags: SamplerConfig, seed: u64) -> SamplerConfig {
-        SamplerConfig {
-            temperature: self.temperature.unwrap_or(flags.temperature),
-            top_k: self.top_k.unwrap_or(flags.top_k),
-            top_p: self.top_p.unwrap_or(flags.top_p),
-            min_p: self.min_p.unwrap_or(flags.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(flags.repeat_penalty),
-            repeat_last_n: flags.repeat_last_n,
-            seed: self.seed.unwrap_or(seed),
-        }
-    }
-}
+use crate::request::{Prompt, Request, SamplingOverrides};
 
 /// A prompt and everything beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +14,7 @@ pub struct PromptLine {
     pub number: u64,
     /// Of the line's bytes: tells whether a line of answers belongs to it.
     pub hash: u64,
-    pub prompt: Prompt,
-    pub options: LineOptions,
+    pub request: Request,
     /// The whole object; it goes over to the answer.
     pub fields: Map<String, Value>,
 }
@@ -77,14 +34,12 @@ impl PromptLine {
         if let Some(name) = OWN_FIELDS.iter().find(|name| fields.contains_key(**name)) {
             return Err(Error::input(format!("has a field \"{name}\", which is the answer's: rename it")));
         }
-        let prompt = prompt(&fields)?;
-        let options = options(&fields)?;
-        options.over(SamplerConfig::default(), 0).check()?;
-        StopStrings::check(options.stop.as_deref().unwrap_or_default())?;
-        if options.system.is_some() && !matches!(prompt, Prompt::Text(_)) {
+        let request = request(&fields)?;
+        request.check()?;
+        if request.system.is_some() && !matches!(request.prompt, Prompt::Text(_)) {
             return Err(Error::input("has \"system\", which goes with \"prompt\" alone"));
         }
-        Ok(PromptLine { number, hash: hash(bytes), prompt, options, fields })
+        Ok(PromptLine { number, hash: hash(bytes), request, fields })
     }
 }
 
@@ -129,21 +84,27 @@ fn message(i: usize, value: &Value) -> Result<Message> {
     Ok(Message::new(role, content))
 }
 
-fn options(fields: &Map<String, Value>) -> Result<LineOptions> {
-    Ok(LineOptions {
-        max_new_tokens: count(fields, "max_new_tokens", 1 << 24)?.map(|n| n as usize),
-        seed: count(fields, "seed", u64::MAX)?,
-        temperature: number(fields, "temperature")?,
-        top_k: count(fields, "top_k", 1 << 24)?.map(|n| n as usize),
-        top_p: number(fields, "top_p")?,
-        min_p: number(fields, "min_p")?,
-        repeat_penalty: number(fields, "repeat_penalty")?,
-        stop: stop(fields)?,
+/// What a line asks, and what it says in place of the flags.
+fn request(fields: &Map<String, Value>) -> Result<Request> {
+    Ok(Request {
+        prompt: prompt(fields)?,
         system: match present(fields, "system") {
             None => None,
             Some(Value::String(text)) => Some(text.clone()),
             Some(other) => return Err(Error::input(format!("\"system\" is {}; a text expected", shown(other)))),
         },
+        sampling: SamplingOverrides {
+            temperature: number(fields, "temperature")?,
+            top_k: count(fields, "top_k", 1 << 24)?.map(|n| n as usize),
+            top_p: number(fields, "top_p")?,
+            min_p: number(fields, "min_p")?,
+            repeat_penalty: number(fields, "repeat_penalty")?,
+            repeat_last_n: None,
+            seed: count(fields, "seed", u64::MAX)?,
+        },
+        stop: stop(fields)?,
+        max_new_tokens: count(fields, "max_new_tokens", 1 << 24)?.map(|n| n as usize),
+        ..Request::default()
     })
 }
 

@@ -3,9 +3,13 @@
 
 mod answers;
 mod line;
+mod run;
+mod source;
 
 pub use answers::{answer_line, AnswerFile, Answered};
-pub use line::{LineOptions, Prompt, PromptLine};
+pub use line::PromptLine;
+pub use run::{Answerer, Counts, Observer, Output, PromptRun};
+pub use source::Source;
 
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};

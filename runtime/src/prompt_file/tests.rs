@@ -3,10 +3,17 @@
 use serde_json::Value;
 
 use super::*;
+use crate::answer::{Answer, FinishReason, Timings};
 use crate::chat_template::{Message, Role};
 use crate::disk::RealDisk;
-use crate::generation::{Answer, FinishReason, Timings};
+use crate::request::{Prompt, SamplingOverrides};
 use crate::sampler::SamplerConfig;
+
+/// A line's settings over the seed 9.
+fn over_nine(line: &PromptLine) -> SamplerConfig {
+    let flags = SamplingOverrides { seed: Some(9), ..SamplingOverrides::default() };
+    line.request.sampling.or(flags).resolve(SamplerConfig::default())
+}
 
 fn parse(line: &str) -> Result<PromptLine> {
     PromptLine::parse(7, line.as_bytes())
@@ -15,15 +22,15 @@ fn parse(line: &str) -> Result<PromptLine> {
 #[test]
 fn lines_say_what_they_ask() {
     let line = parse(r#"{"prompt": "a", "id": 3, "seed": 18446744073709551615, "stop": "x", "top_p": 0.5}"#).unwrap();
-    assert_eq!(line.prompt, Prompt::Text("a".into()));
-    let config = line.options.over(SamplerConfig::default(), 9);
+    assert_eq!(line.request.prompt, Prompt::Text("a".into()));
+    let config = over_nine(&line);
     assert_eq!((config.seed, config.top_p, config.temperature), (u64::MAX, 0.5, 1.0));
-    assert_eq!(line.options.stop, Some(vec!["x".to_string()]));
+    assert_eq!(line.request.stop, Some(vec!["x".to_string()]));
     let line = parse(r#"{"messages": [{"role": "developer", "content": "b"}], "seed": null, "stop": ["x", "y"]}"#);
     let line = line.unwrap();
-    assert_eq!(line.prompt, Prompt::Messages(vec![Message::new(Role::System, "b")]));
-    assert_eq!(line.options.over(SamplerConfig::default(), 9).seed, 9);
-    assert_eq!(parse(r#"{"tokens": [3, 1, 4]}"#).unwrap().prompt, Prompt::Tokens(vec![3, 1, 4]));
+    assert_eq!(line.request.prompt, Prompt::Messages(vec![Message::new(Role::System, "b")]));
+    assert_eq!(over_nine(&line).seed, 9);
+    assert_eq!(parse(r#"{"tokens": [3, 1, 4]}"#).unwrap().request.prompt, Prompt::Tokens(vec![3, 1, 4]));
 }
 
 #[test]
@@ -61,7 +68,7 @@ fn lines_are_numbered_as_an_editor_does() {
     let mut lines = PromptLines::new(text.as_bytes(), Path::new("p.jsonl"));
     let mut seen = Vec::new();
     while let Some(Numbered { number, prompt }) = lines.next().unwrap() {
-        seen.push((number, prompt.map(|p| p.prompt).map_err(|e| e.message().to_string())));
+        seen.push((number, prompt.map(|p| p.request.prompt).map_err(|e| e.message().to_string())));
     }
     assert_eq!(seen[0], (1, Ok(Prompt::Text("a".into()))));
     assert_eq!(seen[1], (4, Err("p.jsonl: line 4: is no JSON: expected ident at column 2".into())));
@@ -72,7 +79,7 @@ fn lines_are_numbered_as_an_editor_does() {
 
 fn answer(text: &str) -> Answer {
     let timings = Timings { prompt_tokens: 2, new_tokens: 1, ..Timings::default() };
-    Answer { token_ids: vec![5], text: text.into(), finish_reason: FinishReason::Stop, timings }
+    Answer { token_ids: vec![5], text: text.into(), timings, ..Answer::empty(2, FinishReason::Stop) }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tokens to text while they are generated, never half a character.
 
+use std::ops::Deref;
+
 use super::pieces::PIECE_BYTES_MAX;
 use super::Tokenizer;
 
@@ -7,19 +9,20 @@ use super::Tokenizer;
 const HELD_BYTES: usize = PIECE_BYTES_MAX + 4;
 
 /// Holds back the bytes of a character whose rest has not come yet. The pieces it returns, put together, are exactly
-/// [`Tokenizer::decode`] of all ids.
+/// [`Tokenizer::decode`] of all ids. The tokenizer is borrowed or shared.
 #[derive(Debug)]
-pub struct StreamDecoder<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct StreamDecoder<T> {
+    tokenizer: T,
     /// At most three bytes between calls: the start of one character.
     held: Vec<u8>,
     /// The tokenizer put a space in front of the text; the first one that comes back is dropped.
     drop_space: bool,
 }
 
-impl<'a> StreamDecoder<'a> {
-    pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        StreamDecoder { tokenizer, held: Vec::with_capacity(HELD_BYTES), drop_space: tokenizer.add_space_prefix }
+impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
+    pub fn new(tokenizer: T) -> Self {
+        let drop_space = tokenizer.add_space_prefix;
+        StreamDecoder { tokenizer, held: Vec::with_capacity(HELD_BYTES), drop_space }
     }
 
     /// The text that is complete now; control tokens add nothing.

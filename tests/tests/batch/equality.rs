@@ -2,50 +2,51 @@
 
 use std::ops::ControlFlow;
 
-use lichen_runtime::batch::{BatchLimits, BatchRequest};
+use lichen_runtime::engine::Event;
+use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::Limits;
+use lichen_runtime::request::{Prompt, Request};
 use lichen_runtime::sampler::SamplerConfig;
 use lichen_runtime::session::Session;
 
-use crate::subject::{run, sampling, Random, Subject};
-
-fn request(id: usize, prompt: Vec<u32>, max_new_tokens: usize, sampling: SamplerConfig) -> BatchRequest {
-    BatchRequest { id: id as u64, prompt, max_new_tokens, sampling, stop: Vec::new() }
-}
+use crate::subject::{request, run, sampling, Random, Subject};
 
 /// The tokens of request 0 and the logits of each of them, in a batch with others that come and go.
-fn watched(subject: &Subject, limits: Limits, n_slots: usize, requests: &[BatchRequest]) -> (Vec<u32>, Vec<Vec<u32>>) {
-    let mut batch = subject.batch(limits, BatchLimits { n_slots, n_contexts: n_slots });
+fn watched(subject: &Subject, limits: Limits, n_slots: usize, requests: &[Request]) -> (Vec<u32>, Vec<Vec<u32>>) {
+    let mut engine = subject.batch(limits, BatchLimits { n_slots, n_contexts: n_slots });
     // It joins while others are at work.
     let (joins, others) = requests.split_first().expect("the one that is watched");
-    others.iter().cloned().for_each(|r| batch.submit(r).unwrap());
-    let (mut answer, mut logits) = (None, Vec::new());
+    for other in others {
+        engine.submit(other.clone()).unwrap();
+    }
+    let (mut watched, mut answer, mut logits) = (None, None, Vec::new());
     let mut n_steps = 0;
     loop {
-        if n_steps == 5 || (n_steps < 5 && others.is_empty()) {
-            batch.submit(joins.clone()).unwrap();
-            n_steps = 5;
+        if watched.is_none() && (n_steps == 5 || others.is_empty()) {
+            watched = Some(engine.submit(joins.clone()).unwrap());
         }
         n_steps += 1;
-        let went_on = batch.step(&mut |a| {
-            if a.id == joins.id {
-                answer = Some(a.result.unwrap());
-            }
+        let went_on = engine.step(&mut |event| match event {
+            Event::Done { id, answer: done } if Some(id) == watched => answer = Some(done),
+            Event::Failed { error, .. } => panic!("{error}"),
+            _ => {}
         });
         assert!(went_on.unwrap(), "everybody is done, and one was never answered");
         if let Some(answer) = answer {
             return (answer.token_ids, logits);
         }
-        if let Some(row) = batch.logits(joins.id).unwrap() {
+        let row = watched.map(|id| engine.logits(id).unwrap());
+        if let Some(row) = row.flatten() {
             logits.push(row.iter().map(|v| v.to_bits()).collect());
         }
     }
 }
 
 /// The logits that a session has for the same tokens, all but the last.
-fn of_session(subject: &Subject, limits: Limits, request: &BatchRequest, tokens: &[u32]) -> Vec<Vec<f32>> {
+fn of_session(subject: &Subject, limits: Limits, request: &Request, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut session = subject.session(limits);
-    session.prompt(&request.prompt, &mut || ControlFlow::Continue(())).unwrap();
+    let Prompt::Tokens(prompt) = &request.prompt else { panic!("token ids") };
+    session.prompt(prompt, &mut || ControlFlow::Continue(())).unwrap();
     let last = |session: &mut Session| session.last_logits().unwrap().to_vec();
     let mut logits = vec![last(&mut session)];
     for token in &tokens[..tokens.len() - 1] {
@@ -57,12 +58,7 @@ fn of_session(subject: &Subject, limits: Limits, request: &BatchRequest, tokens:
 
 /// Against a session: its bits on the CPU; on a GPU, where attention cuts its sums elsewhere and products may round their
 /// factors, what that leaves.
-fn check_alone(
-    subject: &Subject,
-    limits: Limits,
-    request: &BatchRequest,
-    (tokens, logits): &(Vec<u32>, Vec<Vec<u32>>),
-) {
+fn check_alone(subject: &Subject, limits: Limits, request: &Request, (tokens, logits): &(Vec<u32>, Vec<Vec<u32>>)) {
     let want = of_session(subject, limits, request, tokens);
     let bound = subject.deviation();
     // The last token ends the answer, and its logits are gone with it.
@@ -80,14 +76,14 @@ fn check_alone(
 pub fn check_company(subject: &Subject, limits: Limits, sizes: &[usize]) {
     let mut random = Random(7);
     let prompt = subject.prompt(&mut random, 41);
-    let watched_one = request(0, prompt, 12, SamplerConfig::greedy());
+    let watched_one = request(prompt, 12, SamplerConfig::greedy());
     let alone = watched(subject, limits, 1, std::slice::from_ref(&watched_one));
     check_alone(subject, limits, &watched_one, &alone);
     for n_slots in sizes {
         let mut requests = vec![watched_one.clone()];
         for id in 1..n_slots + n_slots / 2 {
             let (n, n_new) = (1 + random.below(60), 1 + random.below(20));
-            requests.push(request(id, subject.prompt(&mut random, n), n_new, sampling(id)));
+            requests.push(request(subject.prompt(&mut random, n), n_new, sampling(id)));
         }
         let got = watched(subject, limits, *n_slots, &requests);
         assert_eq!(got.0, alone.0, "{}: tokens among {n_slots}", subject.name);
@@ -98,12 +94,12 @@ pub fn check_company(subject: &Subject, limits: Limits, sizes: &[usize]) {
 /// Random prompts, settings and stop strings through a few slots, each as if it were alone.
 pub fn check_many(subject: &Subject, limits: Limits, n_slots: usize, n_requests: usize, longest: [usize; 2]) {
     let mut random = Random(11);
-    let requests: Vec<BatchRequest> = (0..n_requests)
+    let requests: Vec<Request> = (0..n_requests)
         .map(|id| {
             let (n, n_new) = (1 + random.below(longest[0]), random.below(longest[1] + 1));
-            let mut request = request(id, subject.prompt(&mut random, n), n_new, sampling(id));
+            let mut request = request(subject.prompt(&mut random, n), n_new, sampling(id));
             if id % 3 == 0 {
-                request.stop = vec!["the".into(), "ನ".into()];
+                request.stop = Some(vec!["the".into(), "ನ".into()]);
             }
             request
         })

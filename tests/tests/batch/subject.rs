@@ -1,16 +1,17 @@
 //! A model on a device, and what it answers in a batch and alone.
 #![allow(dead_code)]
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use lichen_kernels::Device;
-use lichen_runtime::batch::{Batch, BatchLimits, BatchRequest};
-use lichen_runtime::generation::{generate, Answer, Request};
+use lichen_runtime::answer::Answer;
+use lichen_runtime::engine::{Engine, Event, LoadedModel, RequestId};
+use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
 use lichen_runtime::model::Model;
-use lichen_runtime::sampler::{Sampler, SamplerConfig};
+use lichen_runtime::request::Request;
+use lichen_runtime::sampler::SamplerConfig;
 use lichen_runtime::session::Session;
 use lichen_runtime::stop::StopIds;
 use lichen_runtime::tokenizer::Tokenizer;
@@ -30,7 +31,7 @@ pub struct Subject {
     pub name: String,
     pub device: Arc<Device>,
     pub model: Arc<Model>,
-    pub tokenizer: Option<Tokenizer>,
+    pub tokenizer: Option<Arc<Tokenizer>>,
     pub stop_ids: StopIds,
 }
 
@@ -38,7 +39,9 @@ impl Subject {
     pub fn of(source: &ModelSource, name: &str, device: &Arc<Device>) -> Subject {
         let model = Arc::new(Model::load(source, device).unwrap_or_else(|e| panic!("{e}")));
         let tokenizer = match source.tokenizer().unwrap_or_else(|e| panic!("{e}")) {
-            TokenizerSource::Arrays(arrays) => Some(Tokenizer::from_arrays(arrays, model.config.vocab_size).unwrap()),
+            TokenizerSource::Arrays(arrays) => {
+                Some(Arc::new(Tokenizer::from_arrays(arrays, model.config.vocab_size).unwrap()))
+            }
             TokenizerSource::Json(_) => None,
         };
         Subject {
@@ -64,31 +67,22 @@ impl Subject {
         subject
     }
 
-    pub fn batch(&self, limits: Limits, batch: BatchLimits) -> Batch<'_> {
-        let bytes = ModelBytes::default();
-        let plan = MemoryPlan::on(&self.device, &self.model.config, bytes, limits, Some(batch));
-        let (model, device) = (self.model.clone(), self.device.clone());
-        Batch::new(model, device, None, &plan, self.tokenizer.as_ref(), self.stop_ids.clone())
-            .unwrap_or_else(|e| panic!("{e}"))
+    /// An engine of some slots over pages; of one over a ring without.
+    pub fn engine(&self, limits: Limits, batch: Option<BatchLimits>) -> Engine {
+        let plan = MemoryPlan::on(&self.device, &self.model.config, ModelBytes::default(), limits, batch);
+        let mut model = LoadedModel::of(self.model.clone(), self.device.clone(), plan);
+        model.tokenizer.clone_from(&self.tokenizer);
+        model.stop_ids = self.stop_ids.clone();
+        Engine::new(Arc::new(model)).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    pub fn batch(&self, limits: Limits, batch: BatchLimits) -> Engine {
+        self.engine(limits, Some(batch))
     }
 
     pub fn session(&self, limits: Limits) -> Session {
         let plan = MemoryPlan::on(&self.device, &self.model.config, ModelBytes::default(), limits, None);
         Session::new(self.model.clone(), self.device.clone(), &plan).unwrap_or_else(|e| panic!("{e}"))
-    }
-
-    /// What a session answers.
-    pub fn alone(&self, session: &mut Session, request: &BatchRequest) -> Answer {
-        session.reset();
-        let mut sampler = Sampler::new(request.sampling, self.model.config.vocab_size).unwrap();
-        let request = Request {
-            prompt: &request.prompt,
-            max_new_tokens: request.max_new_tokens,
-            stop_ids: &self.stop_ids,
-            stop: &request.stop,
-        };
-        let go_on = &mut |_: &str| ControlFlow::Continue(());
-        generate(session, self.tokenizer.as_ref(), &mut sampler, &request, go_on).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// True where a batch computes the bits of a session.
@@ -107,13 +101,13 @@ impl Subject {
     }
 
     /// What each request gets for itself: from a session, or where its bits are others, from a batch of one slot.
-    pub fn one_by_one(&self, limits: Limits, requests: &[BatchRequest]) -> Vec<Answer> {
-        if self.is_exact() {
-            let mut session = self.session(limits);
-            return requests.iter().map(|request| self.alone(&mut session, request)).collect();
-        }
-        let mut batch = self.batch(limits, BatchLimits { n_slots: 1, n_contexts: 1 });
-        let one = |request: &BatchRequest| run(&mut batch, &[BatchRequest { id: 0, ..request.clone() }]).remove(0);
+    pub fn one_by_one(&self, limits: Limits, requests: &[Request]) -> Vec<Answer> {
+        let batch = (!self.is_exact()).then_some(BatchLimits { n_slots: 1, n_contexts: 1 });
+        let mut engine = self.engine(limits, batch);
+        let one = |request: &Request| {
+            engine.clear();
+            run(&mut engine, std::slice::from_ref(request)).remove(0)
+        };
         requests.iter().map(one).collect()
     }
 
@@ -154,21 +148,31 @@ pub fn sampling(i: usize) -> SamplerConfig {
     }
 }
 
-/// Everything that a batch answers, by id.
-pub fn run(batch: &mut Batch<'_>, requests: &[BatchRequest]) -> Vec<Answer> {
+/// A request for some tokens after a prompt.
+pub fn request(prompt: Vec<u32>, max_new_tokens: usize, sampling: SamplerConfig) -> Request {
+    Request { max_new_tokens: Some(max_new_tokens), sampling: sampling.into(), ..Request::tokens(prompt) }
+}
+
+/// Everything that an engine answers, in order of the requests.
+pub fn run(engine: &mut Engine, requests: &[Request]) -> Vec<Answer> {
     let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
+    let mut ids: Vec<RequestId> = Vec::new();
     let mut waiting = requests.iter().cloned();
     loop {
-        while batch.wants_more() {
+        while engine.wants_more() {
             let Some(request) = waiting.next() else { break };
-            batch.submit(request).unwrap_or_else(|e| panic!("{e}"));
+            ids.push(engine.submit(request).unwrap_or_else(|e| panic!("{e}")));
         }
-        let mut done = |answer: lichen_runtime::batch::BatchAnswer| {
-            let slot = &mut answers[answer.id as usize];
-            assert!(slot.is_none(), "request {} is answered twice", answer.id);
-            *slot = Some(answer.result.unwrap_or_else(|e| panic!("{e}")));
+        let mut on_event = |event: Event<'_>| match event {
+            Event::Done { id, answer } => {
+                let i = ids.iter().position(|i| *i == id).expect("a request of ours");
+                assert!(answers[i].is_none(), "request {i} is answered twice");
+                answers[i] = Some(answer);
+            }
+            Event::Failed { error, .. } => panic!("{error}"),
+            Event::Started { .. } | Event::Text { .. } => {}
         };
-        if !batch.step(&mut done).unwrap_or_else(|e| panic!("{e}")) && batch.n_waiting() == 0 {
+        if !engine.step(&mut on_event).unwrap_or_else(|e| panic!("{e}")) && engine.n_waiting() == 0 {
             break;
         }
     }

@@ -17,7 +17,8 @@ use lichen_runtime::stop::StopIds;
 use lichen_tests::models::limits;
 
 use equality::{check_company, check_many};
-use lichen_runtime::batch::{BatchLimits, BatchRequest};
+use lichen_runtime::limits::BatchLimits;
+use lichen_runtime::request::Request;
 use lichen_runtime::sampler::SamplerConfig;
 use subject::{Subject, MODELS};
 
@@ -82,9 +83,9 @@ fn a_step_waits_as_often_for_many_sequences_as_for_one() {
             let n_waits = if is_shared { 1 } else { n_waits };
             let mut batch = subject.batch(limits(1), BatchLimits { n_slots: n, n_contexts: n });
             for (id, sampling) in (0..).zip(samplings) {
-                let prompt = vec![3 + id as u32, 1, 4];
-                let stop = Vec::new();
-                batch.submit(BatchRequest { id, prompt, max_new_tokens: 20, sampling: *sampling, stop }).unwrap();
+                let request = Request::tokens(vec![3 + id, 1, 4]);
+                let sampling = (*sampling).into();
+                batch.submit(Request { max_new_tokens: Some(20), sampling, ..request }).unwrap();
             }
             while batch.prefill(&mut |_| {}).unwrap() {}
             // The first steps are recorded.

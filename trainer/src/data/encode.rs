@@ -22,7 +22,7 @@ impl TextEncoder {
         TextEncoder { tokenizer, template }
     }
 
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
     }
 

@@ -1,17 +1,15 @@
 //! What a model is worth before and after: held-out loss, and answers to canaries. An adapter that is worse is kept, and not
 //! published.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 use lichen_runtime::adapter::Adapter;
-use lichen_runtime::engine::{stop_ids, EngineOptions};
-use lichen_runtime::generation::{generate, Request};
+use lichen_runtime::engine::{Engine, EngineOptions, LoadedModel, NamedAdapter};
+use lichen_runtime::loader::{stop_ids, DEFAULT_ADAPTER};
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes, Place};
-use lichen_runtime::sampler::{Sampler, SamplerConfig};
-use lichen_runtime::session::Session;
+use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_runtime::{ModelConfig, ModelSource, Result};
 use serde::{Deserialize, Serialize};
 
@@ -169,22 +167,24 @@ pub fn answers(
         Mode::Full(..) => None,
     };
     let plan = session_plan(config, rank_of(network.mode()), n_threads, device)?;
-    let mut session = Session::new(network.model().clone(), device.clone(), &plan)?;
-    session.set_adapter(adapter)?;
     let tokenizer = encoder.tokenizer();
-    let stop_ids = stop_ids(Some(source), Some(tokenizer));
-    let mut sampler = Sampler::new(SamplerConfig::greedy(), config.vocab_size)?;
-    let answer = |canary: &Canary| {
-        let prompt = encoder.question(&canary.prompt)?;
-        let room = plan.limits.context.saturating_sub(prompt.len());
-        let request =
-            Request { prompt: &prompt, max_new_tokens: ANSWER_TOKENS_MAX.min(room), stop_ids: &stop_ids, stop: &[] };
-        let answer =
-            generate(&mut session, Some(tokenizer), &mut sampler, &request, &mut |_| ControlFlow::Continue(()))?;
+    let adapters = adapter.map(|adapter| NamedAdapter { name: DEFAULT_ADAPTER.to_string(), adapter });
+    let mut model = LoadedModel::of(network.model().clone(), device.clone(), plan);
+    model.stop_ids = stop_ids(Some(source), Some(tokenizer));
+    model.tokenizer = Some(tokenizer.clone());
+    model.adapters.extend(adapters);
+    let mut engine = Engine::new(Arc::new(model))?;
+    let mut answer = |canary: &Canary| {
+        let request = Request {
+            sampling: SamplingOverrides::greedy(),
+            max_new_tokens: Some(ANSWER_TOKENS_MAX),
+            ..Request::tokens(encoder.question(&canary.prompt)?)
+        };
+        let (_, answer) = engine.run(request, &mut |_| {}, &mut || false)?;
         let passed = canary.is_met_by(&answer.text);
         Ok(Answer { prompt: canary.prompt.clone(), answer: answer.text, passed })
     };
-    canaries.iter().map(answer).collect()
+    canaries.iter().map(&mut answer).collect()
 }
 
 #[cfg(test)]

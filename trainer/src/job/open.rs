@@ -43,7 +43,7 @@ impl Opened {
         let device = job.engine.start_device()?;
         let machine = Machine::of(&device)?;
         let cpu = EngineOptions { device: engine::DeviceChoice::Cpu, ..job.engine.clone() };
-        let engine::Opened { name, source, tokenizer, .. } = engine::Opened::new(&cpu)?;
+        let engine::PreparedModel { name, source, tokenizer, .. } = engine::PreparedModel::new(&cpu)?;
         let config = source.config();
         check_kind(&job, config)?;
         let encoder = match &tokenizer {

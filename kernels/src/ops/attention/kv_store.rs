@@ -144,10 +144,20 @@ impl KvStore {
     /// # Errors
     /// What went wrong on the device.
     pub fn save(&self, positions: &Range<usize>, out: &mut Vec<u8>) -> Result<(), DeviceError> {
+        let runs: Vec<Range<usize>> = self.segments(positions).collect();
+        self.save_runs(&runs, out)
+    }
+
+    /// The same for runs of slots, in order of position: those of a sequence in pages
+    /// ([`PageTable::runs`](super::PageTable::runs)).
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn save_runs(&self, runs: &[Range<usize>], out: &mut Vec<u8>) -> Result<(), DeviceError> {
         for plane in [&self.keys, &self.values] {
             for h in 0..self.n_kv_heads {
-                for slots in self.segments(positions) {
-                    plane.save(self.vectors(h, &slots), self.head_dim, out)?;
+                for slots in runs {
+                    plane.save(self.vectors(h, slots), self.head_dim, out)?;
                 }
             }
         }
@@ -163,13 +173,21 @@ impl KvStore {
     ///
     /// # Errors
     /// What went wrong on the device.
-    pub fn restore(&mut self, positions: &Range<usize>, mut bytes: &[u8]) -> Result<(), DeviceError> {
-        assert_eq!(bytes.len(), self.saved_bytes(positions.len()));
-        let segments: Vec<Range<usize>> = self.segments(positions).collect();
+    pub fn restore(&mut self, positions: &Range<usize>, bytes: &[u8]) -> Result<(), DeviceError> {
+        let runs: Vec<Range<usize>> = self.segments(positions).collect();
+        self.restore_runs(&runs, bytes)
+    }
+
+    /// Undoes [`KvStore::save_runs`] into as many slots.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn restore_runs(&mut self, runs: &[Range<usize>], mut bytes: &[u8]) -> Result<(), DeviceError> {
+        assert_eq!(bytes.len(), self.saved_bytes(runs.iter().map(|r| r.len()).sum()));
         let (n_slots, head_dim, format) = (self.n_slots, self.head_dim, self.format);
         for plane in [&mut self.keys, &mut self.values] {
             for h in 0..self.n_kv_heads {
-                for slots in &segments {
+                for slots in runs {
                     let vectors = h * n_slots + slots.start..h * n_slots + slots.end;
                     let (part, rest) = bytes.split_at(vectors.len() * format.vector_bytes(head_dim));
                     bytes = rest;

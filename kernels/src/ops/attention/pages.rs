@@ -53,6 +53,11 @@ impl PageTable {
         }
     }
 
+    /// Where in the pool the positions of a slot lie: runs of neighbours, in order of position.
+    pub fn runs(&self, slot: usize, positions: &Range<usize>) -> Vec<Range<usize>> {
+        segments(self.of_slot(slot), positions).collect()
+    }
+
     pub fn n_entries(&self) -> usize {
         self.n_entries
     }

@@ -1,10 +1,13 @@
 //! `lichen bench`: tokens per second, the first token, memory, and how close decode comes to the memory bandwidth.
 
+use std::sync::Arc;
+
 use clap::Args;
 use lichen_kernels::{Device, Format};
-use lichen_runtime::batch::SLOTS_MAX;
 use lichen_runtime::bench::{self, BenchOptions, BenchReport, Spread};
 use lichen_runtime::engine::Engine;
+use lichen_runtime::limits::SLOTS_MAX;
+use lichen_runtime::loader::LoadedModel;
 use lichen_runtime::memory_plan::{mib, Place};
 use serde_json::{json, Value};
 
@@ -33,8 +36,9 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
     format: Format,
     /// Sequences that are computed at once
-    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, SLOTS_MAX))]
-    batch: Option<usize>,
+    #[arg(long, visible_alias = "batch", value_name = "N", allow_hyphen_values = true,
+          value_parser = number(1usize, SLOTS_MAX))]
+    parallel: Option<usize>,
     /// Tokens of the prompt [default: 128; with --batch and --context, what the new tokens leave]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, 1 << 20))]
     prompt_tokens: Option<usize>,
@@ -55,20 +59,20 @@ pub struct BenchArgs {
 
 pub fn run(args: &BenchArgs) -> Outcome<()> {
     let mut options = args.machine.options(&args.model)?;
-    options.batch = args.batch;
-    let engine = match &args.geometry {
-        Some(name) => Engine::synthetic(name, args.format, &options)?,
+    options.parallel = args.parallel;
+    let mut engine = match &args.geometry {
+        Some(name) => Engine::new(Arc::new(LoadedModel::synthetic(name, args.format, &options)?))?,
         None => Engine::open(&options)?,
     };
     let (new_tokens, repeat) = (args.new_tokens, args.repeat);
-    let left = args.machine.context.filter(|_| args.batch.is_some()).map(|c| c.saturating_sub(new_tokens).max(1));
+    let left = args.machine.context.filter(|_| args.parallel.is_some()).map(|c| c.saturating_sub(new_tokens).max(1));
     let prompt_tokens = args.prompt_tokens.or(left).unwrap_or(PROMPT_TOKENS_USUAL);
     let what = BenchOptions { prompt_tokens, new_tokens, repeat };
-    let report = bench::run(&engine, &what)?;
+    let report = bench::run(&mut engine, &what)?;
     if args.json {
-        output::json(&as_json(args, &what, &engine, &report))
+        output::json(&as_json(args, &what, engine.model(), &report))
     } else {
-        output::line(&as_text(args, &what, &engine, &report))
+        output::line(&as_text(args, &what, engine.model(), &report))
     }
 }
 
@@ -82,33 +86,33 @@ fn isa(device: &Device) -> String {
     }
 }
 
-fn as_json(args: &BenchArgs, what: &BenchOptions, engine: &Engine, report: &BenchReport) -> Value {
-    let limits = &engine.plan.limits;
+fn as_json(args: &BenchArgs, what: &BenchOptions, model: &LoadedModel, report: &BenchReport) -> Value {
+    let limits = &model.plan.limits;
     let spread = |s: Spread| json!({"min": s.min, "max": s.max});
     json!({
-        "model": if args.geometry.is_some() { Value::Null } else { json!(engine.name) },
+        "model": if args.geometry.is_some() { Value::Null } else { json!(model.name) },
         "geometry": args.geometry,
-        "format": engine.model.layers[0].q.format().name(),
-        "batch": args.batch,
+        "format": model.model.layers[0].q.format().name(),
+        "batch": args.parallel,
         "prompt_tokens": what.prompt_tokens,
         "new_tokens": args.new_tokens,
         "repeat": args.repeat,
         "context": limits.context,
         "kv_cache": kv_name(limits.kv_format),
         "threads": limits.n_threads,
-        "isa": isa(&engine.device),
-        "device": engine.device.describe(),
+        "isa": isa(&model.device),
+        "device": model.device.describe(),
         "version": env!("CARGO_PKG_VERSION"),
         "prefill_tokens_per_s": report.prefill_tokens_per_s.median,
         "decode_tokens_per_s": report.decode_tokens_per_s.median,
         "decode_bytes_per_token": report.decode_bytes_per_token,
         "memory_bandwidth_gb_per_s": report.memory_bandwidth_gb_per_s.median,
         "memory_bandwidth_fraction": report.memory_bandwidth_fraction(),
-        "load_s": engine.load_s,
+        "load_s": model.load_s,
         "time_to_first_token_s": report.time_to_first_token_s,
         "peak_rss_bytes": report.peak_rss_bytes,
-        "planned_bytes": engine.plan.total_bytes(),
-        "planned_device_bytes": engine.plan.bytes_in(Place::Device),
+        "planned_bytes": model.plan.total_bytes(),
+        "planned_device_bytes": model.plan.bytes_in(Place::Device),
         "spread": {
             "prefill_tokens_per_s": spread(report.prefill_tokens_per_s),
             "decode_tokens_per_s": spread(report.decode_tokens_per_s),
@@ -117,21 +121,21 @@ fn as_json(args: &BenchArgs, what: &BenchOptions, engine: &Engine, report: &Benc
     })
 }
 
-fn as_text(args: &BenchArgs, what: &BenchOptions, engine: &Engine, report: &BenchReport) -> String {
+fn as_text(args: &BenchArgs, what: &BenchOptions, model: &LoadedModel, report: &BenchReport) -> String {
     let range = |s: Spread, unit: &str| format!("{:>9.1} {unit:<9} {:.1} to {:.1}", s.median, s.min, s.max);
     let peak = report.peak_rss_bytes.map_or("not known here".to_string(), mib);
-    let times = args.batch.map_or(String::new(), |n| format!("{n} x "));
+    let times = args.parallel.map_or(String::new(), |n| format!("{n} x "));
     let (n_prompt, n_new) = (what.prompt_tokens, what.new_tokens);
     let rows = [
-        ("model", format!("{} {}, {}", engine.name, engine.model.layers[0].q.format(), engine.device.describe())),
+        ("model", format!("{} {}, {}", model.name, model.model.layers[0].q.format(), model.device.describe())),
         ("prefill", format!("{}  ({times}{n_prompt} tokens)", range(report.prefill_tokens_per_s, "tokens/s"))),
         ("decode", format!("{}  ({times}{n_new} tokens)", range(report.decode_tokens_per_s, "tokens/s"))),
         ("bytes per token", format!("{:>9.1} MB", report.decode_bytes_per_token as f64 / 1e6)),
         ("memory bandwidth", range(report.memory_bandwidth_gb_per_s, "GB/s")),
         ("used by decode", format!("{:>9.1} %", 100.0 * report.memory_bandwidth_fraction())),
-        ("load", format!("{:>9.3} s", engine.load_s)),
+        ("load", format!("{:>9.3} s", model.load_s)),
         ("first token", format!("{:>9.3} s         from the start of loading", report.time_to_first_token_s)),
-        ("peak memory", format!("{peak:>13}     planned {}", mib(engine.plan.total_bytes()))),
+        ("peak memory", format!("{peak:>13}     planned {}", mib(model.plan.total_bytes()))),
     ];
     let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<18}{value}")).collect();
     lines.join("\n")

@@ -1,24 +1,26 @@
 //! `lichen chat`: a conversation on a terminal, or one turn a line from a pipe.
 
+use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Read};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lichen_runtime::answer::{Answer, FinishReason};
 use lichen_runtime::bench::peak_rss_bytes;
-use lichen_runtime::conversation::{ChatOptions, Conversation};
+use lichen_runtime::conversation::Conversation;
 use lichen_runtime::engine::Engine;
 use lichen_runtime::error::Kind;
 use lichen_runtime::fault::CatchInterrupts;
-use lichen_runtime::generation::FinishReason;
 use lichen_runtime::memory_plan::mib;
+use lichen_runtime::request::AdapterChoice;
+use lichen_runtime::setting::as_flag;
 use lichen_runtime::tokenizer::TEXT_BYTES_MAX;
 use lichen_runtime::Error;
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
 use crate::args::{MachineArgs, ModelArgs, SamplingArgs};
-use crate::generate::{adapter_note, open_with, sampling};
+use crate::generate::{adapter_note, defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -58,14 +60,11 @@ pub struct ChatArgs {
 
 pub fn run(args: &ChatArgs) -> Outcome<()> {
     let engine = open_with(&args.machine.options(&args.model)?)?;
-    let options = ChatOptions {
-        system: args.sampling.system.clone(),
-        sampling: sampling(&args.sampling, &engine),
-        max_new_tokens: args.sampling.max_new_tokens,
-        stop: args.sampling.stop.clone(),
-    };
-    let conversation = Conversation::new(&engine, options)?;
-    let mut chat = Chat { engine: &engine, conversation, failed: false };
+    // What could never be used is refused now, and not at the first turn.
+    engine.model().chat_template()?;
+    let options = defaults(&args.sampling);
+    options.check()?;
+    let mut chat = Chat { engine, conversation: Conversation::new(options), n_adapters: 0, failed: false };
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         chat.read_terminal(args.no_history)
     } else {
@@ -73,9 +72,11 @@ pub fn run(args: &ChatArgs) -> Outcome<()> {
     }
 }
 
-struct Chat<'e> {
-    engine: &'e Engine,
-    conversation: Conversation<'e>,
+struct Chat {
+    engine: Engine,
+    conversation: Conversation,
+    /// Adapters that were loaded at the prompt: each has a name of its own.
+    n_adapters: usize,
     /// Something was refused; the conversation went on.
     failed: bool,
 }
@@ -86,15 +87,15 @@ enum Next {
     Quit,
 }
 
-impl Chat<'_> {
+impl Chat {
     fn read_terminal(&mut self, no_history: bool) -> Outcome<()> {
-        let limits = self.conversation.session().limits();
+        let model = self.engine.model();
         output::note(&format!(
             "{}, {}, context {}, {} planned. /help lists the commands.",
-            self.engine.name,
-            self.engine.device.describe(),
-            limits.context,
-            mib(self.engine.plan.total_bytes())
+            model.name,
+            model.device.describe(),
+            model.plan.limits.context,
+            mib(model.plan.total_bytes())
         ));
         let terminal = |e: ReadlineError| Error::input(format!("the terminal cannot be read: {e}"));
         let config = Config::builder().max_history_size(HISTORY_LINES).map_err(terminal)?.history_ignore_space(true);
@@ -164,7 +165,7 @@ impl Chat<'_> {
         };
         match done {
             Err(Failure::Error(error)) => {
-                output::error(error.message());
+                output::error(&error.spelled(&as_flag));
                 if error.kind() == Kind::Limit {
                     output::note("/reset starts over");
                 }
@@ -178,30 +179,32 @@ impl Chat<'_> {
 
     fn answer(&mut self, text: &str) -> Outcome<()> {
         let interrupts = CatchInterrupts::new();
-        let mut shown = Ok(());
-        let answer = self.conversation.ask(text, &mut |piece| {
-            if !piece.is_empty() && shown.is_ok() {
-                shown = output::text(piece);
+        let shown = RefCell::new(Ok(()));
+        let mut on_text = |piece: &str| {
+            if shown.borrow().is_ok() {
+                *shown.borrow_mut() = output::text(piece);
             }
-            if interrupts.interrupted() || shown.is_err() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
+        };
+        let mut should_stop = || interrupts.interrupted() || shown.borrow().is_err();
+        let answer = self.conversation.ask(&mut self.engine, text, &mut on_text, &mut should_stop)?;
         drop(interrupts);
-        shown?;
+        shown.into_inner()?;
         output::line("")?;
         match answer.finish_reason {
-            FinishReason::Length if self.conversation.session().room() == 0 => output::note(&format!(
+            FinishReason::Length if self.is_full(&answer) => output::note(&format!(
                 "the context of {} tokens is full: /reset starts over, a larger --context holds more",
-                self.conversation.session().limits().context
+                self.engine.limits().context
             )),
             FinishReason::Length => output::note("(--max-new-tokens ended the answer)"),
             FinishReason::Cancel => output::note("(stopped)"),
             FinishReason::Stop => {}
         }
         Ok(())
+    }
+
+    /// Whether an answer ended because there was no position left.
+    fn is_full(&self, answer: &Answer) -> bool {
+        answer.timings.prompt_tokens + answer.token_ids.len() > self.engine.limits().context
     }
 
     fn command(&mut self, name: &str, rest: &str) -> Outcome<()> {
@@ -222,26 +225,37 @@ impl Chat<'_> {
             }
             ("save", "") | ("load", "") => Err(needs("a file").into()),
             ("adapter", "") => Err(needs("a path, or off").into()),
-            ("save", file) => Ok(self.conversation.save(Path::new(file))?),
+            ("save", file) => Ok(self.conversation.save(&mut self.engine, Path::new(file))?),
             ("load", file) => {
-                self.conversation.load(Path::new(file))?;
+                self.conversation.load(&mut self.engine, Path::new(file))?;
                 output::note(&format!("{} turns, {} tokens", self.turns(), self.used()));
                 Ok(())
             }
             ("adapter", "off") => {
-                self.conversation.set_adapter(None)?;
+                self.use_adapter(AdapterChoice::Base);
                 Ok(())
             }
             ("adapter", path) => {
                 let file =
                     crate::args::adapter(path).map_err(|range| Error::usage(format!("/adapter {path}: {range}")))?;
-                let adapter = self.engine.load_adapter(&file)?;
-                output::note(&adapter_note(&adapter, self.engine));
-                self.conversation.set_adapter(Some(adapter))?;
+                let name = format!("{}", self.n_adapters + 1);
+                let adapter = self.engine.load_adapter(&name, &file)?;
+                output::note(&adapter_note(&adapter, self.engine.model()));
+                self.n_adapters += 1;
+                self.use_adapter(AdapterChoice::Named(name));
                 Ok(())
             }
             _ => Err(Error::usage(format!("unknown command /{name}; /help lists them")).into()),
         }
+    }
+
+    /// Goes on with another adapter. The one before makes room for it.
+    fn use_adapter(&mut self, choice: AdapterChoice) {
+        let before = self.engine.adapters().iter().map(|a| a.name.clone()).collect::<Vec<_>>();
+        for name in before.iter().filter(|name| choice != AdapterChoice::Named(name.to_string())) {
+            self.engine.unload_adapter(name);
+        }
+        self.conversation.set_adapter(choice);
     }
 
     fn turns(&self) -> usize {
@@ -249,11 +263,11 @@ impl Chat<'_> {
     }
 
     fn used(&self) -> usize {
-        self.conversation.session().tokens().len()
+        self.conversation.n_tokens()
     }
 
     fn stats(&self) -> Outcome<()> {
-        let limits = self.conversation.session().limits();
+        let limits = *self.engine.limits();
         let turns = self.turns();
         output::line(&format!("context   {} of {} tokens in {turns} turns", self.used(), limits.context))?;
         if let Some(t) = self.conversation.last_timings() {
@@ -269,7 +283,10 @@ impl Chat<'_> {
             output::line(&format!("answer    {n} tokens in {seconds:.3} s ({rate:.1} tokens/s)"))?;
         }
         let peak = peak_rss_bytes().map_or("unknown".to_string(), mib);
-        output::line(&format!("memory    {peak} at most so far, {} planned", mib(self.engine.plan.total_bytes())))
+        output::line(&format!(
+            "memory    {peak} at most so far, {} planned",
+            mib(self.engine.model().plan.total_bytes())
+        ))
     }
 }
 

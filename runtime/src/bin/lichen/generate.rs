@@ -1,17 +1,16 @@
 //! `lichen generate`: one prompt, one answer; with `--prompts`, many ([`crate::generate_batch`]).
 
+use std::cell::RefCell;
 use std::io::Read;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use clap::Args;
-use lichen_runtime::adapter::{Adapter, TARGETS};
-use lichen_runtime::chat_template::{encode_chat, Message};
-use lichen_runtime::engine::{Engine, EngineOptions};
+use lichen_runtime::adapter::{Adapter, TargetModule};
+use lichen_runtime::answer::{Answer, FinishReason};
+use lichen_runtime::engine::{Engine, EngineOptions, Event, LoadedModel, NamedAdapter};
 use lichen_runtime::fault::CatchInterrupts;
-use lichen_runtime::generation::{generate, Answer, FinishReason, Request};
-use lichen_runtime::sampler::{Sampler, SamplerConfig};
-use lichen_runtime::tokenizer::{Tokenizer, TEXT_BYTES_MAX};
+use lichen_runtime::request::{Prompt, Request};
+use lichen_runtime::tokenizer::TEXT_BYTES_MAX;
 use lichen_runtime::Error;
 use serde_json::{json, Value};
 
@@ -71,35 +70,24 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
         Some("-") => Some(read_stdin()?),
         other => other.map(str::to_string),
     };
-    let engine = open_with(&args.machine.options(&args.model)?)?;
-    let prompt = encode(args, &engine, text.as_deref())?;
-    let config = sampling(&args.sampling, &engine);
-    let mut sampler = Sampler::new(config, engine.model.config.vocab_size)?;
-    let mut session = engine.session()?;
-    let stop_ids = engine.stop_ids();
-    let request = Request {
-        prompt: &prompt,
-        max_new_tokens: args.sampling.max_new_tokens,
-        stop_ids: &stop_ids,
-        stop: &args.sampling.stop,
-    };
+    let mut engine = open_with(&args.machine.options(&args.model)?)?;
+    let defaults = defaults(&args.sampling);
+    let request = Request { prompt: prompt(args, text), ..Request::default() }.with_defaults(&defaults);
+    let sampling = request.sampling.resolve(engine.model().default_sampling);
     let interrupts = CatchInterrupts::new();
-    let mut shown = Ok(());
-    let mut on_text = |piece: &str| {
-        if !args.json && !piece.is_empty() && shown.is_ok() {
-            shown = output::text(piece);
-        }
-        if interrupts.interrupted() || shown.is_err() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+    let shown = RefCell::new(Ok(()));
+    let mut on_event = |event: Event<'_>| {
+        if let (Event::Text { text, .. }, false, true) = (event, args.json, shown.borrow().is_ok()) {
+            *shown.borrow_mut() = output::text(text);
         }
     };
-    let answer = generate(&mut session, engine.tokenizer.as_deref(), &mut sampler, &request, &mut on_text)?;
-    shown?;
+    let mut should_stop = || interrupts.interrupted() || shown.borrow().is_err();
+    let (_, answer) = engine.run(request, &mut on_event, &mut should_stop)?;
+    let model = engine.model();
+    shown.into_inner()?;
     if args.json {
-        output::json(&as_json(&engine, &config, &answer))?;
-    } else if engine.tokenizer.is_none() {
+        output::json(&as_json(model, sampling.seed, &answer))?;
+    } else if model.tokenizer.is_none() {
         let ids: Vec<String> = answer.token_ids.iter().map(u32::to_string).collect();
         output::line(&ids.join(","))?;
     } else {
@@ -118,10 +106,10 @@ pub fn open_with(options: &EngineOptions) -> Outcome<Engine> {
     if options.model.is_none() {
         output::note(&format!("note: this is {}", lichen_runtime::demo::DESCRIPTION));
     }
-    if let Some(adapter) = &engine.adapter {
-        output::note(&adapter_note(adapter, &engine));
+    for NamedAdapter { adapter, .. } in engine.adapters() {
+        output::note(&adapter_note(adapter, engine.model()));
     }
-    let transcoded = engine.source.as_ref().map(|s| s.transcoded()).unwrap_or_default();
+    let transcoded = engine.model().source.as_ref().map(|s| s.transcoded()).unwrap_or_default();
     if !transcoded.is_empty() {
         let list: Vec<String> = transcoded.iter().map(|(format, n)| format!("{n} {format}")).collect();
         output::note(&format!("note: {} matrices were converted to Q8_0 in memory", list.join(", ")));
@@ -130,28 +118,19 @@ pub fn open_with(options: &EngineOptions) -> Outcome<Engine> {
 }
 
 /// An adapter that touches less than somebody thinks must not pass in silence.
-pub fn adapter_note(adapter: &Adapter, engine: &Engine) -> String {
-    let n_layers = engine.model.config.n_layers;
-    let pairs = (0..n_layers).flat_map(|layer| (0..TARGETS.len()).map(move |i| (layer, i)));
-    let n = pairs.filter(|(layer, i)| adapter.layer(*layer).pair(*i).is_some()).count();
+pub fn adapter_note(adapter: &Adapter, model: &LoadedModel) -> String {
+    let n_layers = model.model.config.n_layers;
+    let pairs = (0..n_layers).flat_map(|layer| TargetModule::ALL.map(|target| (layer, target)));
+    let n = pairs.filter(|(layer, target)| adapter.layer(*layer).pair(*target).is_some()).count();
     let rank = adapter.max_rank();
-    format!("note: the adapter applies to {n} of {} matrices, rank {rank}", n_layers * TARGETS.len())
+    format!("note: the adapter applies to {n} of {} matrices, rank {rank}", n_layers * TargetModule::ALL.len())
 }
 
-/// The flags, over what the model's makers use, over a seed from the clock.
-pub fn sampling(args: &SamplingArgs, engine: &Engine) -> SamplerConfig {
-    // Greedy means greedy: no family's repetition penalty either, unless it is asked for.
-    let greedy = args.temperature == Some(0.0);
-    let base = if greedy { SamplerConfig::greedy() } else { engine.default_sampling() };
-    SamplerConfig {
-        temperature: args.temperature.unwrap_or(base.temperature),
-        top_k: args.top_k.unwrap_or(base.top_k),
-        top_p: args.top_p.unwrap_or(base.top_p),
-        min_p: args.min_p.unwrap_or(base.min_p),
-        repeat_penalty: args.repeat_penalty.unwrap_or(base.repeat_penalty),
-        seed: args.seed.unwrap_or_else(seed_from_clock),
-        ..base
-    }
+/// What the flags say of every request, with a seed from the clock where they name none.
+pub fn defaults(args: &SamplingArgs) -> Request {
+    let mut request = args.request();
+    request.sampling.seed.get_or_insert_with(seed_from_clock);
+    request
 }
 
 fn seed_from_clock() -> u64 {
@@ -172,38 +151,26 @@ fn read_stdin() -> Outcome<String> {
     text.map_err(|e| Error::input(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to())).in_file(stdin).into())
 }
 
-fn encode(args: &GenerateArgs, engine: &Engine, text: Option<&str>) -> Outcome<Vec<u32>> {
-    if let Some(TokenIds(ids)) = &args.tokens {
-        return Ok(ids.clone());
+fn prompt(args: &GenerateArgs, text: Option<String>) -> Prompt {
+    match (&args.tokens, text.unwrap_or_default()) {
+        (Some(TokenIds(ids)), _) => Prompt::Tokens(ids.clone()),
+        (None, text) if args.raw => Prompt::Raw(text),
+        (None, text) => Prompt::Text(text),
     }
-    let text = text.unwrap_or_default();
-    let tokenizer = engine.tokenizer()?;
-    if args.raw {
-        return Ok(encode_raw(tokenizer, text)?);
-    }
-    let mut messages: Vec<Message> = args.sampling.system.iter().map(Message::system).collect();
-    messages.push(Message::user(text));
-    Ok(encode_chat(tokenizer, &engine.chat_template()?, &messages, true)?)
 }
 
-/// Text as it is, behind BOS where the model wants one.
-pub fn encode_raw(tokenizer: &Tokenizer, text: &str) -> lichen_runtime::Result<Vec<u32>> {
-    let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
-    Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
-}
-
-fn as_json(engine: &Engine, config: &SamplerConfig, answer: &Answer) -> Value {
+fn as_json(model: &LoadedModel, seed: u64, answer: &Answer) -> Value {
     let timings = &answer.timings;
     json!({
-        "model": engine.name,
+        "model": model.name,
         "token_ids": answer.token_ids,
-        "text": engine.tokenizer.as_ref().map(|_| &answer.text),
+        "text": model.tokenizer.as_ref().map(|_| &answer.text),
         "finish_reason": answer.finish_reason.name(),
         "prompt_tokens": timings.prompt_tokens,
         "reused_tokens": timings.reused_tokens,
-        "seed": config.seed,
+        "seed": seed,
         "timings": {
-            "load_s": engine.load_s,
+            "load_s": model.load_s,
             "prefill_s": timings.prefill_s,
             "decode_s": timings.decode_s,
             "prefill_tokens_per_s": timings.prefill_tokens_per_s(),

@@ -1,33 +1,29 @@
 //! `lichen generate --prompts`: a file of prompts, many answers at once.
 
 mod progress;
-mod source;
 
-use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use clap::Args;
-use lichen_runtime::batch::{Batch, BatchAnswer, BatchRequest, SLOTS_MAX};
-use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role};
 use lichen_runtime::disk::{refuse_existing, RealDisk};
 use lichen_runtime::display::{counted, thousands};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::fault::CatchInterrupts;
-use lichen_runtime::prompt_file::{answer_line, AnswerFile, Answered, Numbered, Prompt, PromptLine};
-use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::limits::SLOTS_MAX;
+use lichen_runtime::prompt_file::{AnswerFile, Answered, Counts, Observer, Output, PromptRun, Source};
+use lichen_runtime::setting::{as_flag, as_json_key};
 use lichen_runtime::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
 
 use crate::args::number;
-use crate::generate::{encode_raw, open_with, sampling, GenerateArgs};
+use crate::generate::{defaults, open_with, GenerateArgs};
 use crate::output::{self, Failure, Outcome};
 use progress::Progress;
-use source::{Next, Source};
 
 /// Answers at once unless told otherwise.
-const SLOTS_USUAL: usize = 16;
+const DEFAULT_SLOTS: usize = 16;
 /// Lines that are reported one by one before they are only counted.
 const BAD_LINES_SHOWN: u64 = 20;
 
@@ -38,9 +34,9 @@ pub struct BatchArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "tokens"])]
     pub prompts: Option<PathBuf>,
     /// Answers computed at once [default: 16]
-    #[arg(long, value_name = "N", allow_hyphen_values = true, requires = "prompts",
+    #[arg(long, visible_alias = "batch", value_name = "N", allow_hyphen_values = true, requires = "prompts",
           value_parser = number(1usize, SLOTS_MAX))]
-    batch: Option<usize>,
+    parallel: Option<usize>,
     /// Where answers go, a line each, as they are finished [default: standard output]
     #[arg(long, value_name = "FILE", requires = "prompts")]
     out: Option<PathBuf>,
@@ -63,34 +59,29 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
         refuse_begun(path)?;
     }
     let mut options = args.machine.options(&args.model)?;
-    options.batch = Some(own.batch.unwrap_or(SLOTS_USUAL));
-    let engine = open_with(&options)?;
-    if let Some(batch) = engine.plan.batch.filter(|b| b.n_contexts < b.n_slots) {
+    options.parallel = Some(own.parallel.unwrap_or(DEFAULT_SLOTS));
+    let mut engine = open_with(&options)?;
+    if let Some(batch) = engine.model().plan.batch.filter(|b| b.n_contexts < b.n_slots) {
         output::note(&format!(
             "note: there is memory for {} of {} answers of the full context; long ones wait for each other",
             batch.n_contexts, batch.n_slots
         ));
     }
-    let mut batch = engine.batch()?;
     // Not before the model is there: a run that never began leaves no file.
-    let (out, answered) = open_out(own)?;
-    let mut job = Job {
-        args,
-        engine: &engine,
-        template: None,
-        flags: sampling(&args.sampling, &engine),
-        out,
-        answered,
-        pending: HashMap::new(),
-        counts: Counts::default(),
-        failed: None,
-    };
-    let outcome = job.run(&mut batch, source);
-    // What was answered is kept, whatever happened.
-    let flushed = job.out.flush();
-    let interrupted = outcome?;
-    flushed?;
-    job.report(interrupted)
+    let (mut out, answered) = open_out(own)?;
+    let defaults = defaults(&args.sampling);
+    let seed = defaults.sampling.seed.unwrap_or_default();
+    let has_text = engine.model().tokenizer.is_some();
+    let mut watch = Watch { interrupts: CatchInterrupts::new(), progress: Progress::new(), n_bad: 0 };
+    let mut run = PromptRun { defaults, raw: args.raw, has_text, answered, out: &mut out, observer: &mut watch };
+    let outcome = run.answer(&mut engine, source);
+    watch.progress.end();
+    match outcome {
+        Ok((counts, interrupted)) => report(args, &engine, &counts, seed, interrupted),
+        // Whoever read the answers has seen enough.
+        Err(_) if out.is_closed() => Err(Failure::Closed),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn refuse_begun(path: &Path) -> Result<()> {
@@ -101,7 +92,7 @@ fn refuse_begun(path: &Path) -> Result<()> {
 }
 
 fn open_out(args: &BatchArgs) -> Outcome<(Out, Answered)> {
-    let Some(path) = &args.out else { return Ok((Out::Stdout, Answered::default())) };
+    let Some(path) = &args.out else { return Ok((Out::Stdout { is_closed: false }, Answered::default())) };
     if !args.resume {
         refuse_begun(path)?;
         return Ok((Out::File(AnswerFile::create(&RealDisk, path)?), Answered::default()));
@@ -114,147 +105,63 @@ fn open_out(args: &BatchArgs) -> Outcome<(Out, Answered)> {
 }
 
 enum Out {
-    Stdout,
+    Stdout { is_closed: bool },
     File(AnswerFile),
 }
 
 impl Out {
-    fn write(&mut self, line: String) -> Outcome<()> {
+    /// True when nobody reads standard output any more.
+    fn is_closed(&self) -> bool {
+        matches!(self, Out::Stdout { is_closed: true })
+    }
+}
+
+impl Output for Out {
+    fn write(&mut self, line: String) -> Result<()> {
         match self {
-            Out::Stdout => output::json_line(&line),
-            Out::File(file) => Ok(file.write(line)?),
+            Out::File(file) => file.write(line),
+            Out::Stdout { is_closed } => output::json_line(&line).map_err(|failure| match failure {
+                Failure::Error(error) => error,
+                _ => {
+                    *is_closed = true;
+                    Error::io(Path::new("standard output"), &io::Error::from(io::ErrorKind::BrokenPipe))
+                }
+            }),
         }
     }
 
     fn flush(&mut self) -> Result<()> {
         match self {
-            Out::Stdout => Ok(()),
             Out::File(file) => file.flush(),
+            Out::Stdout { .. } => Ok(()),
         }
     }
 }
 
-#[derive(Default)]
-struct Counts {
-    n_answers: u64,
-    n_skipped: u64,
+/// Ctrl-C, progress and what is said of lines that are left out.
+struct Watch {
+    interrupts: CatchInterrupts,
+    progress: Progress,
     n_bad: u64,
-    n_prompt_tokens: u64,
-    n_new_tokens: u64,
-    seconds: f64,
 }
 
-impl Counts {
-    fn summary(&self, tokens_per_s: f64) -> String {
-        let mut line = counted(self.n_answers, "answer");
-        if self.n_skipped > 0 {
-            line += &format!(", {} answered before", thousands(self.n_skipped));
-        }
-        if self.n_bad > 0 {
-            line += &format!(", {} left out", counted(self.n_bad, "line"));
-        }
-        line + &format!(
-            "; {} in {:.1} s, {tokens_per_s:.1} tokens/s",
-            counted(self.n_new_tokens, "token"),
-            self.seconds
-        )
-    }
-}
-
-/// What Ctrl-C is answered with while so many answers are not finished.
-fn interruption(n: u64) -> String {
-    match n {
-        0 => "interrupted".to_string(),
-        1 => "interrupted: 1 answer is finished first; Ctrl-C again ends at once".to_string(),
-        n => format!("interrupted: {} are finished first; Ctrl-C again ends at once", counted(n, "answer")),
-    }
-}
-
-/// A run over one file.
-struct Job<'a> {
-    args: &'a GenerateArgs,
-    engine: &'a Engine,
-    template: Option<ChatTemplate>,
-    flags: SamplerConfig,
-    out: Out,
-    answered: Answered,
-    /// Prompts whose answers are not finished, by line, and the seeds they draw with.
-    pending: HashMap<u64, (PromptLine, u64)>,
-    counts: Counts,
-    /// Why an answer could not be written.
-    failed: Option<Failure>,
-}
-
-impl Job<'_> {
-    /// True when Ctrl-C ended it.
-    fn run(&mut self, batch: &mut Batch<'_>, mut source: Source) -> Outcome<bool> {
-        let interrupts = CatchInterrupts::new();
-        let (start, mut progress) = (Instant::now(), Progress::new());
-        let (mut is_end, mut was_interrupted) = (false, false);
-        loop {
-            if interrupts.interrupted() && !was_interrupted {
-                was_interrupted = true;
-                output::note(&interruption((batch.n_running() + batch.n_waiting()) as u64));
-            }
-            while !is_end && !was_interrupted && batch.wants_more() {
-                let is_idle = batch.n_running() + batch.n_waiting() == 0;
-                match source.next(is_idle)? {
-                    Next::Line(line) => self.submit(batch, &source, *line)?,
-                    Next::NotYet => break,
-                    Next::End => is_end = true,
-                }
-            }
-            let went_on = batch.step(&mut |answer| self.finish(&source, answer))?;
-            self.counts.seconds = start.elapsed().as_secs_f64();
-            if let Some(failure) = self.failed.take() {
-                return Err(failure);
-            }
-            if !went_on && (is_end || was_interrupted) {
-                progress.end();
-                return Ok(was_interrupted);
-            }
-            progress.show(|| self.line(&source));
-        }
+impl Observer for Watch {
+    fn wants_to_stop(&self) -> bool {
+        self.interrupts.interrupted()
     }
 
-    /// Puts a line into the queue, unless it was answered before or cannot be.
-    fn submit(&mut self, batch: &mut Batch<'_>, source: &Source, line: Numbered) -> Outcome<()> {
-        let Numbered { number, prompt } = line;
-        let prompt = match prompt {
-            Ok(prompt) => prompt,
-            Err(error) => {
-                self.refuse(&error);
-                return Ok(());
-            }
-        };
-        if self.answered.has(&prompt).map_err(|e| source.at(number, e))? {
-            self.counts.n_skipped += 1;
-            return Ok(());
-        }
-        let seed = self.flags.seed.wrapping_add(number - 1);
-        let sampling = prompt.options.over(self.flags, seed);
-        let submitted = self.encode(&prompt).and_then(|ids| {
-            batch.submit(BatchRequest {
-                id: number,
-                prompt: ids,
-                max_new_tokens: prompt.options.max_new_tokens.unwrap_or(self.args.sampling.max_new_tokens),
-                sampling,
-                stop: prompt.options.stop.clone().unwrap_or_else(|| self.args.sampling.stop.clone()),
-            })
+    fn stopping(&mut self, n_pending: usize) {
+        output::note(&match n_pending as u64 {
+            0 => "interrupted".to_string(),
+            1 => "interrupted: 1 answer is finished first; Ctrl-C again ends at once".to_string(),
+            n => format!("interrupted: {} are finished first; Ctrl-C again ends at once", counted(n, "answer")),
         });
-        match submitted {
-            Ok(()) => {
-                self.pending.insert(number, (prompt, sampling.seed));
-            }
-            Err(error) => self.refuse(&source.at(number, error)),
-        }
-        Ok(())
     }
 
-    fn refuse(&mut self, error: &Error) {
-        self.counts.n_bad += 1;
-        match self.counts.n_bad {
-            ..=BAD_LINES_SHOWN => output::error(error.message()),
+    fn refused(&mut self, error: &Error) {
+        self.n_bad += 1;
+        match self.n_bad {
+            ..=BAD_LINES_SHOWN => output::error(&error.spelled(&as_field_or_flag)),
             n if n == BAD_LINES_SHOWN + 1 => {
                 output::error("more lines cannot be answered; they are counted from here on")
             }
@@ -262,87 +169,76 @@ impl Job<'_> {
         }
     }
 
-    fn encode(&mut self, line: &PromptLine) -> Result<Vec<u32>> {
-        let mut messages = match &line.prompt {
-            Prompt::Tokens(ids) => return Ok(ids.clone()),
-            Prompt::Text(_) if self.args.raw && line.options.system.is_some() => {
-                return Err(Error::input("has \"system\", and --raw takes \"prompt\" alone"));
+    fn progress(&mut self, counts: &Counts, source: &Source) {
+        self.progress.show(|| {
+            let mut line = counted(counts.n_answers, "answer");
+            if let Some(n_bytes) = source.n_bytes.filter(|n| *n > 0) {
+                line += &format!(", {} % of the prompts read", source.n_read * 100 / n_bytes);
             }
-            Prompt::Text(text) if self.args.raw => return encode_raw(self.engine.tokenizer()?, text),
-            Prompt::Text(text) => vec![Message::user(text)],
-            Prompt::Messages(_) if self.args.raw => {
-                return Err(Error::input("has \"messages\", and --raw takes \"prompt\" alone"));
+            if counts.n_bad > 0 {
+                line += &format!(", {} left out", counted(counts.n_bad, "line"));
             }
-            Prompt::Messages(messages) => messages.clone(),
-        };
-        if messages[0].role != Role::System {
-            let system = line.options.system.as_ref().or(self.args.sampling.system.as_ref());
-            messages.splice(0..0, system.map(Message::system));
-        }
-        if self.template.is_none() {
-            self.template = Some(self.engine.chat_template()?);
-        }
-        let template = self.template.as_ref().expect("made above");
-        encode_chat(self.engine.tokenizer()?, template, &messages, true)
+            line + &format!(", {:.1} tokens/s", counts.tokens_per_s())
+        });
     }
+}
 
-    fn finish(&mut self, source: &Source, answer: BatchAnswer) {
-        let Some((prompt, seed)) = self.pending.remove(&answer.id) else { return };
-        match answer.result {
-            Ok(answer) => {
-                self.counts.n_answers += 1;
-                self.counts.n_prompt_tokens += answer.timings.prompt_tokens as u64;
-                self.counts.n_new_tokens += answer.timings.new_tokens as u64;
-                let line = answer_line(&prompt, &answer, seed, self.engine.tokenizer.is_some());
-                if let Err(failure) = self.out.write(line) {
-                    self.failed.get_or_insert(failure);
-                }
-            }
-            Err(error) => self.refuse(&source.at(prompt.number, error)),
-        }
+/// What a line can say is spelled as there; the rest is the program's.
+fn as_field_or_flag(name: &str) -> String {
+    const FIELDS: [&str; 11] = [
+        "prompt",
+        "messages",
+        "tokens",
+        "system",
+        "max_new_tokens",
+        "seed",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repeat_penalty",
+    ];
+    match FIELDS.contains(&name) || name == "stop" {
+        true => as_json_key(name),
+        false => as_flag(name),
     }
+}
 
-    /// How far it is.
-    fn line(&self, source: &Source) -> String {
-        let c = &self.counts;
-        let mut line = counted(c.n_answers, "answer");
-        if let Some(n_bytes) = source.n_bytes.filter(|n| *n > 0) {
-            line += &format!(", {} % of the prompts read", source.n_read * 100 / n_bytes);
-        }
-        if c.n_bad > 0 {
-            line += &format!(", {} left out", counted(c.n_bad, "line"));
-        }
-        line + &format!(", {:.1} tokens/s", self.tokens_per_s())
+fn summary(counts: &Counts) -> String {
+    let mut line = counted(counts.n_answers, "answer");
+    if counts.n_skipped > 0 {
+        line += &format!(", {} answered before", thousands(counts.n_skipped));
     }
-
-    fn tokens_per_s(&self) -> f64 {
-        self.counts.n_new_tokens as f64 / self.counts.seconds.max(1e-9)
+    if counts.n_bad > 0 {
+        line += &format!(", {} left out", counted(counts.n_bad, "line"));
     }
+    let (n_new, seconds, rate) = (counted(counts.n_new_tokens, "token"), counts.seconds, counts.tokens_per_s());
+    line + &format!("; {n_new} in {seconds:.1} s, {rate:.1} tokens/s")
+}
 
-    fn report(&self, interrupted: bool) -> Outcome<()> {
-        let c = &self.counts;
-        if self.args.json {
-            output::json(&json!({
-                "model": self.engine.name,
-                "device": self.engine.device.describe(),
-                "batch": self.engine.plan.batch.map(|b| b.n_slots),
-                "answers": c.n_answers,
-                "answered_before": c.n_skipped,
-                "lines_left_out": c.n_bad,
-                "prompt_tokens": c.n_prompt_tokens,
-                "new_tokens": c.n_new_tokens,
-                "seconds": c.seconds,
-                "new_tokens_per_s": self.tokens_per_s(),
-                "seed": self.flags.seed,
-                "interrupted": interrupted,
-            }))?;
-        } else {
-            output::note(&c.summary(self.tokens_per_s()));
-        }
-        match (interrupted, c.n_bad) {
-            (true, _) => Err(Failure::Interrupted),
-            (false, 0) => Ok(()),
-            (false, _) => Err(Failure::Reported),
-        }
+fn report(args: &GenerateArgs, engine: &Engine, counts: &Counts, seed: u64, interrupted: bool) -> Outcome<()> {
+    if args.json {
+        let model = engine.model();
+        output::json(&json!({
+            "model": model.name,
+            "device": model.device.describe(),
+            "batch": engine.n_slots(),
+            "answers": counts.n_answers,
+            "answered_before": counts.n_skipped,
+            "lines_left_out": counts.n_bad,
+            "prompt_tokens": counts.n_prompt_tokens,
+            "new_tokens": counts.n_new_tokens,
+            "seconds": counts.seconds,
+            "new_tokens_per_s": counts.tokens_per_s(),
+            "seed": seed,
+            "interrupted": interrupted,
+        }))?;
+    } else {
+        output::note(&summary(counts));
+    }
+    match (interrupted, counts.n_bad) {
+        (true, _) => Err(Failure::Interrupted),
+        (false, 0) => Ok(()),
+        (false, _) => Err(Failure::Reported),
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use lichen_kernels::cuda::{self, Cuda, DeviceInfo};
 use lichen_kernels::Format;
 use lichen_runtime::display::thousands;
-use lichen_runtime::engine::{stop_ids, EngineOptions, Opened};
+use lichen_runtime::loader::{stop_ids, EngineOptions, PreparedModel};
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::model_source::PartShape;
 use lichen_runtime::tokenizer::TokenizerKind;
@@ -36,7 +36,7 @@ pub struct InfoArgs {
 
 pub fn run(args: &InfoArgs) -> Outcome<()> {
     let options = args.machine.options(&args.model)?;
-    let opened = Opened::new(&options)?;
+    let opened = PreparedModel::new(&options)?;
     let parts = parts(&opened)?;
     let facts = as_json(&opened, &parts, &options)?;
     if args.json {
@@ -49,7 +49,7 @@ pub fn run(args: &InfoArgs) -> Outcome<()> {
 /// Matrices of one role, by format, with their number.
 type Parts = Vec<(&'static str, BTreeMap<&'static str, usize>)>;
 
-fn parts(opened: &Opened) -> Outcome<Parts> {
+fn parts(opened: &PreparedModel) -> Outcome<Parts> {
     let mut parts: Parts =
         ["embedding", "attention", "feed-forward", "head", "norms and biases"].map(|n| (n, BTreeMap::new())).into();
     for (part, layer) in Part::of_model(opened.source.config()) {
@@ -76,7 +76,7 @@ fn n_parameters(config: &ModelConfig) -> usize {
     sizes.sum()
 }
 
-fn as_json(opened: &Opened, parts: &Parts, options: &EngineOptions) -> Outcome<Value> {
+fn as_json(opened: &PreparedModel, parts: &Parts, options: &EngineOptions) -> Outcome<Value> {
     let config = opened.source.config();
     let tokenizer = opened.tokenizer.as_deref();
     let stops = stop_ids(Some(&opened.source), tokenizer);
@@ -130,7 +130,7 @@ fn converted(parts: &Parts) -> BTreeMap<&'static str, usize> {
 }
 
 /// Name and length of each file the model consists of.
-fn files(opened: &Opened, options: &EngineOptions) -> Vec<(String, Option<u64>)> {
+fn files(opened: &PreparedModel, options: &EngineOptions) -> Vec<(String, Option<u64>)> {
     if options.model.is_none() {
         return vec![("inside this program".to_string(), Some(demo::size_bytes() as u64))];
     }
@@ -145,7 +145,7 @@ fn kind_name(kind: TokenizerKind) -> &'static str {
     }
 }
 
-fn template_name(opened: &Opened) -> &'static str {
+fn template_name(opened: &PreparedModel) -> &'static str {
     match (opened.source.chat_template(), opened.source.config().architecture) {
         (Some(_), _) => "the model's own",
         (None, Architecture::Gemma3) => "built in: Gemma 3",
@@ -153,7 +153,7 @@ fn template_name(opened: &Opened) -> &'static str {
     }
 }
 
-fn as_text(opened: &Opened, parts: &Parts, facts: &Value, options: &EngineOptions) -> Outcome<()> {
+fn as_text(opened: &PreparedModel, parts: &Parts, facts: &Value, options: &EngineOptions) -> Outcome<()> {
     let config = opened.source.config();
     let row = |name: &str, value: String| output::line(&format!("{name:<18}{value}"));
     row("model", opened.name.clone())?;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lichen_runtime::disk::write_atomically;
-use lichen_runtime::engine::Engine;
 use lichen_runtime::formats::safetensors::Dtype;
 use lichen_runtime::formats::safetensors_write::{Layout, NewTensor};
+use lichen_runtime::loader::LoadedModel;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;
 
@@ -43,9 +43,9 @@ pub fn run(args: &LogitsArgs) -> Outcome<()> {
     // Exactly as many positions as are needed, unless somebody asks for another context.
     options.context = options.context.or(Some(tokens.len()));
     options.logit_rows = LOGIT_ROWS.min(tokens.len());
-    let engine = Engine::open(&options)?;
-    let mut session = engine.session()?;
-    let vocab_size = engine.model.config.vocab_size;
+    let model = LoadedModel::open(&options)?;
+    let mut session = model.session()?;
+    let vocab_size = model.model.config.vocab_size;
     let layout = Layout::new(vec![NewTensor::new("logits", Dtype::F32, &[tokens.len(), vocab_size])], &[])?;
     // The writer speaks of the disk alone; what the model refuses is carried past it.
     let mut refused: Option<Error> = None;

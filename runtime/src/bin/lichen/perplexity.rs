@@ -44,8 +44,9 @@ pub fn run(args: &PerplexityArgs) -> Outcome<()> {
     let mut options = args.machine.options(&args.model)?;
     options.logit_rows = LOGIT_ROWS;
     let engine = open_with(&options)?;
-    let mut session = engine.session()?;
-    let result = perplexity::measure(&mut session, engine.tokenizer()?, &text, &mut |sums, n| {
+    let model = engine.model();
+    let mut session = model.session()?;
+    let result = perplexity::measure(&mut session, model.tokenizer()?, &text, &mut |sums, n| {
         let (done, value) = (sums.documents, sums.value());
         output::progress(&format!(
             "{done} of {n} documents, perplexity {value:.3}, {:.1} tokens/s",
@@ -61,7 +62,7 @@ pub fn run(args: &PerplexityArgs) -> Outcome<()> {
     };
     if args.json {
         return output::json(&json!({
-            "model": engine.name,
+            "model": model.name,
             "text": args.text.display().to_string(),
             "context": session.limits().context,
             "perplexity": result.value(),

@@ -3,8 +3,8 @@
 use clap::Args;
 use lichen_kernels::Format;
 use lichen_runtime::available_memory::available_bytes;
-use lichen_runtime::batch::SLOTS_MAX;
-use lichen_runtime::engine::{plan_synthetic, Opened};
+use lichen_runtime::limits::SLOTS_MAX;
+use lichen_runtime::loader::{plan_synthetic, PreparedModel};
 use lichen_runtime::memory_plan::{mib, MemoryPlan};
 use serde_json::json;
 
@@ -29,8 +29,9 @@ pub struct PlanArgs {
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
     format: Format,
     /// Plan for a batch of so many sequences
-    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, SLOTS_MAX))]
-    batch: Option<usize>,
+    #[arg(long, visible_alias = "batch", value_name = "N", allow_hyphen_values = true,
+          value_parser = number(1usize, SLOTS_MAX))]
+    parallel: Option<usize>,
     #[command(flatten)]
     machine: MachineArgs,
     /// Print one JSON object
@@ -40,14 +41,14 @@ pub struct PlanArgs {
 
 pub fn run(args: &PlanArgs) -> Outcome<()> {
     let mut options = args.machine.options(&args.model)?;
-    options.batch = args.batch;
+    options.parallel = args.parallel;
     let (name, plan) = match &args.geometry {
         Some(name) => {
             let device = options.start_device()?;
             (format!("{name} {}", args.format), plan_synthetic(name, args.format, &options, &device)?)
         }
         None => {
-            let opened = Opened::new(&options)?;
+            let opened = PreparedModel::new(&options)?;
             (opened.name, opened.plan)
         }
     };

@@ -67,7 +67,7 @@ pub fn run(args: &PlanArgs) -> Outcome<()> {
         }
         None => {
             let cpu = EngineOptions { device: DeviceChoice::Cpu, ..job.engine.clone() };
-            let opened = engine::Opened::new(&cpu)?;
+            let opened = engine::PreparedModel::new(&cpu)?;
             let tokenizer = opened.tokenizer.map_or(0, |t| t.memory_bytes());
             let bytes = ModelBytes { tokenizer, ..model_bytes(&job.kind, &opened.source, &machine)? };
             (opened.name, opened.source.config().clone(), bytes)

@@ -9,9 +9,9 @@ use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 
 use crate::available_memory::available_bytes;
-use crate::batch::{BatchLimits, CHUNK_MAX};
 use crate::error::{Error, Result};
-use crate::memory_plan::{auto_kv_format, Limits, MemoryPlan, ModelBytes, Place, DEFAULT_CHUNK, DEFAULT_CONTEXT};
+use crate::limits::{BatchLimits, Limits, CHUNK_MAX, DEFAULT_CHUNK, DEFAULT_CONTEXT};
+use crate::memory_plan::{auto_kv_format, MemoryPlan, ModelBytes, Place};
 use crate::model_config::ModelConfig;
 use crate::setting::{CONTEXT, DEVICE};
 
@@ -38,7 +38,8 @@ pub struct AdapterPath {
 pub struct EngineOptions {
     /// A GGUF file or a Hugging Face folder; `None` for the demo model.
     pub model: Option<PathBuf>,
-    pub adapter: Option<AdapterPath>,
+    /// By name; the first is the default.
+    pub adapters: Vec<(String, AdapterPath)>,
     pub device: DeviceChoice,
     /// `None` for every core this process may use.
     pub threads: Option<usize>,
@@ -54,15 +55,15 @@ pub struct EngineOptions {
     pub kv_format: Option<KvFormat>,
     /// Rows whose logits are kept at once: 1 to generate, more to score a text.
     pub logit_rows: usize,
-    /// Sequences of a [`Batch`](crate::batch::Batch); `None` for sessions.
-    pub batch: Option<usize>,
+    /// Sequences computed at once, each with a slot; `None` for one sequence on a ring.
+    pub parallel: Option<usize>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions {
             model: None,
-            adapter: None,
+            adapters: Vec::new(),
             device: DeviceChoice::Auto,
             threads: None,
             memory_budget: None,
@@ -71,7 +72,7 @@ impl Default for EngineOptions {
             chunk: None,
             kv_format: None,
             logit_rows: 1,
-            batch: None,
+            parallel: None,
         }
     }
 }
@@ -85,7 +86,7 @@ impl EngineOptions {
             return Err(Error::usage(format!("{CONTEXT} is {context}; 1 to {longest} for this model")));
         }
         let of_session = self.chunk.unwrap_or(DEFAULT_CHUNK).min(context);
-        let chunk = match self.batch {
+        let chunk = match self.parallel {
             None => of_session,
             Some(_) => self.chunk.unwrap_or(CHUNK_MAX).min(CHUNK_MAX).min(context),
         };
@@ -111,9 +112,7 @@ impl EngineOptions {
     pub fn start_device(&self) -> Result<Arc<Device>> {
         let cuda = |ordinal| Cuda::open(&CudaOptions { ordinal, ..CudaOptions::default() });
         let device = match self.device {
-            DeviceChoice::Cuda(ordinal) => {
-                Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).behind(DEVICE))?)
-            }
+            DeviceChoice::Cuda(ordinal) => Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).behind(DEVICE))?),
             DeviceChoice::Auto => match first_gpu().map(cuda) {
                 Some(Ok(cuda)) => Device::Cuda(cuda),
                 Some(Err(e)) => {
@@ -135,7 +134,7 @@ impl EngineOptions {
     /// The bill of a session; or of a batch, whose pages hold as many sequences of the full context as there is room for,
     /// one at least.
     pub(super) fn plan(&self, config: &ModelConfig, bytes: ModelBytes, limits: Limits, device: &Device) -> MemoryPlan {
-        let Some(n_slots) = self.batch else { return MemoryPlan::on(device, config, bytes, limits, None) };
+        let Some(n_slots) = self.parallel else { return MemoryPlan::on(device, config, bytes, limits, None) };
         let of = |n_contexts| MemoryPlan::on(device, config, bytes, limits, Some(BatchLimits { n_slots, n_contexts }));
         let mut plans = (1..=n_slots).rev().map(of);
         plans.find(|plan| self.check(plan, device).is_ok()).unwrap_or_else(|| of(1))

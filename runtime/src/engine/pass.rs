@@ -1,4 +1,4 @@
-//! What a batch computes with: activations, pools of pages, and the forward pass over rows of its slots.
+//! What an engine of several slots computes with: activations, pools of pages, and the forward pass over rows of its slots.
 //!
 //! On a GPU a decode step always multiplies with the kernels of batches, whatever the number of rows, so that a sequence has
 //! the same bits in any company; a prompt's chunks take what their own length asks for, which is the same in any company too.
@@ -12,12 +12,13 @@ use lichen_kernels::ops::matmul::Family;
 use lichen_kernels::ops::sampling::TopK;
 use lichen_kernels::{Device, Readback, Row, Step, NO_SLOT};
 
-use super::limits::{bucket, table_entries, BatchLimits, BUCKETS};
 use super::pages::PageIds;
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, AdapterRows};
 use crate::block::Activations;
 use crate::error::Result;
-use crate::forward::{ByReach, Forward, Ropes};
+use crate::forward::{Forward, Ropes};
+use crate::limits::{bucket, table_entries, BatchLimits, BUCKETS, CHUNK_MAX, SLOTS_MAX};
+use crate::local_global::LocalGlobal;
 use crate::memory_plan::MemoryPlan;
 use crate::model::Model;
 use crate::step_graph::StepGraph;
@@ -25,11 +26,14 @@ use crate::step_graph::StepGraph;
 pub(super) struct Pass {
     pub model: Arc<Model>,
     device: Arc<Device>,
-    adapter: Option<Arc<Adapter>>,
+    /// The adapters of the pass, each with its rows.
+    adapters: Vec<AdapterRows>,
+    /// Rows of a pass at most.
+    max_rows: usize,
     activations: Activations,
     /// One a layer.
     pools: Vec<KvStore>,
-    tables: ByReach<PageTable>,
+    tables: LocalGlobal<PageTable>,
     ropes: Ropes,
     step: Step,
     /// The rows of a decode step, filled up.
@@ -39,19 +43,15 @@ pub(super) struct Pass {
     top: TopK,
     /// A recorded step for each of the buckets.
     graphs: [StepGraph; BUCKETS.len()],
+    /// The adapters and rows that each of them is for: a recorded step holds their addresses.
+    recorded: [Vec<(Range<usize>, [u8; 32])>; BUCKETS.len()],
 }
 
 impl Pass {
     /// # Errors: the device has no room.
-    pub fn new(
-        model: Arc<Model>,
-        device: Arc<Device>,
-        adapter: Option<Arc<Adapter>>,
-        plan: &MemoryPlan,
-        batch: &BatchLimits,
-    ) -> Result<Pass> {
+    pub fn new(model: Arc<Model>, device: Arc<Device>, plan: &MemoryPlan, batch: &BatchLimits) -> Result<Pass> {
         let (config, limits) = (&model.config, &plan.limits);
-        assert!((1..=super::SLOTS_MAX).contains(&batch.n_slots) && (1..=super::CHUNK_MAX).contains(&limits.chunk));
+        assert!((1..=SLOTS_MAX).contains(&batch.n_slots) && (1..=CHUNK_MAX).contains(&limits.chunk));
         let pass = batch.pass_limits(limits);
         let (n_pages, entries) = (batch.n_pages(config, limits), table_entries(config, limits));
         let pool = |is_global: &bool| {
@@ -61,7 +61,7 @@ impl Pass {
         Ok(Pass {
             activations: Activations::of_batch(&device, config, &pass, batch.n_rows())?,
             pools: config.is_global.iter().map(pool).collect::<std::result::Result<_, _>>()?,
-            tables: ByReach {
+            tables: LocalGlobal {
                 local: PageTable::new(&device, batch.n_slots, entries.local)?,
                 global: PageTable::new(&device, batch.n_slots, entries.global)?,
             },
@@ -71,9 +71,11 @@ impl Pass {
             logits: Readback::new(&device, batch.n_rows() * config.vocab_size)?,
             top: TopK::new(&device, config.vocab_size, batch.n_rows())?,
             graphs: Default::default(),
+            recorded: Default::default(),
+            adapters: Vec::with_capacity(batch.n_slots),
+            max_rows: pass.chunk,
             model,
             device,
-            adapter,
         })
     }
 
@@ -90,9 +92,11 @@ impl Pass {
     ///
     /// # Errors
     /// What went wrong on the device.
-    pub fn prefill(&mut self, rows: &[Row], wants_logits: bool) -> Result<()> {
+    pub fn prefill(&mut self, rows: &[Row], adapter: Option<&Arc<Adapter>>, wants_logits: bool) -> Result<()> {
         self.device.synchronize()?;
         self.step.set_chunk(rows);
+        self.adapters.clear();
+        self.adapters.extend(adapter.map(|a| AdapterRows { rows: 0..rows.len(), adapter: a.clone() }));
         self.activations.matmul.family = Family::ByRows;
         self.blocks();
         if wants_logits {
@@ -102,13 +106,16 @@ impl Pass {
         Ok(self.device.synchronize()?)
     }
 
-    /// Computes one token of each of some slots, and the logits of every row.
+    /// Computes one token of each of some slots, and the logits of every row. `adapters` are in order of their rows.
     ///
     /// # Errors
     /// What went wrong on the device.
-    pub fn decode(&mut self, rows: &[Row]) -> Result<()> {
+    pub fn decode(&mut self, rows: &[Row], adapters: &[AdapterRows]) -> Result<()> {
         self.device.synchronize()?;
         let index = bucket(rows.len());
+        self.adapters.clear();
+        self.adapters.extend_from_slice(adapters);
+        self.forget_other_recording(index);
         self.rows.clear();
         self.rows.extend_from_slice(rows);
         if let Device::Cuda(_) = *self.device {
@@ -124,6 +131,61 @@ impl Pass {
         });
         self.graphs[index] = graph;
         ran
+    }
+
+    /// A step recorded with other adapters, or with the same for other rows, would not be this one.
+    fn forget_other_recording(&mut self, index: usize) {
+        let same = |((rows, fingerprint), now): (&(Range<usize>, [u8; 32]), &AdapterRows)| {
+            *rows == now.rows && *fingerprint == now.adapter.fingerprint()
+        };
+        let recorded = &mut self.recorded[index];
+        if recorded.len() != self.adapters.len() || !recorded.iter().zip(&self.adapters).all(same) {
+            recorded.clear();
+            recorded.extend(self.adapters.iter().map(|a| (a.rows.clone(), a.adapter.fingerprint())));
+            self.graphs[index] = StepGraph::default();
+        }
+    }
+
+    /// Makes room for the low-rank products of an adapter of this rank.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn reserve_rank(&mut self, rank: usize) -> Result<()> {
+        // Recorded steps hold the address of the room there was.
+        self.graphs = Default::default();
+        Ok(self.activations.reserve_rank(&self.device, self.max_rows, rank)?)
+    }
+
+    /// What each layer holds of a slot's positions: `held` says which of local and of global layers.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn save(&self, slot: usize, held: &LocalGlobal<Range<usize>>) -> Result<Vec<Vec<u8>>> {
+        let layers = self.pools.iter().zip(&self.model.config.is_global);
+        let save = |(pool, is_global): (&KvStore, &bool)| {
+            let positions = held.of(*is_global);
+            let mut bytes = Vec::with_capacity(pool.saved_bytes(positions.len()));
+            pool.save_runs(&self.tables.of(*is_global).runs(slot, positions), &mut bytes)?;
+            Ok(bytes)
+        };
+        layers.map(save).collect()
+    }
+
+    /// Undoes [`Pass::save`] into a slot whose pages hold these positions.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn restore(&mut self, slot: usize, held: &[Range<usize>], bytes: &[&[u8]]) -> Result<()> {
+        let layers = self.pools.iter_mut().zip(&self.model.config.is_global);
+        for ((pool, is_global), (positions, bytes)) in layers.zip(held.iter().zip(bytes)) {
+            pool.restore_runs(&self.tables.of(*is_global).runs(slot, positions), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that layer `i` keeps of so many positions.
+    pub fn saved_bytes(&self, i: usize, n_positions: usize) -> usize {
+        self.pools[i].saved_bytes(n_positions)
     }
 
     /// Looks for the `k` best candidates of the first `n_rows` rows of logits.
@@ -183,7 +245,7 @@ impl Pass {
         let forward = Forward {
             device: &self.device,
             model: &self.model,
-            adapter: self.adapter.as_deref(),
+            adapters: &self.adapters,
             ropes: &self.ropes,
             pages: Some(&self.tables),
             step: &self.step,

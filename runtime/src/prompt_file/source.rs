@@ -7,10 +7,8 @@ use std::sync::mpsc::{sync_channel, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use lichen_runtime::prompt_file::{at_line, Numbered, PromptLines};
-use lichen_runtime::{Error, Result};
-
-use crate::output::Outcome;
+use super::{at_line, Numbered, PromptLines};
+use crate::error::{Error, Result};
 
 /// Lines that are read ahead.
 const LINES_AHEAD: usize = 16;
@@ -29,7 +27,7 @@ pub struct Source {
 }
 
 /// What there is to read.
-pub enum Next {
+pub(super) enum Next {
     Line(Box<Numbered>),
     /// The pipe pauses.
     NotYet,
@@ -38,19 +36,22 @@ pub enum Next {
 
 impl Source {
     /// Opens a file, or standard input for `-`.
-    pub fn open(path: &Path) -> Outcome<Source> {
+    ///
+    /// # Errors
+    /// It is not there, or no file.
+    pub fn open(path: &Path) -> Result<Source> {
         if path == Path::new("-") {
             return Source::start(Box::new(BufReader::new(io::stdin())), Path::new("standard input"), None);
         }
         let file = File::open(path).map_err(|e| Error::io(path, &e))?;
         let meta = file.metadata().map_err(|e| Error::io(path, &e))?;
         if meta.is_dir() {
-            return Err(Error::input("is a folder; a file of JSON lines is expected").in_file(path).into());
+            return Err(Error::input("is a folder; a file of JSON lines is expected").in_file(path));
         }
         Source::start(Box::new(BufReader::new(file)), path, meta.is_file().then_some(meta.len()))
     }
 
-    fn start(from: Box<dyn BufRead + Send>, path: &Path, n_bytes: Option<u64>) -> Outcome<Source> {
+    fn start(from: Box<dyn BufRead + Send>, path: &Path, n_bytes: Option<u64>) -> Result<Source> {
         let (sender, lines) = sync_channel(LINES_AHEAD);
         let mut reader = PromptLines::new(from, path);
         let read = move || loop {
@@ -74,7 +75,7 @@ impl Source {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn next(&mut self, may_wait: bool) -> Result<Next> {
+    pub(super) fn next(&mut self, may_wait: bool) -> Result<Next> {
         let received = match may_wait {
             true => self.lines.recv_timeout(PATIENCE).map_err(|e| e == RecvTimeoutError::Disconnected),
             false => self.lines.try_recv().map_err(|e| e == TryRecvError::Disconnected),

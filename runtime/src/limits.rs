@@ -1,12 +1,32 @@
-//! What a batch may use: how many sequences at once, and how many pages of keys and values.
+//! What an engine may use: positions, rows at once, sequences at once and pages of keys and values.
 
-use lichen_kernels::ops::attention::{KvStore, PageTable, PAGE};
+use lichen_kernels::ops::attention::{KvFormat, KvStore, PageTable, PAGE};
 
-use crate::forward::ByReach;
-use crate::memory_plan::Limits;
+use crate::local_global::LocalGlobal;
 use crate::model_config::ModelConfig;
 
-/// Most sequences of a batch.
+/// What each sequence may use; everything else follows from the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Positions a sequence can hold.
+    pub context: usize,
+    /// Rows the prefill computes at once.
+    pub chunk: usize,
+    /// Rows whose logits are kept at once: 1 to generate, more to score a text.
+    pub logit_rows: usize,
+    pub kv_format: KvFormat,
+    pub n_threads: usize,
+    /// Highest rank of an adapter that may be applied; 0 for none.
+    pub max_rank: usize,
+}
+
+/// Rows the prefill computes at once unless told otherwise: enough to amortise the widening of a weight panel (4% of the
+/// work at 128 rows), little enough that Gemma 3 1B's activations stay at 12 MB.
+pub const DEFAULT_CHUNK: usize = 128;
+/// Context unless told otherwise, shortened to the model's.
+pub const DEFAULT_CONTEXT: usize = 2048;
+
+/// Most sequences computed at once.
 pub const SLOTS_MAX: usize = 64;
 /// Most rows of a prompt that are computed between two decode steps.
 pub const CHUNK_MAX: usize = 256;
@@ -41,15 +61,15 @@ impl BatchLimits {
     }
 
     /// Pages of each kind in its pool.
-    pub(crate) fn n_pages(&self, config: &ModelConfig, limits: &Limits) -> ByReach<usize> {
+    pub(crate) fn n_pages(&self, config: &ModelConfig, limits: &Limits) -> LocalGlobal<usize> {
         let entries = table_entries(config, limits);
-        ByReach { local: self.n_contexts * entries.local, global: self.n_contexts * entries.global }
+        LocalGlobal { local: self.n_contexts * entries.local, global: self.n_contexts * entries.global }
     }
 
     /// Bytes of the keys and values of all layers.
-    pub(crate) fn kv_bytes(&self, config: &ModelConfig, limits: &Limits) -> ByReach<usize> {
+    pub(crate) fn kv_bytes(&self, config: &ModelConfig, limits: &Limits) -> LocalGlobal<usize> {
         let n_pages = self.n_pages(config, limits);
-        let mut bytes = ByReach { local: 0, global: 0 };
+        let mut bytes = LocalGlobal { local: 0, global: 0 };
         for is_global in &config.is_global {
             let n_slots = n_pages.of(*is_global) * PAGE;
             *bytes.of_mut(*is_global) +=
@@ -74,14 +94,14 @@ impl BatchLimits {
 
 /// Pages of a sequence of the full context. A local layer's are a ring: a chunk is written before its first row looks a
 /// window back, and begins and ends within a page. 0 where no layer is local.
-pub(crate) fn table_entries(config: &ModelConfig, limits: &Limits) -> ByReach<usize> {
+pub(crate) fn table_entries(config: &ModelConfig, limits: &Limits) -> LocalGlobal<usize> {
     let global = limits.context.div_ceil(PAGE);
     let window = config.sliding_window.unwrap_or(usize::MAX);
     let local = match config.is_global.iter().all(|g| *g) {
         true => 0,
         false => global.min((window.saturating_add(limits.chunk - 1).saturating_add(2 * PAGE - 2)) / PAGE),
     };
-    ByReach { local, global }
+    LocalGlobal { local, global }
 }
 
 #[cfg(test)]

@@ -1,0 +1,90 @@
+//! Adapters by name: which there are, and how they come and go at run time.
+
+use std::sync::Arc;
+
+use super::{AdapterPath, Engine, NamedAdapter};
+use crate::adapter::Adapter;
+use crate::error::{Error, Result};
+use crate::request::AdapterChoice;
+use crate::setting::ADAPTER;
+use crate::spelling;
+
+/// Those that are loaded. The first of an engine's options is the default.
+pub(super) struct Adapters {
+    loaded: Vec<NamedAdapter>,
+    default: Option<String>,
+}
+
+impl Adapters {
+    pub fn new(loaded: Vec<NamedAdapter>) -> Adapters {
+        Adapters { default: loaded.first().map(|a| a.name.clone()), loaded }
+    }
+
+    /// The adapter that a request chose; `None` for the model alone.
+    ///
+    /// # Errors
+    /// None has that name.
+    pub fn find(&self, choice: &AdapterChoice) -> Result<Option<Arc<Adapter>>> {
+        let name = match choice {
+            AdapterChoice::Base => return Ok(None),
+            AdapterChoice::Default => match &self.default {
+                None => return Ok(None),
+                Some(name) => name,
+            },
+            AdapterChoice::Named(name) => name,
+        };
+        match self.loaded.iter().find(|a| a.name == *name) {
+            Some(found) => Ok(Some(found.adapter.clone())),
+            None => {
+                let names = self.loaded.iter().map(|a| a.name.as_str());
+                Err(Error::input(format!("{ADAPTER} \"{name}\" is not loaded{}", spelling::hint(names, name))))
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Adapters that requests can name.
+    pub fn adapters(&self) -> &[NamedAdapter] {
+        &self.adapters.loaded
+    }
+
+    /// Loads an adapter under a name, within the memory plan; one of that name is replaced for the requests that come.
+    ///
+    /// # Errors
+    /// The file is missing, malformed or another model's, or it does not fit the budget; what was loaded stays.
+    pub fn load_adapter(&mut self, name: &str, file: &AdapterPath) -> Result<Arc<Adapter>> {
+        let adapter = self.model.load_adapter(file, self.bytes_beside(name))?;
+        self.add_adapter(name, adapter.clone())?;
+        Ok(adapter)
+    }
+
+    /// The same for one that is in memory.
+    ///
+    /// # Errors
+    /// It does not fit the budget.
+    pub fn add_adapter(&mut self, name: &str, adapter: Arc<Adapter>) -> Result<()> {
+        let rank = adapter.max_rank().max(self.limits.max_rank);
+        self.model.check_adapters(self.bytes_beside(name) + adapter.size_bytes(), rank)?;
+        self.compute.reserve_rank(rank)?;
+        self.limits.max_rank = rank;
+        self.adapters.loaded.retain(|a| a.name != name);
+        self.adapters.loaded.push(NamedAdapter { name: name.to_string(), adapter });
+        Ok(())
+    }
+
+    /// Bytes of the adapters that stay when one of this name is loaded.
+    fn bytes_beside(&self, name: &str) -> usize {
+        self.adapters.loaded.iter().filter(|a| a.name != name).map(|a| a.adapter.size_bytes()).sum()
+    }
+
+    /// Forgets an adapter; false when there is none of this name. Requests that it already answers go on with it.
+    pub fn unload_adapter(&mut self, name: &str) -> bool {
+        let n = self.adapters.loaded.len();
+        self.adapters.loaded.retain(|a| a.name != name);
+        if self.adapters.default.as_deref() == Some(name) {
+            self.adapters.default = None;
+        }
+        n > self.adapters.loaded.len()
+    }
+}

@@ -1,0 +1,118 @@
+//! One conversation of an engine to a file and back, with the keys and values that its slot holds.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::slot::{choose, fingerprint, least_recently_used, Held, Wanted};
+use super::{Engine, RequestId};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::model::Model;
+use crate::request::AdapterChoice;
+use crate::session_file::{self, SavedState};
+use crate::snapshot::{Keeper, Snapshot};
+
+/// A conversation in an engine's slot, or one that none holds any more.
+struct Conversation<'e> {
+    engine: &'e mut Engine,
+    slot: Option<usize>,
+    adapter: Option<[u8; 32]>,
+    tenant: u64,
+    id: RequestId,
+}
+
+impl Engine {
+    /// Writes a conversation to `path`: `state`, and what the slot that served `last`, its last request, still holds. Nothing
+    /// of it may be under way. Where the slot went to somebody else, the file has no keys and values, and whoever goes on
+    /// from it computes them.
+    ///
+    /// # Errors
+    /// The file cannot be written; the one that was there is untouched.
+    pub fn save(
+        &mut self,
+        last: Option<RequestId>,
+        adapter: &AdapterChoice,
+        state: &SavedState,
+        path: &Path,
+    ) -> Result<()> {
+        let template = self.model.clone();
+        let template = template.chat_template()?.identity();
+        let slot = last.and_then(|id| self.slots.iter().position(|s| s.is_idle() && s.held.request == Some(id)));
+        let adapter = fingerprint(&self.adapters.find(adapter)?);
+        let slot = slot.filter(|slot| self.slots[*slot].held.adapter == adapter);
+        let id = self.next_id();
+        let conversation = Conversation { engine: self, slot, adapter, tenant: 0, id };
+        session_file::save(&conversation, template, state, path)
+    }
+
+    /// Fills an idle slot from a file. Returns the name under which [`Engine::save`] finds it.
+    ///
+    /// # Errors
+    /// The file is damaged, or was saved with another model, adapter, template or cache format; or all slots are at work.
+    pub fn restore(&mut self, adapter: &AdapterChoice, tenant: u64, path: &Path) -> Result<(RequestId, SavedState)> {
+        let model = self.model.clone();
+        let template = model.chat_template()?.identity();
+        let chosen = self.adapters.find(adapter)?;
+        let adapter = fingerprint(&chosen);
+        let wanted = Wanted { prompt: &[0], adapter, tenant };
+        let Some(choice) = choose(&self.slots, &wanted, |_, _| 0) else {
+            return Err(Error::limit("every slot is at work on a request: wait for one to end"));
+        };
+        let id = self.next_id();
+        let mut conversation = Conversation { engine: self, slot: Some(choice.slot), adapter, tenant, id };
+        let state = session_file::load(&mut conversation, template, path)?;
+        self.compute.use_restored_adapter(chosen.as_ref());
+        Ok((id, state))
+    }
+}
+
+impl Keeper for Conversation<'_> {
+    fn model(&self) -> &Model {
+        &self.engine.model.model
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.engine.limits
+    }
+
+    fn adapter(&self) -> Option<[u8; 32]> {
+        self.adapter
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        match self.slot {
+            Some(slot) => self.engine.compute.save(slot, &self.engine.slots[slot].held.tokens),
+            None => Ok(Snapshot::empty(self.model().layers.len())),
+        }
+    }
+
+    fn can_hold(&self, i: usize, held: &Range<usize>, n: usize) -> bool {
+        self.engine.compute.can_hold(i, held, n)
+    }
+
+    fn saved_bytes(&self, i: usize, n_positions: usize) -> usize {
+        self.engine.compute.saved_bytes(i, n_positions)
+    }
+
+    fn restore(&mut self, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {
+        let Some(slot) = self.slot else { return Ok(()) };
+        let engine = &mut *self.engine;
+        engine.evict(slot);
+        while !engine.compute.grow(slot, tokens.len())? {
+            match least_recently_used(&engine.slots, slot) {
+                Some(other) => engine.evict(other),
+                None => {
+                    return Err(Error::limit(
+                        "there are too few pages beside the requests under way: wait for one to end",
+                    ))
+                }
+            }
+        }
+        engine.compute.restore(slot, tokens, held, planes)?;
+        engine.clock += 1;
+        engine.slots[slot].last_used = engine.clock;
+        engine.slots[slot].held =
+            Held { tokens: tokens.to_vec(), adapter: self.adapter, tenant: self.tenant, request: Some(self.id) };
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! A model ready to answer: weights, tokenizer, template, adapters, on one device and within one memory plan. It never changes,
+//! and everything that answers with it shares it.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use lichen_kernels::ops::{modules_for, modules_for_batch};
+use lichen_kernels::{Device, Format};
+
+use super::prepared::plan_synthetic;
+use super::{AdapterPath, EngineOptions, NamedAdapter, PreparedModel};
+use crate::adapter::Adapter;
+use crate::adapter_file::AdapterFile;
+use crate::available_memory::available_bytes;
+use crate::chat_template::ChatTemplate;
+use crate::error::{Error, Result};
+use crate::geometry;
+use crate::memory_plan::{mib, MemoryPlan, ModelBytes};
+use crate::model::Model;
+use crate::model_config::Architecture;
+use crate::model_source::ModelSource;
+use crate::sampler::SamplerConfig;
+use crate::session::Session;
+use crate::setting::TOKENS;
+use crate::stop::StopIds;
+use crate::tokenizer::Tokenizer;
+
+/// A model ready to answer; engines and sessions of it share its weights and threads.
+pub struct LoadedModel {
+    /// The path, or the demo model's or geometry's name.
+    pub name: String,
+    /// `None` for a synthetic model.
+    pub source: Option<ModelSource>,
+    pub model: Arc<Model>,
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Requests choose one by name; the first is the default.
+    pub adapters: Vec<NamedAdapter>,
+    pub device: Arc<Device>,
+    pub plan: MemoryPlan,
+    /// Every token that ends an answer.
+    pub stop_ids: StopIds,
+    /// How the model's makers sample from it.
+    pub default_sampling: SamplerConfig,
+    /// Seconds it took to open.
+    pub load_s: f64,
+    /// What the plan was made from.
+    bytes: ModelBytes,
+    memory_budget: Option<usize>,
+    template: OnceLock<ChatTemplate>,
+}
+
+impl LoadedModel {
+    /// Opens a model within its memory plan.
+    ///
+    /// # Errors
+    /// What is missing, malformed or not supported, in one sentence that names the file; or the memory plan, when it passes
+    /// the budget.
+    pub fn open(options: &EngineOptions) -> Result<LoadedModel> {
+        let start = Instant::now();
+        let prepared = PreparedModel::new(options)?;
+        options.check(&prepared.plan, &prepared.device)?;
+        if matches!(*prepared.device, Device::Cpu(_)) {
+            for file in prepared.source.mapped_files() {
+                file.advise_will_need(0..usize::MAX);
+            }
+        }
+        prepare_kernels(&prepared.device, &Model::planned_formats(&prepared.source)?, &prepared.plan)?;
+        let model = Arc::new(Model::load(&prepared.source, &prepared.device)?);
+        let stop_ids = stop_ids(Some(&prepared.source), prepared.tokenizer.as_deref());
+        // The demo model is too small to be sampled from.
+        let default_sampling = match &options.model {
+            Some(_) => default_sampling(model.config.architecture),
+            None => SamplerConfig::greedy(),
+        };
+        Ok(LoadedModel {
+            name: prepared.name,
+            source: Some(prepared.source),
+            tokenizer: prepared.tokenizer,
+            adapters: prepared.adapters,
+            stop_ids,
+            default_sampling,
+            load_s: start.elapsed().as_secs_f64(),
+            bytes: prepared.bytes,
+            memory_budget: options.memory_budget,
+            ..LoadedModel::of(model, prepared.device, prepared.plan)
+        })
+    }
+
+    /// A model of a released one's shape with random weights, made in memory.
+    pub fn synthetic(name: &str, format: Format, options: &EngineOptions) -> Result<LoadedModel> {
+        let start = Instant::now();
+        let device = options.start_device()?;
+        let plan = plan_synthetic(name, format, options, &device)?;
+        options.check(&plan, &device)?;
+        prepare_kernels(&device, &[format, geometry::table_format(format)], &plan)?;
+        let model = Arc::new(geometry::synthetic(geometry::config(name)?, format, &device)?);
+        Ok(LoadedModel {
+            name: name.to_string(),
+            load_s: start.elapsed().as_secs_f64(),
+            memory_budget: options.memory_budget,
+            ..LoadedModel::of(model, device, plan)
+        })
+    }
+
+    /// A model that is in memory already, without text and end tokens: fields that differ are set by whoever has them.
+    pub fn of(model: Arc<Model>, device: Arc<Device>, plan: MemoryPlan) -> LoadedModel {
+        LoadedModel {
+            name: "model".to_string(),
+            source: None,
+            default_sampling: default_sampling(model.config.architecture),
+            model,
+            tokenizer: None,
+            adapters: Vec::new(),
+            device,
+            plan,
+            stop_ids: StopIds::default(),
+            load_s: 0.0,
+            bytes: ModelBytes::default(),
+            memory_budget: None,
+            template: OnceLock::new(),
+        }
+    }
+
+    /// A session of its own, for whoever measures or scores: it has the default adapter.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn session(&self) -> Result<Session> {
+        let mut session = Session::new(self.model.clone(), self.device.clone(), &self.plan)?;
+        session.set_adapter(self.adapters.first().map(|a| a.adapter.clone()))?;
+        Ok(session)
+    }
+
+    /// # Errors: the model has no tokenizer.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_deref().ok_or_else(|| {
+            Error::input(format!("no tokenizer.json in this folder: text needs one, {TOKENS} work without"))
+                .in_file(Path::new(&self.name))
+        })
+    }
+
+    /// The model's chat template, or the built-in one that fits it.
+    ///
+    /// # Errors
+    /// The model has no tokenizer, or its own template cannot be used.
+    pub fn chat_template(&self) -> Result<&ChatTemplate> {
+        if let Some(template) = self.template.get() {
+            return Ok(template);
+        }
+        let own = self.source.as_ref().and_then(|s| s.chat_template());
+        let template = ChatTemplate::new(own.as_deref(), self.model.config.architecture, self.tokenizer()?);
+        let template = template.map_err(|e| e.in_file(Path::new(&self.name)))?;
+        Ok(self.template.get_or_init(|| template))
+    }
+
+    /// Loads an adapter for this model, if so many bytes of others and a rank as large as theirs leave room for it.
+    ///
+    /// # Errors
+    /// The file is missing, malformed or another model's, or it does not fit.
+    pub fn load_adapter(&self, file: &AdapterPath, other_bytes: usize) -> Result<Arc<Adapter>> {
+        let opened = AdapterFile::open(&file.path, &self.model.config)?;
+        self.check_adapters(other_bytes + opened.size_bytes(), opened.max_rank())?;
+        Adapter::new(opened, &self.model.config, file.scale, &self.device).map(Arc::new)
+    }
+
+    /// Refuses adapters of so many bytes in all that pass the budget, or without one, what the system has left.
+    pub(crate) fn check_adapters(&self, bytes: usize, rank: usize) -> Result<()> {
+        let model = ModelBytes { adapters: bytes, ..self.bytes };
+        let limits = crate::limits::Limits { max_rank: rank.max(self.plan.limits.max_rank), ..self.plan.limits };
+        let plan = MemoryPlan::on(&self.device, &self.model.config, model, limits, self.plan.batch);
+        if self.memory_budget.is_some() {
+            return plan.check(self.memory_budget);
+        }
+        let more = bytes.saturating_sub(self.bytes.adapters);
+        match available_bytes().filter(|available| more > *available) {
+            Some(available) => {
+                let (more, available) = (mib(more), mib(available));
+                Err(Error::limit(format!("the adapters need {more} more, and the system has {available} left")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gemma 3's and Qwen 2.5's generation_config.json.
+fn default_sampling(architecture: Architecture) -> SamplerConfig {
+    let plain = SamplerConfig::default();
+    match architecture {
+        Architecture::Gemma3 => SamplerConfig { temperature: 1.0, top_k: 64, top_p: 0.95, ..plain },
+        Architecture::Qwen2 => SamplerConfig { temperature: 0.7, top_k: 20, top_p: 0.8, repeat_penalty: 1.05, ..plain },
+    }
+}
+
+/// Every token that ends an answer: those the files name, and the turn ends the tokenizer has.
+pub fn stop_ids(source: Option<&ModelSource>, tokenizer: Option<&Tokenizer>) -> StopIds {
+    let named = source.map(|s| s.stop_ids()).unwrap_or_default();
+    match tokenizer {
+        Some(tokenizer) => StopIds::from_tokenizer(tokenizer, &named),
+        None => StopIds::new(named),
+    }
+}
+
+/// Loads what a model of these formats launches, before its weights take memory that the driver's compiler needs: a launch
+/// would load it too, one module after the other.
+fn prepare_kernels(device: &Device, formats: &[Format], plan: &MemoryPlan) -> Result<()> {
+    if let Device::Cuda(cuda) = device {
+        match plan.batch {
+            None => cuda.prepare(&modules_for(formats, plan.limits.kv_format))?,
+            Some(_) => cuda.prepare(&modules_for_batch(formats, plan.limits.kv_format))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! From a path to a model that can answer: files, tokenizer, memory plan, weights, threads.
+//!
+//! [`PreparedModel`] knows everything but holds no weights: what `plan` prints. [`LoadedModel`] has loaded them.
+
+mod loaded;
+mod options;
+mod prepared;
+
+use std::sync::Arc;
+
+use crate::adapter::Adapter;
+
+pub use loaded::{stop_ids, LoadedModel};
+pub use options::{AdapterPath, DeviceChoice, EngineOptions};
+pub use prepared::{plan_synthetic, PreparedModel};
+
+/// An adapter and what requests call it.
+#[derive(Clone)]
+pub struct NamedAdapter {
+    pub name: String,
+    pub adapter: Arc<Adapter>,
+}
+
+/// The name of an adapter that was given without one.
+pub const DEFAULT_ADAPTER: &str = "default";
