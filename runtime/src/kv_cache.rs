@@ -127,7 +127,14 @@ impl KvCache {
             Some(window) if self.is_ring(i) => (position + 1).saturating_sub(window),
             _ => 0,
         };
-        held.len() <= self.layers[i].n_slots() && held.end == position && held.start <= needed
+        let room = self.layers[i].n_slots();
+        let fits = if self.is_ring(i) { position - needed.min(position) <= room } else { held.len() <= room };
+        fits && held.end == position && held.start <= needed
+    }
+
+    /// How many of these positions, the last ones, layer `i` has room for.
+    pub fn n_kept(&self, i: usize, held: &Range<usize>) -> usize {
+        held.len().min(self.layers[i].n_slots())
     }
 
     fn is_ring(&self, i: usize) -> bool {

@@ -181,7 +181,7 @@ impl MemoryPlan {
             return Ok(());
         }
         let way_out = match whose {
-            "GPU" => format!("set {DEVICE} to cpu"),
+            "GPU" => format!("use {DEVICE} cpu"),
             _ => format!("set {MEMORY_BUDGET} to override"),
         };
         Err(Error::limit(format!(

@@ -377,6 +377,14 @@ impl Keeper for Session {
         self.cache.can_hold(i, held, n)
     }
 
+    fn n_kept(&self, i: usize, held: &Range<usize>) -> usize {
+        self.cache.n_kept(i, held)
+    }
+
+    fn last_positions(&self, i: usize, bytes: &[u8], n_kept: usize) -> Vec<u8> {
+        self.cache.layer(i).last_positions(bytes, n_kept)
+    }
+
     fn saved_bytes(&self, i: usize, n_positions: usize) -> usize {
         self.cache.layer(i).saved_bytes(n_positions)
     }

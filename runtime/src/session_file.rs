@@ -4,6 +4,7 @@
 //! The container is safetensors: `tokens` (I32), `starts` (I32, first position each layer holds), `kv.NNNN` (U8, one per
 //! layer). `__metadata__` carries the key (model, adapter, template, cache format) and a SHA-256 over all of it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use crate::mapped_file::MappedFile;
 use crate::setting::{CONTEXT, PREFILL_CHUNK};
 use crate::snapshot::{Keeper, Snapshot};
 
-const FORMAT: &str = "lichen-session-1";
+const FORMAT: &str = "lichen-session-2";
 
 /// What the caller keeps beside the session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,8 +89,16 @@ fn restore(keeper: &mut dyn Keeper, template: &str, saved: &SafeTensors) -> Resu
         return Err(Error::input("is damaged: its contents differ from its SHA-256"));
     }
     let (tokens, starts) = (integers(parts[0])?, integers(parts[1])?);
-    let held: Vec<Range<usize>> = starts.iter().map(|s| *s as usize..tokens.len().max(*s as usize)).collect();
+    let mut held: Vec<Range<usize>> = starts.iter().map(|s| *s as usize..tokens.len().max(*s as usize)).collect();
     check_room(keeper, &tokens, &held, &parts[2..])?;
+    let mut planes: Vec<Cow<'_, [u8]>> = parts[2..].iter().map(|plane| Cow::Borrowed(*plane)).collect();
+    for (i, (held, plane)) in held.iter_mut().zip(&mut planes).enumerate() {
+        let n_kept = keeper.n_kept(i, held);
+        if n_kept < held.len() {
+            *plane = Cow::Owned(keeper.last_positions(i, plane, n_kept));
+            held.start = held.end - n_kept;
+        }
+    }
     let number = |name: &str| -> Result<u64> {
         field(name)?.parse().map_err(|_| Error::input(format!("\"{name}\" is not a whole number")))
     };
@@ -98,7 +107,8 @@ fn restore(keeper: &mut dyn Keeper, template: &str, saved: &SafeTensors) -> Resu
         sampler_step: number("sampler_step")?,
         note: field("note")?.to_string(),
     };
-    keeper.restore(&tokens, &held, &parts[2..])?;
+    let planes: Vec<&[u8]> = planes.iter().map(|plane| &**plane).collect();
+    keeper.restore(&tokens, &held, &planes)?;
     Ok(state)
 }
 

@@ -37,8 +37,14 @@ pub trait Keeper {
     /// What went wrong on the device.
     fn snapshot(&self) -> Result<Snapshot>;
 
-    /// Whether layer `i` has room for these positions of `n`, and they cover what the next token sees.
+    /// Whether layer `i` has room for what the next token sees of `n` positions, and these cover it.
     fn can_hold(&self, i: usize, held: &Range<usize>, n: usize) -> bool;
+
+    /// How many of these positions, the last ones, layer `i` has room for.
+    fn n_kept(&self, i: usize, held: &Range<usize>) -> usize;
+
+    /// What layer `i` keeps of the last `n_kept` of the positions that `bytes` are of.
+    fn last_positions(&self, i: usize, bytes: &[u8], n_kept: usize) -> Vec<u8>;
 
     /// Bytes that layer `i` keeps of so many positions.
     fn saved_bytes(&self, i: usize, n_positions: usize) -> usize;

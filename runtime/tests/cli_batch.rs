@@ -287,5 +287,5 @@ fn bench_and_plan_speak_of_batches() {
     let args = [&["plan", "--batch", "6", "--memory-budget", "1MiB"][..], &common].concat();
     let refused = lichen(&args);
     check(&refused, 1);
-    assert!(refused.stderr.contains("lower --context (now 40) or --batch (now 6)"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("lower --context (now 40) or --parallel (now 6)"), "{}", refused.stderr);
 }

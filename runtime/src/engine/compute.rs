@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use lichen_kernels::ops::attention::KvStore;
 use lichen_kernels::{Device, Row};
 
 use super::pages::Pages;
@@ -227,11 +228,19 @@ impl Compute {
         }
     }
 
-    /// Bytes that layer `i` keeps of so many positions.
-    pub fn saved_bytes(&self, i: usize, n_positions: usize) -> usize {
+    /// How many of these positions, the last ones, layer `i` has room for.
+    pub fn n_kept(&self, i: usize, held: &Range<usize>) -> usize {
         match self {
-            Compute::Ring(session) => session.cache().layer(i).saved_bytes(n_positions),
-            Compute::Pages { pass, .. } => pass.saved_bytes(i, n_positions),
+            Compute::Ring(session) => session.cache().n_kept(i, held),
+            Compute::Pages { pass, pages } => pages.n_kept(pass.model.config.is_global[i], held),
+        }
+    }
+
+    /// Where layer `i` has its keys and values.
+    pub fn layer(&self, i: usize) -> &KvStore {
+        match self {
+            Compute::Ring(session) => session.cache().layer(i),
+            Compute::Pages { pass, .. } => pass.layer(i),
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::slot::{choose, fingerprint, least_recently_used, Held, Wanted};
-use super::{Engine, RequestId};
+use super::{Engine, LoadedModel, RequestId};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::model::Model;
@@ -35,8 +35,8 @@ impl Engine {
         state: &SavedState,
         path: &Path,
     ) -> Result<()> {
-        let template = self.model.clone();
-        let template = template.chat_template()?.identity();
+        let model = self.model.clone();
+        let template = template_identity(&model)?;
         let slot = last.and_then(|id| self.slots.iter().position(|s| s.is_idle() && s.held.request == Some(id)));
         let adapter = fingerprint(&self.adapters.find(adapter)?);
         let slot = slot.filter(|slot| self.slots[*slot].held.adapter == adapter);
@@ -51,7 +51,7 @@ impl Engine {
     /// The file is damaged, or was saved with another model, adapter, template or cache format; or all slots are at work.
     pub fn restore(&mut self, adapter: &AdapterChoice, tenant: u64, path: &Path) -> Result<(RequestId, SavedState)> {
         let model = self.model.clone();
-        let template = model.chat_template()?.identity();
+        let template = template_identity(&model)?;
         let chosen = self.adapters.find(adapter)?;
         let adapter = fingerprint(&chosen);
         let wanted = Wanted { prompt: &[0], adapter, tenant };
@@ -63,6 +63,14 @@ impl Engine {
         let state = session_file::load(&mut conversation, template, path)?;
         self.compute.use_restored_adapter(chosen.as_ref());
         Ok((id, state))
+    }
+}
+
+/// What the tokens of a conversation were made with: a model without a tokenizer has none.
+fn template_identity(model: &LoadedModel) -> Result<&str> {
+    match model.tokenizer {
+        Some(_) => Ok(model.chat_template()?.identity()),
+        None => Ok("none"),
     }
 }
 
@@ -90,8 +98,16 @@ impl Keeper for Conversation<'_> {
         self.engine.compute.can_hold(i, held, n)
     }
 
+    fn n_kept(&self, i: usize, held: &Range<usize>) -> usize {
+        self.engine.compute.n_kept(i, held)
+    }
+
+    fn last_positions(&self, i: usize, bytes: &[u8], n_kept: usize) -> Vec<u8> {
+        self.engine.compute.layer(i).last_positions(bytes, n_kept)
+    }
+
     fn saved_bytes(&self, i: usize, n_positions: usize) -> usize {
-        self.engine.compute.saved_bytes(i, n_positions)
+        self.engine.compute.layer(i).saved_bytes(n_positions)
     }
 
     fn restore(&mut self, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {

@@ -130,16 +130,20 @@ impl Pages {
         LocalGlobal { local: oldest..n, global: 0..n }
     }
 
-    /// True when local layers have room for these positions of `n`, and they cover what the next one sees.
+    /// True when these positions of `n` cover what the next one sees.
     pub fn can_hold(&self, is_global: bool, held: &Range<usize>, n: usize) -> bool {
-        let (needed, room) = match self.window.filter(|_| !is_global) {
-            // The oldest page in the ring is whole.
-            Some(window) => {
-                ((n + 1).saturating_sub(window), n.div_ceil(PAGE).saturating_sub(self.entries.local) * PAGE)
-            }
-            None => (0, 0),
+        let needed = self.window.filter(|_| !is_global).map_or(0, |window| (n + 1).saturating_sub(window));
+        held.end == n && held.start <= needed
+    }
+
+    /// How many of these positions, the last ones, a layer has room for: a local one's ring ends with a page that may be
+    /// begun alone.
+    pub fn n_kept(&self, is_global: bool, held: &Range<usize>) -> usize {
+        let first = match is_global {
+            true => 0,
+            false => held.end.div_ceil(PAGE).saturating_sub(self.entries.local) * PAGE,
         };
-        held.end == n && held.start <= needed && held.start >= room
+        held.end - held.start.max(first).min(held.end)
     }
 
     /// Pages that nobody holds: (local, global).

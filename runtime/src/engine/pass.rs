@@ -183,9 +183,9 @@ impl Pass {
         Ok(())
     }
 
-    /// Bytes that layer `i` keeps of so many positions.
-    pub fn saved_bytes(&self, i: usize, n_positions: usize) -> usize {
-        self.pools[i].saved_bytes(n_positions)
+    /// The pool of layer `i`.
+    pub fn layer(&self, i: usize) -> &KvStore {
+        &self.pools[i]
     }
 
     /// Looks for the `k` best candidates of the first `n_rows` rows of logits.

@@ -6,9 +6,6 @@ use super::sequence::Sequence;
 use super::RequestId;
 use crate::adapter::Adapter;
 
-/// A slot that holds a different ending is taken for its beginning alone if that has at least so many tokens.
-const WORTH_REUSING: usize = 32;
-
 /// A place for one sequence.
 #[derive(Default)]
 pub(super) struct Slot {
@@ -77,7 +74,6 @@ pub(super) fn choose(slots: &[Slot], wanted: &Wanted<'_>, usable: impl Fn(usize,
         (0, _) => false,
         // At most the last token is computed again.
         (_, 0 | 1) => true,
-        (n_reused, lost) if n_reused < WORTH_REUSING => !has_empty && lost < n_reused,
         (n_reused, lost) if has_empty => 4 * lost <= n_reused,
         (n_reused, lost) => lost < n_reused,
     };

@@ -112,7 +112,9 @@ impl EngineOptions {
     pub fn start_device(&self) -> Result<Arc<Device>> {
         let cuda = |ordinal| Cuda::open(&CudaOptions { ordinal, ..CudaOptions::default() });
         let device = match self.device {
-            DeviceChoice::Cuda(ordinal) => Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).behind(DEVICE))?),
+            DeviceChoice::Cuda(ordinal) => {
+                Device::Cuda(cuda(ordinal).map_err(|e| Error::from(e).behind(format_args!("{DEVICE} cuda")))?)
+            }
             DeviceChoice::Auto => match first_gpu().map(cuda) {
                 Some(Ok(cuda)) => Device::Cuda(cuda),
                 Some(Err(e)) => {

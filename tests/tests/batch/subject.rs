@@ -69,11 +69,20 @@ impl Subject {
 
     /// An engine of some slots over pages; of one over a ring without.
     pub fn engine(&self, limits: Limits, batch: Option<BatchLimits>) -> Engine {
+        Subject::start(self.loaded(limits, batch))
+    }
+
+    pub fn start(model: LoadedModel) -> Engine {
+        Engine::new(Arc::new(model)).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// What an engine is made from.
+    pub fn loaded(&self, limits: Limits, batch: Option<BatchLimits>) -> LoadedModel {
         let plan = MemoryPlan::on(&self.device, &self.model.config, ModelBytes::default(), limits, batch);
         let mut model = LoadedModel::of(self.model.clone(), self.device.clone(), plan);
         model.tokenizer.clone_from(&self.tokenizer);
         model.stop_ids = self.stop_ids.clone();
-        Engine::new(Arc::new(model)).unwrap_or_else(|e| panic!("{e}"))
+        model
     }
 
     pub fn batch(&self, limits: Limits, batch: BatchLimits) -> Engine {

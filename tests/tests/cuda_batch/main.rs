@@ -1,10 +1,16 @@
 //! Batches on a CUDA device, each architecture's kernels: an answer is the same alone and in any company. The emulator
 //! stands in where the machine has no GPU.
 
+#[path = "../batch/chats.rs"]
+mod chats;
 #[path = "../../cuda-emulator/tests/common/mod.rs"]
 mod common;
 #[path = "../batch/equality.rs"]
 mod equality;
+#[path = "../batch/kept.rs"]
+mod kept;
+#[path = "../batch/per_request.rs"]
+mod per_request;
 #[path = "../batch/subject.rs"]
 mod subject;
 
@@ -96,5 +102,36 @@ fn a_step_waits_as_often_for_many_sequences_as_for_one() {
                 assert!(step < 3 || waits == n_waits, "{}: {waits} waits for {n} rows", device.describe());
             }
         }
+    }
+}
+
+/// The oldest kernels, and those of tensor cores.
+fn old_and_new() -> impl Iterator<Item = Arc<Device>> {
+    devices().into_iter().filter(|d| matches!(common::cuda(d).arch(), 53 | 80))
+}
+
+#[test]
+fn four_chats_past_the_window_compute_only_what_is_new() {
+    for device in old_and_new() {
+        chats::check_random(&Subject::fixture(MODELS[1], &device), limits(1), 4);
+        chats::check_random(&Subject::fixture(MODELS[2], &device), limits(1), 1);
+        chats::check_demo(&Subject::demo(&device), Limits { context: 192, chunk: 64, ..limits(1) }, 5, 6);
+    }
+}
+
+#[test]
+fn one_step_holds_rows_of_several_adapters() {
+    for device in old_and_new() {
+        for name in [MODELS[1], MODELS[3]] {
+            per_request::check_adapters(&Subject::fixture(name, &device), limits(1));
+        }
+    }
+}
+
+#[test]
+fn a_conversation_goes_to_a_file_from_a_slot_and_back() {
+    for device in old_and_new() {
+        let arch = common::cuda(&device).arch();
+        kept::check_kept(&Subject::fixture(MODELS[1], &device), &format!("cuda-{arch}"));
     }
 }

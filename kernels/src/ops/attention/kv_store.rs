@@ -38,6 +38,26 @@ impl KvFormat {
     }
 }
 
+impl KvFormat {
+    /// Arrays that a vector is kept in: its numbers, and for int8 a scale.
+    fn n_parts(self) -> usize {
+        match self {
+            KvFormat::F32 | KvFormat::F16 => 1,
+            KvFormat::I8 => 2,
+        }
+    }
+
+    /// Bytes of a vector in one of them.
+    fn part_bytes(self, part: usize, head_dim: usize) -> usize {
+        match (self, part) {
+            (KvFormat::F32, _) => 4 * head_dim,
+            (KvFormat::F16, _) => 2 * head_dim,
+            (KvFormat::I8, 0) => head_dim,
+            (KvFormat::I8, _) => 4,
+        }
+    }
+}
+
 /// One layer's ring: (n_kv_heads, n_slots, head_dim) twice.
 pub struct KvStore {
     format: KvFormat,
@@ -139,7 +159,8 @@ impl KvStore {
         kv_head * self.n_slots + slots.start..kv_head * self.n_slots + slots.end
     }
 
-    /// Appends everything that is stored for `positions`, for a session file.
+    /// Appends everything that is stored for `positions`, for a session file: keys, then values; by head; the numbers of all
+    /// positions, then for int8 their scales. Where they lie in the store does not matter.
     ///
     /// # Errors
     /// What went wrong on the device.
@@ -156,8 +177,10 @@ impl KvStore {
     pub fn save_runs(&self, runs: &[Range<usize>], out: &mut Vec<u8>) -> Result<(), DeviceError> {
         for plane in [&self.keys, &self.values] {
             for h in 0..self.n_kv_heads {
-                for slots in runs {
-                    plane.save(self.vectors(h, slots), self.head_dim, out)?;
+                for part in 0..self.format.n_parts() {
+                    for slots in runs {
+                        plane.save(part, self.vectors(h, slots), self.head_dim, out)?;
+                    }
                 }
             }
         }
@@ -187,15 +210,34 @@ impl KvStore {
         let (n_slots, head_dim, format) = (self.n_slots, self.head_dim, self.format);
         for plane in [&mut self.keys, &mut self.values] {
             for h in 0..self.n_kv_heads {
-                for slots in runs {
-                    let vectors = h * n_slots + slots.start..h * n_slots + slots.end;
-                    let (part, rest) = bytes.split_at(vectors.len() * format.vector_bytes(head_dim));
-                    bytes = rest;
-                    plane.restore(vectors, head_dim, part)?;
+                for part in 0..format.n_parts() {
+                    for slots in runs {
+                        let vectors = h * n_slots + slots.start..h * n_slots + slots.end;
+                        let (own, rest) = bytes.split_at(vectors.len() * format.part_bytes(part, head_dim));
+                        bytes = rest;
+                        plane.restore(part, vectors, head_dim, own)?;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// What [`KvStore::save`] would append for the last `n_kept` of the positions that `bytes` are of.
+    pub fn last_positions(&self, bytes: &[u8], n_kept: usize) -> Vec<u8> {
+        let position_bytes = self.saved_bytes(1);
+        let n_positions = bytes.len() / position_bytes;
+        assert!(bytes.len() == n_positions * position_bytes && n_kept <= n_positions);
+        let (mut out, mut rest) = (Vec::with_capacity(n_kept * position_bytes), bytes);
+        for _ in 0..2 * self.n_kv_heads {
+            for part in 0..self.format.n_parts() {
+                let size = self.format.part_bytes(part, self.head_dim);
+                let (all, others) = rest.split_at(n_positions * size);
+                out.extend_from_slice(&all[(n_positions - n_kept) * size..]);
+                rest = others;
+            }
+        }
+        out
     }
 }
 
@@ -234,28 +276,30 @@ impl Plane {
         }
     }
 
-    fn save(&self, vectors: Range<usize>, head_dim: usize, out: &mut Vec<u8>) -> Result<(), DeviceError> {
+    /// Appends one part of some vectors: their numbers, or for int8 (1) their scales.
+    fn save(&self, part: usize, vectors: Range<usize>, head_dim: usize, out: &mut Vec<u8>) -> Result<(), DeviceError> {
         let (first, n) = (vectors.start * head_dim, vectors.len() * head_dim);
-        match self {
-            Plane::F32(floats) => append(floats, first, n, out),
-            Plane::F16(halves) => append(halves, first, n, out),
-            Plane::I8(codes, scales) => {
-                append(codes, first, n, out)?;
-                append(scales, vectors.start, vectors.len(), out)
-            }
+        match (self, part) {
+            (Plane::F32(floats), _) => append(floats, first, n, out),
+            (Plane::F16(halves), _) => append(halves, first, n, out),
+            (Plane::I8(codes, _), 0) => append(codes, first, n, out),
+            (Plane::I8(_, scales), _) => append(scales, vectors.start, vectors.len(), out),
         }
     }
 
-    fn restore(&mut self, vectors: Range<usize>, head_dim: usize, bytes: &[u8]) -> Result<(), DeviceError> {
-        let (first, n) = (vectors.start * head_dim, vectors.len() * head_dim);
-        match self {
-            Plane::F32(floats) => fill(floats, first, bytes),
-            Plane::F16(halves) => fill(halves, first, bytes),
-            Plane::I8(codes, scales) => {
-                let (code_bytes, scale_bytes) = bytes.split_at(n);
-                fill(codes, first, code_bytes)?;
-                fill(scales, vectors.start, scale_bytes)
-            }
+    fn restore(
+        &mut self,
+        part: usize,
+        vectors: Range<usize>,
+        head_dim: usize,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
+        let first = vectors.start * head_dim;
+        match (self, part) {
+            (Plane::F32(floats), _) => fill(floats, first, bytes),
+            (Plane::F16(halves), _) => fill(halves, first, bytes),
+            (Plane::I8(codes, _), 0) => fill(codes, first, bytes),
+            (Plane::I8(_, scales), _) => fill(scales, vectors.start, bytes),
         }
     }
 }

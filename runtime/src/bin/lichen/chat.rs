@@ -181,7 +181,8 @@ impl Chat {
         let interrupts = CatchInterrupts::new();
         let shown = RefCell::new(Ok(()));
         let mut on_text = |piece: &str| {
-            if shown.borrow().is_ok() {
+            let is_open = shown.borrow().is_ok();
+            if is_open {
                 *shown.borrow_mut() = output::text(piece);
             }
         };

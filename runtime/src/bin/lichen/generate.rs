@@ -77,8 +77,11 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
     let interrupts = CatchInterrupts::new();
     let shown = RefCell::new(Ok(()));
     let mut on_event = |event: Event<'_>| {
-        if let (Event::Text { text, .. }, false, true) = (event, args.json, shown.borrow().is_ok()) {
-            *shown.borrow_mut() = output::text(text);
+        let is_wanted = !args.json && shown.borrow().is_ok();
+        if let Event::Text { text, .. } = event {
+            if is_wanted {
+                *shown.borrow_mut() = output::text(text);
+            }
         }
     };
     let mut should_stop = || interrupts.interrupted() || shown.borrow().is_err();
