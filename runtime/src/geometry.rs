@@ -6,12 +6,11 @@ use half::f16;
 use lichen_kernels::{Buffer, Device, Format, Matrix, SharedBytes};
 
 use crate::error::{Error, Result};
-use crate::memory_plan::gpu::{matrix_bytes, vector_bytes};
 use crate::model::{assemble, Model};
 use crate::model_config::{Architecture, ModelConfig};
 use crate::model_source::Part;
 use crate::setting::{FORMAT, GEOMETRY};
-use crate::upload::Upload;
+use crate::upload::{matrix_bytes, vector_bytes, Upload};
 
 /// Names [`config`] knows.
 pub const NAMES: [&str; 6] =

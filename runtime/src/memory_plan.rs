@@ -18,7 +18,7 @@ use crate::setting::{CONTEXT, DEVICE, MEMORY_BUDGET, MODEL, PARALLEL};
 pub use crate::limits::{Limits, DEFAULT_CHUNK, DEFAULT_CONTEXT};
 pub use crate::upload::STAGING_BYTES;
 
-pub(crate) mod gpu;
+mod gpu;
 
 /// Largest f32 cache [`auto_kv_format`] accepts.
 const EXACT_KV_BYTES: usize = 16 << 20;

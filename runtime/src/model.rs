@@ -6,10 +6,9 @@ use lichen_kernels::ops::matmul;
 use lichen_kernels::{Buffer, Device, Format, Matrix};
 
 use crate::error::{Error, Result};
-use crate::memory_plan::gpu::{matrix_bytes, vector_bytes};
 use crate::model_config::ModelConfig;
 use crate::model_source::{ModelSource, Part, PartShape};
-use crate::upload::Upload;
+use crate::upload::{matrix_bytes, vector_bytes, Upload};
 
 /// Weights of one block. Matrices are (outputs, inputs); vectors of the length their names say.
 pub struct LayerWeights {

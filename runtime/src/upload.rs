@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use lichen_kernels::cuda::{Cuda, PackedMatrix, PinnedBytes};
-use lichen_kernels::{Device, Matrix};
+use lichen_kernels::cuda::{Arena, Cuda, PackedMatrix, PinnedBytes};
+use lichen_kernels::{Device, Format, Matrix};
 
 use crate::error::Result;
 
@@ -38,4 +38,14 @@ impl Upload {
         let packed = PackedMatrix::upload(cuda, &matrix, &mut |bytes| cuda.alloc(bytes), staging, &mut done)?;
         Ok(Matrix::on_gpu(packed))
     }
+}
+
+/// Device bytes of a matrix stored in `format`, as the loader keeps it there.
+pub(crate) fn matrix_bytes(format: Format, rows: usize, cols: usize) -> usize {
+    PackedMatrix::planned_bytes(format, rows, cols)
+}
+
+/// Device bytes of a vector of `n` values.
+pub(crate) fn vector_bytes(n: usize) -> usize {
+    Arena::padded(4 * n)
 }

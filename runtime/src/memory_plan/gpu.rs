@@ -1,12 +1,12 @@
 //! The bill of a model on a GPU. The driver's own memory (context, machine code) is its own and not on it.
 
-use lichen_kernels::cuda::{Arena, Cuda, PackedMatrix};
+use lichen_kernels::cuda::{Arena, Cuda};
 use lichen_kernels::ops::attention;
 use lichen_kernels::ops::matmul;
 use lichen_kernels::ops::residual::Residual;
 use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::ops::sampling::TopK;
-use lichen_kernels::{Format, Step};
+use lichen_kernels::Step;
 
 use super::{Item, Limits, MemoryPlan, ModelBytes, Place, Variable, PROGRAM_BYTES, SEQUENCES};
 use crate::block::{widest_input, widest_output, ActivationSizes};
@@ -81,14 +81,4 @@ impl MemoryPlan {
         let shared = |item: &Item| item.name == WEIGHTS || item.name == ADAPTERS;
         self.items.iter().filter(|i| i.place == Place::Device && !shared(i)).map(|i| i.bytes).sum()
     }
-}
-
-/// Device bytes of a matrix stored in `format`, as the loader keeps it there.
-pub(crate) fn matrix_bytes(format: Format, rows: usize, cols: usize) -> usize {
-    PackedMatrix::planned_bytes(format, rows, cols)
-}
-
-/// Device bytes of a vector of `n` values.
-pub(crate) fn vector_bytes(n: usize) -> usize {
-    Arena::padded(4 * n)
 }

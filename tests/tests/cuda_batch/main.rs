@@ -125,6 +125,7 @@ fn one_step_holds_rows_of_several_adapters() {
         for name in [MODELS[1], MODELS[3]] {
             per_request::check_adapters(&Subject::fixture(name, &device), limits(1));
         }
+        per_request::check_reuse(&Subject::fixture(MODELS[1], &device), limits(1));
     }
 }
 

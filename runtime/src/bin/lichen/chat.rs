@@ -20,7 +20,7 @@ use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
 use crate::args::{MachineArgs, ModelArgs, SamplingArgs};
-use crate::generate::{adapter_note, defaults, open_with};
+use crate::opening::{adapter_note, defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
 const EXAMPLES: &str = "Examples:

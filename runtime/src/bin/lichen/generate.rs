@@ -5,9 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use clap::Args;
-use lichen_runtime::adapter::{Adapter, TargetModule};
 use lichen_runtime::answer::{Answer, FinishReason};
-use lichen_runtime::engine::{Engine, EngineOptions, Event, LoadedModel, NamedAdapter};
+use lichen_runtime::engine::{Event, LoadedModel};
 use lichen_runtime::fault::CatchInterrupts;
 use lichen_runtime::request::{Prompt, Request};
 use lichen_runtime::tokenizer::TEXT_BYTES_MAX;
@@ -15,7 +14,8 @@ use lichen_runtime::Error;
 use serde_json::{json, Value};
 
 use crate::args::{token_ids, MachineArgs, ModelArgs, SamplingArgs, TokenIds};
-use crate::generate_batch::{self, BatchArgs};
+use crate::generate_batch::{self, BatchArgs, Shared};
+use crate::opening::{defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -61,7 +61,9 @@ pub struct GenerateArgs {
 
 pub fn run(args: &GenerateArgs) -> Outcome<()> {
     if let Some(prompts) = &args.batch.prompts {
-        return generate_batch::run(args, prompts);
+        let GenerateArgs { model, machine, sampling, raw, json, .. } = args;
+        let shared = Shared { model, machine, sampling, raw: *raw, json: *json };
+        return generate_batch::run(&args.batch, &shared, prompts);
     }
     if args.prompt.is_none() && args.tokens.is_none() {
         return Err(Error::usage("--prompt TEXT, --tokens IDS or --prompts FILE is needed").into());
@@ -101,45 +103,6 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
     } else {
         Ok(())
     }
-}
-
-/// Opens the model and says what needs to be known about it.
-pub fn open_with(options: &EngineOptions) -> Outcome<Engine> {
-    let engine = Engine::open(options)?;
-    if options.model.is_none() {
-        output::note(&format!("note: this is {}", lichen_runtime::demo::DESCRIPTION));
-    }
-    for NamedAdapter { adapter, .. } in engine.adapters() {
-        output::note(&adapter_note(adapter, engine.model()));
-    }
-    let transcoded = engine.model().source.as_ref().map(|s| s.transcoded()).unwrap_or_default();
-    if !transcoded.is_empty() {
-        let list: Vec<String> = transcoded.iter().map(|(format, n)| format!("{n} {format}")).collect();
-        output::note(&format!("note: {} matrices were converted to Q8_0 in memory", list.join(", ")));
-    }
-    Ok(engine)
-}
-
-/// An adapter that touches less than somebody thinks must not pass in silence.
-pub fn adapter_note(adapter: &Adapter, model: &LoadedModel) -> String {
-    let n_layers = model.model.config.n_layers;
-    let pairs = (0..n_layers).flat_map(|layer| TargetModule::ALL.map(|target| (layer, target)));
-    let n = pairs.filter(|(layer, target)| adapter.layer(*layer).pair(*target).is_some()).count();
-    let rank = adapter.max_rank();
-    format!("note: the adapter applies to {n} of {} matrices, rank {rank}", n_layers * TargetModule::ALL.len())
-}
-
-/// What the flags say of every request, with a seed from the clock where they name none.
-pub fn defaults(args: &SamplingArgs) -> Request {
-    let mut request = args.request();
-    request.sampling.seed.get_or_insert_with(seed_from_clock);
-    request
-}
-
-fn seed_from_clock() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    // Two starts within a nanosecond are told apart by their process ids. 32 bits are easy to type again.
-    now.map_or(0, |n| n.as_nanos() as u64 >> 4 ^ u64::from(std::process::id())) & 0xFFFF_FFFF
 }
 
 fn read_stdin() -> Outcome<String> {

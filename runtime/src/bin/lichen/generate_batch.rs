@@ -17,8 +17,8 @@ use lichen_runtime::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
 
-use crate::args::number;
-use crate::generate::{defaults, open_with, GenerateArgs};
+use crate::args::{number, MachineArgs, ModelArgs, SamplingArgs};
+use crate::opening::{defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 use progress::Progress;
 
@@ -45,8 +45,16 @@ pub struct BatchArgs {
     resume: bool,
 }
 
-pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
-    let own = &args.batch;
+/// What a single prompt has too.
+pub struct Shared<'a> {
+    pub model: &'a ModelArgs,
+    pub machine: &'a MachineArgs,
+    pub sampling: &'a SamplingArgs,
+    pub raw: bool,
+    pub json: bool,
+}
+
+pub fn run(own: &BatchArgs, args: &Shared<'_>, prompts: &Path) -> Outcome<()> {
     if args.json && own.out.is_none() {
         return Err(
             Error::usage("--json is a summary on standard output, where the answers go: --out FILE is needed").into()
@@ -58,7 +66,7 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
     if let Some(path) = own.out.as_deref().filter(|_| !own.resume) {
         refuse_begun(path)?;
     }
-    let mut options = args.machine.options(&args.model)?;
+    let mut options = args.machine.options(args.model)?;
     options.parallel = Some(own.parallel.unwrap_or(DEFAULT_SLOTS));
     let mut engine = open_with(&options)?;
     if let Some(batch) = engine.model().plan.batch.filter(|b| b.n_contexts < b.n_slots) {
@@ -69,7 +77,7 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
     }
     // Not before the model is there: a run that never began leaves no file.
     let (mut out, answered) = open_out(own)?;
-    let defaults = defaults(&args.sampling);
+    let defaults = defaults(args.sampling);
     let seed = defaults.sampling.seed.unwrap_or_default();
     let has_text = engine.model().tokenizer.is_some();
     let mut watch = Watch { interrupts: CatchInterrupts::new(), progress: Progress::new(), n_bad: 0 };
@@ -77,7 +85,7 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
     let outcome = run.answer(&mut engine, source);
     watch.progress.end();
     match outcome {
-        Ok((counts, interrupted)) => report(args, &engine, &counts, seed, interrupted),
+        Ok((counts, interrupted)) => report(args.json, &engine, &counts, seed, interrupted),
         // Whoever read the answers has seen enough.
         Err(_) if out.is_closed() => Err(Failure::Closed),
         Err(error) => Err(error.into()),
@@ -216,8 +224,8 @@ fn summary(counts: &Counts) -> String {
     line + &format!("; {n_new} in {seconds:.1} s, {rate:.1} tokens/s")
 }
 
-fn report(args: &GenerateArgs, engine: &Engine, counts: &Counts, seed: u64, interrupted: bool) -> Outcome<()> {
-    if args.json {
+fn report(has_json: bool, engine: &Engine, counts: &Counts, seed: u64, interrupted: bool) -> Outcome<()> {
+    if has_json {
         let model = engine.model();
         output::json(&json!({
             "model": model.name,

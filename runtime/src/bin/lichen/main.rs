@@ -7,6 +7,7 @@ mod generate;
 mod generate_batch;
 mod info;
 mod logits;
+mod opening;
 mod perplexity;
 mod plan;
 

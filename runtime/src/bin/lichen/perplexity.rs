@@ -8,7 +8,7 @@ use lichen_runtime::{perplexity, Error};
 use serde_json::json;
 
 use crate::args::{MachineArgs, ModelArgs};
-use crate::generate::open_with;
+use crate::opening::open_with;
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Example:
