@@ -10,6 +10,8 @@ use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget};
 use lichen_runtime::model_source::PartShape;
 use lichen_runtime::{Error, ModelConfig, Result};
 
+use crate::setting::{ALPHA, RANK, TARGETS as TARGETS_SETTING};
+
 /// Which of [`TARGETS`] are adapted.
 pub type Targets = [bool; TARGETS.len()];
 
@@ -90,7 +92,7 @@ impl Lora {
             let Some(slot) = slot else {
                 return Err(Error::input(format!(
                     "the adapter has rank {} and scale {} for {:?} of layer {}; this job has rank {}, scale {} and other \
-                     targets or the same (--rank, --alpha, --targets)",
+                     targets or the same ({RANK}, {ALPHA}, {TARGETS_SETTING})",
                     target.rank,
                     target.scale,
                     target.part,
@@ -106,7 +108,7 @@ impl Lora {
         match file.targets.len() == self.n_pairs() {
             true => Ok(()),
             false => Err(Error::input(format!(
-                "the adapter holds {} pairs; this job trains {} (--targets)",
+                "the adapter holds {} pairs; this job trains {} ({TARGETS_SETTING})",
                 file.targets.len(),
                 self.n_pairs()
             ))),

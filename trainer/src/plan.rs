@@ -6,6 +6,7 @@ use lichen_kernels::cuda::{Arena, PackedMatrix};
 use lichen_kernels::Format;
 use lichen_runtime::memory_plan::{mib, Item, ModelBytes, Place, STAGING_BYTES};
 use lichen_runtime::model_source::{Part, PartShape};
+use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL};
 use lichen_runtime::{Error, ModelConfig, Result};
 
 use crate::activations::{Activations, Rows};
@@ -13,6 +14,7 @@ use crate::batch::Batch;
 use crate::forward::Rope;
 use crate::machine::{Gpu, Machine};
 use crate::optimizer::Optimizer;
+use crate::setting::{BATCH, CHECKPOINT_ACTIVATIONS, MAX_SEQ, RANK};
 
 /// Whether layers are computed again on the way back, instead of kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,10 +103,10 @@ impl Owner {
     }
 
     /// Where else a job fits that does not fit this.
-    fn way_out(self) -> &'static str {
+    fn way_out(self) -> String {
         match self {
-            Owner::Budget | Owner::System => "a larger --memory-budget",
-            Owner::Gpu => "--device cpu",
+            Owner::Budget | Owner::System => format!("a larger {MEMORY_BUDGET}"),
+            Owner::Gpu => format!("{DEVICE} cpu"),
         }
     }
 }
@@ -225,9 +227,12 @@ impl TrainPlan {
         let mut largest: Vec<&Item> = self.items.iter().filter(|i| room.places.contains(&i.place)).collect();
         largest.sort_by_key(|i| std::cmp::Reverse(i.bytes));
         let names: Vec<String> = largest.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
-        let recompute = if self.rows.kept_layers == 0 { "" } else { " --checkpoint-activations on," };
+        let recompute = match self.rows.kept_layers {
+            0 => String::new(),
+            _ => format!(" {CHECKPOINT_ACTIVATIONS} on,"),
+        };
         Error::limit(format!(
-            "needs {} ({}, ..), and {} {}:{recompute} a lower --max-seq (now {}), --batch or --rank, a smaller --model, or {}",
+            "needs {} ({}, ..), and {} {}:{recompute} a lower {MAX_SEQ} (now {}), {BATCH} or {RANK}, a smaller {MODEL}, or {}",
             mib(self.bytes_in(room.places)),
             names.join(", "),
             room.owner.has(),

@@ -163,7 +163,7 @@ fn no_valid_checkpoint_is_an_error_and_none_at_all_is_not() {
     let expected = "/run: step 1200 skipped: optimizer.safetensors differs from its manifest; \
                     step 1100 skipped: MANIFEST differs from its own sha256; \
                     step-900 skipped: no checkpoint has such a name; \
-                    no valid checkpoint of 3 (start over with --restart)";
+                    no valid checkpoint of 3 (start over with restart)";
     assert_eq!(error.message(), expected);
     // Nothing was removed that a person may want to look at; --restart does.
     assert_eq!(crate::generation_names(&disk).len(), 3);
@@ -185,5 +185,5 @@ fn what_the_caller_turns_down_is_skipped() {
     assert_eq!(found.generation.step, 2);
     assert_eq!(found.rejected, ["step 3 skipped: made for another base"]);
     let error = open(&disk).recover(&|_| Err(Error::input("no"))).unwrap_err();
-    assert!(error.message().ends_with("step 1 skipped: no; no valid checkpoint of 3 (start over with --restart)"));
+    assert!(error.message().ends_with("step 1 skipped: no; no valid checkpoint of 3 (start over with restart)"));
 }

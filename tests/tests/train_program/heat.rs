@@ -125,7 +125,7 @@ fn a_power_budget_makes_it_rest() {
         }
     });
     done.outcome.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(done.notes, ["--power-budget cannot be kept: the board draws 6000 mW at rest"]);
+    assert_eq!(done.notes, ["power_budget cannot be kept: the board draws 6000 mW at rest"]);
     // What was overdrawn in the first step, a few millijoules, is paid back before the second.
     let (first, second) = (&done.rows[0], &done.rows[1]);
     assert!(second.seconds > 0.05 && second.seconds > first.seconds, "{first:?} {second:?}");
@@ -184,8 +184,8 @@ fn wait_for(mut is_there: impl FnMut() -> bool, what: &str) {
 fn boards_without_sensors_say_so() {
     let folder = Folder::new("no-sensors");
     for (flag, value, said) in [
-        ("--stop-temp", "80", "--stop-temp: this machine reports no temperature; leave the flag out"),
-        ("--power-budget", "5W", "--power-budget: this machine reports no input power; leave the flag out"),
+        ("--stop-temp", "80", "--stop-temp: this machine reports no temperature; leave it out"),
+        ("--power-budget", "5W", "--power-budget: this machine reports no input power; leave it out"),
     ] {
         let mut command = command(&flags(MODELS[1], &folder.path("run"), 3));
         let ended: Run =

@@ -5,7 +5,7 @@ use lichen_runtime::Result;
 use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::data::{DataOptions, OverLong};
-use lichen_trainer::job::{Job, Kind, Observer, Opened, Outcome, METRICS_FILE};
+use lichen_trainer::job::{Job, Kind, Note, Observer, Opened, Outcome, METRICS_FILE};
 use lichen_trainer::metrics::Row;
 use lichen_trainer::optimizer::Settings;
 use lichen_trainer::plan::Recompute;
@@ -82,9 +82,9 @@ impl Observer for Watch<'_> {
         (self.on_event)(row.step, None);
     }
 
-    fn note(&mut self, text: &str) {
-        self.notes.push(text.to_string());
-        (self.on_event)(self.rows.last().map_or(0, |r| r.step), Some(text));
+    fn note(&mut self, note: &Note) {
+        self.notes.push(note.text().to_string());
+        (self.on_event)(self.rows.last().map_or(0, |r| r.step), Some(note.text()));
     }
 
     fn wants_to_stop(&self) -> bool {

@@ -165,7 +165,7 @@ fn another_job_is_refused_by_name() {
     let ((base, other_base), (data, other_data)) = (both("base_sha256"), both("data_sha256"));
     let flag = |flag: &str, was: &str, now: &str| {
         format!(
-            "the run was started with {flag} {was}, and now it is {now}: give it the same flags, or start over with --restart"
+            "the run was started with {flag} {was}, and now it is {now}: give it the same, or start over with --restart"
         )
     };
     let cases: [(&[&str], String); 10] = [

@@ -13,6 +13,7 @@ use super::prune::remove_generation;
 use super::publish::published_names;
 use super::{generation_name, step_of, Generation};
 use super::{GENERATION_PREFIX, LATEST, LOCK, REPLACED_PREFIX, TEMPORARY_PREFIX};
+use crate::setting::{OUT, RESTART};
 
 /// Two may be damaged and the run goes on.
 pub const GENERATIONS_KEPT: usize = 3;
@@ -51,7 +52,7 @@ impl Store {
         }
         let lock = disk.lock(&run.join(LOCK)).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => {
-                Error::input("another trainer is at work in this folder: wait for it, or choose another --out")
+                Error::input(format!("another trainer is at work in this folder: wait for it, or choose another {OUT}"))
                     .in_file(run)
             }
             _ => Error::io(&run.join(LOCK), &e),
@@ -101,7 +102,7 @@ impl Store {
             return Ok(None);
         }
         let reasons = rejected.join("; ");
-        let what = format!("{reasons}; no valid checkpoint of {n_generations} (start over with --restart)");
+        let what = format!("{reasons}; no valid checkpoint of {n_generations} (start over with {RESTART})");
         Err(Error::input(what).in_file(&self.run))
     }
 
@@ -114,7 +115,7 @@ impl Store {
         let (steps, strangers) = self.generations()?;
         let names: Vec<String> = strangers.into_iter().chain(steps.iter().rev().map(|s| generation_name(*s))).collect();
         if let Some(name) = published_names(&*self.disk, &self.run)?.iter().find(|n| names.contains(n)) {
-            let what = format!("{name} is published, and --restart would remove it: choose another --out");
+            let what = format!("{name} is published, and {RESTART} would remove it: choose another {OUT}");
             return Err(Error::input(what).in_file(&self.run));
         }
         for name in names {

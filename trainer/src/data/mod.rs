@@ -42,6 +42,8 @@ pub use permutation::{Permutation, Purpose};
 
 use lichen_runtime::{Error, Result};
 
+use crate::setting::{EVAL_SPLIT, MAX_SEQ};
+
 /// The label of an id that nothing is trained to predict; as in transformers.
 pub const IGNORED: i32 = -100;
 /// Longest sample that can be asked for.
@@ -100,14 +102,14 @@ impl Default for DataOptions {
 }
 
 impl DataOptions {
-    /// Refuses values outside their range, in the words of the flags.
+    /// Refuses values outside their range.
     pub fn check(&self) -> Result<()> {
         if !(2..=MAX_SEQ_MAX).contains(&self.max_seq) {
-            return Err(Error::usage(format!("--max-seq is {}; 2 to {MAX_SEQ_MAX}", self.max_seq)));
+            return Err(Error::usage(format!("{MAX_SEQ} is {}; 2 to {MAX_SEQ_MAX}", self.max_seq)));
         }
         // NaN lies in no range.
         if !(0.0..=EVAL_SPLIT_MAX).contains(&self.eval_split) {
-            return Err(Error::usage(format!("--eval-split is {}; 0 to {EVAL_SPLIT_MAX}", self.eval_split)));
+            return Err(Error::usage(format!("{EVAL_SPLIT} is {}; 0 to {EVAL_SPLIT_MAX}", self.eval_split)));
         }
         Ok(())
     }
@@ -133,11 +135,11 @@ mod tests {
             options.check().err().map(|e| e.to_string())
         };
         assert_eq!(check(|_| {}), None);
-        assert_eq!(check(|o| o.max_seq = 1).unwrap(), "--max-seq is 1; 2 to 1048576");
-        assert_eq!(check(|o| o.max_seq = (1 << 20) + 1).unwrap(), "--max-seq is 1048577; 2 to 1048576");
-        assert_eq!(check(|o| o.eval_split = -0.1).unwrap(), "--eval-split is -0.1; 0 to 0.9");
-        assert_eq!(check(|o| o.eval_split = 1.5).unwrap(), "--eval-split is 1.5; 0 to 0.9");
-        assert_eq!(check(|o| o.eval_split = f64::NAN).unwrap(), "--eval-split is NaN; 0 to 0.9");
+        assert_eq!(check(|o| o.max_seq = 1).unwrap(), "max_seq is 1; 2 to 1048576");
+        assert_eq!(check(|o| o.max_seq = (1 << 20) + 1).unwrap(), "max_seq is 1048577; 2 to 1048576");
+        assert_eq!(check(|o| o.eval_split = -0.1).unwrap(), "eval_split is -0.1; 0 to 0.9");
+        assert_eq!(check(|o| o.eval_split = 1.5).unwrap(), "eval_split is 1.5; 0 to 0.9");
+        assert_eq!(check(|o| o.eval_split = f64::NAN).unwrap(), "eval_split is NaN; 0 to 0.9");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod files;
 mod gate;
+mod observer;
 mod open;
 mod outcome;
 mod run;
@@ -16,12 +17,12 @@ use lichen_runtime::engine::EngineOptions;
 
 use crate::data::DataOptions;
 use crate::lora::Targets;
-use crate::metrics::Row;
 use crate::optimizer::Settings;
 use crate::plan::Recompute;
 use crate::schedule::Shape;
 
 pub use gate::{Answer, Scores, Verdict};
+pub use observer::{Note, Observer};
 pub use open::{model_bytes, plan_of, Opened};
 pub use outcome::{Ending, Outcome};
 pub use state::{State, STATE_FILE};
@@ -85,16 +86,4 @@ pub struct Job {
     pub power_budget_mw: Option<u32>,
     pub canary: Option<PathBuf>,
     pub seed: u64,
-}
-
-/// Who watches a run.
-pub trait Observer {
-    /// Before the first step: `n_steps` in all, `step` of them done.
-    fn started(&mut self, step: u64, n_steps: u64);
-    /// After each step.
-    fn stepped(&mut self, row: &Row);
-    /// Something worth a line.
-    fn note(&mut self, text: &str);
-    /// True when the run is to end after this step.
-    fn wants_to_stop(&self) -> bool;
 }

@@ -9,6 +9,7 @@ use lichen_runtime::chat_template::ChatTemplate;
 use lichen_runtime::engine::{self, EngineOptions};
 use lichen_runtime::memory_plan::ModelBytes;
 use lichen_runtime::model::Model;
+use lichen_runtime::setting::MODEL;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde_json::{json, Map, Value};
 
@@ -21,6 +22,7 @@ use crate::machine::{host, prepare_kernels, Machine};
 use crate::network::{Mode, Network};
 use crate::plan::{HostAndGpu, JobSize, TrainPlan};
 use crate::schedule::Schedule;
+use crate::setting::{CANARY, INIT_ADAPTER, MAX_SEQ};
 
 /// A job that can start.
 pub struct Opened {
@@ -57,7 +59,9 @@ impl Opened {
         };
         let canaries = match &job.canary {
             Some(path) if encoder.is_none() => {
-                return Err(Error::input("--canary asks in words, and the model has no tokenizer").in_file(path))
+                return Err(
+                    Error::input(format!("{CANARY} asks in words, and the model has no tokenizer")).in_file(path)
+                )
             }
             Some(path) => read_canaries(path)?,
             None => Vec::new(),
@@ -127,7 +131,7 @@ impl Opened {
                 Some(file) => loaded = lora.load(values, file),
                 None => lora.initialise(values, job.seed),
             })?;
-            loaded.map_err(|e| e.behind(crate::setting::INIT_ADAPTER))?;
+            loaded.map_err(|e| e.behind(INIT_ADAPTER))?;
         }
         Ok(network)
     }
@@ -166,13 +170,13 @@ impl Opened {
 fn check_kind(job: &Job, config: &ModelConfig) -> Result<()> {
     let is_folder = job.engine.model.as_ref().is_some_and(|path| path.is_dir());
     if matches!(job.kind, Kind::Full { .. }) && !is_folder {
-        return Err(Error::usage(
-            "--model: full training starts from a Hugging Face folder with float weights, and writes one",
-        ));
+        return Err(Error::usage(format!(
+            "{MODEL}: full training starts from a Hugging Face folder with float weights, and writes one"
+        )));
     }
     if job.data_options.max_seq > config.context_length {
         return Err(Error::usage(format!(
-            "--max-seq is {}; 2 to {} for this model",
+            "{MAX_SEQ} is {}; 2 to {} for this model",
             job.data_options.max_seq, config.context_length
         )));
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lichen_kernels::Device;
 use lichen_runtime::disk::Disk;
+use lichen_runtime::setting::RESUME;
 use lichen_runtime::telemetry::{rss_bytes, Sample as Reading, Telemetry};
 use lichen_runtime::{Error, Result};
 
@@ -17,7 +18,7 @@ use super::open::Opened;
 use super::outcome::{Ending, Outcome};
 use super::state::State;
 use super::summary;
-use super::{Kind, Observer, METRICS_FILE};
+use super::{Kind, Note, Observer, METRICS_FILE};
 use crate::checkpoint::{cut_after_step, Generation, Store};
 use crate::data::Sample;
 use crate::forward::Dropout;
@@ -26,6 +27,7 @@ use crate::journal::Journal;
 use crate::metrics::Row;
 use crate::network::{Network, StepReport};
 use crate::schedule::Schedule;
+use crate::setting::{POWER_BUDGET, RESTART};
 use save::FailedSaves;
 
 /// A checkpoint at least this often, but never so that saving takes more than a fiftieth of the time.
@@ -79,7 +81,7 @@ impl Opened {
         let metrics = out.join(METRICS_FILE);
         let cut = cut_after_step(&*disk, &metrics, recovered.as_ref().map_or(0, |g| g.step))?;
         if let Some(torn) = cut.torn {
-            observer.note(&format!("{}: repaired: {torn}", metrics.display()));
+            observer.note(&Note::new(format!("{}: repaired: {torn}", metrics.display())));
         }
         let mut network = self.load()?;
         let state = match &recovered {
@@ -95,7 +97,7 @@ impl Opened {
                 }
                 files::load(generation, &mut network, state.updates)?;
                 if let Some(note) = state.changed_device(&fresh) {
-                    observer.note(&note);
+                    observer.note(&Note::new(note));
                 }
                 State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
             }
@@ -151,12 +153,12 @@ impl Opened {
         if !job.resume {
             let step = recovered.generation.step;
             return Err(Error::input(format!(
-                "holds a run at step {step}: --resume goes on with it, --restart begins again"
+                "holds a run at step {step}: {RESUME} goes on with it, {RESTART} begins again"
             ))
             .in_file(&job.out));
         }
         for line in &recovered.rejected {
-            observer.note(line);
+            observer.note(&Note::new(line.as_str()));
         }
         let state = files::read_state(&recovered.generation)?;
         state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(&job.out))?;
@@ -285,7 +287,7 @@ impl Run<'_> {
                 Action::Pause => {
                     if !saved {
                         let hot = reading.temperature_c.unwrap_or_default();
-                        self.observer.note(&format!("{hot:.0} C: paused until the board is cooler"));
+                        self.observer.note(&Note::new(format!("{hot:.0} C: paused until the board is cooler")));
                         self.save()?;
                         saved = true;
                     }
@@ -294,7 +296,8 @@ impl Run<'_> {
             };
             if let Some(mw) = self.governor.unreachable_budget().filter(|_| !self.warned_of_budget) {
                 self.warned_of_budget = true;
-                self.observer.note(&format!("--power-budget cannot be kept: the board draws {mw} mW at rest"));
+                let what = format!("{POWER_BUDGET} cannot be kept: the board draws {mw} mW at rest");
+                self.observer.note(&Note::new(what));
             }
             let end = Instant::now() + rest;
             while Instant::now() < end {

@@ -1,10 +1,12 @@
 //! `state.json`: where a run stands, and what it was started with. Without times, so that equal runs have equal files.
 
+use lichen_runtime::setting::MODEL;
 use lichen_runtime::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::gate::Scores;
+use crate::setting::{ALLOW_CHANGED_DATA, DATA, LEARNING_RATE, RESTART};
 
 pub const STATE_FILE: &str = "state.json";
 const FORMAT: u32 = 1;
@@ -98,16 +100,16 @@ impl State {
     pub fn check_same(&self, now: &State, allow_changed_data: bool) -> Result<()> {
         if self.base_sha256 != now.base_sha256 {
             return Err(Error::input(format!(
-                "the run was started with base model {}, and --model is {}: give it the same model, or start over with \
-                 --restart",
+                "the run was started with base model {}, and {MODEL} is {}: give it the same model, or start over with \
+                 {RESTART}",
                 short(&self.base_sha256),
                 short(&now.base_sha256)
             )));
         }
         if self.data_sha256 != now.data_sha256 && !allow_changed_data {
             return Err(Error::input(format!(
-                "the run was started with data {}, and --data is {} now: restore it, or go on with the new with \
-                 --allow-changed-data",
+                "the run was started with data {}, and {DATA} is {} now: restore it, or go on with the new with \
+                 {ALLOW_CHANGED_DATA}",
                 short(&self.data_sha256),
                 short(&now.data_sha256)
             )));
@@ -116,8 +118,8 @@ impl State {
             let was = self.settings.get(name).unwrap_or(&Value::Null);
             if was != value {
                 return Err(Error::input(format!(
-                    "the run was started with {name} {was}, and now it is {value}: give it the same flags, or start over \
-                     with --restart"
+                    "the run was started with {name} {was}, and now it is {value}: give it the same, or start over with \
+                     {RESTART}"
                 )));
             }
         }
@@ -162,7 +164,7 @@ impl Skips {
             return Ok(());
         };
         Err(Error::input(format!(
-            "step {step}: {why}, and {what}: lower --learning-rate, or look at the data and the model"
+            "step {step}: {why}, and {what}: lower {LEARNING_RATE}, or look at the data and the model"
         )))
     }
 
@@ -186,7 +188,7 @@ mod tests {
         let error = skips.skipped(450, "the loss is not finite").unwrap_err();
         assert_eq!(
             error.message(),
-            "step 450: the loss is not finite, and 6 of the last 500 steps were skipped: lower --learning-rate, or look at \
+            "step 450: the loss is not finite, and 6 of the last 500 steps were skipped: lower learning_rate, or look at \
              the data and the model"
         );
         let mut skips = Skips::default();

@@ -61,7 +61,7 @@ fn layers_are_computed_twice_before_a_job_is_refused() {
             Err(e) => {
                 n_refused += 1;
                 let text = e.to_string();
-                assert!(text.contains("the GPU has left") && text.contains("--device cpu"), "{text}");
+                assert!(text.contains("the GPU has left") && text.contains("device cpu"), "{text}");
             }
         }
     }
@@ -99,7 +99,7 @@ fn a_refusal_says_whose_memory_it_is_and_the_way_out() {
     let shape = |machine: &Machine| plan("gemma-3-1b", Format::Q8_0, 8, 1, 256, machine);
     let host = Machine { host_bytes: Some(1 << 20), ..Machine::default() };
     let board = Machine { host_bytes: Some(1 << 20), ..Machine::with_gpu(4 * GIB, true) };
-    let (budget, gpu) = ("a larger --memory-budget", "--device cpu");
+    let (budget, gpu) = ("a larger memory_budget", "device cpu");
     for (machine, limit, whose, way_out) in [
         (Machine::default(), Some(1 << 20), "and the budget is 1.0 MiB:", budget),
         (host, None, "and the system has left 1.0 MiB:", budget),

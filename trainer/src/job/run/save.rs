@@ -8,7 +8,7 @@ use super::{Ending, Outcome, Run};
 use crate::checkpoint::publish;
 use crate::job::files;
 use crate::job::gate::{judge, Scores, Verdict};
-use crate::job::Kind;
+use crate::job::{Kind, Note};
 
 /// Saves that may fail in a row.
 const FAILED_SAVES_MAX: u32 = 3;
@@ -36,7 +36,8 @@ impl Run<'_> {
         }
         let cause = error.message().chars().filter(|c| !c.is_ascii_digit()).collect();
         if failed.cause != cause {
-            self.observer.note(&format!("step {} is not saved, training goes on: {error}", self.state.step));
+            let what = format!("step {} is not saved, training goes on: {error}", self.state.step);
+            self.observer.note(&Note::new(what));
             failed.cause = cause;
         }
         Ok(())
