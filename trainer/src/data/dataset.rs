@@ -132,11 +132,6 @@ impl Dataset {
         self.train[self.place(epoch, i)].size()
     }
 
-    /// How large [`Dataset::eval`] will find its sample.
-    pub fn eval_size(&self, i: usize) -> SampleSize {
-        self.eval[i].size()
-    }
-
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
