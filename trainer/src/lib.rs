@@ -28,6 +28,8 @@ pub mod report;
 pub mod schedule;
 pub mod setting;
 
+pub use job::Job;
+
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()

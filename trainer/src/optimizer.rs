@@ -6,6 +6,30 @@ use lichen_kernels::ops::adamw::{self, CHUNK};
 use lichen_kernels::ops::sum_of_squares;
 use lichen_kernels::{Buffer, Device, DeviceError, Readback};
 
+/// The optimizers there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OptimizerKind {
+    #[default]
+    AdamW,
+}
+
+impl OptimizerKind {
+    /// # Errors
+    /// What is allowed.
+    pub fn parse(name: &str) -> Result<OptimizerKind, String> {
+        match name {
+            "adamw" => Ok(OptimizerKind::AdamW),
+            _ => Err("adamw".to_string()),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OptimizerKind::AdamW => "adamw",
+        }
+    }
+}
+
 /// The numbers that do not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {

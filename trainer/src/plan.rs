@@ -14,7 +14,7 @@ use crate::batch::Batch;
 use crate::forward::Rope;
 use crate::machine::{Gpu, Machine};
 use crate::optimizer::Optimizer;
-use crate::setting::{BATCH, CHECKPOINT_ACTIVATIONS, MAX_SEQ, RANK};
+use crate::setting::{CHECKPOINT_ACTIVATIONS, MAX_SEQ, MICRO_BATCH_SIZE, RANK};
 
 /// Whether layers are computed again on the way back, instead of kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,14 @@ impl Recompute {
             "on" => Ok(Recompute::On),
             "off" => Ok(Recompute::Off),
             _ => Err("auto, on or off".to_string()),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Recompute::Auto => "auto",
+            Recompute::On => "on",
+            Recompute::Off => "off",
         }
     }
 }
@@ -232,7 +240,7 @@ impl TrainPlan {
             _ => format!(" {CHECKPOINT_ACTIVATIONS} on,"),
         };
         Error::limit(format!(
-            "needs {} ({}, ..), and {} {}:{recompute} a lower {MAX_SEQ} (now {}), {BATCH} or {RANK}, a smaller {MODEL}, or {}",
+            "needs {} ({}, ..), and {} {}:{recompute} a lower {MAX_SEQ} (now {}), {MICRO_BATCH_SIZE} or {RANK}, a smaller {MODEL}, or {}",
             mib(self.bytes_in(room.places)),
             names.join(", "),
             room.owner.has(),

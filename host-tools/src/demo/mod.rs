@@ -15,12 +15,8 @@ use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
 use lichen_runtime::generation::FinishReason;
 use lichen_runtime::sampler::SamplerConfig;
 use lichen_runtime::{Error, Result};
-use lichen_trainer::data::{DataOptions, OverLong};
-use lichen_trainer::job::{Ending, Job, Kind, Observer, Opened, Outcome, Verdict, METRICS_FILE};
+use lichen_trainer::job::{Ending, Job, MemorySettings, Observer, Opened, Outcome, Verdict, METRICS_FILE};
 use lichen_trainer::metrics::{self, Row};
-use lichen_trainer::optimizer::Settings;
-use lichen_trainer::plan::Recompute;
-use lichen_trainer::schedule::Shape;
 
 pub use questions::Question;
 use run_folder::RunFolder;
@@ -36,8 +32,6 @@ const CONTEXT: usize = 1024;
 const ANSWER_TOKENS_MAX: usize = 64;
 /// Longest example, where the model has as much.
 const MAX_SEQ: usize = 256;
-/// As `lichen-train lora` has it.
-const ALPHA: f32 = 16.0;
 /// Two samples a step: the 200 steps of 20 epochs take the demo model 3 s on two cores of an AMD EPYC (Zen 5).
 const BATCH: usize = 2;
 
@@ -125,7 +119,7 @@ impl Demo {
             None => write(&folder.path().join(EXAMPLES_FILE), EXAMPLES)?,
         };
         let canary = write(&folder.path().join(CANARY_FILE), &Question::control().as_canary())?;
-        let job = Opened::new(job(options, &engine, folder.path(), data, canary, max_seq))?;
+        let job = Opened::new(job(options, folder.path(), data, canary, max_seq))?;
         Ok(Demo { questions, job, engine, engine_bytes, folder })
     }
 
@@ -191,44 +185,29 @@ fn write(path: &Path, text: &str) -> Result<PathBuf> {
     Ok(path.to_path_buf())
 }
 
-/// What `lichen-train lora --data .. --out .. --canary .. --batch 2 --accumulate 1 --eval-split 0` would train.
-fn job(options: &Options, engine: &EngineOptions, run: &Path, data: PathBuf, canary: PathBuf, max_seq: usize) -> Job {
-    let (rank, alpha) = (options.rank, ALPHA);
+/// What `lichen-train lora --data .. --out .. --regression-prompts .. --batch 2 --accumulate 1 --eval-split 0` would train.
+fn job(options: &Options, run: &Path, data: PathBuf, prompts: PathBuf, max_seq: usize) -> Job {
     Job {
-        kind: Kind::Lora { rank, alpha, targets: [true; 7], dropout: 0.0, init: None },
-        engine: engine.clone(),
-        data,
-        out: run.to_path_buf(),
-        data_options: DataOptions {
+        memory: MemorySettings {
+            model: options.model.clone(),
+            rank: options.rank,
             max_seq,
-            over_long: OverLong::Cut,
-            // Of twenty rows, each one counts.
-            strict: true,
-            train_on_prompt: false,
-            // All twenty are learned; the questions, worded otherwise, are the test.
-            eval_split: 0.0,
-            seed: 0,
-            shuffle: true,
+            micro_batch_size: BATCH,
+            device: DeviceChoice::Cpu,
+            threads: options.threads,
+            ..MemorySettings::default()
         },
-        batch: BATCH,
-        accumulate: 1,
+        learning_rate: Some(options.learning_rate),
+        data: Some(data),
+        out: Some(run.to_path_buf()),
+        // Of twenty rows, each one counts.
+        strict: true,
+        // All twenty are learned; the questions, worded otherwise, are the test.
+        eval_split: 0.0,
+        gradient_accumulation_steps: 1,
         epochs: options.epochs,
-        max_steps: None,
-        schedule: Shape::Cosine,
-        learning_rate: options.learning_rate,
-        floor: 0.0,
-        warmup: 0.03,
-        settings: Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) },
-        recompute: Recompute::Auto,
-        eval_every: None,
-        save_every: None,
-        keep: 1,
-        resume: false,
-        restart: false,
-        allow_changed_data: false,
-        stop_temp_c: None,
-        power_budget_mw: None,
-        canary: Some(canary),
-        seed: 0,
+        regression_prompts: Some(prompts),
+        save_total_limit: 1,
+        ..Job::default()
     }
 }

@@ -1,9 +1,8 @@
 //! Whole jobs through the library, on a disk in memory: what they end with does not depend on where they were stopped.
 
-use lichen_kernels::Format;
 use lichen_runtime::engine::DeviceChoice;
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::job::{Job, Kind};
+use lichen_trainer::job::{Job, Method};
 
 use crate::library::{self, finish, job, open, run};
 use crate::opened;
@@ -23,7 +22,7 @@ fn choices() -> Vec<DeviceChoice> {
 
 fn job_on(device: DeviceChoice) -> Job {
     let mut job = job(MODEL, N_STEPS);
-    job.engine.device = device;
+    job.memory.device = device;
     job
 }
 
@@ -51,9 +50,9 @@ fn canaries_are_asked_on_the_device() {
     let path = folder.path("canary.jsonl");
     std::fs::write(&path, "{\"prompt\": \"What?\", \"expect\": \"zebra\"}\n").expect("written");
     for device in choices() {
-        for kind in [job(MODEL, 1).kind, Kind::Full { format: Format::F32 }] {
-            let mut job = Job { canary: Some(path.clone()), ..job_on(device) };
-            (job.kind, job.max_steps) = (kind, Some(1));
+        for method in [Method::Lora, Method::Full] {
+            let mut job = Job { regression_prompts: Some(path.clone()), max_steps: Some(1), ..job_on(device) };
+            job.memory.method = method;
             let mut opened = open(job);
             let outcome = run(&mut opened, &SimDisk::new(), None).outcome.unwrap_or_else(|e| panic!("{e}"));
             let after = outcome.after.unwrap_or_else(|| panic!("{device:?}: not measured"));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::sim_disk::{Fault, FaultKind, SimDisk};
-use lichen_trainer::job::{Job, Kind, Opened};
+use lichen_trainer::job::{Job, MemorySettings, Opened};
 
 use crate::library::{finish, job, open, run, trained, RUN};
 use crate::support::Trained;
@@ -16,11 +16,16 @@ const SUMMARY: &str = "/summary.json";
 
 /// A job that takes no time: one matrix of each layer, a checkpoint after each second step.
 fn small_job() -> Opened {
-    let mut job =
-        Job { save_every: Some(2), accumulate: 1, eval_every: None, keep: 2, ..job("tiny-qwen2-tied", N_STEPS) };
-    let Kind::Lora { rank, targets, .. } = &mut job.kind else { panic!("an adapter") };
-    (*rank, *targets) = (1, [true, false, false, false, false, false, false]);
-    open(job)
+    let job = job("tiny-qwen2-tied", N_STEPS);
+    let targets = [true, false, false, false, false, false, false];
+    open(Job {
+        memory: MemorySettings { rank: 1, targets, ..job.memory },
+        save_every: Some(2),
+        gradient_accumulation_steps: 1,
+        eval_every: None,
+        save_total_limit: 2,
+        ..job
+    })
 }
 
 /// Rows that a failing disk did not take are lost; the others are right, and in order.

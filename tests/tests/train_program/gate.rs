@@ -21,7 +21,7 @@ fn link(run: &Path, name: &str) -> Option<String> {
 fn what_is_worse_is_kept_and_not_published() {
     let folder = Folder::new("worse");
     let out = folder.path("run");
-    let wild = with(flags(MODEL, &out, 12), &["--learning-rate", "1", "--clip", "0"]);
+    let wild = with(flags(MODEL, &out, 12), &["--learning-rate", "1", "--max-grad-norm", "0"]);
     let ended = run(&wild).ok();
     let lines: Vec<&str> = ended.stdout.lines().collect();
     let end = format!(": {}/step-00000012", out.display());
@@ -112,7 +112,7 @@ fn a_canary_that_is_lost_is_not_published() {
         );
         let mut arguments: Vec<String> = text.split(' ').map(str::to_string).collect();
         if canary {
-            arguments.extend(["--canary".to_string(), canaries.to_str().expect("UTF-8").to_string()]);
+            arguments.extend(["--regression-prompts".to_string(), canaries.to_str().expect("UTF-8").to_string()]);
         }
         run(&with(arguments, more))
     };

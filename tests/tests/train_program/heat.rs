@@ -63,7 +63,7 @@ fn a_hot_board_pauses_and_ends_as_a_cool_one() {
     for model in MODELS {
         let folder = Folder::new(&format!("heat-{model}"));
         let board = Board::new(&folder);
-        let mut opened = open(Job { stop_temp_c: Some(60.0), save_every: None, ..job(model, N_STEPS) });
+        let mut opened = open(Job { max_board_temp_c: Some(60.0), save_every: None, ..job(model, N_STEPS) });
         // A board that is not hot: what both are compared with.
         let cool = SimDisk::new();
         run(&mut opened, &cool, &board, None, &mut |_, _| {}).outcome.unwrap_or_else(|e| panic!("{e}"));
@@ -98,7 +98,7 @@ fn a_pause_can_be_interrupted() {
     let folder = Folder::new("hot");
     let board = Board::new(&folder);
     board.set_celsius(90);
-    let mut opened = open(Job { stop_temp_c: Some(60.0), ..job(MODELS[1], N_STEPS) });
+    let mut opened = open(Job { max_board_temp_c: Some(60.0), ..job(MODELS[1], N_STEPS) });
     let disk = SimDisk::new();
     let began = Instant::now();
     let done = run(&mut opened, &disk, &board, Some(0), &mut |_, _| {});
@@ -141,7 +141,7 @@ fn the_program_pauses_for_a_hot_board() {
     let (out, whole) = (folder.path("run"), folder.path("whole"));
     crate::support::run(&flags(MODELS[0], &whole, 40)).ok();
     let mut command = command(&flags(MODELS[0], &out, 40));
-    command.args(["--stop-temp", "80"]).env("LICHEN_SYS_ROOT", &board.root);
+    command.args(["--max-board-temp-c", "80"]).env("LICHEN_SYS_ROOT", &board.root);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("it starts");
     wait_for(|| generations(&out).last().is_some_and(|step| *step >= 3), "a generation");
@@ -184,7 +184,7 @@ fn wait_for(mut is_there: impl FnMut() -> bool, what: &str) {
 fn boards_without_sensors_say_so() {
     let folder = Folder::new("no-sensors");
     for (flag, value, said) in [
-        ("--stop-temp", "80", "--stop-temp: this machine reports no temperature; leave it out"),
+        ("--max-board-temp-c", "80", "--max-board-temp-c: this machine reports no temperature; leave it out"),
         ("--power-budget", "5W", "--power-budget: this machine reports no input power; leave it out"),
     ] {
         let mut command = command(&flags(MODELS[1], &folder.path("run"), 3));

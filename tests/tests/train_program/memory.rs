@@ -54,13 +54,11 @@ fn a_released_shape_takes_what_was_billed() {
 fn what_does_not_fit_is_refused_with_the_bill() {
     let folder = Folder::new("budget");
     let out = folder.path("run");
-    let plan = flags(MODELS[0], &out, 2);
-    let as_plan = |budget: u64| {
-        let mut arguments = plan.clone();
-        arguments[0] = "plan".to_string();
-        arguments.extend(["--json".to_string(), "--memory-budget".to_string(), budget.to_string()]);
-        run(&arguments)
-    };
+    let job = flags(MODELS[0], &out, 2);
+    let as_key = |pair: &[String]| format!("{} = \"{}\"\n", pair[0].trim_start_matches("--"), pair[1]);
+    std::fs::write(folder.path("job.toml"), job[1..].chunks_exact(2).map(as_key).collect::<String>()).expect("written");
+    let as_plan =
+        |budget: u64| run(&["plan", &folder.file("job.toml"), "--json", "--memory-budget", &budget.to_string()]);
     let whole = as_plan(1 << 40).ok().json();
     let small = as_plan(1 << 20);
     assert_eq!(small.code, Some(1), "{small:?}");
@@ -68,7 +66,7 @@ fn what_does_not_fit_is_refused_with_the_bill() {
     assert!(least < whole["total_bytes"].as_u64().expect("a number"), "layers are computed twice where it is tight");
     for (budget, is_enough) in [(1, false), (least - 1, false), (least, true)] {
         let more = ["--memory-budget".to_string(), budget.to_string()];
-        let ended = run(&[plan.clone(), more.to_vec()].concat());
+        let ended = run(&[job.clone(), more.to_vec()].concat());
         if is_enough {
             ended.ok();
             continue;

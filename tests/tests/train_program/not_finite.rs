@@ -13,9 +13,9 @@ use lichen_runtime::ModelSource;
 use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::data::Dataset;
-use lichen_trainer::job::{Ending, Job, Kind, Verdict};
+use lichen_trainer::job::{Ending, Job, MemorySettings, Verdict};
 use lichen_trainer::lora::Lora;
-use lichen_trainer::schedule::Shape;
+use lichen_trainer::schedule::ScheduleShape;
 
 use crate::library::{self, finish, job, open, run, RUN};
 use crate::support::{copy_run, flags, generations, run as run_program, text, tree, Folder};
@@ -64,11 +64,19 @@ fn write_rows(folder: &Folder, rows: &[(usize, bool)]) -> PathBuf {
 
 /// One row a step, in the file's order.
 fn row_by_row(model: PathBuf, data: PathBuf) -> Job {
-    let mut job = Job { data, accumulate: 1, epochs: 1, max_steps: None, save_every: Some(2), ..job(MODEL, 1) };
-    job.schedule = Shape::Constant;
-    (job.data_options.shuffle, job.data_options.eval_split) = (false, 0.0);
-    job.engine.model = Some(model);
-    job
+    let job = job(MODEL, 1);
+    Job {
+        memory: MemorySettings { model: Some(model), ..job.memory },
+        data: Some(data),
+        gradient_accumulation_steps: 1,
+        epochs: 1,
+        max_steps: None,
+        save_every: Some(2),
+        schedule: ScheduleShape::Constant,
+        no_shuffle: true,
+        eval_split: 0.0,
+        ..job
+    }
 }
 
 fn assert_finite(name: &str, bytes: &[u8]) {
@@ -173,8 +181,9 @@ fn held_out_rows_that_overflow_publish_nothing() {
     let model = broken_row(&folder, f32::NAN);
     let good: Vec<(usize, bool)> = (0..8).map(|i| (i, false)).collect();
     let mut job = row_by_row(model, write_rows(&folder, &good));
-    (job.data_options.eval_split, job.eval_every, job.epochs) = (0.2, Some(2), 2);
-    let data = Dataset::open(&job.data, None, 320, &job.data_options).unwrap_or_else(|e| panic!("{e}"));
+    (job.eval_split, job.eval_every, job.epochs) = (0.2, Some(2), 2);
+    let data = Dataset::open(job.data.as_deref().expect("rows"), None, 320, &job.data_options())
+        .unwrap_or_else(|e| panic!("{e}"));
     let held_out: Vec<usize> =
         (0..data.n_eval()).map(|i| data.eval(i).unwrap_or_else(|e| panic!("{e}")).line - 1).collect();
     assert!(!held_out.is_empty());
@@ -199,26 +208,25 @@ fn gradients_too_long_for_moments_are_skipped() {
     let folder = Folder::new("long-gradients");
     let init = folder.path("init");
     write_long_adapter(&init, 1e21);
-    let mut job = Job { accumulate: 1, ..job("tiny-qwen2-tied", 12) };
-    let Kind::Lora { dropout, init: start, .. } = &mut job.kind else { panic!("an adapter") };
-    (*dropout, *start) = (0.0, Some(init));
-    for clip in [None, Some(1.0)] {
-        job.settings.clip = clip;
+    let mut job = Job { gradient_accumulation_steps: 1, init_adapter: Some(init), ..job("tiny-qwen2-tied", 12) };
+    job.memory.dropout = 0.0;
+    for max_grad_norm in [0.0, 1.0] {
+        job.max_grad_norm = max_grad_norm;
         let disk = SimDisk::new();
         let done = run(&mut open(job.clone()), &disk, None);
         let said = "step 5: the gradient is too long for a number, and 5 steps in a row were skipped: ";
         assert_eq!(done.outcome.expect_err("five bad steps").message(), said.to_string() + ADVICE);
         assert_all_finite(&disk);
         let kept: Vec<_> = disk.tree(RUN).into_keys().filter(|k| k.ends_with("MANIFEST")).collect();
-        assert_eq!(kept, ["/step-00000003/MANIFEST"], "clip {clip:?}");
+        assert_eq!(kept, ["/step-00000003/MANIFEST"], "max_grad_norm {max_grad_norm}");
     }
 }
 
 /// Decay that is no decay makes weights a hundred times larger at every step, until they are no numbers: those are not saved.
 #[test]
 fn weights_that_overflow_are_not_saved() {
-    let mut job = Job { learning_rate: 10.0, save_every: Some(1), ..job("tiny-qwen2-tied", 60) };
-    (job.settings.weight_decay, job.settings.clip) = (10.0, None);
+    let mut job = Job { learning_rate: Some(10.0), save_every: Some(1), ..job("tiny-qwen2-tied", 60) };
+    (job.weight_decay, job.max_grad_norm) = (10.0, 0.0);
     let disk = SimDisk::new();
     let done = run(&mut open(job), &disk, None);
     let error = done.outcome.expect_err("it cannot end well");

@@ -47,9 +47,9 @@ use crate::setting::{EVAL_SPLIT, MAX_SEQ};
 /// The label of an id that nothing is trained to predict; as in transformers.
 pub const IGNORED: i32 = -100;
 /// Longest sample that can be asked for.
-const MAX_SEQ_MAX: usize = 1 << 20;
+pub(crate) const MAX_SEQ_MAX: usize = 1 << 20;
 /// Most of a file that may be kept for evaluation.
-const EVAL_SPLIT_MAX: f64 = 0.9;
+pub(crate) const EVAL_SPLIT_MAX: f64 = 0.9;
 
 /// One sample: `ids` (n) and `labels` (n), the id that each is trained to be predicted as, or [`IGNORED`]. `labels[i]`
 /// belongs to `ids[i]`; the loss at position i - 1 predicts it. `labels[0]` is always [`IGNORED`].
@@ -63,7 +63,7 @@ pub struct Sample {
 
 /// What happens to a row of more than `max_seq` ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OverLong {
+pub enum Truncation {
     /// Its first `max_seq` ids are kept.
     Cut,
     Drop,
@@ -74,7 +74,7 @@ pub enum OverLong {
 pub struct DataOptions {
     /// Most ids of a sample.
     pub max_seq: usize,
-    pub over_long: OverLong,
+    pub truncation: Truncation,
     /// Refuses the file at its first bad row. Otherwise up to 100 are skipped.
     pub strict: bool,
     /// Labels questions and template too. Nothing predicts a row's first id (BOS where there is one): it has no label.
@@ -91,7 +91,7 @@ impl Default for DataOptions {
     fn default() -> Self {
         DataOptions {
             max_seq: 512,
-            over_long: OverLong::Cut,
+            truncation: Truncation::Cut,
             strict: false,
             train_on_prompt: false,
             eval_split: 0.0,

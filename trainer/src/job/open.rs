@@ -10,11 +10,12 @@ use lichen_runtime::engine::{self, EngineOptions};
 use lichen_runtime::memory_plan::ModelBytes;
 use lichen_runtime::model::Model;
 use lichen_runtime::setting::MODEL;
+use lichen_runtime::tokenizer::Tokenizer;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value};
 
 use super::gate::{answer_format, canary_bytes};
-use super::{Job, Kind};
+use super::{Job, MemorySettings, Method, JOB_SETTINGS};
 use crate::data::{read_canaries, Canary, Dataset, TextEncoder};
 use crate::full::Full;
 use crate::lora::Lora;
@@ -22,11 +23,13 @@ use crate::machine::{host, prepare_kernels, Machine};
 use crate::network::{Mode, Network};
 use crate::plan::{HostAndGpu, JobSize, TrainPlan};
 use crate::schedule::Schedule;
-use crate::setting::{CANARY, INIT_ADAPTER, MAX_SEQ};
+use crate::setting::{INIT_ADAPTER, MAX_SEQ, REGRESSION_PROMPTS};
 
 /// A job that can start.
 pub struct Opened {
     pub job: Job,
+    /// What the job and the board's file come to: threads, memory, device.
+    pub engine: EngineOptions,
     /// The model's path, or the demo model's name.
     pub name: String,
     pub source: ModelSource,
@@ -42,51 +45,47 @@ impl Opened {
     /// # Errors
     /// What is missing, malformed, not supported or too large, in one sentence.
     pub fn new(job: Job) -> Result<Opened> {
-        let device = job.engine.start_device()?;
+        job.validate()?;
+        let (engine, _) = job.memory.engine_options()?;
+        let device = engine.start_device()?;
         let machine = Machine::of(&device)?;
-        let cpu = EngineOptions { device: engine::DeviceChoice::Cpu, ..job.engine.clone() };
+        let cpu = EngineOptions { device: engine::DeviceChoice::Cpu, ..engine.clone() };
         let engine::Opened { name, source, tokenizer, .. } = engine::Opened::new(&cpu)?;
         let config = source.config();
-        check_kind(&job, config)?;
+        check_model(&job.memory, config)?;
         let encoder = match &tokenizer {
-            Some(tokenizer) => {
-                let own = source.chat_template();
-                let template = ChatTemplate::new(own.as_deref(), config.architecture, tokenizer)
-                    .map_err(|e| e.in_file(Path::new(&name)))?;
-                Some(TextEncoder::new(tokenizer.clone(), template))
-            }
+            Some(tokenizer) => Some(text_encoder(&source, tokenizer).map_err(|e| e.in_file(Path::new(&name)))?),
             None => None,
         };
-        let canaries = match &job.canary {
+        let canaries = match &job.regression_prompts {
             Some(path) if encoder.is_none() => {
-                return Err(
-                    Error::input(format!("{CANARY} asks in words, and the model has no tokenizer")).in_file(path)
-                )
+                let what = format!("{REGRESSION_PROMPTS} asks in words, and the model has no tokenizer");
+                return Err(Error::input(what).in_file(path));
             }
             Some(path) => read_canaries(path)?,
             None => Vec::new(),
         };
-        let init = match &job.kind {
-            Kind::Lora { init: Some(path), .. } => Some(AdapterFile::open(path, config)?),
+        let init = match (&job.init_adapter, job.memory.method) {
+            (Some(path), Method::Lora) => Some(AdapterFile::open(path, config)?),
             _ => None,
         };
-        let mode = mode_of(&job.kind, config);
-        let bytes = model_bytes(&job.kind, &source, &machine)?;
+        let mode = mode_of(&job.memory, job.alpha, config);
+        let bytes = model_bytes(job.memory.method, &source, &machine)?;
         let bytes = ModelBytes { tokenizer: tokenizer.map_or(0, |t| t.memory_bytes()), ..bytes };
         let canary_bytes = match canaries.is_empty() {
             true => HostAndGpu::default(),
-            false => canary_bytes(config, &mode, job.engine.n_threads(), &device)?,
+            false => canary_bytes(config, &mode, engine.n_threads(), &device)?,
         };
-        let plan = plan_of(&job, config, bytes, &machine, canary_bytes);
-        plan.check(job.engine.memory_budget)?;
+        let plan = plan_of(&job.memory, config, bytes, &machine, canary_bytes, engine.memory_budget);
+        plan.check(engine.memory_budget)?;
         // Last, because it reads the whole file.
-        let data = Dataset::open(&job.data, encoder, config.vocab_size, &job.data_options)?;
-        Ok(Opened { name, source, device, data, canaries, plan, mode, init, job })
+        let data = Dataset::open(data_of(&job), encoder, config.vocab_size, &job.data_options())?;
+        Ok(Opened { name, source, device, data, canaries, plan, mode, init, job, engine })
     }
 
     /// Samples of an optimiser step.
     pub fn step_samples(&self) -> u64 {
-        (self.job.batch * self.job.accumulate) as u64
+        (self.job.memory.micro_batch_size * self.job.gradient_accumulation_steps) as u64
     }
 
     /// Samples of the whole run.
@@ -104,8 +103,8 @@ impl Opened {
         let warmup = if job.warmup < 1.0 { job.warmup * n_steps as f64 } else { job.warmup };
         Schedule {
             shape: job.schedule,
-            peak: job.learning_rate,
-            floor: job.floor,
+            peak: job.learning_rate(),
+            floor: job.min_lr_ratio,
             warmup_steps: warmup.round() as u64,
             n_steps,
         }
@@ -113,23 +112,24 @@ impl Opened {
 
     /// Reads the weights and allocates what the plan says.
     pub fn load(&mut self) -> Result<Network> {
-        let (formats, files) = match &self.job.kind {
-            Kind::Lora { .. } => (Model::planned_formats(&self.source)?, self.device.clone()),
-            Kind::Full { format } => (vec![*format], Arc::new(host()?)),
+        let memory = &self.job.memory;
+        let (formats, files) = match memory.method {
+            Method::Lora => (Model::planned_formats(&self.source)?, self.device.clone()),
+            Method::Full => (vec![memory.weights], Arc::new(host()?)),
         };
         let asks = !self.canaries.is_empty();
         let answers = asks.then(|| answer_format(self.source.config(), &self.mode, &self.device)).transpose()?;
         prepare_kernels(&self.device, &formats, answers)?;
         // In full training the weights go through the host, where the network takes them over.
         let model = Arc::new(Model::load(&self.source, &files)?);
-        let mode = mode_of(&self.job.kind, &model.config);
-        let job = &self.job;
-        let mut network = Network::new(self.device.clone(), model, mode, job.settings, &self.plan.rows, job.batch)?;
+        let mode = mode_of(memory, self.job.alpha, &model.config);
+        let (settings, rows, seed) = (self.job.optimizer_settings(), &self.plan.rows, self.job.seed);
+        let mut network = Network::new(self.device.clone(), model, mode, settings, rows, memory.micro_batch_size)?;
         if let Mode::Lora(lora) = &self.mode {
             let mut loaded = Ok(());
             network.set_values(|values| match &self.init {
                 Some(file) => loaded = lora.load(values, file),
-                None => lora.initialise(values, job.seed),
+                None => lora.initialise(values, seed),
             })?;
             loaded.map_err(|e| e.behind(INIT_ADAPTER))?;
         }
@@ -140,53 +140,71 @@ impl Opened {
         self.mode.n_parameters()
     }
 
-    /// What a resumed run must have the same: everything that a parameter depends on.
+    /// The folder of the run.
+    pub fn out(&self) -> &Path {
+        self.job.out.as_deref().expect("a validated job has one")
+    }
+
+    /// The file of rows.
+    pub fn data_path(&self) -> &Path {
+        data_of(&self.job)
+    }
+
+    /// What a resumed run must have the same, by name: everything that a trained value depends on, but for the model and the
+    /// data.
     pub fn settings(&self) -> Map<String, Value> {
-        let job = &self.job;
-        let d = &job.data_options;
-        let s = &job.settings;
-        let kind = match &job.kind {
-            Kind::Lora { rank, alpha, targets, dropout, .. } => {
-                json!({"--rank": rank, "--alpha": alpha, "--targets": targets, "--dropout": dropout,
-                       "--init-adapter": self.init.as_ref().map(|f| crate::hex(&f.fingerprint()))})
-            }
-            Kind::Full { format } => json!({"--format": format.name()}),
-        };
-        let mut settings = json!({
-            "--max-seq": d.max_seq, "--over-long": format!("{:?}", d.over_long), "--train-on-prompt": d.train_on_prompt,
-            "--eval-split": d.eval_split, "--no-shuffle": !d.shuffle, "--seed": job.seed,
-            "--batch": job.batch, "--accumulate": job.accumulate, "--epochs": job.epochs, "--max-steps": job.max_steps,
-            "--schedule": job.schedule.name(), "--learning-rate": job.learning_rate, "--final-rate": job.floor,
-            "--warmup": job.warmup, "--adam-beta1": s.beta1, "--adam-beta2": s.beta2, "--adam-eps": s.eps,
-            "--weight-decay": s.weight_decay, "--clip": s.clip, "--eval-every": job.eval_every,
-        });
-        let map = settings.as_object_mut().expect("an object");
-        map.extend(kind.as_object().expect("an object").clone());
-        std::mem::take(map)
+        let method = self.job.memory.method;
+        let fixed = JOB_SETTINGS.iter().filter(|s| s.is_fixed && s.is_of(method));
+        let mut settings: Map<String, Value> =
+            fixed.map(|s| (s.setting.name().to_string(), as_json(s.get(&self.job)))).collect();
+        if let Some(init) = settings.get_mut(INIT_ADAPTER.name()) {
+            // What the file holds, wherever it lies.
+            *init = self.init.as_ref().map_or(Value::Null, |file| crate::hex(&file.fingerprint()).into());
+        }
+        settings
     }
 }
 
+fn data_of(job: &Job) -> &Path {
+    job.data.as_deref().expect("a validated job has some")
+}
+
+/// Numbers as numbers, and what was not given as null.
+fn as_json(value: Option<String>) -> Value {
+    let Some(text) = value else { return Value::Null };
+    match text.parse::<Value>() {
+        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        _ => Value::String(text),
+    }
+}
+
+fn text_encoder(source: &ModelSource, tokenizer: &Arc<Tokenizer>) -> Result<TextEncoder> {
+    let own = source.chat_template();
+    let template = ChatTemplate::new(own.as_deref(), source.config().architecture, tokenizer)?;
+    Ok(TextEncoder::new(tokenizer.clone(), template))
+}
+
 /// Combinations that cannot be had.
-fn check_kind(job: &Job, config: &ModelConfig) -> Result<()> {
-    let is_folder = job.engine.model.as_ref().is_some_and(|path| path.is_dir());
-    if matches!(job.kind, Kind::Full { .. }) && !is_folder {
+fn check_model(memory: &MemorySettings, config: &ModelConfig) -> Result<()> {
+    let is_folder = memory.model.as_ref().is_some_and(|path| path.is_dir());
+    if memory.method == Method::Full && !is_folder {
         return Err(Error::usage(format!(
             "{MODEL}: full training starts from a Hugging Face folder with float weights, and writes one"
         )));
     }
-    if job.data_options.max_seq > config.context_length {
+    if memory.max_seq > config.context_length {
         return Err(Error::usage(format!(
             "{MAX_SEQ} is {}; 2 to {} for this model",
-            job.data_options.max_seq, config.context_length
+            memory.max_seq, config.context_length
         )));
     }
     Ok(())
 }
 
-fn mode_of(kind: &Kind, config: &ModelConfig) -> Mode {
-    match kind {
-        Kind::Lora { rank, alpha, targets, .. } => Mode::Lora(Lora::new(config, *targets, *rank, *alpha)),
-        Kind::Full { format } => Mode::Full(Full::new(config), *format),
+fn mode_of(memory: &MemorySettings, alpha: f32, config: &ModelConfig) -> Mode {
+    match memory.method {
+        Method::Lora => Mode::Lora(Lora::new(config, memory.targets, memory.rank, alpha)),
+        Method::Full => Mode::Full(Full::new(config), memory.weights),
     }
 }
 
@@ -194,8 +212,8 @@ fn mode_of(kind: &Kind, config: &ModelConfig) -> Mode {
 ///
 /// # Errors
 /// A weight is missing or of another shape.
-pub fn model_bytes(kind: &Kind, source: &ModelSource, machine: &Machine) -> Result<ModelBytes> {
-    let is_full = matches!(kind, Kind::Full { .. });
+pub fn model_bytes(method: Method, source: &ModelSource, machine: &Machine) -> Result<ModelBytes> {
+    let is_full = method == Method::Full;
     Ok(match machine.gpu {
         Some(_) if !is_full => {
             let (device, heap) = Model::planned_gpu_bytes(source)?;
@@ -208,29 +226,31 @@ pub fn model_bytes(kind: &Kind, source: &ModelSource, machine: &Machine) -> Resu
     })
 }
 
-/// The bill of a job over a model of this shape.
+/// The memory plan of a job over a model of this shape.
 pub fn plan_of(
-    job: &Job,
+    memory: &MemorySettings,
     config: &ModelConfig,
     bytes: ModelBytes,
     machine: &Machine,
     canaries: HostAndGpu,
+    budget: Option<usize>,
 ) -> TrainPlan {
-    let mode = mode_of(&job.kind, config);
-    let (rank, dropout, full_format) = match &job.kind {
-        Kind::Lora { rank, dropout, .. } => (*rank, *dropout, None),
-        Kind::Full { format } => (0, 0.0, Some(*format)),
+    // Nothing that is planned depends on alpha.
+    let n_parameters = mode_of(memory, 1.0, config).n_parameters();
+    let (rank, dropout, full_format) = match memory.method {
+        Method::Lora => (memory.rank, memory.dropout, None),
+        Method::Full => (0, 0.0, Some(memory.weights)),
     };
     let size = JobSize {
-        n_parameters: mode.n_parameters(),
+        n_parameters,
         full_format,
-        batch: job.batch,
-        max_seq: job.data_options.max_seq,
+        batch: memory.micro_batch_size,
+        max_seq: memory.max_seq,
         rank,
         has_dropout: dropout > 0.0,
         canaries,
     };
-    TrainPlan::new(config, bytes, &size, machine, job.recompute, job.engine.memory_budget)
+    TrainPlan::new(config, bytes, &size, machine, memory.checkpoint_activations, budget)
 }
 
 /// Files beside the weights of a Hugging Face folder, so that what full training writes opens like what it started from.
@@ -248,7 +268,7 @@ const COMPANIONS: [&str; 8] = [
 impl Opened {
     /// The files that go with full training's weights, byte for byte; none for an adapter.
     pub(super) fn companions(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let (Kind::Full { .. }, Some(folder)) = (&self.job.kind, &self.job.engine.model) else { return Ok(Vec::new()) };
+        let (Method::Full, Some(folder)) = (self.job.memory.method, &self.engine.model) else { return Ok(Vec::new()) };
         let there = COMPANIONS.iter().map(|name| (name, folder.join(name))).filter(|(_, path)| path.is_file());
         let read = |(name, path): (&&str, std::path::PathBuf)| match std::fs::read(&path) {
             Ok(bytes) => Ok((name.to_string(), bytes)),

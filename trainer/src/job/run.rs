@@ -18,7 +18,7 @@ use super::open::Opened;
 use super::outcome::{Ending, Outcome};
 use super::state::State;
 use super::summary;
-use super::{Kind, Note, Observer, METRICS_FILE};
+use super::{Note, Observer, METRICS_FILE};
 use crate::checkpoint::{cut_after_step, Generation, Store};
 use crate::data::Sample;
 use crate::forward::Dropout;
@@ -70,10 +70,10 @@ impl Opened {
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         let telemetry = Telemetry::new(sys_root);
-        let governor = GovernorConfig::new(self.job.stop_temp_c, self.job.power_budget_mw, telemetry.sample())?;
-        let out = self.job.out.clone();
+        let governor = GovernorConfig::new(self.job.max_board_temp_c, self.job.power_budget_mw, telemetry.sample())?;
+        let out = self.out().to_path_buf();
         let mut store = Store::open(disk.clone(), &out)?;
-        store.keep(self.job.keep);
+        store.keep(self.job.save_total_limit);
         let device = self.device.describe();
         let (base, data) = (crate::hex(&self.source.fingerprint()), crate::hex(&self.data.sha256()));
         let fresh = State::new(Scores::default(), base, data, self.settings(), device);
@@ -155,13 +155,13 @@ impl Opened {
             return Err(Error::input(format!(
                 "holds a run at step {step}: {RESUME} goes on with it, {RESTART} begins again"
             ))
-            .in_file(&job.out));
+            .in_file(self.out()));
         }
         for line in &recovered.rejected {
             observer.note(&Note::new(line.as_str()));
         }
         let state = files::read_state(&recovered.generation)?;
-        state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(&job.out))?;
+        state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(self.out()))?;
         Ok(Some(recovered.generation))
     }
 
@@ -172,10 +172,10 @@ impl Opened {
 
     /// Held-out loss and canaries of the network as it stands.
     fn measure(&self, network: &mut Network) -> Result<Scores> {
-        let eval_loss = eval_loss(network, &self.data, self.job.batch)?;
+        let eval_loss = eval_loss(network, &self.data, self.job.memory.micro_batch_size)?;
         let answers = match self.data.encoder().filter(|_| !self.canaries.is_empty()) {
             Some(encoder) => {
-                let n = self.job.engine.n_threads();
+                let n = self.engine.n_threads();
                 answers(network, &self.device, encoder, &self.source, &self.canaries, n)?
             }
             None => Vec::new(),
@@ -206,12 +206,9 @@ impl Run<'_> {
         let samples = self.samples()?;
         let learning_rate = self.schedule.at(step);
         let began = Instant::now();
-        let dropout = match &self.opened.job.kind {
-            Kind::Lora { dropout, .. } if *dropout > 0.0 => {
-                Some(Dropout { share: *dropout, seed: self.opened.job.seed, step, micro_batch: 0 })
-            }
-            _ => None,
-        };
+        let job = &self.opened.job;
+        let dropout =
+            (job.dropout() > 0.0).then(|| Dropout { share: job.dropout(), seed: job.seed, step, micro_batch: 0 });
         let report = self.network.step(&samples, learning_rate, dropout)?;
         let compute_s = began.elapsed().as_secs_f64();
         if self.gpu_bytes.is_none() {
@@ -232,7 +229,7 @@ impl Run<'_> {
         let is_eval_due =
             self.opened.job.eval_every.is_some_and(|n| step.is_multiple_of(n)) || step == self.opened.n_steps();
         let eval = match is_eval_due && verdict.is_ok() {
-            true => eval_loss(&mut self.network, &self.opened.data, self.opened.job.batch)?,
+            true => eval_loss(&mut self.network, &self.opened.data, self.opened.job.memory.micro_batch_size)?,
             false => None,
         };
         let is_best = |loss: &f64| loss.is_finite() && self.state.best.is_none_or(|(best, _)| *loss < best);

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::gate::Scores;
+use super::{state_format_1, JOB_SETTINGS};
 use crate::setting::{ALLOW_CHANGED_DATA, DATA, LEARNING_RATE, RESTART};
 
 pub const STATE_FILE: &str = "state.json";
-const FORMAT: u32 = 1;
+/// Settings are keyed by their names. Format 1, which keyed them by flags, is read.
+const FORMAT: u32 = 2;
 
 /// The state at an optimiser step's end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,8 @@ impl State {
             serde_json::from_slice(bytes).map_err(|e| Error::input(format!("{STATE_FILE} cannot be read: {e}")))?;
         match state.format {
             FORMAT => Ok(state),
-            other => Err(Error::input(format!("{STATE_FILE} has format {other}; {FORMAT} is supported"))),
+            1 => Ok(State { format: FORMAT, settings: state_format_1::settings(state.settings), ..state }),
+            other => Err(Error::input(format!("{STATE_FILE} has format {other}; 1 and {FORMAT} are supported"))),
         }
     }
 
@@ -114,16 +117,28 @@ impl State {
                 short(&now.data_sha256)
             )));
         }
-        for (name, value) in &now.settings {
-            let was = self.settings.get(name).unwrap_or(&Value::Null);
+        for s in JOB_SETTINGS.iter() {
+            let Some(value) = now.settings.get(s.setting.name()) else { continue };
+            let was = self.settings.get(s.setting.name()).unwrap_or(&Value::Null);
             if was != value {
+                let (was, value) = (shown(was), shown(value));
                 return Err(Error::input(format!(
-                    "the run was started with {name} {was}, and now it is {value}: give it the same, or start over with \
-                     {RESTART}"
+                    "the run was started with {} {was}, and now it is {value}: give it the same, or start over with \
+                     {RESTART}",
+                    s.setting
                 )));
             }
         }
         Ok(())
+    }
+}
+
+/// A value as it would be typed.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_string(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

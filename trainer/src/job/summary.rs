@@ -38,7 +38,7 @@ pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
         notes.push(format!("kept but not published: {why}"));
     }
     let summary = RunSummary {
-        title: format!("{} on {}", opened.name, opened.job.data.display()),
+        title: format!("{} on {}", opened.name, opened.data_path().display()),
         settings: settings.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
         memory: opened.plan.items.iter().map(|i| (i.name.to_string(), mib(i.bytes))).collect(),
         scores,
@@ -46,7 +46,7 @@ pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
         notes,
     };
     let text = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    let path = opened.job.out.join(SUMMARY_FILE);
+    let path = opened.out().join(SUMMARY_FILE);
     replace(disk, &path, text.as_bytes()).map_err(|e| Error::io(&path, &e))
 }
 

@@ -8,11 +8,13 @@ use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::disk::RealDisk;
 use lichen_runtime::memory_plan::mib;
-use lichen_trainer::job::{Ending, Job, Opened, Outcome as Trained, Scores, Verdict};
+use lichen_runtime::Error;
+use lichen_trainer::job::{Ending, Job, Method, Opened, Outcome as Trained, Scores, Verdict};
 use lichen_trainer::progress::{stop_signals, Meter};
+use lichen_trainer::setting::{DATA, OUT};
 use serde_json::json;
 
-use crate::job_args::{FullFlags, JobArgs, LoraFlags};
+use crate::job_flags::{job_of, JobFlags, OfFull, OfLora};
 
 const LORA_EXAMPLES: &str = "Examples:
   lichen-train lora --model gemma-3-1b-it-Q8_0.gguf --data robot.jsonl --out runs/robot
@@ -32,9 +34,11 @@ Every weight is trained, in f32. What is written is a Hugging Face folder: runs/
 #[command(after_help = LORA_EXAMPLES)]
 pub struct LoraArgs {
     #[command(flatten)]
-    pub lora: LoraFlags,
+    file: JobFileArg,
     #[command(flatten)]
-    pub job: JobArgs,
+    flags: JobFlags<OfLora>,
+    #[command(flatten)]
+    shown: ShownArg,
 }
 
 /// Train every weight of a float model
@@ -42,24 +46,51 @@ pub struct LoraArgs {
 #[command(after_help = FULL_EXAMPLES)]
 pub struct FullArgs {
     #[command(flatten)]
-    pub full: FullFlags,
+    file: JobFileArg,
     #[command(flatten)]
-    pub job: JobArgs,
+    flags: JobFlags<OfFull>,
+    #[command(flatten)]
+    shown: ShownArg,
+}
+
+#[derive(Args)]
+pub struct JobFileArg {
+    /// A file with these flags as keys (`rank = 8`); flags on the command line win
+    #[arg(value_name = "JOB.toml")]
+    pub job_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ShownArg {
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn lora(args: &LoraArgs) -> Outcome<()> {
-    run(args.job.job(args.lora.kind(), args.lora.learning_rate)?, args.job.json)
+    run(job_of(Method::Lora, args.file.job_file.as_deref(), &args.flags)?, args.shown.json)
 }
 
 pub fn full(args: &FullArgs) -> Outcome<()> {
-    run(args.job.job(args.full.kind(), args.full.learning_rate)?, args.job.json)
+    run(job_of(Method::Full, args.file.job_file.as_deref(), &args.flags)?, args.shown.json)
+}
+
+/// What a person who types is told beside what the library says.
+fn check_needed(job: &Job) -> Result<(), Error> {
+    for (setting, path) in [(DATA, &job.data), (OUT, &job.out)] {
+        if path.is_none() {
+            return Err(Error::usage(format!("{setting} is missing; --help shows an example")));
+        }
+    }
+    Ok(())
 }
 
 fn run(job: Job, as_json: bool) -> Outcome<()> {
+    check_needed(&job)?;
     let signals = stop_signals()?;
     let mut opened = Opened::new(job)?;
     let counts = opened.data.counts();
-    output::note(&format!("{}: {counts}", opened.job.data.display()));
+    output::note(&format!("{}: {counts}", opened.data_path().display()));
     for note in counts.bad_notes.iter().chain(&counts.long_notes).chain(&counts.torn) {
         output::note(&format!("  {note}"));
     }
@@ -89,7 +120,7 @@ fn as_json_value(opened: &Opened, t: &Trained) -> serde_json::Value {
         Ending::Stopped => (false, Some("stopped before its end".to_string())),
     };
     json!({
-        "out": opened.job.out.display().to_string(),
+        "out": opened.out().display().to_string(),
         "generation": t.generation,
         "finished": matches!(t.ending, Ending::Finished(_)),
         "published": published,
@@ -109,7 +140,7 @@ fn as_json_value(opened: &Opened, t: &Trained) -> serde_json::Value {
 }
 
 fn as_text(opened: &Opened, t: &Trained) -> String {
-    let out = opened.job.out.display();
+    let out = opened.out().display();
     let skipped = if t.skipped > 0 { format!(", {} skipped", t.skipped) } else { String::new() };
     let done = format!("{} of {} steps{skipped} in {:.1} s", t.step, t.n_steps, t.seconds);
     let scores = t.after.as_ref().map(|after| describe_scores(&t.before, after)).unwrap_or_default();
@@ -119,7 +150,9 @@ fn as_text(opened: &Opened, t: &Trained) -> String {
             format!("{done}{scores}\nkept but not published: {why}: {out}/{}", t.generation)
         }
         Ending::Finished(Verdict::Unknown) => {
-            format!("{done}\npublished, with nothing to judge it by (--eval-split, --canary): {out}/current")
+            format!(
+                "{done}\npublished, with nothing to judge it by (--eval-split, --regression-prompts): {out}/current"
+            )
         }
         Ending::Finished(Verdict::Better) => format!("{done}{scores}\npublished: {out}/current"),
     }

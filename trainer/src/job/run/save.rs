@@ -8,7 +8,7 @@ use super::{Ending, Outcome, Run};
 use crate::checkpoint::publish;
 use crate::job::files;
 use crate::job::gate::{judge, Scores, Verdict};
-use crate::job::{Kind, Note};
+use crate::job::Note;
 
 /// Saves that may fail in a row.
 const FAILED_SAVES_MAX: u32 = 3;
@@ -48,10 +48,7 @@ impl Run<'_> {
         self.journal.sync(self.observer);
         self.store.pin(self.state.best.map(|(_, step)| step));
         let base_name = self.opened.name.clone();
-        let dropout = match &self.opened.job.kind {
-            Kind::Lora { dropout, .. } => *dropout,
-            Kind::Full { .. } => 0.0,
-        };
+        let dropout = self.opened.job.dropout();
         let mut files = self.opened.companions()?;
         files.extend_from_slice(extra);
         let saved = files::save(&mut self.store, &self.network, &self.state, &base_name, dropout, &files);
@@ -79,7 +76,7 @@ impl Run<'_> {
         let record = serde_json::json!({
             "base": self.opened.name,
             "base_sha256": self.state.base_sha256,
-            "data": self.opened.job.data.display().to_string(),
+            "data": self.opened.data_path().display().to_string(),
             "data_sha256": self.state.data_sha256,
             "settings": self.state.settings,
             "steps": self.state.step,
@@ -92,7 +89,7 @@ impl Run<'_> {
         });
         self.try_save(&[files::adapter_file(&record)])?;
         if published {
-            publish(&self.disk, &self.opened.job.out, &generation_name(self.state.step))?;
+            publish(&self.disk, self.opened.out(), &generation_name(self.state.step))?;
         }
         Ok(self.outcome(Ending::Finished(verdict), resumed, Some(after)))
     }
