@@ -22,6 +22,7 @@ mod mutation;
 pub mod network;
 pub mod optimizer;
 pub mod plan;
+#[cfg(feature = "cli")]
 pub mod progress;
 mod recordings;
 pub mod report;

@@ -1,5 +1,7 @@
 use super::*;
 
+type Change = fn(&mut Job);
+
 /// A job that is complete.
 fn whole() -> Job {
     Job { data: Some("rows.jsonl".into()), out: Some("run".into()), ..Job::default() }
@@ -9,7 +11,7 @@ fn whole() -> Job {
 fn a_job_that_was_filled_by_hand_is_checked_as_one_of_a_file() {
     assert_eq!(whole().validate(), Ok(()));
     assert_eq!(Job { memory: Job::of(Method::Full).memory, ..whole() }.validate(), Ok(()));
-    let cases: [(fn(&mut Job), &str); 14] = [
+    let cases: [(Change, &str); 14] = [
         (|job| job.memory.rank = 0, "rank is 0; 1 to 1024"),
         (|job| job.alpha = f32::NAN, "alpha is NaN; 0.001 to 1000000"),
         (|job| job.memory.dropout = 1.0, "dropout is 1.0; 0 to 0.95"),
