@@ -3,9 +3,10 @@
 use lichen_runtime::{spelling, Error, Result};
 use toml::de::{DeTable, DeValue};
 
+use super::definition::{Job, Method};
 use super::observer::Note;
+use super::settings::{setting_of_name, JobSetting, JOB_SETTINGS};
 use super::value::quoted;
-use super::{Job, JobSetting, Method, JOB_SETTINGS};
 
 /// The key that says what is trained.
 const METHOD: &str = "method";
@@ -51,7 +52,7 @@ impl JobFile {
 
     fn take(&mut self, line: usize, key: &str, value: &DeValue<'_>) -> Result<()> {
         let name = key.replace('-', "_");
-        let setting = JobSetting::of_name(&name);
+        let setting = setting_of_name(&name);
         if setting.is_none() && name != METHOD {
             let known = JOB_SETTINGS.iter().map(|s| s.setting.name()).chain([METHOD]);
             return Err(Error::input(format!("line {line}: unknown key \"{key}\"{}", spelling::hint(known, &name))));
@@ -103,6 +104,23 @@ impl JobFile {
             setting.set(job, value).map_err(|allowed| refused(*line, key, value, &allowed))?;
         }
         Ok(())
+    }
+}
+
+impl Job {
+    /// The default job with what a text of TOML says: `rank = 8`, one key a setting, and `method = "full"` to train every
+    /// weight. What a key was called in an earlier version is read, and logged with what it is called now.
+    ///
+    /// # Errors
+    /// The line that is no TOML, has an unknown key, or a value that is not allowed.
+    pub fn from_toml(text: &str) -> Result<Job> {
+        let file = JobFile::parse(text)?;
+        for note in file.renamed() {
+            log::warn!("{}", note.text());
+        }
+        let mut job = Job::of(file.method().unwrap_or_default());
+        file.fill(&mut job)?;
+        Ok(job)
     }
 }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::gate::Scores;
-use super::{state_format_1, JOB_SETTINGS};
+use super::settings::JOB_SETTINGS;
+use super::state_format_1;
 use crate::setting::{ALLOW_CHANGED_DATA, DATA, LEARNING_RATE, RESTART};
 
 pub const STATE_FILE: &str = "state.json";

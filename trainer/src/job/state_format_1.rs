@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::settings::setting_of_name;
 use super::value::{shortest, target_names};
-use super::JobSetting;
 
 /// Full training's format was keyed by a flag that it does not have.
 const WEIGHTS_KEY: &str = "--format";
@@ -16,7 +16,7 @@ pub fn settings(old: Map<String, Value>) -> Map<String, Value> {
             WEIGHTS_KEY => "weights".to_string(),
             flag => flag.trim_start_matches('-').replace('-', "_"),
         };
-        let name = JobSetting::of_name(&name).map_or(name, |s| s.setting.name().to_string());
+        let name = setting_of_name(&name).map_or(name, |s| s.setting.name().to_string());
         let value = converted(&name, value);
         settings.insert(name, value);
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::job::Method;
 
 type Change = fn(&mut Job);
 
@@ -39,4 +40,22 @@ fn a_job_that_was_filled_by_hand_is_checked_as_one_of_a_file() {
     let mut full = Job { memory: Job::of(Method::Full).memory, ..whole() };
     (full.memory.rank, full.alpha) = (0, f32::NAN);
     assert_eq!(full.validate(), Ok(()));
+}
+
+#[test]
+fn names_are_unique_and_values_are_read_as_they_are_written() {
+    let mut names: Vec<&str> = JOB_SETTINGS.iter().flat_map(JobSetting::names).collect();
+    let n = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), n);
+    for method in [Method::Lora, Method::Full] {
+        let job = Job::of(method);
+        for s in JOB_SETTINGS.iter() {
+            let Some(value) = s.get(&job) else { continue };
+            let mut again = job.clone();
+            s.set(&mut again, &value).unwrap_or_else(|e| panic!("{}: {value}: {e}", s.setting.name()));
+            assert_eq!(s.get(&again), Some(value));
+        }
+    }
 }
