@@ -80,7 +80,7 @@ fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>)
         max_seq: 40,
         rank,
         has_dropout: true,
-        canaries: HostAndGpu::default(),
+        regression_prompts: HostAndGpu::default(),
     };
     let machine = Machine::of(device).unwrap_or_else(|e| panic!("{e}"));
     let weights = match full_format {

@@ -64,8 +64,8 @@ pub struct JobSize {
     pub max_seq: usize,
     pub rank: usize,
     pub has_dropout: bool,
-    /// What the session that answers canaries takes beside.
-    pub canaries: HostAndGpu,
+    /// What the session that answers regression prompts takes beside.
+    pub regression_prompts: HostAndGpu,
 }
 
 /// Bytes of both.
@@ -156,8 +156,8 @@ impl TrainPlan {
         };
         lines.extend([
             ("tokenizer", model.tokenizer, Place::Host),
-            ("canaries, gpu", size.canaries.gpu, Place::Device),
-            ("canaries", size.canaries.host, Place::Host),
+            ("regression prompts, gpu", size.regression_prompts.gpu, Place::Device),
+            ("regression prompts", size.regression_prompts.host, Place::Host),
             ("program", PROGRAM_BYTES, Place::Host),
         ]);
         let lines = lines.into_iter().filter(|(_, bytes, _)| *bytes > 0);

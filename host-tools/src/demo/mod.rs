@@ -26,7 +26,7 @@ pub const EXAMPLES: &str = include_str!("../../demo/robot.jsonl");
 
 /// Names in the folder of the run, beside the checkpoints.
 const EXAMPLES_FILE: &str = "examples.jsonl";
-const CANARY_FILE: &str = "canary.jsonl";
+const REGRESSION_PROMPTS_FILE: &str = "regression_prompts.jsonl";
 /// Positions of a conversation of one question, and its longest answer.
 const CONTEXT: usize = 1024;
 const ANSWER_TOKENS_MAX: usize = 64;
@@ -118,8 +118,8 @@ impl Demo {
             Some(path) => path.clone(),
             None => write(&folder.path().join(EXAMPLES_FILE), EXAMPLES)?,
         };
-        let canary = write(&folder.path().join(CANARY_FILE), &Question::control().as_canary())?;
-        let job = Opened::new(job(options, folder.path(), data, canary, max_seq))?;
+        let prompts = write(&folder.path().join(REGRESSION_PROMPTS_FILE), &Question::control().as_regression_prompt())?;
+        let job = Opened::new(job(options, folder.path(), data, prompts, max_seq))?;
         Ok(Demo { questions, job, engine, engine_bytes, folder })
     }
 

@@ -45,9 +45,9 @@ fn a_stopped_job_ends_as_an_undisturbed_one() {
 
 /// Questions are answered on the device, by the adapter as it stands there, and by the weights that training has changed.
 #[test]
-fn canaries_are_asked_on_the_device() {
-    let folder = Folder::new("cuda-canaries");
-    let path = folder.path("canary.jsonl");
+fn regression_prompts_are_asked_on_the_device() {
+    let folder = Folder::new("cuda-regression-prompts");
+    let path = folder.path("regression_prompts.jsonl");
     std::fs::write(&path, "{\"prompt\": \"What?\", \"expect\": \"zebra\"}\n").expect("written");
     for device in choices() {
         for method in [Method::Lora, Method::Full] {

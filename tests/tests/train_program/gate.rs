@@ -95,29 +95,31 @@ fn what_is_published_moves_on_and_back() {
     assert_eq!(link(&out, "current"), before);
 }
 
-/// A canary that the start answers and the end does not.
+/// A regression prompt that the start answers and the end does not.
 #[test]
-fn a_canary_that_is_lost_is_not_published() {
-    let folder = Folder::new("canaries");
-    let (data, canaries, out) = (folder.path("rows.jsonl"), folder.path("canaries.jsonl"), folder.path("run"));
+fn a_regression_prompt_that_is_lost_is_not_published() {
+    let folder = Folder::new("regression-prompts");
+    let (data, regression_prompts, out) =
+        (folder.path("rows.jsonl"), folder.path("regression_prompts.jsonl"), folder.path("run"));
     let row = "{\"instruction\":\"What is the capital of India?\",\"input\":\"\",\"output\":\"no no no no\"}\n";
     fs::write(&data, row.repeat(16)).expect("written");
-    let canary = "{\"prompt\":\"What is the capital of India?\",\"expect\":\"new delhi\"}\n";
-    fs::write(&canaries, canary).expect("written");
+    let regression_prompt = "{\"prompt\":\"What is the capital of India?\",\"expect\":\"new delhi\"}\n";
+    fs::write(&regression_prompts, regression_prompt).expect("written");
     let out_text = out.to_str().expect("UTF-8").to_string();
-    let job = |out: &str, canary: bool, more: &[&str]| {
+    let job = |out: &str, regression_prompt: bool, more: &[&str]| {
         let text = format!(
             "lora --data {} --out {out} --max-seq 32 --accumulate 2 --eval-split 0.1 --learning-rate 1e-2 --threads 2",
             data.display()
         );
         let mut arguments: Vec<String> = text.split(' ').map(str::to_string).collect();
-        if canary {
-            arguments.extend(["--regression-prompts".to_string(), canaries.to_str().expect("UTF-8").to_string()]);
+        if regression_prompt {
+            arguments
+                .extend(["--regression-prompts".to_string(), regression_prompts.to_str().expect("UTF-8").to_string()]);
         }
         run(&with(arguments, more))
     };
     let json = job(&out_text, true, &["--json"]).ok().json();
-    let why = "0 of 1 canaries are answered as expected, 1 were before";
+    let why = "0 of 1 regression prompts are answered as expected, 1 were before";
     assert_eq!((&json["published"], &json["reason"]), (&false.into(), &why.into()), "{json}");
     assert!(json["after"]["eval_loss"].as_f64() < json["before"]["eval_loss"].as_f64(), "{json}");
     assert_eq!(link(&out, "current"), None);

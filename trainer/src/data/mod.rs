@@ -25,20 +25,20 @@
 //! keeps 24 bytes of each. A row is read and encoded again when its turn comes. Which row that is, is a function of
 //! (seed, epoch, i, number of rows): there is no state to save.
 
-mod canary;
 mod counts;
 mod dataset;
 mod encode;
 mod permutation;
+mod regression_prompt;
 mod row;
 mod row_reader;
 mod shape;
 
-pub use canary::{read_canaries, Canary, CANARIES_MAX};
 pub use counts::Counts;
 pub use dataset::{Dataset, SampleSize};
 pub use encode::TextEncoder;
 pub use permutation::{Permutation, Purpose};
+pub use regression_prompt::{read_regression_prompts, RegressionPrompt, REGRESSION_PROMPTS_MAX};
 
 use lichen_runtime::{Error, Result};
 

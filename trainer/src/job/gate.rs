@@ -1,5 +1,5 @@
-//! What a model is worth before and after: held-out loss, and answers to canaries. An adapter that is worse is kept, and not
-//! published.
+//! What a model is worth before and after: held-out loss, and answers to regression prompts. An adapter that is worse is
+//! kept, and not published.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use lichen_runtime::{ModelConfig, ModelSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::n_targets;
-use crate::data::{Canary, Dataset, TextEncoder};
+use crate::data::{Dataset, RegressionPrompt, TextEncoder};
 use crate::network::{Mode, Network};
 use crate::plan::HostAndGpu;
 
-/// Longest answer to a canary.
+/// Longest answer to a regression prompt.
 const ANSWER_TOKENS_MAX: usize = 64;
-/// Positions of a canary's session: question and answer.
+/// Positions of a regression prompt's session: question and answer.
 const CONTEXT: usize = 1024;
 
 /// What was measured.
@@ -57,7 +57,7 @@ mod loss {
     }
 }
 
-/// A canary's answer.
+/// A regression prompt's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub prompt: String,
@@ -94,7 +94,7 @@ pub fn judge(before: &Scores, after: &Scores) -> Verdict {
     }
     if after.n_passed() < before.n_passed() {
         let (was, is, n) = (before.n_passed(), after.n_passed(), after.answers.len());
-        return Verdict::Worse(format!("{is} of {n} canaries are answered as expected, {was} were before"));
+        return Verdict::Worse(format!("{is} of {n} regression prompts are answered as expected, {was} were before"));
     }
     match before.eval_loss.is_none() && before.answers.is_empty() {
         true => Verdict::Unknown,
@@ -118,7 +118,7 @@ pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<
     Ok((n > 0).then_some(if mean.is_finite() { mean } else { f64::NAN }))
 }
 
-/// The bill of a session that answers canaries.
+/// The bill of a session that answers regression prompts.
 fn session_plan(config: &ModelConfig, rank: usize, n_threads: usize, device: &Device) -> Result<MemoryPlan> {
     let context = CONTEXT.min(config.context_length);
     let options = EngineOptions { context: Some(context), threads: Some(n_threads), ..EngineOptions::default() };
@@ -138,8 +138,13 @@ pub fn answer_format(config: &ModelConfig, mode: &Mode, device: &Device) -> Resu
     Ok(session_plan(config, rank_of(mode), 1, device)?.limits.kv_format)
 }
 
-/// Bytes that canaries take beside training.
-pub fn canary_bytes(config: &ModelConfig, mode: &Mode, n_threads: usize, device: &Device) -> Result<HostAndGpu> {
+/// Bytes that regression prompts take beside training.
+pub fn regression_prompt_bytes(
+    config: &ModelConfig,
+    mode: &Mode,
+    n_threads: usize,
+    device: &Device,
+) -> Result<HostAndGpu> {
     let adapter = match mode {
         Mode::Lora(lora) => 4 * lora.n_parameters(),
         Mode::Full(..) => 0,
@@ -157,7 +162,7 @@ pub fn answers(
     device: &Arc<Device>,
     encoder: &TextEncoder,
     source: &ModelSource,
-    canaries: &[Canary],
+    prompts: &[RegressionPrompt],
     n_threads: usize,
 ) -> Result<Vec<Answer>> {
     let config = &network.model().config;
@@ -174,17 +179,17 @@ pub fn answers(
     let tokenizer = encoder.tokenizer();
     let stop_ids = stop_ids(Some(source), Some(tokenizer));
     let mut sampler = Sampler::new(SamplerConfig::greedy(), config.vocab_size)?;
-    let answer = |canary: &Canary| {
-        let prompt = encoder.question(&canary.prompt)?;
+    let answer = |asked: &RegressionPrompt| {
+        let prompt = encoder.question(&asked.prompt)?;
         let room = plan.limits.context.saturating_sub(prompt.len());
         let request =
             Request { prompt: &prompt, max_new_tokens: ANSWER_TOKENS_MAX.min(room), stop_ids: &stop_ids, stop: &[] };
         let answer =
             generate(&mut session, Some(tokenizer), &mut sampler, &request, &mut |_| ControlFlow::Continue(()))?;
-        let passed = canary.is_met_by(&answer.text);
-        Ok(Answer { prompt: canary.prompt.clone(), answer: answer.text, passed })
+        let passed = asked.is_met_by(&answer.text);
+        Ok(Answer { prompt: asked.prompt.clone(), answer: answer.text, passed })
     };
-    canaries.iter().map(answer).collect()
+    prompts.iter().map(answer).collect()
 }
 
 #[cfg(test)]
@@ -214,6 +219,6 @@ mod tests {
         assert_eq!(why, "the held-out loss rose from 2.0000 to 2.1000");
         worse(&scores(Some(2.0), &[]), &scores(Some(f64::NAN), &[]));
         let why = worse(&scores(Some(2.0), &[true, true]), &scores(Some(1.0), &[true, false]));
-        assert_eq!(why, "1 of 2 canaries are answered as expected, 2 were before");
+        assert_eq!(why, "1 of 2 regression prompts are answered as expected, 2 were before");
     }
 }

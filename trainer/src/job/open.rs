@@ -14,9 +14,9 @@ use lichen_runtime::tokenizer::Tokenizer;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde_json::{Map, Value};
 
-use super::gate::{answer_format, canary_bytes};
+use super::gate::{answer_format, regression_prompt_bytes};
 use super::{Job, MemorySettings, Method, JOB_SETTINGS};
-use crate::data::{read_canaries, Canary, Dataset, TextEncoder};
+use crate::data::{read_regression_prompts, Dataset, RegressionPrompt, TextEncoder};
 use crate::full::Full;
 use crate::lora::Lora;
 use crate::machine::{host, prepare_kernels, Machine};
@@ -35,7 +35,7 @@ pub struct Opened {
     pub source: ModelSource,
     pub device: Arc<Device>,
     pub data: Dataset,
-    pub canaries: Vec<Canary>,
+    pub regression_prompts: Vec<RegressionPrompt>,
     pub plan: TrainPlan,
     mode: Mode,
     init: Option<AdapterFile>,
@@ -57,12 +57,12 @@ impl Opened {
             Some(tokenizer) => Some(text_encoder(&source, tokenizer).map_err(|e| e.in_file(Path::new(&name)))?),
             None => None,
         };
-        let canaries = match &job.regression_prompts {
+        let regression_prompts = match &job.regression_prompts {
             Some(path) if encoder.is_none() => {
                 let what = format!("{REGRESSION_PROMPTS} asks in words, and the model has no tokenizer");
                 return Err(Error::input(what).in_file(path));
             }
-            Some(path) => read_canaries(path)?,
+            Some(path) => read_regression_prompts(path)?,
             None => Vec::new(),
         };
         let init = match (&job.init_adapter, job.memory.method) {
@@ -72,15 +72,15 @@ impl Opened {
         let mode = mode_of(&job.memory, job.alpha, config);
         let bytes = model_bytes(job.memory.method, &source, &machine)?;
         let bytes = ModelBytes { tokenizer: tokenizer.map_or(0, |t| t.memory_bytes()), ..bytes };
-        let canary_bytes = match canaries.is_empty() {
+        let regression_prompt_bytes = match regression_prompts.is_empty() {
             true => HostAndGpu::default(),
-            false => canary_bytes(config, &mode, engine.n_threads(), &device)?,
+            false => regression_prompt_bytes(config, &mode, engine.n_threads(), &device)?,
         };
-        let plan = plan_of(&job.memory, config, bytes, &machine, canary_bytes, engine.memory_budget);
+        let plan = plan_of(&job.memory, config, bytes, &machine, regression_prompt_bytes, engine.memory_budget);
         plan.check(engine.memory_budget)?;
         // Last, because it reads the whole file.
         let data = Dataset::open(data_of(&job), encoder, config.vocab_size, &job.data_options())?;
-        Ok(Opened { name, source, device, data, canaries, plan, mode, init, job, engine })
+        Ok(Opened { name, source, device, data, regression_prompts, plan, mode, init, job, engine })
     }
 
     /// Samples of an optimiser step.
@@ -117,7 +117,7 @@ impl Opened {
             Method::Lora => (Model::planned_formats(&self.source)?, self.device.clone()),
             Method::Full => (vec![memory.weights], Arc::new(host()?)),
         };
-        let asks = !self.canaries.is_empty();
+        let asks = !self.regression_prompts.is_empty();
         let answers = asks.then(|| answer_format(self.source.config(), &self.mode, &self.device)).transpose()?;
         prepare_kernels(&self.device, &formats, answers)?;
         // In full training the weights go through the host, where the network takes them over.
@@ -232,7 +232,7 @@ pub fn plan_of(
     config: &ModelConfig,
     bytes: ModelBytes,
     machine: &Machine,
-    canaries: HostAndGpu,
+    regression_prompts: HostAndGpu,
     budget: Option<usize>,
 ) -> TrainPlan {
     // Nothing that is planned depends on alpha.
@@ -248,7 +248,7 @@ pub fn plan_of(
         max_seq: memory.max_seq,
         rank,
         has_dropout: dropout > 0.0,
-        canaries,
+        regression_prompts,
     };
     TrainPlan::new(config, bytes, &size, machine, memory.checkpoint_activations, budget)
 }

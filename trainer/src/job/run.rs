@@ -165,18 +165,18 @@ impl Opened {
         Ok(Some(recovered.generation))
     }
 
-    /// Whether these answers are to this job's canaries.
+    /// Whether these answers are to this job's regression prompts.
     fn asks(&self, scores: &Scores) -> bool {
-        scores.answers.iter().map(|a| &a.prompt).eq(self.canaries.iter().map(|c| &c.prompt))
+        scores.answers.iter().map(|a| &a.prompt).eq(self.regression_prompts.iter().map(|c| &c.prompt))
     }
 
-    /// Held-out loss and canaries of the network as it stands.
+    /// Held-out loss and regression prompts of the network as it stands.
     fn measure(&self, network: &mut Network) -> Result<Scores> {
         let eval_loss = eval_loss(network, &self.data, self.job.memory.micro_batch_size)?;
-        let answers = match self.data.encoder().filter(|_| !self.canaries.is_empty()) {
+        let answers = match self.data.encoder().filter(|_| !self.regression_prompts.is_empty()) {
             Some(encoder) => {
                 let n = self.engine.n_threads();
-                answers(network, &self.device, encoder, &self.source, &self.canaries, n)?
+                answers(network, &self.device, encoder, &self.source, &self.regression_prompts, n)?
             }
             None => Vec::new(),
         };

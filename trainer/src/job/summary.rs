@@ -29,7 +29,7 @@ pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
     if !t.before.answers.is_empty() {
         let passed = |s: &Scores| format!("{} of {}", s.n_passed(), s.answers.len());
         let after = t.after.as_ref().map_or("-".to_string(), passed);
-        scores.push(("canaries".to_string(), passed(&t.before), after));
+        scores.push(("regression prompts".to_string(), passed(&t.before), after));
     }
     let after = |i: usize| t.after.as_ref().and_then(|a| a.answers.get(i)).map_or(String::new(), |a| a.answer.clone());
     let answers = t.before.answers.iter().enumerate();

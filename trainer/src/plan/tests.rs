@@ -21,7 +21,7 @@ fn plan(name: &str, format: Format, rank: usize, batch: usize, max_seq: usize, m
         max_seq,
         rank,
         has_dropout: false,
-        canaries: HostAndGpu::default(),
+        regression_prompts: HostAndGpu::default(),
     };
     TrainPlan::new(&config, bytes, &size, machine, Recompute::Auto, None)
 }

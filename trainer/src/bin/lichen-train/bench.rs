@@ -140,7 +140,7 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
         max_seq: args.max_seq,
         rank: if args.full { 0 } else { args.rank },
         has_dropout: false,
-        canaries: HostAndGpu::default(),
+        regression_prompts: HostAndGpu::default(),
     };
     let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
     let plan = TrainPlan::new(&config, bytes, &size, &machine, args.checkpoint_activations, options.memory_budget);

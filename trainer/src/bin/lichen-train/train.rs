@@ -22,7 +22,7 @@ const LORA_EXAMPLES: &str = "Examples:
   lichen chat --model gemma-3-1b-it-Q8_0.gguf --adapter runs/robot/current
 
 Ctrl-C or SIGTERM finishes the step, saves and ends with exit code 0; --resume goes on bit for bit. An adapter whose \
-held-out loss or canaries are worse than at the start is kept, but `current` does not move to it.";
+held-out loss or regression prompts are worse than at the start is kept, but `current` does not move to it.";
 
 const FULL_EXAMPLES: &str = "Example:
   lichen-train full --model ./Qwen2.5-0.5B --data sft.jsonl --out runs/sft --weights bf16 --learning-rate 1e-5
@@ -165,7 +165,7 @@ fn describe_scores(before: &Scores, after: &Scores) -> String {
     }
     if !after.answers.is_empty() {
         let (was, is, n) = (before.n_passed(), after.n_passed(), after.answers.len());
-        text.push_str(&format!("; canaries {was} of {n} before, {is} after"));
+        text.push_str(&format!("; regression prompts {was} of {n} before, {is} after"));
     }
     text
 }
