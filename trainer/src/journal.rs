@@ -14,7 +14,7 @@ pub struct Journal {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: Option<Box<dyn DiskFile>>,
-    /// Whether the file's name survives a power cut: a generation that outlives its rows would leave a hole above them.
+    /// Whether the file's name survives a power cut: a checkpoint that outlives its rows would leave a hole above them.
     has_name: bool,
     warned: bool,
 }

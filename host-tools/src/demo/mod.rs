@@ -67,7 +67,7 @@ pub struct Trained {
     pub outcome: Outcome,
     /// Every step, in order.
     pub rows: Vec<Row>,
-    /// The folder to give to `--adapter`: the published link, or a generation that was not published.
+    /// The folder to give to `--adapter`: the published link, or a checkpoint that was not published.
     pub adapter: PathBuf,
     /// Of the adapter's weights file.
     pub adapter_bytes: u64,
@@ -166,12 +166,12 @@ impl Demo {
         self.folder.keep();
         let outcome = self.job.run(Arc::new(RealDisk), Path::new("/"), observer)?;
         let run = self.folder.path();
-        let generation = run.join(&outcome.generation);
+        let checkpoint = run.join(&outcome.checkpoint);
         let adapter = match &outcome.ending {
             Ending::Finished(Verdict::Better | Verdict::Unknown) => run.join("current"),
-            Ending::Finished(Verdict::Worse(_)) | Ending::Stopped => generation.clone(),
+            Ending::Finished(Verdict::Worse(_)) | Ending::Stopped => checkpoint.clone(),
         };
-        let weights = generation.join(WEIGHTS_FILE);
+        let weights = checkpoint.join(WEIGHTS_FILE);
         let adapter_bytes = std::fs::metadata(&weights).map_err(|e| Error::io(&weights, &e))?.len();
         let metrics = run.join(METRICS_FILE);
         // Stopped before its first step, a run has no rows.

@@ -81,7 +81,7 @@ fn what_cannot_serve_is_not_published() {
     }
 }
 
-/// The generation to go back to was damaged meanwhile: `current` stays.
+/// The checkpoint to go back to was damaged meanwhile: `current` stays.
 #[test]
 fn a_rollback_checks_where_it_goes() {
     let (disk, shared) = published_run();

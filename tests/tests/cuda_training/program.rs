@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lichen_tests::programs::{cuda_emulator, lichen_train};
 use serde_json::Value;
 
-use crate::support::{flags, generations, wait_at_most, Folder, Run, Trained};
+use crate::support::{checkpoints, flags, wait_at_most, Folder, Run, Trained};
 
 const MODEL: &str = crate::networks::MODELS[1];
 
@@ -150,6 +150,6 @@ fn a_killed_run_ends_as_an_undisturbed_one() {
             _ => panic!("{ended:?}"),
         }
     }
-    println!("{n_kills} kills, generations {:?}", generations(&out));
+    println!("{n_kills} kills, checkpoints {:?}", checkpoints(&out));
     Trained::read(&out, N_STEPS).assert_equals(&want, "after kills");
 }

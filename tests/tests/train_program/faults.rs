@@ -123,7 +123,7 @@ fn a_run_survives_a_power_cut_at_any_time() {
     let mut random = Random::new(seed(3402));
     let mut opened = small_job();
     let disk = SimDisk::new();
-    // One that was stopped and went on, so that there are two generations of a step to cut between.
+    // One that was stopped and went on, so that there are two checkpoints of a step to cut between.
     run(&mut opened, &disk, Some(3)).outcome.unwrap_or_else(|e| panic!("{e}"));
     let want = finish(&mut opened, &disk);
     let (n_cuts, mut n_resumed, mut n_rejected) = (n_inputs(120).max(1), 0, 0);
@@ -137,9 +137,9 @@ fn a_run_survives_a_power_cut_at_any_time() {
         let outcome = done.outcome.unwrap_or_else(|e| panic!("{case}: {e}"));
         n_resumed += usize::from(outcome.resumed.is_some());
         n_rejected += done.notes.iter().filter(|n| n.contains(" skipped: ")).count();
-        // Rows too: they are flushed before the generation that stands for them.
+        // Rows too: they are flushed before the checkpoint that stands for them.
         trained(&image, outcome.step).assert_equals(&want, &case);
     }
-    println!("{n_cuts} power cuts: {n_resumed} resumed, {n_rejected} generations turned down");
+    println!("{n_cuts} power cuts: {n_resumed} resumed, {n_rejected} checkpoints turned down");
     assert!(n_resumed * 2 > n_cuts, "{n_resumed} of {n_cuts}");
 }

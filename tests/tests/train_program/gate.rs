@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lichen_tests::models::fixture;
 
-use crate::support::{flags, generations, run, text, tree, Folder, Trained, MODELS};
+use crate::support::{checkpoints, flags, run, text, tree, Folder, Trained, MODELS};
 
 const MODEL: &str = MODELS[0];
 
@@ -29,7 +29,7 @@ fn what_is_worse_is_kept_and_not_published() {
     assert!(lines[0].starts_with("12 of 12 steps in ") && lines[0].contains("; held-out loss 7."), "{ended:?}");
     let said = "kept but not published: the held-out loss rose from 7.";
     assert!(lines[1].starts_with(said) && lines[1].ends_with(&end), "{ended:?}");
-    assert_eq!((link(&out, "current"), generations(&out)), (None, vec![6, 9, 12]));
+    assert_eq!((link(&out, "current"), checkpoints(&out)), (None, vec![6, 9, 12]));
     let record: serde_json::Value = serde_json::from_str(&text(&out.join("step-00000012/adapter.json"))).expect("JSON");
     assert_eq!(record["passed"], false, "{record}");
     let reason = record["reason"].as_str().expect("a reason");

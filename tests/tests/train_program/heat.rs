@@ -8,7 +8,7 @@ use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::job::{Ending, Job, Opened};
 
 use crate::library::{finish, job, open, trained, Done, Watch, RUN};
-use crate::support::{command, flags, generations, wait_at_most, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, command, flags, wait_at_most, Folder, Run, Trained, MODELS};
 
 const N_STEPS: u64 = 9;
 
@@ -144,15 +144,15 @@ fn the_program_pauses_for_a_hot_board() {
     command.args(["--max-board-temp-c", "80"]).env("LICHEN_SYS_ROOT", &board.root);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("it starts");
-    wait_for(|| generations(&out).last().is_some_and(|step| *step >= 3), "a generation");
+    wait_for(|| checkpoints(&out).last().is_some_and(|step| *step >= 3), "a checkpoint");
     board.set_celsius(85);
     // In the pause nothing moves.
     wait_for(|| n_rows(&out) > 0 && is_still(&out), "a pause");
     let paused_at = n_rows(&out);
     assert!(
-        paused_at < 40 && generations(&out).contains(&(paused_at as u64)),
+        paused_at < 40 && checkpoints(&out).contains(&(paused_at as u64)),
         "row {paused_at}: {:?}",
-        generations(&out)
+        checkpoints(&out)
     );
     board.set_celsius(55);
     assert!(wait_at_most(&mut child, Duration::from_secs(60)), "it does not go on");

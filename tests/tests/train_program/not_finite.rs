@@ -18,7 +18,7 @@ use lichen_trainer::lora::Lora;
 use lichen_trainer::schedule::ScheduleShape;
 
 use crate::library::{self, finish, job, open, run, RUN};
-use crate::support::{copy_run, flags, generations, run as run_program, text, tree, Folder};
+use crate::support::{checkpoints, copy_run, flags, run as run_program, text, tree, Folder};
 
 /// The token whose embedding is broken in [`broken_row`]; no row of the fixtures has it.
 const BROKEN: u32 = 41;
@@ -108,7 +108,7 @@ fn a_model_with_a_bad_weight_is_named_and_given_up() {
     let said = format!("\"skipped\":\"{what}\"");
     let is_right = |line: &str| line.contains(&said) && line.contains("\"loss\":null");
     assert!(rows.lines().count() == 5 && rows.lines().all(is_right), "{rows}");
-    assert_eq!(generations(&out), [3]);
+    assert_eq!(checkpoints(&out), [3]);
     for (name, bytes) in tree(&out.join("step-00000003")).iter().filter(|(n, _)| n.ends_with(".safetensors")) {
         assert_finite(name, bytes);
     }

@@ -9,12 +9,12 @@ use lichen_runtime::disk::{Disk, RealDisk};
 use lichen_tests::models::fixture;
 use sha2::{Digest, Sha256};
 
-use crate::support::{copy_run, flags, generations, run, text, tree, Folder, Trained, MODELS};
+use crate::support::{checkpoints, copy_run, flags, run, text, tree, Folder, Trained, MODELS};
 
 const MODEL: &str = MODELS[1];
 const N_STEPS: u64 = 12;
 
-/// A finished run with its generations 6, 9 and 12, and copies of it.
+/// A finished run with its checkpoints 6, 9 and 12, and copies of it.
 struct Finished {
     folder: Folder,
     want: Trained,
@@ -25,7 +25,7 @@ impl Finished {
         let folder = Folder::new(name);
         let out = folder.path("finished");
         run(&flags(MODEL, &out, N_STEPS)).ok();
-        assert_eq!(generations(&out), [6, 9, 12]);
+        assert_eq!(checkpoints(&out), [6, 9, 12]);
         Finished { want: Trained::read(&out, N_STEPS), folder }
     }
 
@@ -40,7 +40,7 @@ fn with(arguments: Vec<String>, more: &[&str]) -> Vec<String> {
     arguments.into_iter().chain(more.iter().map(|a| a.to_string())).collect()
 }
 
-/// Replaces a piece of a generation's file, and makes its manifest agree.
+/// Replaces a piece of a checkpoint's file, and makes its manifest agree.
 fn rewrite(folder: &Path, name: &str, from: &str, to: &str) {
     let path = folder.join(name);
     let bytes = text(&path);
@@ -67,7 +67,7 @@ fn flip(path: &Path) {
     fs::write(path, bytes).expect("written");
 }
 
-/// What is done to the generation of a step, and what is said of it.
+/// What is done to the checkpoint of a step, and what is said of it.
 type Damage = (&'static str, fn(&Path), &'static str);
 
 const DAMAGES: [Damage; 7] = [
@@ -138,7 +138,7 @@ fn no_valid_checkpoint_is_an_error_and_changes_nothing() {
 
 /// All files of a run, with their folders.
 fn whole(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let inside = generations(run).into_iter().map(|step| format!("step-{step:08}"));
+    let inside = checkpoints(run).into_iter().map(|step| format!("step-{step:08}"));
     let inside =
         inside.flat_map(|g| tree(&run.join(&g)).into_iter().map(move |(n, bytes)| (format!("{g}/{n}"), bytes)));
     tree(run).into_iter().chain(inside.collect::<Vec<_>>()).collect()

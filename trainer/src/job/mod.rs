@@ -29,5 +29,5 @@ pub use value::{quoted, targets as parse_targets};
 pub const METRICS_FILE: &str = "metrics.jsonl";
 /// What the rows do not say of it.
 pub const SUMMARY_FILE: &str = "summary.json";
-/// Where an adapter comes from and what it was worth, in its generation.
+/// Where an adapter comes from and what it was worth, in its checkpoint.
 pub const ADAPTER_FILE: &str = "adapter.json";

@@ -23,7 +23,7 @@ pub struct Outcome {
     pub after: Option<Scores>,
     pub loss: Option<f64>,
     pub skipped: u64,
-    /// The folder of the generation, in the run folder.
-    pub generation: String,
+    /// The folder of the checkpoint, in the run folder.
+    pub checkpoint: String,
     pub seconds: f64,
 }

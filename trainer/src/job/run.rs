@@ -19,7 +19,7 @@ use super::outcome::{Ending, Outcome};
 use super::state::State;
 use super::summary;
 use super::{Note, Observer, METRICS_FILE};
-use crate::checkpoint::{cut_after_step, Generation, Store};
+use crate::checkpoint::{cut_after_step, Checkpoint, Store};
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::governor::{Action, Governor, GovernorConfig, POLL};
@@ -85,8 +85,8 @@ impl Opened {
         }
         let mut network = self.load()?;
         let state = match &recovered {
-            Some(generation) => {
-                let mut state = files::read_state(generation)?;
+            Some(checkpoint) => {
+                let mut state = files::read_state(checkpoint)?;
                 // Other questions than were asked at the start: what the start was worth on them is not known yet.
                 let is_other_data = state.data_sha256 != fresh.data_sha256;
                 if is_other_data || !self.asks(&state.before) {
@@ -95,7 +95,7 @@ impl Opened {
                 if is_other_data {
                     state.best = None;
                 }
-                files::load(generation, &mut network, state.updates)?;
+                files::load(checkpoint, &mut network, state.updates)?;
                 if let Some(note) = state.changed_device(&fresh) {
                     observer.note(&Note::new(note));
                 }
@@ -135,23 +135,23 @@ impl Opened {
     }
 
     /// The checkpoint to go on from.
-    fn recover(&self, store: &mut Store, fresh: &State, observer: &mut dyn Observer) -> Result<Option<Generation>> {
+    fn recover(&self, store: &mut Store, fresh: &State, observer: &mut dyn Observer) -> Result<Option<Checkpoint>> {
         let job = &self.job;
         if job.restart {
             store.clear()?;
             return Ok(None);
         }
         let n_parameters = self.n_parameters();
-        let recovered = store.recover(&|generation| {
+        let recovered = store.recover(&|checkpoint| {
             // What belongs to another job has another size, is no damaged file, and is refused by name below.
-            match files::read_state(generation)?.check_same(fresh, true) {
-                Ok(()) => files::check(generation, n_parameters),
+            match files::read_state(checkpoint)?.check_same(fresh, true) {
+                Ok(()) => files::check(checkpoint, n_parameters),
                 Err(_) => Ok(()),
             }
         })?;
         let Some(recovered) = recovered else { return Ok(None) };
         if !job.resume {
-            let step = recovered.generation.step;
+            let step = recovered.checkpoint.step;
             return Err(Error::input(format!(
                 "holds a run at step {step}: {RESUME} goes on with it, {RESTART} begins again"
             ))
@@ -160,9 +160,9 @@ impl Opened {
         for line in &recovered.rejected {
             observer.note(&Note::new(line.as_str()));
         }
-        let state = files::read_state(&recovered.generation)?;
+        let state = files::read_state(&recovered.checkpoint)?;
         state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(self.out()))?;
-        Ok(Some(recovered.generation))
+        Ok(Some(recovered.checkpoint))
     }
 
     /// Whether these answers are to this job's regression prompts.

@@ -121,7 +121,7 @@ fn as_json_value(opened: &Opened, t: &Trained) -> serde_json::Value {
     };
     json!({
         "out": opened.out().display().to_string(),
-        "generation": t.generation,
+        "checkpoint": t.checkpoint,
         "finished": matches!(t.ending, Ending::Finished(_)),
         "published": published,
         "reason": reason,
@@ -145,9 +145,9 @@ fn as_text(opened: &Opened, t: &Trained) -> String {
     let done = format!("{} of {} steps{skipped} in {:.1} s", t.step, t.n_steps, t.seconds);
     let scores = t.after.as_ref().map(|after| describe_scores(&t.before, after)).unwrap_or_default();
     match &t.ending {
-        Ending::Stopped => format!("stopped and saved: {out}/{}: {done}; go on with --resume", t.generation),
+        Ending::Stopped => format!("stopped and saved: {out}/{}: {done}; go on with --resume", t.checkpoint),
         Ending::Finished(Verdict::Worse(why)) => {
-            format!("{done}{scores}\nkept but not published: {why}: {out}/{}", t.generation)
+            format!("{done}{scores}\nkept but not published: {why}: {out}/{}", t.checkpoint)
         }
         Ending::Finished(Verdict::Unknown) => {
             format!(

@@ -1,4 +1,4 @@
-//! What a run leaves behind: its generations, and at the end the link to one that is no worse than the start.
+//! What a run leaves behind: its checkpoints, and at the end the link to one that is no worse than the start.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ pub(super) struct FailedSaves {
 }
 
 impl Run<'_> {
-    /// Saves a generation. A save that fails costs nothing but itself; after three the run ends.
+    /// Saves a checkpoint. A save that fails costs nothing but itself; after three the run ends.
     pub(super) fn save(&mut self) -> Result<()> {
         let Err(error) = self.try_save(&[]) else {
             self.failed_saves = FailedSaves::default();
@@ -64,7 +64,7 @@ impl Run<'_> {
         Ok(self.outcome(Ending::Stopped, resumed, None))
     }
 
-    /// The last measurement, the last generation, and the link to it when it is no worse than the start.
+    /// The last measurement, the last checkpoint, and the link to it when it is no worse than the start.
     pub(super) fn finish(mut self, resumed: Option<u64>) -> Result<Outcome> {
         let after = self.opened.measure(&mut self.network)?;
         let verdict = judge(&self.state.before, &after);
@@ -89,7 +89,7 @@ impl Run<'_> {
         });
         self.try_save(&[files::adapter_file(&record)])?;
         if published {
-            publish(&self.disk, self.opened.out(), &generation_name(self.state.step))?;
+            publish(&self.disk, self.opened.out(), &checkpoint_name(self.state.step))?;
         }
         Ok(self.outcome(Ending::Finished(verdict), resumed, Some(after)))
     }
@@ -104,13 +104,13 @@ impl Run<'_> {
             after,
             loss: self.state.loss_average,
             skipped: self.state.skips.total,
-            generation: generation_name(self.state.step),
+            checkpoint: checkpoint_name(self.state.step),
             seconds: self.start.elapsed().as_secs_f64(),
         }
     }
 }
 
 /// As the store names it.
-fn generation_name(step: u64) -> String {
+fn checkpoint_name(step: u64) -> String {
     format!("step-{step:08}")
 }
