@@ -1,7 +1,8 @@
 //! What the forward pass keeps for the backward pass, allocated once for the longest micro-batch.
 //!
-//! Always kept: the input of every layer, and what its feed-forward half gave. The insides of the last layers are kept too, of as many as there is memory for; the
-//! backward pass computes the others again before it walks back through them, in memory that they share.
+//! Always kept: the input of every layer, and what its feed-forward half gave. The activations inside the last layers are
+//! saved too, of as many layers as there is memory for; the backward pass recomputes those of the others, in memory that they
+//! share.
 
 use lichen_kernels::ops::attention::train as attention;
 use lichen_kernels::ops::matmul;
@@ -30,19 +31,19 @@ pub struct Rows {
     pub trained_weights: Option<Format>,
     /// Rows whose logits exist at once, at most: [`Machine::loss_rows`].
     pub loss_rows: usize,
-    /// Layers whose insides are kept: the last ones. The others are computed again on the way back.
+    /// Layers whose activations stay saved: the last ones. Those of the others are recomputed in the backward pass.
     pub kept_layers: usize,
 }
 
 impl Rows {
-    /// Where the inside of layer `i` of `n_layers` lies in [`Activations::saved`].
+    /// Where the saved activations of layer `i` of `n_layers` lie in [`Activations::saved`].
     pub(crate) fn slot(&self, i: usize, n_layers: usize) -> usize {
         let n_shared = n_layers - self.kept_layers.min(n_layers);
         (i + 1).saturating_sub(n_shared.max(1))
     }
 
-    /// True when the inside of layer `i` has been written over by a later one, once the forward pass is through.
-    pub(crate) fn is_gone(&self, i: usize, n_layers: usize) -> bool {
+    /// True when a later layer has written over the saved activations of layer `i`, once the forward pass is through.
+    pub(crate) fn needs_recompute(&self, i: usize, n_layers: usize) -> bool {
         i + 1 < n_layers - self.kept_layers.min(n_layers)
     }
 
@@ -56,7 +57,7 @@ impl Rows {
     }
 }
 
-/// Names and elements of the buffers of a layer's inside.
+/// Elements of the buffers of a layer's saved activations.
 fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 11] {
     let (t, gemma) = (r.rows, usize::from(c.architecture == Architecture::Gemma3));
     [
@@ -79,7 +80,7 @@ fn ffn_out_size(c: &ModelConfig, r: &Rows) -> usize {
     r.rows * c.dim * usize::from(c.architecture == Architecture::Gemma3)
 }
 
-/// The inside of one layer.
+/// The saved activations of one layer: what its backward pass reads and its input does not give at once.
 pub struct Saved {
     /// (T, H, D) and (T, Hkv, D) as the projections gave them, before the QK-norm; empty without one.
     pub q_raw: Buffer<f32>,
@@ -96,7 +97,7 @@ pub struct Saved {
     pub attn_out: Buffer<f32>,
     /// (T, dim): the stream between the two halves of the layer.
     pub middle: Buffer<f32>,
-    /// (T, hidden_dim) each; replaced by their gradients on the way back.
+    /// (T, hidden_dim) each; replaced by their gradients in the backward pass.
     pub gate: Buffer<f32>,
     pub up: Buffer<f32>,
     /// (7, T, rank): `scale * A x` of each target.
@@ -173,7 +174,7 @@ pub struct Activations {
     /// The input of each layer, (T, dim), and of the last norm.
     pub inputs: Vec<Buffer<f32>>,
     /// The feed-forward output of each layer, (T, dim), before the norm after it; empty without one. It spares the layers that
-    /// are computed again a third of their work.
+    /// are recomputed a third of their work.
     pub ffn_out: Vec<Buffer<f32>>,
     /// One that the first layers share, and one for each that is kept.
     pub saved: Vec<Saved>,
@@ -248,8 +249,8 @@ impl Activations {
         })
     }
 
-    /// Lines of the bill: what [`Activations::new`] takes, and the threads of a CPU beside it.
-    pub fn bill(c: &ModelConfig, r: &Rows, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
+    /// Lines of the memory plan: what [`Activations::new`] takes, and the threads of a CPU beside it.
+    pub fn plan_lines(c: &ModelConfig, r: &Rows, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
         let place = if machine.gpu.is_some() { Place::Device } else { Place::Host };
         let n_saved = r.n_slots(c.n_layers);
         let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
@@ -257,7 +258,7 @@ impl Activations {
         let mut items = vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim, place),
             ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r), place),
-            ("insides of layers", 4 * n_saved * saved, place),
+            ("saved activations", 4 * n_saved * saved, place),
             ("gradients of activations", 4 * work, place),
             ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim), place),
         ];
@@ -306,7 +307,7 @@ mod tests {
         assert_eq!(slots(2), [0, 0, 1, 2]);
         assert_eq!(slots(3), [0, 1, 2, 3]);
         assert_eq!(slots(4), [0, 1, 2, 3]);
-        let gone = |kept| (0..4).filter(|i| rows(kept).is_gone(*i, 4)).count();
+        let gone = |kept| (0..4).filter(|i| rows(kept).needs_recompute(*i, 4)).count();
         assert_eq!((0..5).map(gone).collect::<Vec<_>>(), [3, 2, 1, 0, 0]);
     }
 }

@@ -36,8 +36,8 @@ impl Backward<'_> {
     pub fn run(&mut self, a: &mut Activations) {
         for i in (0..self.pass.config().n_layers).rev() {
             let n_layers = self.pass.config().n_layers;
-            if a.rows.is_gone(i, n_layers) {
-                self.pass.layer_again(i, a);
+            if a.rows.needs_recompute(i, n_layers) {
+                self.pass.recompute(i, a);
             }
             let slot = a.rows.slot(i, n_layers);
             let (x, saved, work, dx) = (&a.inputs[i], &mut a.saved[slot], &mut a.work, &mut a.dx);
@@ -258,7 +258,7 @@ impl Backward<'_> {
     }
 }
 
-/// A product of the forward pass on its way back.
+/// The backward of a product of the forward pass.
 struct Linear<'a> {
     layer: usize,
     target: usize,

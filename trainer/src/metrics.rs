@@ -26,7 +26,7 @@ pub struct Row {
     /// Mean over the labelled tokens of the step.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// Of the held-out examples, where this step measured it.
+    /// Of the eval rows, where this step measured it.
     pub eval_loss: Option<f64>,
     #[serde(deserialize_with = "null_is_nan")]
     pub learning_rate: f64,

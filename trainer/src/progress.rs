@@ -82,7 +82,7 @@ impl Observer for Meter {
             self.line(&format!("step {} skipped: {why}", row.step));
         }
         if let Some(loss) = row.eval_loss {
-            self.line(&format!("step {}: held-out loss {loss:.4}", row.step));
+            self.line(&format!("step {}: eval loss {loss:.4}", row.step));
         }
     }
 

@@ -52,12 +52,13 @@ pub struct Options {
     pub out: Option<PathBuf>,
 }
 
-/// Files that are open and a bill that fits: ready to ask and to train. Until it trains, dropping it leaves nothing behind.
+/// Files that are open and a memory plan that fits: ready to ask and to train. Until it trains, dropping it leaves nothing
+/// behind.
 pub struct Demo {
     pub questions: Vec<Question>,
     pub job: Opened,
     engine: EngineOptions,
-    /// The bill of the engine that answers; training has its own.
+    /// The memory plan of the engine that answers; training has its own.
     engine_bytes: usize,
     folder: RunFolder,
 }

@@ -1,4 +1,4 @@
-//! `lichen-train` with a GPU: its bill, what it refuses, and SIGKILL.
+//! `lichen-train` with a GPU: its memory plan, what it refuses, and SIGKILL.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -62,16 +62,16 @@ fn a_board_of_four_gigabytes_trains_a_billion_weights() {
         return;
     }
     let text = "plan --geometry gemma-3-1b --rank 8 --max-seq 256 --device cuda --memory-budget 3GiB --json";
-    let bill = run(text, 53, 4096).ok().json();
-    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{bill}"));
-    let items = bill["items"].as_array().expect("items");
+    let plan = run(text, 53, 4096).ok().json();
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{plan}"));
+    let items = plan["items"].as_array().expect("items");
     let in_place = |place: &str| items.iter().filter(|i| i["place"] == place).map(|i| number(&i["bytes"])).sum::<u64>();
-    assert_eq!(bill["kept_layers"], 26, "{bill}");
-    assert_eq!(in_place("gpu"), number(&bill["gpu_bytes"]), "{bill}");
+    assert_eq!(plan["kept_layers"], 26, "{plan}");
+    assert_eq!(in_place("gpu"), number(&plan["gpu_bytes"]), "{plan}");
     let sum: u64 = ["gpu", "pinned", "host", "mapped"].map(in_place).into_iter().sum();
-    assert_eq!(sum, number(&bill["total_bytes"]), "{bill}");
-    assert!(in_place("pinned") > 0 && number(&bill["gpu_bytes"]) < 2 << 30, "{bill}");
-    // With half of the board layers are computed twice; with less than the weights it is refused.
+    assert_eq!(sum, number(&plan["total_bytes"]), "{plan}");
+    assert!(in_place("pinned") > 0 && number(&plan["gpu_bytes"]) < 2 << 30, "{plan}");
+    // With half of the board layers are recomputed; with less than the weights it is refused.
     let less = run(&text.replace("3GiB", "2048MiB"), 53, 4096).ok().json();
     assert!(number(&less["kept_layers"]) < 26 && less["fits"] == true, "{less}");
     let least = run(&text.replace("3GiB", "1GiB"), 53, 4096);
@@ -81,8 +81,8 @@ fn a_board_of_four_gigabytes_trains_a_billion_weights() {
 #[test]
 fn a_plan_for_a_machine_that_is_not_here() {
     let text = "plan --geometry qwen2.5-7b --format nf4 --rank 32 --batch 16 --max-seq 512 --gpu-memory 80GB --json";
-    let bill = run(text, 53, 64).ok().json();
-    assert_eq!((&bill["kept_layers"], &bill["fits"]), (&28.into(), &true.into()), "{bill}");
+    let plan = run(text, 53, 64).ok().json();
+    assert_eq!((&plan["kept_layers"], &plan["fits"]), (&28.into(), &true.into()), "{plan}");
     let small = run(&text.replace("80GB", "4GB"), 53, 64);
     assert_eq!(small.code, Some(1), "{small:?}");
     assert!(small.stderr.contains("the GPU has left") && small.stderr.contains("weights, gpu"), "{small:?}");
@@ -103,7 +103,7 @@ fn a_plan_for_a_machine_that_is_not_here() {
 }
 
 #[test]
-fn what_does_not_fit_a_device_is_refused_with_its_bill() {
+fn what_does_not_fit_a_device_is_refused_with_its_plan() {
     if !has_kernels() || !is_emulated() {
         return;
     }

@@ -26,7 +26,7 @@ struct Case {
     /// The format of all weights in full training; `None` for an adapter.
     full: Option<Format>,
     has_dropout: bool,
-    /// Of the last layers; the others are computed twice.
+    /// Of the last layers; the others are recomputed.
     kept_layers: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What is trained depends on the job alone: not on threads, on whether layers are computed twice, on who runs it or where it
+//! What is trained depends on the job alone: not on threads, on whether layers are recomputed, on who runs it or where it
 //! was interrupted; and on how a batch is cut only as far as sums in f32 do.
 
 use lichen_runtime::formats::safetensors::SafeTensors;

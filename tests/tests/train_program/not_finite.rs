@@ -174,25 +174,25 @@ fn some_bad_rows_are_borne() {
     assert!(error.message().contains(", and 6 of the last 500 steps were skipped: "), "{error}");
 }
 
-/// The held-out rows alone are bad: the run is no better for it, and can be resumed.
+/// The eval rows alone are bad: the run is no better for it, and can be resumed.
 #[test]
 fn held_out_rows_that_overflow_publish_nothing() {
-    let folder = Folder::new("bad-held-out");
+    let folder = Folder::new("bad-eval-rows");
     let model = broken_row(&folder, f32::NAN);
     let good: Vec<(usize, bool)> = (0..8).map(|i| (i, false)).collect();
     let mut job = row_by_row(model, write_rows(&folder, &good));
     (job.eval_split, job.eval_every, job.epochs) = (0.2, Some(2), 2);
     let data = Dataset::open(job.data.as_deref().expect("rows"), None, 320, &job.data_options())
         .unwrap_or_else(|e| panic!("{e}"));
-    let held_out: Vec<usize> =
+    let eval_rows: Vec<usize> =
         (0..data.n_eval()).map(|i| data.eval(i).unwrap_or_else(|e| panic!("{e}")).line - 1).collect();
-    assert!(!held_out.is_empty());
-    write_rows(&folder, &(0..8).map(|i| (i, held_out.contains(&i))).collect::<Vec<_>>());
+    assert!(!eval_rows.is_empty());
+    write_rows(&folder, &(0..8).map(|i| (i, eval_rows.contains(&i))).collect::<Vec<_>>());
     let mut opened = open(job);
     let disk = SimDisk::new();
     let outcome = run(&mut opened, &disk, None).outcome.unwrap_or_else(|e| panic!("{e}"));
     let Ending::Finished(Verdict::Worse(why)) = &outcome.ending else { panic!("{outcome:?}") };
-    assert_eq!(why, "the held-out loss is not finite");
+    assert_eq!(why, "the eval loss is not finite");
     assert!(outcome.skipped == 0 && !disk.tree(RUN).contains_key("/current"), "{outcome:?}");
     let want = library::trained(&disk, outcome.step);
     for stop_at in [1, 2, 5] {

@@ -1,9 +1,9 @@
 //! A training job from its settings (`definition.rs`, `settings.rs`, `job_file.rs`) to a published adapter: prepared within a memory plan
-//! (`open.rs`), run step by step (`run.rs`), saved (`files.rs`, `state.rs`) and compared with the start (`gate.rs`).
+//! (`open.rs`), run step by step (`run.rs`), saved (`files.rs`, `state.rs`) and compared with the start (`evaluation.rs`).
 
 mod definition;
+mod evaluation;
 mod files;
-mod gate;
 mod job_file;
 mod observer;
 mod open;
@@ -16,7 +16,7 @@ mod summary;
 mod value;
 
 pub use definition::{Job, MemorySettings, Method};
-pub use gate::{Answer, Scores, Verdict};
+pub use evaluation::{Answer, Scores, Verdict};
 pub use job_file::JobFile;
 pub use observer::{Note, Observer};
 pub use open::{model_bytes, plan_of, Opened};

@@ -1,4 +1,4 @@
-//! From a job's settings to files that are open, data that is counted and a bill that fits. No weight has been read.
+//! From a job's settings to files that are open, data that is counted and a memory plan that fits. No weight has been read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use lichen_runtime::tokenizer::Tokenizer;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde_json::{Map, Value};
 
-use super::gate::{answer_format, regression_prompt_bytes};
+use super::evaluation::{answer_format, regression_prompt_bytes};
 use super::{Job, MemorySettings, Method, JOB_SETTINGS};
 use crate::data::{read_regression_prompts, Dataset, RegressionPrompt, TextEncoder};
 use crate::full::Full;
@@ -208,7 +208,7 @@ fn mode_of(memory: &MemorySettings, alpha: f32, config: &ModelConfig) -> Mode {
     }
 }
 
-/// What a model's files bring to the bill. No weight is read to say so.
+/// What a model's files bring to the memory plan. No weight is read to say so.
 ///
 /// # Errors
 /// A weight is missing or of another shape.

@@ -1,6 +1,6 @@
 //! How a run ended, and what came of it.
 
-use super::gate::{Scores, Verdict};
+use super::evaluation::{Scores, Verdict};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,8 +12,8 @@ use lichen_runtime::setting::RESUME;
 use lichen_runtime::telemetry::{rss_bytes, Sample as Reading, Telemetry};
 use lichen_runtime::{Error, Result};
 
+use super::evaluation::{answers, eval_loss, Scores};
 use super::files;
-use super::gate::{answers, eval_loss, Scores};
 use super::open::Opened;
 use super::outcome::{Ending, Outcome};
 use super::state::State;
@@ -170,7 +170,7 @@ impl Opened {
         scores.answers.iter().map(|a| &a.prompt).eq(self.regression_prompts.iter().map(|c| &c.prompt))
     }
 
-    /// Held-out loss and regression prompts of the network as it stands.
+    /// Eval loss and regression prompts of the network as it stands.
     fn measure(&self, network: &mut Network) -> Result<Scores> {
         let eval_loss = eval_loss(network, &self.data, self.job.memory.micro_batch_size)?;
         let answers = match self.data.encoder().filter(|_| !self.regression_prompts.is_empty()) {

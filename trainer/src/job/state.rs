@@ -5,7 +5,7 @@ use lichen_runtime::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::gate::Scores;
+use super::evaluation::Scores;
 use super::settings::JOB_SETTINGS;
 use super::state_format_1;
 use crate::setting::{ALLOW_CHANGED_DATA, DATA, LEARNING_RATE, RESTART};
@@ -27,7 +27,7 @@ pub struct State {
     pub skips: Skips,
     /// Running mean of the loss.
     pub loss_average: Option<f64>,
-    /// The best held-out loss so far, and its step.
+    /// The best eval loss so far, and its step.
     pub best: Option<(f64, u64)>,
     /// What the start was worth.
     pub before: Scores,

@@ -7,7 +7,7 @@ use lichen_runtime::disk::{parent_of, Disk};
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::{Error, Result};
 
-use super::gate::{Scores, Verdict};
+use super::evaluation::{Scores, Verdict};
 use super::open::Opened;
 use super::outcome::{Ending, Outcome};
 use super::SUMMARY_FILE;
@@ -24,7 +24,7 @@ pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
     let mut scores = Vec::new();
     if t.before.eval_loss.is_some() {
         let after = t.after.as_ref().and_then(|a| a.eval_loss);
-        scores.push(("held-out loss".to_string(), number(t.before.eval_loss), number(after)));
+        scores.push(("eval loss".to_string(), number(t.before.eval_loss), number(after)));
     }
     if !t.before.answers.is_empty() {
         let passed = |s: &Scores| format!("{} of {}", s.n_passed(), s.answers.len());

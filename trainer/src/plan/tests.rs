@@ -48,7 +48,7 @@ fn released_shapes_fit_their_machines() {
 }
 
 #[test]
-fn layers_are_computed_twice_before_a_job_is_refused() {
+fn layers_are_recomputed_before_a_job_is_refused() {
     let mut n_refused = 0;
     let mut kept = usize::MAX;
     // From plenty to less than the weights alone.
@@ -84,8 +84,8 @@ fn only_gradients_in_bf16_have_room_to_be_transposed_in() {
     // A step that is all matrices and no head, on a board's shares of memory.
     let bytes = |trained, has_bf16| {
         let gpu = Gpu { has_bf16, ..Machine::with_gpu(4 * GIB, false).gpu.unwrap() };
-        let bill = Activations::bill(&config, &rows(trained), &Machine { gpu: Some(gpu), ..Machine::default() });
-        bill.iter().find(|(name, ..)| *name == "matrix workspace").unwrap().1
+        let plan = Activations::plan_lines(&config, &rows(trained), &Machine { gpu: Some(gpu), ..Machine::default() });
+        plan.iter().find(|(name, ..)| *name == "matrix workspace").unwrap().1
     };
     let (new, old) = (bytes(Some(Format::BF16), true), bytes(Some(Format::BF16), false));
     assert!(new > old + (4 << 20), "{} {}", mib(new), mib(old));

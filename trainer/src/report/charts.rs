@@ -4,12 +4,12 @@ use super::scale::smooth;
 use super::svg::{Chart, Line, LineKind};
 use crate::metrics::Row;
 
-/// The loss of every step, smoothed over them, and of the held-out examples. `None` without rows.
+/// The loss of every step, smoothed over them, and of the eval rows. `None` without rows.
 pub fn loss(rows: &[Row]) -> Option<Chart<'_>> {
     let mut lines = noisy(rows, |row| row.loss);
     let eval: Vec<(f64, f64)> = rows.iter().filter_map(|row| Some((row.step as f64, row.eval_loss?))).collect();
     if !eval.is_empty() {
-        lines.push(Line { name: "held out", class: "b", kind: LineKind::Dotted, points: eval });
+        lines.push(Line { name: "eval loss", class: "b", kind: LineKind::Dotted, points: eval });
     }
     let chart = Chart { title: "Loss", unit: "", lines, skipped: skipped(rows), from_zero: false, clips: true };
     (!rows.is_empty()).then_some(chart)

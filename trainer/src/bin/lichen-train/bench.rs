@@ -167,7 +167,7 @@ fn mode(args: &BenchArgs, config: &ModelConfig) -> Outcome<Mode> {
     })
 }
 
-/// What a model of random weights brings to the bill; in full training it is made on the host.
+/// What a model of random weights brings to the memory plan; in full training it is made on the host.
 pub fn geometry_bytes(config: &ModelConfig, format: Format, full: bool, machine: &Machine) -> Outcome<ModelBytes> {
     Ok(match machine.gpu {
         Some(_) if !full => {

@@ -21,8 +21,8 @@ const LORA_EXAMPLES: &str = "Examples:
   lichen-train lora job.toml --resume
   lichen chat --model gemma-3-1b-it-Q8_0.gguf --adapter runs/robot/current
 
-Ctrl-C or SIGTERM finishes the step, saves and ends with exit code 0; --resume goes on bit for bit. An adapter whose \
-held-out loss or regression prompts are worse than at the start is kept, but `current` does not move to it.";
+Ctrl-C or SIGTERM finishes the step, saves and ends with exit code 0; --resume goes on bit for bit. An adapter is \
+published, and `current` moves to it, only if its eval loss and regression prompts are no worse than at the start.";
 
 const FULL_EXAMPLES: &str = "Example:
   lichen-train full --model ./Qwen2.5-0.5B --data sft.jsonl --out runs/sft --weights bf16 --learning-rate 1e-5
@@ -150,9 +150,7 @@ fn as_text(opened: &Opened, t: &Trained) -> String {
             format!("{done}{scores}\nkept but not published: {why}: {out}/{}", t.checkpoint)
         }
         Ending::Finished(Verdict::Unknown) => {
-            format!(
-                "{done}\npublished, with nothing to judge it by (--eval-split, --regression-prompts): {out}/current"
-            )
+            format!("{done}\npublished, with nothing to compare (--eval-split, --regression-prompts): {out}/current")
         }
         Ending::Finished(Verdict::Better) => format!("{done}{scores}\npublished: {out}/current"),
     }
@@ -161,7 +159,7 @@ fn as_text(opened: &Opened, t: &Trained) -> String {
 fn describe_scores(before: &Scores, after: &Scores) -> String {
     let mut text = String::new();
     if let (Some(was), Some(is)) = (before.eval_loss, after.eval_loss) {
-        text.push_str(&format!("; held-out loss {was:.4} before, {is:.4} after"));
+        text.push_str(&format!("; eval loss {was:.4} before, {is:.4} after"));
     }
     if !after.answers.is_empty() {
         let (was, is, n) = (before.n_passed(), after.n_passed(), after.answers.len());

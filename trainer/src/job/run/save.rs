@@ -6,8 +6,8 @@ use lichen_runtime::{Error, Result};
 
 use super::{Ending, Outcome, Run};
 use crate::checkpoint::publish;
+use crate::job::evaluation::{compare, Scores, Verdict};
 use crate::job::files;
-use crate::job::gate::{judge, Scores, Verdict};
 use crate::job::Note;
 
 /// Saves that may fail in a row.
@@ -67,7 +67,7 @@ impl Run<'_> {
     /// The last measurement, the last checkpoint, and the link to it when it is no worse than the start.
     pub(super) fn finish(mut self, resumed: Option<u64>) -> Result<Outcome> {
         let after = self.opened.measure(&mut self.network)?;
-        let verdict = judge(&self.state.before, &after);
+        let verdict = compare(&self.state.before, &after);
         let published = !matches!(verdict, Verdict::Worse(_));
         let reason = match &verdict {
             Verdict::Worse(why) => Some(why.clone()),

@@ -26,14 +26,14 @@ fn what_is_worse_is_kept_and_not_published() {
     let lines: Vec<&str> = ended.stdout.lines().collect();
     let end = format!(": {}/step-00000012", out.display());
     assert_eq!(lines.len(), 2, "{ended:?}");
-    assert!(lines[0].starts_with("12 of 12 steps in ") && lines[0].contains("; held-out loss 7."), "{ended:?}");
-    let said = "kept but not published: the held-out loss rose from 7.";
+    assert!(lines[0].starts_with("12 of 12 steps in ") && lines[0].contains("; eval loss 7."), "{ended:?}");
+    let said = "kept but not published: the eval loss rose from 7.";
     assert!(lines[1].starts_with(said) && lines[1].ends_with(&end), "{ended:?}");
     assert_eq!((link(&out, "current"), checkpoints(&out)), (None, vec![6, 9, 12]));
     let record: serde_json::Value = serde_json::from_str(&text(&out.join("step-00000012/adapter.json"))).expect("JSON");
     assert_eq!(record["passed"], false, "{record}");
     let reason = record["reason"].as_str().expect("a reason");
-    assert!(reason.starts_with("the held-out loss rose from 7."), "{record}");
+    assert!(reason.starts_with("the eval loss rose from 7."), "{record}");
     assert!(record["after"]["eval_loss"].as_f64() > record["before"]["eval_loss"].as_f64(), "{record}");
     // The same in JSON, from the same checkpoint; and there is nothing to go back to.
     let json = run(&with(wild, &["--resume", "--json"])).ok().json();
@@ -51,7 +51,7 @@ fn grown(folder: &Folder, name: &str, n: usize) -> PathBuf {
     path
 }
 
-/// A run that goes on with more data is judged on that data, by what the start was worth on it.
+/// A run that goes on with more data is compared on that data, with what the start was worth on it.
 #[test]
 fn what_is_published_moves_on_and_back() {
     let folder = Folder::new("back");
@@ -123,7 +123,7 @@ fn a_regression_prompt_that_is_lost_is_not_published() {
     assert_eq!((&json["published"], &json["reason"]), (&false.into(), &why.into()), "{json}");
     assert!(json["after"]["eval_loss"].as_f64() < json["before"]["eval_loss"].as_f64(), "{json}");
     assert_eq!(link(&out, "current"), None);
-    // Asked nothing, it is published; asked again, it is judged by what the start answers.
+    // Asked nothing, it is published; asked again, it is compared with what the start answers.
     let other = folder.path("other");
     let json = job(other.to_str().expect("UTF-8"), false, &["--json"]).ok().json();
     assert_eq!(json["published"], true, "{json}");

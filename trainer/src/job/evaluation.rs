@@ -1,5 +1,5 @@
-//! What a model is worth before and after: held-out loss, and answers to regression prompts. An adapter that is worse is
-//! kept, and not published.
+//! The evaluation gate: what a model is worth before and after, by its eval loss and its answers to regression prompts. It is
+//! published only if neither is worse; one that is worse is kept.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ const CONTEXT: usize = 1024;
 /// What was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Mean of -ln p over the labelled tokens of the held-out rows; `None` without any, NaN when it is no number.
+    /// Mean of -ln p over the labelled tokens of the eval rows; `None` without any, NaN when it is no number.
     #[serde(with = "loss")]
     pub eval_loss: Option<f64>,
     pub answers: Vec<Answer>,
 }
 
-/// JSON has no NaN, and `null` is a run without held-out rows: a loss that is no number is this text.
+/// JSON has no NaN, and `null` is a run without eval rows: a loss that is no number is this text.
 mod loss {
     use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
     use serde_json::Value;
@@ -82,14 +82,14 @@ pub enum Verdict {
 }
 
 /// Compares the end with the start. What is not a number is worse.
-pub fn judge(before: &Scores, after: &Scores) -> Verdict {
+pub fn compare(before: &Scores, after: &Scores) -> Verdict {
     if let (Some(was), Some(is)) = (before.eval_loss, after.eval_loss) {
         if !is.is_finite() {
-            return Verdict::Worse("the held-out loss is not finite".to_string());
+            return Verdict::Worse("the eval loss is not finite".to_string());
         }
         // From what is no number everything is a step into the unknown.
         if was.is_nan() || is > was {
-            return Verdict::Worse(format!("the held-out loss rose from {was:.4} to {is:.4}"));
+            return Verdict::Worse(format!("the eval loss rose from {was:.4} to {is:.4}"));
         }
     }
     if after.n_passed() < before.n_passed() {
@@ -102,7 +102,7 @@ pub fn judge(before: &Scores, after: &Scores) -> Verdict {
     }
 }
 
-/// The mean loss over all held-out rows, in micro-batches of `batch`.
+/// The mean loss over all eval rows, in micro-batches of `batch`.
 pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<Option<f64>> {
     let (mut sum, mut n) = (0.0, 0);
     let mut samples = Vec::with_capacity(batch);
@@ -118,7 +118,7 @@ pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<
     Ok((n > 0).then_some(if mean.is_finite() { mean } else { f64::NAN }))
 }
 
-/// The bill of a session that answers regression prompts.
+/// The memory plan of a session that answers regression prompts.
 fn session_plan(config: &ModelConfig, rank: usize, n_threads: usize, device: &Device) -> Result<MemoryPlan> {
     let context = CONTEXT.min(config.context_length);
     let options = EngineOptions { context: Some(context), threads: Some(n_threads), ..EngineOptions::default() };
@@ -209,14 +209,14 @@ mod tests {
             (scores(None, &[]), scores(None, &[]), Verdict::Unknown),
         ];
         for (before, after, want) in cases {
-            assert_eq!(judge(&before, &after), want);
+            assert_eq!(compare(&before, &after), want);
         }
-        let worse = |before: &Scores, after: &Scores| match judge(before, after) {
+        let worse = |before: &Scores, after: &Scores| match compare(before, after) {
             Verdict::Worse(why) => why,
             other => panic!("{other:?}"),
         };
         let why = worse(&scores(Some(2.0), &[]), &scores(Some(2.1), &[]));
-        assert_eq!(why, "the held-out loss rose from 2.0000 to 2.1000");
+        assert_eq!(why, "the eval loss rose from 2.0000 to 2.1000");
         worse(&scores(Some(2.0), &[]), &scores(Some(f64::NAN), &[]));
         let why = worse(&scores(Some(2.0), &[true, true]), &scores(Some(1.0), &[true, false]));
         assert_eq!(why, "1 of 2 regression prompts are answered as expected, 2 were before");
