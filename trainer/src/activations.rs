@@ -13,14 +13,14 @@ use lichen_runtime::{Architecture, ModelConfig};
 
 use crate::machine::Machine;
 
-/// Rows whose logits exist at once on a CPU, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64
+/// ActivationSizes whose logits exist at once on a CPU, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64
 /// that was an eighth of the loss's time.
 pub const LOSS_ROWS: usize = 128;
 
 /// What everything is sized by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
-    /// Rows of a micro-batch, T.
+pub struct ActivationSizes {
+    /// ActivationSizes of a micro-batch, T.
     pub rows: usize,
     /// Positions of the longest sample.
     pub longest: usize,
@@ -29,15 +29,15 @@ pub struct Rows {
     pub has_dropout: bool,
     /// The format of the matrices where they are trained, and not adapters beside them.
     pub trained_weights: Option<Format>,
-    /// Rows whose logits exist at once, at most: [`Machine::loss_rows`].
+    /// ActivationSizes whose logits exist at once, at most: [`Machine::loss_rows`].
     pub loss_rows: usize,
     /// Layers whose activations stay saved: the last ones. Those of the others are recomputed in the backward pass.
     pub kept_layers: usize,
 }
 
-impl Rows {
+impl ActivationSizes {
     /// Where the saved activations of layer `i` of `n_layers` lie in [`Activations::saved`].
-    pub(crate) fn slot(&self, i: usize, n_layers: usize) -> usize {
+    pub(crate) fn saved_index(&self, i: usize, n_layers: usize) -> usize {
         let n_shared = n_layers - self.kept_layers.min(n_layers);
         (i + 1).saturating_sub(n_shared.max(1))
     }
@@ -47,18 +47,18 @@ impl Rows {
         i + 1 < n_layers - self.kept_layers.min(n_layers)
     }
 
-    /// Rows whose logits exist at once: a micro-batch has no more of them than rows.
+    /// ActivationSizes whose logits exist at once: a micro-batch has no more of them than rows.
     fn loss_rows(&self) -> usize {
         self.loss_rows.min(self.rows)
     }
 
-    fn n_slots(&self, n_layers: usize) -> usize {
-        self.slot(n_layers - 1, n_layers) + 1
+    fn n_saved_layers(&self, n_layers: usize) -> usize {
+        self.saved_index(n_layers - 1, n_layers) + 1
     }
 }
 
 /// Elements of the buffers of a layer's saved activations.
-fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 11] {
+fn saved_sizes(c: &ModelConfig, r: &ActivationSizes) -> [usize; 11] {
     let (t, gemma) = (r.rows, usize::from(c.architecture == Architecture::Gemma3));
     [
         t * c.q_dim() * gemma,
@@ -76,7 +76,7 @@ fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 11] {
 }
 
 /// Elements of a layer's feed-forward output, where a norm comes after it.
-fn ffn_out_size(c: &ModelConfig, r: &Rows) -> usize {
+fn ffn_out_size(c: &ModelConfig, r: &ActivationSizes) -> usize {
     r.rows * c.dim * usize::from(c.architecture == Architecture::Gemma3)
 }
 
@@ -105,7 +105,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    fn new(device: &Device, c: &ModelConfig, r: &Rows) -> Result<Saved, DeviceError> {
+    fn new(device: &Device, c: &ModelConfig, r: &ActivationSizes) -> Result<Saved, DeviceError> {
         let mut sizes = saved_sizes(c, r).into_iter();
         let mut next = || Buffer::new(device, sizes.next().expect("one for each buffer"));
         Ok(Saved {
@@ -178,7 +178,7 @@ pub struct Activations {
     pub ffn_out: Vec<Buffer<f32>>,
     /// One that the first layers share, and one for each that is kept.
     pub saved: Vec<Saved>,
-    pub rows: Rows,
+    pub rows: ActivationSizes,
     pub work: Work,
     pub loss: LossWork,
     /// (T, dim): the gradient of the stream.
@@ -190,7 +190,7 @@ fn widest(c: &ModelConfig) -> usize {
 }
 
 /// The products of a micro-batch.
-fn extents(c: &ModelConfig, r: &Rows) -> [Extent; 6] {
+fn extents(c: &ModelConfig, r: &ActivationSizes) -> [Extent; 6] {
     let product = |rows, inputs, outputs| Extent { rows, inputs, outputs };
     [
         product(r.rows, c.dim, c.q_dim()),
@@ -202,7 +202,7 @@ fn extents(c: &ModelConfig, r: &Rows) -> [Extent; 6] {
     ]
 }
 
-fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
+fn work_sizes(c: &ModelConfig, r: &ActivationSizes) -> [usize; 13] {
     let t = r.rows;
     let dropped = if r.has_dropout { t * widest(c) } else { 0 };
     let (wide, hidden, q, kv) = (t * c.dim, t * c.hidden_dim, t * c.q_dim(), t * c.kv_dim());
@@ -212,7 +212,7 @@ fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
 
 impl Activations {
     /// # Errors: the device has no room.
-    pub fn new(device: &Device, c: &ModelConfig, r: &Rows) -> Result<Activations, DeviceError> {
+    pub fn new(device: &Device, c: &ModelConfig, r: &ActivationSizes) -> Result<Activations, DeviceError> {
         let buffer = |n: usize| Buffer::new(device, n);
         let (stream, loss_rows) = (r.rows * c.dim, r.loss_rows());
         let mut sizes = work_sizes(c, r).into_iter();
@@ -234,7 +234,7 @@ impl Activations {
         Ok(Activations {
             inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
             ffn_out: (0..c.n_layers).map(|_| buffer(ffn_out_size(c, r))).collect::<Result<_, _>>()?,
-            saved: (0..r.n_slots(c.n_layers)).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
+            saved: (0..r.n_saved_layers(c.n_layers)).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
             rows: *r,
             work,
             loss: LossWork {
@@ -250,9 +250,9 @@ impl Activations {
     }
 
     /// Lines of the memory plan: what [`Activations::new`] takes, and the threads of a CPU beside it.
-    pub fn plan_lines(c: &ModelConfig, r: &Rows, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
+    pub fn plan_lines(c: &ModelConfig, r: &ActivationSizes, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
         let place = if machine.gpu.is_some() { Place::Device } else { Place::Host };
-        let n_saved = r.n_slots(c.n_layers);
+        let n_saved = r.n_saved_layers(c.n_layers);
         let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
         let work: usize = work_sizes(c, r).iter().sum();
         let mut items = vec![
@@ -281,8 +281,8 @@ impl Activations {
     }
 
     /// Buffers of [`Activations::new`], at most: on a GPU each is rounded up.
-    pub fn n_buffers(c: &ModelConfig, r: &Rows) -> usize {
-        2 * c.n_layers + 1 + 12 * r.n_slots(c.n_layers) + 20
+    pub fn n_buffers(c: &ModelConfig, r: &ActivationSizes) -> usize {
+        2 * c.n_layers + 1 + 12 * r.n_saved_layers(c.n_layers) + 20
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_last_layers_have_a_place_of_their_own_and_the_first_share_one() {
-        let rows = |kept_layers| Rows {
+        let rows = |kept_layers| ActivationSizes {
             rows: 1,
             longest: 1,
             rank: 0,
@@ -301,7 +301,7 @@ mod tests {
             loss_rows: 1,
             kept_layers,
         };
-        let slots = |kept| (0..4).map(|i| rows(kept).slot(i, 4)).collect::<Vec<_>>();
+        let slots = |kept| (0..4).map(|i| rows(kept).saved_index(i, 4)).collect::<Vec<_>>();
         assert_eq!(slots(0), [0, 0, 0, 0]);
         assert_eq!(slots(1), [0, 0, 0, 1]);
         assert_eq!(slots(2), [0, 0, 1, 2]);

@@ -61,7 +61,7 @@ impl Dropout {
 }
 
 /// What both passes read and neither changes.
-pub struct Pass<'a> {
+pub struct ForwardPass<'a> {
     pub device: &'a Device,
     pub model: &'a Model,
     /// The adapter and its values.
@@ -72,7 +72,7 @@ pub struct Pass<'a> {
     pub dropout: Option<Dropout>,
 }
 
-impl Pass<'_> {
+impl ForwardPass<'_> {
     pub(crate) fn config(&self) -> &ModelConfig {
         &self.model.config
     }
@@ -101,7 +101,7 @@ impl Pass<'_> {
 
     /// One block: `a.inputs[i]` to `a.inputs[i + 1]`, its activations saved.
     fn layer(&self, i: usize, a: &mut Activations) {
-        let slot = a.rows.slot(i, self.config().n_layers);
+        let slot = a.rows.saved_index(i, self.config().n_layers);
         let (before, after) = a.inputs.split_at_mut(i + 1);
         let (x, out, saved, work) = (&before[i], &mut after[0], &mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
@@ -111,7 +111,7 @@ impl Pass<'_> {
 
     /// Recomputes the saved activations of a block from its input.
     pub(crate) fn recompute(&self, i: usize, a: &mut Activations) {
-        let slot = a.rows.slot(i, self.config().n_layers);
+        let slot = a.rows.saved_index(i, self.config().n_layers);
         let (x, saved, work) = (&a.inputs[i], &mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
         self.gated_product(i, saved, work);

@@ -9,7 +9,7 @@ use lichen_runtime::model_source::{Part, PartShape};
 use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL};
 use lichen_runtime::{Error, ModelConfig, Result};
 
-use crate::activations::{Activations, Rows};
+use crate::activations::{ActivationSizes, Activations};
 use crate::batch::Batch;
 use crate::forward::Rope;
 use crate::machine::{Gpu, Machine};
@@ -79,7 +79,7 @@ pub struct HostAndGpu {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainPlan {
     pub items: Vec<Item>,
-    pub rows: Rows,
+    pub rows: ActivationSizes,
     pub n_parameters: usize,
     machine: Machine,
     n_layers: usize,
@@ -140,7 +140,7 @@ impl TrainPlan {
     }
 
     fn with(c: &ModelConfig, model: ModelBytes, size: &JobSize, machine: &Machine, kept_layers: usize) -> Self {
-        let rows = Rows {
+        let rows = ActivationSizes {
             rows: size.batch * size.max_seq,
             longest: size.max_seq,
             rank: size.rank,
@@ -251,7 +251,13 @@ impl TrainPlan {
     }
 }
 
-fn cpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, machine: &Machine) -> Vec<Line> {
+fn cpu_lines(
+    c: &ModelConfig,
+    model: ModelBytes,
+    size: &JobSize,
+    rows: &ActivationSizes,
+    machine: &Machine,
+) -> Vec<Line> {
     use Place::{Host, Mapped};
     let n = size.n_parameters;
     let (mapped, heap) = match size.full_format {
@@ -271,7 +277,7 @@ fn cpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, ma
 }
 
 /// The driver's own memory (context, machine code) is its own and not planned.
-fn gpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, gpu: Gpu) -> Vec<Line> {
+fn gpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &ActivationSizes, gpu: Gpu) -> Vec<Line> {
     use Place::{Device, Host, Mapped, Pinned};
     let mut lines = match size.full_format {
         // The files are read once, on their way into the f32 values.
@@ -289,7 +295,13 @@ fn gpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, gp
 }
 
 /// What [`crate::network::Network::new`] takes with a GPU, and its pinned memory.
-fn network_lines(c: &ModelConfig, n: usize, full_format: Option<Format>, rows: &Rows, gpu: Gpu) -> Vec<Line> {
+fn network_lines(
+    c: &ModelConfig,
+    n: usize,
+    full_format: Option<Format>,
+    rows: &ActivationSizes,
+    gpu: Gpu,
+) -> Vec<Line> {
     use Place::{Device, Pinned};
     let machine = Machine { gpu: Some(gpu), ..Machine::default() };
     // What the host reads: where memory is shared it has one place.
@@ -319,7 +331,7 @@ pub(crate) fn network_gpu_bytes(
     c: &ModelConfig,
     n_parameters: usize,
     full_format: Option<Format>,
-    rows: &Rows,
+    rows: &ActivationSizes,
     gpu: Gpu,
 ) -> usize {
     let lines = network_lines(c, n_parameters, full_format, rows, gpu);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::job::{Note, Observer};
-use crate::metrics::Row;
+use crate::metrics::StepRow;
 use indicatif::{ProgressBar, ProgressStyle};
 use lichen_runtime::cli::output;
 use lichen_runtime::setting::as_flag;
@@ -67,7 +67,7 @@ impl Observer for Meter {
         }
     }
 
-    fn stepped(&mut self, row: &Row) {
+    fn stepped(&mut self, row: &StepRow) {
         let average = self.average.unwrap_or(row.loss);
         self.average = Some(average + 0.1 * (row.loss - average));
         let text = format!("loss {:.4}  {:.0} tokens/s", average, row.tokens_per_s);

@@ -15,8 +15,8 @@ use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
 use lichen_runtime::generation::FinishReason;
 use lichen_runtime::sampler::SamplerConfig;
 use lichen_runtime::{Error, Result};
-use lichen_trainer::job::{Ending, Job, MemorySettings, Observer, Opened, Outcome, Verdict, METRICS_FILE};
-use lichen_trainer::metrics::{self, Row};
+use lichen_trainer::job::{Ending, Job, MemorySettings, Observer, Outcome, PreparedJob, Verdict, METRICS_FILE};
+use lichen_trainer::metrics::{self, StepRow};
 
 pub use questions::Question;
 use run_folder::RunFolder;
@@ -56,7 +56,7 @@ pub struct Options {
 /// behind.
 pub struct Demo {
     pub questions: Vec<Question>,
-    pub job: Opened,
+    pub job: PreparedJob,
     engine: EngineOptions,
     /// The memory plan of the engine that answers; training has its own.
     engine_bytes: usize,
@@ -67,7 +67,7 @@ pub struct Demo {
 pub struct Trained {
     pub outcome: Outcome,
     /// Every step, in order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<StepRow>,
     /// The folder to give to `--adapter`: the published link, or a checkpoint that was not published.
     pub adapter: PathBuf,
     /// Of the adapter's weights file.
@@ -120,7 +120,7 @@ impl Demo {
             None => write(&folder.path().join(EXAMPLES_FILE), EXAMPLES)?,
         };
         let prompts = write(&folder.path().join(REGRESSION_PROMPTS_FILE), &Question::control().as_regression_prompt())?;
-        let job = Opened::new(job(options, folder.path(), data, prompts, max_seq))?;
+        let job = PreparedJob::new(job(options, folder.path(), data, prompts, max_seq))?;
         Ok(Demo { questions, job, engine, engine_bytes, folder })
     }
 

@@ -36,7 +36,7 @@ fn a_stopped_job_ends_as_an_undisturbed_one() {
             let disk = SimDisk::new();
             let stopped = run(&mut opened, &disk, Some(stop_at)).outcome.unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(stopped.step, stop_at);
-            // Opened anew, as by another process.
+            // PreparedJob anew, as by another process.
             let mut again = open(job_on(device));
             finish(&mut again, &disk).assert_equals(&want, &format!("{device:?}, stopped after {stop_at}"));
         }

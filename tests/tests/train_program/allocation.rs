@@ -7,18 +7,19 @@ use lichen_runtime::model::Model;
 use lichen_runtime::ModelSource;
 use lichen_tests::heap::measure;
 use lichen_tests::models::fixture;
-use lichen_trainer::activations::{Rows, LOSS_ROWS};
+use lichen_trainer::activations::{ActivationSizes, LOSS_ROWS};
 use lichen_trainer::data::{Dataset, Sample};
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::network::{Mode, Network};
-use lichen_trainer::optimizer::Settings;
+use lichen_trainer::optimizer::AdamWSettings;
 
 use crate::library::job;
 use crate::support::MODELS;
 
-const SETTINGS: Settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, clip: Some(1.0) };
+const SETTINGS: AdamWSettings =
+    AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, clip: Some(1.0) };
 
 /// What a network trains, and how.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +44,7 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
     let device = Arc::new(Device::cpu(n_threads).expect("threads"));
     let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
     let rank = if case.full.is_some() { 0 } else { 4 };
-    let rows = Rows {
+    let rows = ActivationSizes {
         rows: 80,
         longest: 40,
         rank,

@@ -4,7 +4,7 @@
 use lichen_runtime::formats::safetensors::SafeTensors;
 use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::job::{Ending, Job, MemorySettings};
-use lichen_trainer::metrics::Row;
+use lichen_trainer::metrics::StepRow;
 use lichen_trainer::plan::Recompute;
 
 use crate::library::{self, finish, job, open, run};
@@ -100,7 +100,7 @@ fn a_batch_may_be_cut_in_pieces() {
 }
 
 /// Six steps of a batch of eight, in so many pieces.
-fn cut(model: &str, eps: f64, batch: usize, accumulate: usize) -> (Vec<Row>, Trained) {
+fn cut(model: &str, eps: f64, batch: usize, accumulate: usize) -> (Vec<StepRow>, Trained) {
     let job = job(model, 6);
     // Which inputs are dropped depends on the place in the micro-batch.
     let memory = MemorySettings { micro_batch_size: batch, dropout: 0.0, ..job.memory };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::sim_disk::{Fault, FaultKind, SimDisk};
-use lichen_trainer::job::{Job, MemorySettings, Opened};
+use lichen_trainer::job::{Job, MemorySettings, PreparedJob};
 
 use crate::library::{finish, job, open, run, trained, RUN};
 use crate::support::Trained;
@@ -15,7 +15,7 @@ const N_STEPS: u64 = 6;
 const SUMMARY: &str = "/summary.json";
 
 /// A job that takes no time: one matrix of each layer, a checkpoint after each second step.
-fn small_job() -> Opened {
+fn small_job() -> PreparedJob {
     let job = job("tiny-qwen2-tied", N_STEPS);
     let targets = [true, false, false, false, false, false, false];
     open(Job {
@@ -37,7 +37,7 @@ fn assert_some_rows_of(got: &[String], want: &[String], case: &str) {
 }
 
 /// One run under a fault, and one after it. Returns how the first ended, for the count.
-fn check(opened: &mut Opened, base: &SimDisk, fault: Fault, want: &Trained) -> &'static str {
+fn check(opened: &mut PreparedJob, base: &SimDisk, fault: Fault, want: &Trained) -> &'static str {
     let (case, disk) = (format!("{fault:?}"), base.fork());
     disk.set_fault(Some(fault));
     let done = run(opened, &disk, None);

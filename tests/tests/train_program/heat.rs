@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::job::{Ending, Job, Opened};
+use lichen_trainer::job::{Ending, Job, PreparedJob};
 
 use crate::library::{finish, job, open, trained, Done, Watch, RUN};
 use crate::support::{checkpoints, command, flags, wait_at_most, Folder, Run, Trained, MODELS};
@@ -47,7 +47,7 @@ impl Board {
 
 /// Runs on this board; `on_event` hears of steps and notes.
 fn run(
-    opened: &mut Opened,
+    opened: &mut PreparedJob,
     disk: &SimDisk,
     board: &Board,
     stop_at: Option<u64>,

@@ -4,8 +4,8 @@ use lichen_runtime::engine::DeviceChoice;
 use lichen_runtime::Result;
 use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::job::{Job, MemorySettings, Note, Observer, Opened, Outcome, METRICS_FILE};
-use lichen_trainer::metrics::Row;
+use lichen_trainer::job::{Job, MemorySettings, Note, Observer, Outcome, PreparedJob, METRICS_FILE};
+use lichen_trainer::metrics::StepRow;
 
 use crate::support::Trained;
 
@@ -38,14 +38,14 @@ pub fn job(model: &str, max_steps: u64) -> Job {
     }
 }
 
-pub fn open(job: Job) -> Opened {
-    Opened::new(job).unwrap_or_else(|e| panic!("{e}"))
+pub fn open(job: Job) -> PreparedJob {
+    PreparedJob::new(job).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Watches a run, and does something after its steps.
 pub struct Watch<'a> {
     pub notes: Vec<String>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<StepRow>,
     /// The run is asked to stop after this step.
     pub stop_at: Option<u64>,
     /// Called after every step, and for every note with the step before it.
@@ -55,7 +55,7 @@ pub struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn started(&mut self, _step: u64, _n_steps: u64) {}
 
-    fn stepped(&mut self, row: &Row) {
+    fn stepped(&mut self, row: &StepRow) {
         self.rows.push(row.clone());
         (self.on_event)(row.step, None);
     }
@@ -74,18 +74,18 @@ impl Observer for Watch<'_> {
 pub struct Done {
     pub outcome: Result<Outcome>,
     pub notes: Vec<String>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<StepRow>,
 }
 
 /// Runs on a machine without sensors.
-pub fn run(opened: &mut Opened, disk: &SimDisk, stop_at: Option<u64>) -> Done {
+pub fn run(opened: &mut PreparedJob, disk: &SimDisk, stop_at: Option<u64>) -> Done {
     let mut watch = Watch { notes: Vec::new(), rows: Vec::new(), stop_at, on_event: &mut |_, _| {} };
     let outcome = opened.run(disk.shared(), Path::new("/no/sensors"), &mut watch);
     Done { outcome, notes: watch.notes, rows: watch.rows }
 }
 
 /// Runs to the end on this disk, whatever is on it.
-pub fn finish(opened: &mut Opened, disk: &SimDisk) -> Trained {
+pub fn finish(opened: &mut PreparedJob, disk: &SimDisk) -> Trained {
     let outcome = run(opened, disk, None).outcome.unwrap_or_else(|e| panic!("{e}"));
     trained(disk, outcome.step)
 }

@@ -9,7 +9,7 @@ use lichen_runtime::Result;
 
 use crate::data::{DataOptions, Truncation};
 use crate::lora::Targets;
-use crate::optimizer::{OptimizerKind, Settings};
+use crate::optimizer::{AdamWSettings, OptimizerKind};
 use crate::plan::Recompute;
 use crate::schedule::ScheduleShape;
 
@@ -232,9 +232,9 @@ impl Job {
         }
     }
 
-    pub(crate) fn optimizer_settings(&self) -> Settings {
+    pub(crate) fn optimizer_settings(&self) -> AdamWSettings {
         match self.memory.optimizer {
-            OptimizerKind::AdamW => Settings {
+            OptimizerKind::AdamW => AdamWSettings {
                 beta1: self.adam_beta1,
                 beta2: self.adam_beta2,
                 eps: self.adam_eps,

@@ -37,7 +37,7 @@ pub fn save(
     if let Some(name) = network.first_bad_value(values) {
         return Err(Error::input(format!("{name} is not finite: nothing was saved")));
     }
-    let trained = &Trained { network, values, state };
+    let trained = &TrainedState { network, values, state };
     match network.mode() {
         Mode::Lora(lora) => save_adapter(store, trained, lora, base_name, dropout, extra),
         Mode::Full(full, format) => save_model(store, trained, full, *format, extra),
@@ -45,7 +45,7 @@ pub fn save(
 }
 
 /// What is saved.
-struct Trained<'a> {
+struct TrainedState<'a> {
     network: &'a Network,
     /// Of all parameters, on the host.
     values: &'a [f32],
@@ -67,13 +67,13 @@ fn put(store: &mut Store, step: u64, files: &[(&str, u64, WriteFile<'_>)]) -> Re
 
 fn save_adapter(
     store: &mut Store,
-    trained: &Trained<'_>,
+    trained: &TrainedState<'_>,
     lora: &Lora,
     base_name: &str,
     dropout: f32,
     extra: &[(String, Vec<u8>)],
 ) -> Result<()> {
-    let Trained { network, values, state } = trained;
+    let TrainedState { network, values, state } = trained;
     let tensors: Vec<PeftTensor<'_>> =
         lora.pairs(values).map(|(layer, target, a, b)| PeftTensor { part: TARGETS[target], layer, a, b }).collect();
     let metadata = [
@@ -100,12 +100,12 @@ fn save_adapter(
 
 fn save_model(
     store: &mut Store,
-    trained: &Trained<'_>,
+    trained: &TrainedState<'_>,
     full: &Full,
     format: Format,
     extra: &[(String, Vec<u8>)],
 ) -> Result<()> {
-    let Trained { network, values, state } = trained;
+    let TrainedState { network, values, state } = trained;
     let config = &network.model().config;
     let (model, optimizer) = (model_layout(config, full, format)?, optimizer_layout(values.len(), true)?);
     let state_bytes = state.to_bytes();
@@ -174,8 +174,8 @@ fn optimizer_layout(n: usize, master: bool) -> Result<Layout> {
     Layout::new(names.map(|name| NewTensor::new(name, Dtype::F32, &[n])).collect(), &[])
 }
 
-fn optimizer_file<'a>(trained: &'a Trained<'a>, layout: &'a Layout) -> (&'a str, u64, WriteFile<'a>) {
-    let Trained { network, values, .. } = trained;
+fn optimizer_file<'a>(trained: &'a TrainedState<'a>, layout: &'a Layout) -> (&'a str, u64, WriteFile<'a>) {
+    let TrainedState { network, values, .. } = trained;
     let write = move |out: &mut dyn Write| {
         let data = layout.start(out)?;
         let mut data = Counted(data);

@@ -1,13 +1,13 @@
 //! A training job from its settings (`definition.rs`, `settings.rs`, `job_file.rs`) to a published adapter: prepared within a memory plan
-//! (`open.rs`), run step by step (`run.rs`), saved (`files.rs`, `state.rs`) and compared with the start (`evaluation.rs`).
+//! (`prepare.rs`), run step by step (`run.rs`), saved (`files.rs`, `state.rs`) and compared with the start (`evaluation.rs`).
 
 mod definition;
 mod evaluation;
 mod files;
 mod job_file;
 mod observer;
-mod open;
 mod outcome;
+mod prepare;
 mod run;
 mod settings;
 mod state;
@@ -19,8 +19,8 @@ pub use definition::{Job, MemorySettings, Method};
 pub use evaluation::{Answer, Scores, Verdict};
 pub use job_file::JobFile;
 pub use observer::{Note, Observer};
-pub use open::{model_bytes, plan_of, Opened};
 pub use outcome::{Ending, Outcome};
+pub use prepare::{model_bytes, plan_of, PreparedJob};
 pub use settings::{JobSetting, JOB_SETTINGS};
 pub use state::{State, STATE_FILE};
 pub use value::{quoted, targets as parse_targets};

@@ -2,14 +2,14 @@
 
 use lichen_runtime::Error;
 
-use crate::metrics::Row;
+use crate::metrics::StepRow;
 
 /// Who watches a run.
 pub trait Observer {
     /// Before the first step: `n_steps` in all, `step` of them done.
     fn started(&mut self, step: u64, n_steps: u64);
     /// After each step.
-    fn stepped(&mut self, row: &Row);
+    fn stepped(&mut self, row: &StepRow);
     /// Something worth a line.
     fn note(&mut self, note: &Note);
     /// True when the run is to end after this step.

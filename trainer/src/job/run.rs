@@ -14,8 +14,8 @@ use lichen_runtime::{Error, Result};
 
 use super::evaluation::{answers, eval_loss, Scores};
 use super::files;
-use super::open::Opened;
 use super::outcome::{Ending, Outcome};
+use super::prepare::PreparedJob;
 use super::state::State;
 use super::summary;
 use super::{Note, Observer, METRICS_FILE};
@@ -24,7 +24,7 @@ use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::governor::{Action, Governor, GovernorConfig, POLL};
 use crate::journal::Journal;
-use crate::metrics::Row;
+use crate::metrics::StepRow;
 use crate::network::{Network, StepReport};
 use crate::schedule::Schedule;
 use crate::setting::{POWER_BUDGET, RESTART};
@@ -37,7 +37,7 @@ const SAVE_SHARE: u32 = 50;
 const REST_SLICE: Duration = Duration::from_millis(100);
 
 struct Run<'a> {
-    opened: &'a Opened,
+    opened: &'a PreparedJob,
     network: Network,
     store: Store,
     disk: Arc<dyn Disk>,
@@ -57,7 +57,7 @@ struct Run<'a> {
     gpu_bytes: Option<u64>,
 }
 
-impl Opened {
+impl PreparedJob {
     /// Trains until all steps are done, or until the observer wants to stop. The machine's sensors are looked for below
     /// `sys_root`.
     ///
@@ -249,12 +249,12 @@ impl Run<'_> {
         (self.state.samples..end).map(|i| self.opened.data.train(i / n_train, (i % n_train) as usize)).collect()
     }
 
-    fn row(&mut self, report: &StepReport, learning_rate: f64, eval_loss: Option<f64>, compute_s: f64) -> Row {
+    fn row(&mut self, report: &StepReport, learning_rate: f64, eval_loss: Option<f64>, compute_s: f64) -> StepRow {
         let now = Instant::now();
         let seconds = now.duration_since(self.step_end).as_secs_f64();
         self.step_end = now;
         let reading = self.telemetry.sample();
-        Row {
+        StepRow {
             step: self.state.step,
             loss: report.loss,
             eval_loss,
@@ -313,7 +313,7 @@ impl Run<'_> {
     }
 }
 
-fn gpu_bytes(opened: &Opened) -> Result<Option<u64>> {
+fn gpu_bytes(opened: &PreparedJob) -> Result<Option<u64>> {
     Ok(match (&*opened.device, opened.plan.machine().gpu) {
         (Device::Cuda(cuda), Some(start)) => Some(start.free_bytes.saturating_sub(cuda.free_bytes()?) as u64),
         _ => None,

@@ -136,7 +136,7 @@ impl JobSetting {
 
 impl Job {
     /// Refuses a job that cannot run, whatever the machine and the files: values outside their range, and those that do not
-    /// go together. [`Opened::new`] asks this first.
+    /// go together. [`PreparedJob::new`] asks this first.
     ///
     /// # Errors
     /// The first such setting, its value and what is allowed.

@@ -8,7 +8,7 @@ use super::value::{shortest, target_names};
 /// Full training's format was keyed by a flag that it does not have.
 const WEIGHTS_KEY: &str = "--format";
 
-/// The same settings by their present names, with values as [`super::Opened::settings`] writes them.
+/// The same settings by their present names, with values as [`super::PreparedJob::settings`] writes them.
 pub fn settings(old: Map<String, Value>) -> Map<String, Value> {
     let mut settings = Map::new();
     for (key, value) in old {

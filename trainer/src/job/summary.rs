@@ -8,8 +8,8 @@ use lichen_runtime::memory_plan::mib;
 use lichen_runtime::{Error, Result};
 
 use super::evaluation::{Scores, Verdict};
-use super::open::Opened;
 use super::outcome::{Ending, Outcome};
+use super::prepare::PreparedJob;
 use super::SUMMARY_FILE;
 use crate::checkpoint::TEMPORARY_PREFIX;
 use crate::report::RunSummary;
@@ -18,7 +18,7 @@ use crate::report::RunSummary;
 ///
 /// # Errors
 /// It cannot be written; an older one is as it was.
-pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
+pub fn write(disk: &dyn Disk, opened: &PreparedJob, t: &Outcome) -> Result<()> {
     let settings = opened.settings();
     let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.4}"));
     let mut scores = Vec::new();

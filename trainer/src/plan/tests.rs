@@ -72,7 +72,7 @@ fn layers_are_recomputed_before_a_job_is_refused() {
 #[test]
 fn only_gradients_in_bf16_have_room_to_be_transposed_in() {
     let config = geometry::config("qwen2.5-0.5b").unwrap();
-    let rows = |trained_weights| Rows {
+    let rows = |trained_weights| ActivationSizes {
         rows: 8192,
         longest: 512,
         rank: 0,

@@ -18,7 +18,7 @@ use lichen_trainer::job::parse_targets;
 use lichen_trainer::lora::{Lora, Targets};
 use lichen_trainer::machine::{host, prepare_kernels, Machine};
 use lichen_trainer::network::{Mode, Network};
-use lichen_trainer::optimizer::Settings;
+use lichen_trainer::optimizer::AdamWSettings;
 use lichen_trainer::plan::{HostAndGpu, JobSize, Recompute, TrainPlan};
 use serde_json::json;
 
@@ -150,7 +150,7 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
     // Weights that are to change are on the host before.
     let files = if args.full { Arc::new(host()?) } else { device.clone() };
     let model = Arc::new(geometry::synthetic(config, args.format, &files)?);
-    let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
+    let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
     let mut network = Network::new(device.clone(), model, mode, settings, &plan.rows, args.micro_batch_size)?;
     if let Mode::Lora(lora) = network.mode() {
         let lora = lora.clone();

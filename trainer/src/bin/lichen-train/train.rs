@@ -9,7 +9,7 @@ use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::disk::RealDisk;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;
-use lichen_trainer::job::{Ending, Job, Method, Opened, Outcome as Trained, Scores, Verdict};
+use lichen_trainer::job::{Ending, Job, Method, Outcome as Trained, PreparedJob, Scores, Verdict};
 use lichen_trainer::progress::{stop_signals, Meter};
 use lichen_trainer::setting::{DATA, OUT};
 use serde_json::json;
@@ -88,7 +88,7 @@ fn check_needed(job: &Job) -> Result<(), Error> {
 fn run(job: Job, as_json: bool) -> Outcome<()> {
     check_needed(&job)?;
     let signals = stop_signals()?;
-    let mut opened = Opened::new(job)?;
+    let mut opened = PreparedJob::new(job)?;
     let counts = opened.data.counts();
     output::note(&format!("{}: {counts}", opened.data_path().display()));
     for note in counts.bad_notes.iter().chain(&counts.long_notes).chain(&counts.torn) {
@@ -113,7 +113,7 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
     output::line(&as_text(&opened, &trained))
 }
 
-fn as_json_value(opened: &Opened, t: &Trained) -> serde_json::Value {
+fn as_json_value(opened: &PreparedJob, t: &Trained) -> serde_json::Value {
     let (published, reason) = match &t.ending {
         Ending::Finished(Verdict::Worse(why)) => (false, Some(why.clone())),
         Ending::Finished(_) => (true, None),
@@ -139,7 +139,7 @@ fn as_json_value(opened: &Opened, t: &Trained) -> serde_json::Value {
     })
 }
 
-fn as_text(opened: &Opened, t: &Trained) -> String {
+fn as_text(opened: &PreparedJob, t: &Trained) -> String {
     let out = opened.out().display();
     let skipped = if t.skipped > 0 { format!(", {} skipped", t.skipped) } else { String::new() };
     let done = format!("{} of {} steps{skipped} in {:.1} s", t.step, t.n_steps, t.seconds);

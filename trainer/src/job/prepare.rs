@@ -26,7 +26,7 @@ use crate::schedule::Schedule;
 use crate::setting::{INIT_ADAPTER, MAX_SEQ, REGRESSION_PROMPTS};
 
 /// A job that can start.
-pub struct Opened {
+pub struct PreparedJob {
     pub job: Job,
     /// What the job and the board's file come to: threads, memory, device.
     pub engine: EngineOptions,
@@ -41,10 +41,10 @@ pub struct Opened {
     init: Option<AdapterFile>,
 }
 
-impl Opened {
+impl PreparedJob {
     /// # Errors
     /// What is missing, malformed, not supported or too large, in one sentence.
-    pub fn new(job: Job) -> Result<Opened> {
+    pub fn new(job: Job) -> Result<PreparedJob> {
         job.validate()?;
         let (engine, _) = job.memory.engine_options()?;
         let device = engine.start_device()?;
@@ -80,7 +80,7 @@ impl Opened {
         plan.check(engine.memory_budget)?;
         // Last, because it reads the whole file.
         let data = Dataset::open(data_of(&job), encoder, config.vocab_size, &job.data_options())?;
-        Ok(Opened { name, source, device, data, regression_prompts, plan, mode, init, job, engine })
+        Ok(PreparedJob { name, source, device, data, regression_prompts, plan, mode, init, job, engine })
     }
 
     /// Samples of an optimiser step.
@@ -265,7 +265,7 @@ const COMPANIONS: [&str; 8] = [
     "added_tokens.json",
 ];
 
-impl Opened {
+impl PreparedJob {
     /// The files that go with full training's weights, byte for byte; none for an adapter.
     pub(super) fn companions(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let (Method::Full, Some(folder)) = (self.job.memory.method, &self.engine.model) else { return Ok(Vec::new()) };
