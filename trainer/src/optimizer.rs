@@ -6,7 +6,7 @@ use lichen_kernels::ops::adamw::{self, CHUNK};
 use lichen_kernels::ops::sum_of_squares;
 use lichen_kernels::{Buffer, Device, DeviceError, Readback};
 
-/// The optimizers there are.
+/// The optimisers there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OptimizerKind {
     #[default]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lichen_runtime::adapter::TARGETS;
 use lichen_runtime::adapter_file::{PeftAdapter, PeftTensor};
 use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::setting::as_flag;
 use lichen_runtime::ModelSource;
 use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
@@ -129,7 +130,7 @@ fn rows_that_overflow_are_skipped() {
         let done = run(&mut opened, &disk, None);
         let error = done.outcome.expect_err("five bad steps");
         let said = "step 12: the gradient of layer 0 AttnQ lora_A is not finite, and 5 steps in a row were skipped: ";
-        assert_eq!(error.message(), said.to_string() + ADVICE, "{value}");
+        assert_eq!(error.spelled(&as_flag), said.to_string() + ADVICE, "{value}");
         let skipped: Vec<u64> = done.rows.iter().filter(|r| r.skipped.is_some()).map(|r| r.step).collect();
         assert_eq!(skipped, [8, 9, 10, 11, 12], "{value}");
         assert_all_finite(&disk);
@@ -215,7 +216,7 @@ fn gradients_too_long_for_moments_are_skipped() {
         let disk = SimDisk::new();
         let done = run(&mut open(job.clone()), &disk, None);
         let said = "step 5: the gradient is too long for a number, and 5 steps in a row were skipped: ";
-        assert_eq!(done.outcome.expect_err("five bad steps").message(), said.to_string() + ADVICE);
+        assert_eq!(done.outcome.expect_err("five bad steps").spelled(&as_flag), said.to_string() + ADVICE);
         assert_all_finite(&disk);
         let kept: Vec<_> = disk.tree(RUN).into_keys().filter(|k| k.ends_with("MANIFEST")).collect();
         assert_eq!(kept, ["/step-00000003/MANIFEST"], "max_grad_norm {max_grad_norm}");

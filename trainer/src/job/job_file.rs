@@ -212,4 +212,21 @@ mod tests {
         }
         assert!(Job::from_toml("rank = \n").unwrap_err().message().starts_with("line 1: "));
     }
+
+    /// Every beginning of a file, and every byte of it replaced: a job or one sentence, never a panic.
+    #[test]
+    fn damaged_files_are_refused_or_read() {
+        let text =
+            "rank = 16\nmethod = \"lora\"\nlearning_rate = 1e-3\ntargets = [\"q\", \"v\"]\nresume = true\nout = 'a'\n";
+        let check = |text: &str| match Job::from_toml(text) {
+            Ok(job) => assert!(matches!(job.memory.method, Method::Lora | Method::Full)),
+            Err(e) => assert!(e.message().starts_with("line ") && !e.message().contains('\n'), "{text:?}: {e}"),
+        };
+        for at in 0..text.len() {
+            check(&text[..at]);
+            for new in ["\"", "'", "[", "]", "=", "\n", "{", "#", ".", "-", "0", "\u{0}", "é"] {
+                check(&format!("{}{new}{}", &text[..at], &text[at + 1..]));
+            }
+        }
+    }
 }

@@ -158,7 +158,7 @@ const DATA_AND_SIZE: [JobSetting; 11] = [
     number!(
         GRADIENT_ACCUMULATION_STEPS,
         "N",
-        "Micro-batches of one optimizer step",
+        "Micro-batches of one optimiser step",
         gradient_accumulation_steps,
         1,
         1 << 16
@@ -166,7 +166,7 @@ const DATA_AND_SIZE: [JobSetting; 11] = [
     .short("accumulate")
     .fixed(),
     number!(EPOCHS, "N", "Passes over the data", epochs, 1, 1 << 20).fixed(),
-    optional_number!(MAX_STEPS, "N", "Optimizer steps at most", max_steps, 1, STEPS_MAX).fixed(),
+    optional_number!(MAX_STEPS, "N", "Optimiser steps at most", max_steps, 1, STEPS_MAX).fixed(),
 ];
 
 const STEPS: [JobSetting; 10] = [
@@ -206,7 +206,7 @@ const STEPS: [JobSetting; 10] = [
     value!(
         OPTIMIZER,
         "NAME",
-        "The one optimizer there is: adamw",
+        "The one optimiser there is: adamw",
         memory.optimizer,
         |text| OptimizerKind::parse(text),
         |v| Some(v.name().to_string())
