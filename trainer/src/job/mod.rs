@@ -1,5 +1,6 @@
-//! A training job from its settings (`definition.rs`, `settings.rs`, `job_file.rs`) to a published adapter: prepared within a memory plan
-//! (`prepare.rs`), run step by step (`run.rs`), saved (`files.rs`, `state.rs`) and compared with the start (`evaluation.rs`).
+//! A training job from its settings (`definition.rs`, `settings.rs`, `job_file.rs`) to a published adapter: checked
+//! (`validate.rs`), prepared within a memory plan (`prepare.rs`), run step by step (`run.rs`), saved (`files.rs`, `state.rs`)
+//! and compared with the start (`evaluation.rs`).
 
 mod definition;
 mod evaluation;
@@ -13,6 +14,7 @@ mod settings;
 mod state;
 mod state_format_1;
 mod summary;
+mod validate;
 mod value;
 
 pub use definition::{Job, MemorySettings, Method};

@@ -5,12 +5,9 @@ mod table;
 
 use std::path::PathBuf;
 
-use lichen_runtime::setting::{Setting, RESUME};
-use lichen_runtime::{Error, Result as Checked};
+use lichen_runtime::setting::Setting;
 
 use super::definition::{Job, Method};
-use super::value::quoted;
-use crate::setting::{DATA, OUT, RESTART};
 
 pub use table::{setting_of_name, JOB_SETTINGS};
 
@@ -131,31 +128,6 @@ impl JobSetting {
 
     const fn fixed(self) -> JobSetting {
         JobSetting { is_fixed: true, ..self }
-    }
-}
-
-impl Job {
-    /// Refuses a job that cannot run, whatever the machine and the files: values outside their range, and those that do not
-    /// go together. [`PreparedJob::new`] asks this first.
-    ///
-    /// # Errors
-    /// The first such setting, its value and what is allowed.
-    pub fn validate(&self) -> Checked<()> {
-        let mut scratch = self.clone();
-        for s in JOB_SETTINGS.iter().filter(|s| s.is_of(self.memory.method)) {
-            let Some(value) = s.get(self) else { continue };
-            s.set(&mut scratch, &value)
-                .map_err(|allowed| Error::usage(format!("{} is {}; {allowed}", s.setting, quoted(&value))))?;
-        }
-        if self.resume && self.restart {
-            return Err(Error::usage(format!("{RESUME} cannot be used with {RESTART}")));
-        }
-        for (setting, path) in [(DATA, &self.data), (OUT, &self.out)] {
-            if path.is_none() {
-                return Err(Error::usage(format!("{setting} is missing")));
-            }
-        }
-        Ok(())
     }
 }
 
