@@ -7,7 +7,7 @@ readonly TRIPLE=aarch64-unknown-linux-gnu
 # JetPack 4 on a Jetson Nano is Ubuntu 18.04.
 readonly GLIBC_MAX=2.27
 # The demo model stays off boards.
-readonly FEATURES=(--no-default-features --features lichen-runtime/cli)
+readonly FEATURES=(--no-default-features --features lichen-runtime/cli,lichen-trainer/cli)
 
 apt_is_fresh=no
 

@@ -21,7 +21,7 @@ use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::machine::Machine;
 use lichen_trainer::network::{Mode, Network};
-use lichen_trainer::optimizer::Settings;
+use lichen_trainer::optimizer::AdamWSettings;
 use lichen_trainer::plan::{HostAndGpu, JobSize, Recompute, TrainPlan};
 
 #[test]
@@ -80,7 +80,7 @@ fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>)
         max_seq: 40,
         rank,
         has_dropout: true,
-        canaries: HostAndGpu::default(),
+        regression_prompts: HostAndGpu::default(),
     };
     let machine = Machine::of(device).unwrap_or_else(|e| panic!("{e}"));
     let weights = match full_format {
@@ -91,7 +91,7 @@ fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>)
     let plan = TrainPlan::new(&config, bytes, &size, &machine, Recompute::On, None);
     let free = cuda.free_bytes().unwrap();
     let model = Arc::new(Model::load(&source, &files).unwrap_or_else(|e| panic!("{e}")));
-    let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: None };
+    let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: None };
     let mut network =
         Network::new(device.clone(), model, mode, settings, &plan.rows, 3).unwrap_or_else(|e| panic!("{e}"));
     let ids: Vec<u32> = (3..41).collect();

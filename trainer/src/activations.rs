@@ -1,7 +1,8 @@
 //! What the forward pass keeps for the backward pass, allocated once for the longest micro-batch.
 //!
-//! Always kept: the input of every layer, and what its feed-forward half gave. The insides of the last layers are kept too, of as many as there is memory for; the
-//! backward pass computes the others again before it walks back through them, in memory that they share.
+//! Always kept: the input of every layer, and what its feed-forward half gave. The activations inside the last layers are
+//! saved too, of as many layers as there is memory for; the backward pass recomputes those of the others, in memory that they
+//! share.
 
 use lichen_kernels::ops::attention::train as attention;
 use lichen_kernels::ops::matmul;
@@ -12,14 +13,14 @@ use lichen_runtime::{Architecture, ModelConfig};
 
 use crate::machine::Machine;
 
-/// Rows whose logits exist at once on a CPU, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64
+/// ActivationSizes whose logits exist at once on a CPU, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64
 /// that was an eighth of the loss's time.
 pub const LOSS_ROWS: usize = 128;
 
 /// What everything is sized by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
-    /// Rows of a micro-batch, T.
+pub struct ActivationSizes {
+    /// ActivationSizes of a micro-batch, T.
     pub rows: usize,
     /// Positions of the longest sample.
     pub longest: usize,
@@ -28,36 +29,36 @@ pub struct Rows {
     pub has_dropout: bool,
     /// The format of the matrices where they are trained, and not adapters beside them.
     pub trained_weights: Option<Format>,
-    /// Rows whose logits exist at once, at most: [`Machine::loss_rows`].
+    /// ActivationSizes whose logits exist at once, at most: [`Machine::loss_rows`].
     pub loss_rows: usize,
-    /// Layers whose insides are kept: the last ones. The others are computed again on the way back.
+    /// Layers whose activations stay saved: the last ones. Those of the others are recomputed in the backward pass.
     pub kept_layers: usize,
 }
 
-impl Rows {
-    /// Where the inside of layer `i` of `n_layers` lies in [`Activations::saved`].
-    pub(crate) fn slot(&self, i: usize, n_layers: usize) -> usize {
+impl ActivationSizes {
+    /// Where the saved activations of layer `i` of `n_layers` lie in [`Activations::saved`].
+    pub(crate) fn saved_index(&self, i: usize, n_layers: usize) -> usize {
         let n_shared = n_layers - self.kept_layers.min(n_layers);
         (i + 1).saturating_sub(n_shared.max(1))
     }
 
-    /// True when the inside of layer `i` has been written over by a later one, once the forward pass is through.
-    pub(crate) fn is_gone(&self, i: usize, n_layers: usize) -> bool {
+    /// True when a later layer has written over the saved activations of layer `i`, once the forward pass is through.
+    pub(crate) fn needs_recompute(&self, i: usize, n_layers: usize) -> bool {
         i + 1 < n_layers - self.kept_layers.min(n_layers)
     }
 
-    /// Rows whose logits exist at once: a micro-batch has no more of them than rows.
+    /// ActivationSizes whose logits exist at once: a micro-batch has no more of them than rows.
     fn loss_rows(&self) -> usize {
         self.loss_rows.min(self.rows)
     }
 
-    fn n_slots(&self, n_layers: usize) -> usize {
-        self.slot(n_layers - 1, n_layers) + 1
+    fn n_saved_layers(&self, n_layers: usize) -> usize {
+        self.saved_index(n_layers - 1, n_layers) + 1
     }
 }
 
-/// Names and elements of the buffers of a layer's inside.
-fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 11] {
+/// Elements of the buffers of a layer's saved activations.
+fn saved_sizes(c: &ModelConfig, r: &ActivationSizes) -> [usize; 11] {
     let (t, gemma) = (r.rows, usize::from(c.architecture == Architecture::Gemma3));
     [
         t * c.q_dim() * gemma,
@@ -75,11 +76,11 @@ fn saved_sizes(c: &ModelConfig, r: &Rows) -> [usize; 11] {
 }
 
 /// Elements of a layer's feed-forward output, where a norm comes after it.
-fn ffn_out_size(c: &ModelConfig, r: &Rows) -> usize {
+fn ffn_out_size(c: &ModelConfig, r: &ActivationSizes) -> usize {
     r.rows * c.dim * usize::from(c.architecture == Architecture::Gemma3)
 }
 
-/// The inside of one layer.
+/// The saved activations of one layer: what its backward pass reads and its input does not give at once.
 pub struct Saved {
     /// (T, H, D) and (T, Hkv, D) as the projections gave them, before the QK-norm; empty without one.
     pub q_raw: Buffer<f32>,
@@ -96,7 +97,7 @@ pub struct Saved {
     pub attn_out: Buffer<f32>,
     /// (T, dim): the stream between the two halves of the layer.
     pub middle: Buffer<f32>,
-    /// (T, hidden_dim) each; replaced by their gradients on the way back.
+    /// (T, hidden_dim) each; replaced by their gradients in the backward pass.
     pub gate: Buffer<f32>,
     pub up: Buffer<f32>,
     /// (7, T, rank): `scale * A x` of each target.
@@ -104,7 +105,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    fn new(device: &Device, c: &ModelConfig, r: &Rows) -> Result<Saved, DeviceError> {
+    fn new(device: &Device, c: &ModelConfig, r: &ActivationSizes) -> Result<Saved, DeviceError> {
         let mut sizes = saved_sizes(c, r).into_iter();
         let mut next = || Buffer::new(device, sizes.next().expect("one for each buffer"));
         Ok(Saved {
@@ -173,11 +174,11 @@ pub struct Activations {
     /// The input of each layer, (T, dim), and of the last norm.
     pub inputs: Vec<Buffer<f32>>,
     /// The feed-forward output of each layer, (T, dim), before the norm after it; empty without one. It spares the layers that
-    /// are computed again a third of their work.
+    /// are recomputed a third of their work.
     pub ffn_out: Vec<Buffer<f32>>,
     /// One that the first layers share, and one for each that is kept.
     pub saved: Vec<Saved>,
-    pub rows: Rows,
+    pub rows: ActivationSizes,
     pub work: Work,
     pub loss: LossWork,
     /// (T, dim): the gradient of the stream.
@@ -189,7 +190,7 @@ fn widest(c: &ModelConfig) -> usize {
 }
 
 /// The products of a micro-batch.
-fn extents(c: &ModelConfig, r: &Rows) -> [Extent; 6] {
+fn extents(c: &ModelConfig, r: &ActivationSizes) -> [Extent; 6] {
     let product = |rows, inputs, outputs| Extent { rows, inputs, outputs };
     [
         product(r.rows, c.dim, c.q_dim()),
@@ -201,7 +202,7 @@ fn extents(c: &ModelConfig, r: &Rows) -> [Extent; 6] {
     ]
 }
 
-fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
+fn work_sizes(c: &ModelConfig, r: &ActivationSizes) -> [usize; 13] {
     let t = r.rows;
     let dropped = if r.has_dropout { t * widest(c) } else { 0 };
     let (wide, hidden, q, kv) = (t * c.dim, t * c.hidden_dim, t * c.q_dim(), t * c.kv_dim());
@@ -211,7 +212,7 @@ fn work_sizes(c: &ModelConfig, r: &Rows) -> [usize; 13] {
 
 impl Activations {
     /// # Errors: the device has no room.
-    pub fn new(device: &Device, c: &ModelConfig, r: &Rows) -> Result<Activations, DeviceError> {
+    pub fn new(device: &Device, c: &ModelConfig, r: &ActivationSizes) -> Result<Activations, DeviceError> {
         let buffer = |n: usize| Buffer::new(device, n);
         let (stream, loss_rows) = (r.rows * c.dim, r.loss_rows());
         let mut sizes = work_sizes(c, r).into_iter();
@@ -233,7 +234,7 @@ impl Activations {
         Ok(Activations {
             inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
             ffn_out: (0..c.n_layers).map(|_| buffer(ffn_out_size(c, r))).collect::<Result<_, _>>()?,
-            saved: (0..r.n_slots(c.n_layers)).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
+            saved: (0..r.n_saved_layers(c.n_layers)).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
             rows: *r,
             work,
             loss: LossWork {
@@ -248,16 +249,16 @@ impl Activations {
         })
     }
 
-    /// Lines of the bill: what [`Activations::new`] takes, and the threads of a CPU beside it.
-    pub fn bill(c: &ModelConfig, r: &Rows, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
+    /// Lines of the memory plan: what [`Activations::new`] takes, and the threads of a CPU beside it.
+    pub fn plan_lines(c: &ModelConfig, r: &ActivationSizes, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
         let place = if machine.gpu.is_some() { Place::Device } else { Place::Host };
-        let n_saved = r.n_slots(c.n_layers);
+        let n_saved = r.n_saved_layers(c.n_layers);
         let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
         let work: usize = work_sizes(c, r).iter().sum();
         let mut items = vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim, place),
             ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r), place),
-            ("insides of layers", 4 * n_saved * saved, place),
+            ("saved activations", 4 * n_saved * saved, place),
             ("gradients of activations", 4 * work, place),
             ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim), place),
         ];
@@ -280,8 +281,8 @@ impl Activations {
     }
 
     /// Buffers of [`Activations::new`], at most: on a GPU each is rounded up.
-    pub fn n_buffers(c: &ModelConfig, r: &Rows) -> usize {
-        2 * c.n_layers + 1 + 12 * r.n_slots(c.n_layers) + 20
+    pub fn n_buffers(c: &ModelConfig, r: &ActivationSizes) -> usize {
+        2 * c.n_layers + 1 + 12 * r.n_saved_layers(c.n_layers) + 20
     }
 }
 
@@ -291,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_last_layers_have_a_place_of_their_own_and_the_first_share_one() {
-        let rows = |kept_layers| Rows {
+        let rows = |kept_layers| ActivationSizes {
             rows: 1,
             longest: 1,
             rank: 0,
@@ -300,13 +301,13 @@ mod tests {
             loss_rows: 1,
             kept_layers,
         };
-        let slots = |kept| (0..4).map(|i| rows(kept).slot(i, 4)).collect::<Vec<_>>();
+        let slots = |kept| (0..4).map(|i| rows(kept).saved_index(i, 4)).collect::<Vec<_>>();
         assert_eq!(slots(0), [0, 0, 0, 0]);
         assert_eq!(slots(1), [0, 0, 0, 1]);
         assert_eq!(slots(2), [0, 0, 1, 2]);
         assert_eq!(slots(3), [0, 1, 2, 3]);
         assert_eq!(slots(4), [0, 1, 2, 3]);
-        let gone = |kept| (0..4).filter(|i| rows(kept).is_gone(*i, 4)).count();
+        let gone = |kept| (0..4).filter(|i| rows(kept).needs_recompute(*i, 4)).count();
         assert_eq!((0..5).map(gone).collect::<Vec<_>>(), [3, 2, 1, 0, 0]);
     }
 }

@@ -12,21 +12,21 @@ use lichen_runtime::adapter::TARGETS;
 use lichen_runtime::model_source::Part;
 
 use crate::activations::{Activations, AdapterWork, Saved, Work};
-use crate::forward::{matrix, Pass};
+use crate::forward::{matrix, ForwardPass};
 use crate::full::Full;
 use crate::lora::Lora;
 use crate::mutation::{self, Term};
 
 /// What is trained: it decides which gradients of parameters are computed.
-pub enum Trained<'a> {
+pub enum Trainable<'a> {
     Lora(&'a Lora),
     Full(&'a Full),
 }
 
 /// The backward pass of one micro-batch.
 pub struct Backward<'a> {
-    pub pass: &'a Pass<'a>,
-    pub trained: Trained<'a>,
+    pub pass: &'a ForwardPass<'a>,
+    pub trained: Trainable<'a>,
     /// The flat vector of all gradients.
     pub gradients: &'a mut Buffer<f32>,
 }
@@ -36,15 +36,15 @@ impl Backward<'_> {
     pub fn run(&mut self, a: &mut Activations) {
         for i in (0..self.pass.config().n_layers).rev() {
             let n_layers = self.pass.config().n_layers;
-            if a.rows.is_gone(i, n_layers) {
-                self.pass.layer_again(i, a);
+            if a.rows.needs_recompute(i, n_layers) {
+                self.pass.recompute(i, a);
             }
-            let slot = a.rows.slot(i, n_layers);
+            let slot = a.rows.saved_index(i, n_layers);
             let (x, saved, work, dx) = (&a.inputs[i], &mut a.saved[slot], &mut a.work, &mut a.dx);
             self.feed_forward(i, &a.ffn_out[i], saved, work, dx);
             self.attention(i, x, saved, work, dx);
         }
-        if let Trained::Full(full) = &self.trained {
+        if let Trainable::Full(full) = &self.trained {
             let (pass, c) = (self.pass, self.pass.config());
             let place = full.place(Part::TokenEmbedding, None);
             let dtable = self.gradients.part_mut(place.start, [c.vocab_size, c.dim]);
@@ -204,7 +204,7 @@ impl Backward<'_> {
 
     /// The gradient of a norm's weight, where it is trained.
     fn norm_weight(&mut self, part: Part, i: usize, dy: View<'_, f32, 2>, x: View<'_, f32, 2>, rstd: &mut Buffer<f32>) {
-        let Trained::Full(full) = &self.trained else { return };
+        let Trainable::Full(full) = &self.trained else { return };
         let place = full.place(part, Some(i));
         let dweight = self.gradients.part_mut(place.start, [place.len]);
         let rstd = rstd.view_mut([x.shape()[0]]);
@@ -226,7 +226,7 @@ impl Backward<'_> {
         let (dy, x) = (dy.view([t, n]), x.view([t, k]));
         matmul::backward::input(device, dx.view_mut([t, k]), dy, weights, write, scratch);
         match &self.trained {
-            Trained::Full(full) => {
+            Trainable::Full(full) => {
                 let place = full.place(TARGETS[target], Some(i));
                 let dweight = self.gradients.part_mut(place.start, [n, k]);
                 matmul::backward::weight(device, dweight, dy, x, weights.format(), scratch);
@@ -236,7 +236,7 @@ impl Backward<'_> {
                     matmul::backward::bias(device, self.gradients.part_mut(place.start, [n]), dy);
                 }
             }
-            Trained::Lora(layout) => {
+            Trainable::Lora(layout) => {
                 let pair = pass.lora.and_then(|(lora, values)| lora.pair(values, i, target));
                 let (Some(pair), Some(gradients)) = (pair, layout.gradients(self.gradients, i, target)) else { return };
                 let rank = layout.rank;
@@ -258,7 +258,7 @@ impl Backward<'_> {
     }
 }
 
-/// A product of the forward pass on its way back.
+/// The backward of a product of the forward pass.
 struct Linear<'a> {
     layer: usize,
     target: usize,

@@ -61,7 +61,7 @@ impl Dropout {
 }
 
 /// What both passes read and neither changes.
-pub struct Pass<'a> {
+pub struct ForwardPass<'a> {
     pub device: &'a Device,
     pub model: &'a Model,
     /// The adapter and its values.
@@ -72,7 +72,7 @@ pub struct Pass<'a> {
     pub dropout: Option<Dropout>,
 }
 
-impl Pass<'_> {
+impl ForwardPass<'_> {
     pub(crate) fn config(&self) -> &ModelConfig {
         &self.model.config
     }
@@ -99,9 +99,9 @@ impl Pass<'_> {
         }
     }
 
-    /// One block: `a.inputs[i]` to `a.inputs[i + 1]`, its inside kept.
+    /// One block: `a.inputs[i]` to `a.inputs[i + 1]`, its activations saved.
     fn layer(&self, i: usize, a: &mut Activations) {
-        let slot = a.rows.slot(i, self.config().n_layers);
+        let slot = a.rows.saved_index(i, self.config().n_layers);
         let (before, after) = a.inputs.split_at_mut(i + 1);
         let (x, out, saved, work) = (&before[i], &mut after[0], &mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
@@ -109,13 +109,13 @@ impl Pass<'_> {
         self.feed_forward(i, out, &mut a.ffn_out[i], saved, work);
     }
 
-    /// The inside of a block again, from its input.
-    pub(crate) fn layer_again(&self, i: usize, a: &mut Activations) {
-        let slot = a.rows.slot(i, self.config().n_layers);
+    /// Recomputes the saved activations of a block from its input.
+    pub(crate) fn recompute(&self, i: usize, a: &mut Activations) {
+        let slot = a.rows.saved_index(i, self.config().n_layers);
         let (x, saved, work) = (&a.inputs[i], &mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
         self.gated_product(i, saved, work);
-        // Its low-rank half is part of the inside; what it would be added to is there already.
+        // Its low-rank half is one of them; what it would be added to is there already.
         self.adapt(i, 6, &mut work.sub, &work.act, &mut saved.low_rank, &mut work.adapter.dropped);
     }
 

@@ -17,10 +17,16 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use lichen_runtime::telemetry::Sample;
 use lichen_runtime::{Error, Result};
+
+use crate::setting::{MAX_BOARD_TEMP_C, POWER_BUDGET};
+
+/// Where a job may be told to stop, in degrees Celsius: warmer than any room, cooler than where boards switch off.
+pub const MAX_BOARD_TEMP_RANGE_C: RangeInclusive<f32> = 40.0..=110.0;
 
 /// How often to ask again after [`Action::Pause`].
 pub const POLL: Duration = Duration::from_secs(2);
@@ -44,11 +50,11 @@ const DEBT_MAX: Duration = Duration::from_secs(3600);
 pub struct GovernorConfig {
     /// From here on a job rests between steps.
     pub throttle_c: f32,
-    /// From here on it saves a checkpoint and pauses (`--stop-temp`).
+    /// From here on it saves a checkpoint and pauses.
     pub stop_c: f32,
     /// Below this it goes on.
     pub resume_c: f32,
-    /// Mean input power, over the job, at the start of every step (`--power-budget`).
+    /// Mean input power, over the job, at the start of every step.
     pub power_budget_mw: Option<u32>,
 }
 
@@ -59,26 +65,29 @@ impl Default for GovernorConfig {
 }
 
 impl GovernorConfig {
-    /// From the flags, with `sample` of the board they are for. Throttling begins 10 C below `stop_temp`, and the job
+    /// From the settings, with `sample` of the board they are for. Throttling begins 10 C below `max_board_temp_c`, and the job
     /// goes on 20 C below it.
     ///
     /// # Errors
     /// A limit is out of range, or the board has no sensor to hold it by.
-    pub fn new(stop_temp: Option<f32>, power_budget_mw: Option<u32>, sample: Sample) -> Result<Self> {
+    pub fn new(max_board_temp_c: Option<f32>, power_budget_mw: Option<u32>, sample: Sample) -> Result<Self> {
         let mut config = GovernorConfig { power_budget_mw, ..GovernorConfig::default() };
-        if let Some(stop_c) = stop_temp {
-            if !(40.0..=110.0).contains(&stop_c) {
-                return Err(Error::usage(format!("--stop-temp is {stop_c}; 40 to 110 (C) expected")));
+        if let Some(stop_c) = max_board_temp_c {
+            let (low, high) = (MAX_BOARD_TEMP_RANGE_C.start(), MAX_BOARD_TEMP_RANGE_C.end());
+            if !MAX_BOARD_TEMP_RANGE_C.contains(&stop_c) {
+                return Err(Error::usage(format!("{MAX_BOARD_TEMP_C} is {stop_c}; {low} to {high} (C) expected")));
             }
             if sample.temperature_c.is_none() {
-                return Err(Error::usage("--stop-temp: this machine reports no temperature; leave the flag out"));
+                return Err(Error::usage(format!(
+                    "{MAX_BOARD_TEMP_C}: this machine reports no temperature; leave it out"
+                )));
             }
             config = GovernorConfig { throttle_c: stop_c - 10.0, stop_c, resume_c: stop_c - 20.0, ..config };
         }
         match power_budget_mw {
-            Some(0) => Err(Error::usage("--power-budget is 0; at least 1 mW expected")),
+            Some(0) => Err(Error::usage(format!("{POWER_BUDGET} is 0; at least 1 mW expected"))),
             Some(_) if sample.power_mw.is_none() => {
-                Err(Error::usage("--power-budget: this machine reports no input power; leave the flag out"))
+                Err(Error::usage(format!("{POWER_BUDGET}: this machine reports no input power; leave it out")))
             }
             _ => Ok(config),
         }

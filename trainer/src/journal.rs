@@ -7,14 +7,14 @@ use std::sync::Arc;
 use lichen_runtime::disk::jsonl::repair_tail;
 use lichen_runtime::disk::{parent_of, Disk, DiskFile};
 
-use crate::job::Observer;
+use crate::job::{Note, Observer};
 
 /// A file of lines, opened when it is needed.
 pub struct Journal {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: Option<Box<dyn DiskFile>>,
-    /// Whether the file's name survives a power cut: a generation that outlives its rows would leave a hole above them.
+    /// Whether the file's name survives a power cut: a checkpoint that outlives its rows would leave a hole above them.
     has_name: bool,
     warned: bool,
 }
@@ -63,7 +63,7 @@ impl Journal {
     fn report(&mut self, result: io::Result<()>, observer: &mut dyn Observer) {
         if let Err(error) = result {
             if !self.warned {
-                observer.note(&format!("{}: {error}; rows are lost, training goes on", self.path.display()));
+                observer.note(&Note::new(format!("{}: {error}; rows are lost, training goes on", self.path.display())));
             }
             self.warned = true;
         }

@@ -22,11 +22,14 @@ mod mutation;
 pub mod network;
 pub mod optimizer;
 pub mod plan;
+#[cfg(feature = "cli")]
 pub mod progress;
 mod recordings;
 pub mod report;
 pub mod schedule;
 pub mod setting;
+
+pub use job::Job;
 
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -10,12 +10,14 @@ use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget};
 use lichen_runtime::model_source::PartShape;
 use lichen_runtime::{Error, ModelConfig, Result};
 
+use crate::setting::{ALPHA, RANK, TARGETS as TARGETS_SETTING};
+
 /// Which of [`TARGETS`] are adapted.
 pub type Targets = [bool; TARGETS.len()];
 
 /// Where the pair of one matrix lies in the flat vector: A (rank, inputs), then B (outputs, rank).
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct PairPlace {
     start: usize,
     inputs: usize,
     outputs: usize,
@@ -27,22 +29,22 @@ pub struct Lora {
     pub rank: usize,
     pub alpha: f32,
     pub targets: Targets,
-    layers: Vec<[Option<Slot>; TARGETS.len()]>,
+    layers: Vec<[Option<PairPlace>; TARGETS.len()]>,
     n_parameters: usize,
 }
 
 impl Lora {
     pub fn new(config: &ModelConfig, targets: Targets, rank: usize, alpha: f32) -> Lora {
         let mut n_parameters = 0;
-        let mut slot = |i: usize| {
+        let mut place = |i: usize| {
             let PartShape::Matrix(outputs, inputs) = TARGETS[i].shape(config) else {
                 unreachable!("targets are matrices")
             };
             let start = n_parameters;
             n_parameters += rank * (inputs + outputs);
-            Slot { start, inputs, outputs }
+            PairPlace { start, inputs, outputs }
         };
-        let layers = (0..config.n_layers).map(|_| std::array::from_fn(|i| targets[i].then(|| slot(i)))).collect();
+        let layers = (0..config.n_layers).map(|_| std::array::from_fn(|i| targets[i].then(|| place(i)))).collect();
         Lora { rank, alpha, targets, layers, n_parameters }
     }
 
@@ -68,10 +70,10 @@ impl Lora {
     pub fn initialise(&self, values: &mut [f32], seed: u64) {
         assert_eq!(values.len(), self.n_parameters);
         values.fill(0.0);
-        for (layer, i, slot) in self.slots() {
-            let bound = 1.0 / (slot.inputs as f32).sqrt();
+        for (layer, i, place) in self.places() {
+            let bound = 1.0 / (place.inputs as f32).sqrt();
             let mut random = Key::new(&[seed, 0x4c6f_5241, layer as u64, i as u64]).numbers();
-            for v in &mut values[slot.start..slot.start + self.rank * slot.inputs] {
+            for v in &mut values[place.start..place.start + self.rank * place.inputs] {
                 // 24 bits, so that every value is exact.
                 *v = ((random.next().unwrap_or_default() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * bound;
             }
@@ -85,12 +87,12 @@ impl Lora {
     pub fn load(&self, values: &mut [f32], file: &AdapterFile) -> Result<()> {
         for target in &file.targets {
             let i = TARGETS.iter().position(|part| *part == target.part).expect("the reader knows these seven alone");
-            let slot = self.layers[target.layer][i];
-            let slot = slot.filter(|_| target.rank == self.rank && same_scale(target.scale, self.scale()));
-            let Some(slot) = slot else {
+            let place = self.layers[target.layer][i];
+            let place = place.filter(|_| target.rank == self.rank && same_scale(target.scale, self.scale()));
+            let Some(place) = place else {
                 return Err(Error::input(format!(
                     "the adapter has rank {} and scale {} for {:?} of layer {}; this job has rank {}, scale {} and other \
-                     targets or the same (--rank, --alpha, --targets)",
+                     targets or the same ({RANK}, {ALPHA}, {TARGETS_SETTING})",
                     target.rank,
                     target.scale,
                     target.part,
@@ -99,14 +101,14 @@ impl Lora {
                     self.scale()
                 )));
             };
-            let (a, b) = self.ranges(slot);
+            let (a, b) = self.ranges(place);
             values[a].copy_from_slice(&target.a);
             values[b].copy_from_slice(&target.b);
         }
         match file.targets.len() == self.n_pairs() {
             true => Ok(()),
             false => Err(Error::input(format!(
-                "the adapter holds {} pairs; this job trains {} (--targets)",
+                "the adapter holds {} pairs; this job trains {} ({TARGETS_SETTING})",
                 file.targets.len(),
                 self.n_pairs()
             ))),
@@ -115,35 +117,35 @@ impl Lora {
 
     /// The adapter as a file would hold it.
     pub fn to_file(&self, values: &[f32]) -> AdapterFile {
-        let target = |(layer, i, slot): (usize, usize, Slot)| {
-            let (a, b) = self.ranges(slot);
+        let target = |(layer, i, place): (usize, usize, PairPlace)| {
+            let (a, b) = self.ranges(place);
             let (a, b) = (values[a].to_vec(), values[b].to_vec());
             AdapterTarget { part: TARGETS[i], layer, rank: self.rank, scale: self.scale(), a, b }
         };
-        AdapterFile { targets: self.slots().map(target).collect(), base_name: None }
+        AdapterFile { targets: self.places().map(target).collect(), base_name: None }
     }
 
     /// (layer, index in [`TARGETS`], A, B) of every pair, in the order of the flat vector.
     pub fn pairs<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = (usize, usize, &'a [f32], &'a [f32])> + 'a {
-        self.slots().map(move |(layer, i, slot)| {
-            let (a, b) = self.ranges(slot);
+        self.places().map(move |(layer, i, place)| {
+            let (a, b) = self.ranges(place);
             (layer, i, &values[a], &values[b])
         })
     }
 
     /// The pair beside matrix `i` of a layer.
     pub fn pair<'a>(&self, values: &'a Buffer<f32>, layer: usize, i: usize) -> Option<LoraPair<'a>> {
-        let slot = self.layers[layer][i]?;
+        let place = self.layers[layer][i]?;
         Some(LoraPair {
-            a: values.part(slot.start, [self.rank, slot.inputs]),
-            b: values.part(slot.start + self.rank * slot.inputs, [slot.outputs, self.rank]),
+            a: values.part(place.start, [self.rank, place.inputs]),
+            b: values.part(place.start + self.rank * place.inputs, [place.outputs, self.rank]),
             scale: self.scale(),
         })
     }
 
     /// Where its gradients are added up.
     pub fn gradients<'a>(&self, gradients: &'a mut Buffer<f32>, layer: usize, i: usize) -> Option<LoraGradients<'a>> {
-        let Slot { start, inputs, outputs } = self.layers[layer][i]?;
+        let PairPlace { start, inputs, outputs } = self.layers[layer][i]?;
         let both = gradients.part_mut(start, [self.rank * (inputs + outputs)]);
         let (da, db): (ViewMut<'a, f32, 1>, _) = both.split_at(self.rank * inputs);
         Some(LoraGradients { da: da.reshape([self.rank, inputs]), db: db.reshape([outputs, self.rank]) })
@@ -151,25 +153,28 @@ impl Lora {
 
     /// `layer 3 AttnQ lora_A` for the parameter at `index`, for messages.
     pub fn name_of(&self, index: usize) -> String {
-        let holds = |slot: &Slot| (slot.start..slot.start + self.rank * (slot.inputs + slot.outputs)).contains(&index);
-        match self.slots().find(|(_, _, slot)| holds(slot)) {
-            Some((layer, i, slot)) => {
-                let half = if index < slot.start + self.rank * slot.inputs { "lora_A" } else { "lora_B" };
+        let holds = |place: &PairPlace| {
+            (place.start..place.start + self.rank * (place.inputs + place.outputs)).contains(&index)
+        };
+        match self.places().find(|(_, _, place)| holds(place)) {
+            Some((layer, i, place)) => {
+                let half = if index < place.start + self.rank * place.inputs { "lora_A" } else { "lora_B" };
                 format!("layer {layer} {:?} {half}", TARGETS[i])
             }
             None => format!("parameter {index}"),
         }
     }
 
-    fn slots(&self) -> impl Iterator<Item = (usize, usize, Slot)> + '_ {
+    fn places(&self) -> impl Iterator<Item = (usize, usize, PairPlace)> + '_ {
         let layers = self.layers.iter().enumerate();
-        layers
-            .flat_map(|(layer, slots)| slots.iter().enumerate().filter_map(move |(i, slot)| Some((layer, i, (*slot)?))))
+        layers.flat_map(|(layer, places)| {
+            places.iter().enumerate().filter_map(move |(i, place)| Some((layer, i, (*place)?)))
+        })
     }
 
-    fn ranges(&self, slot: Slot) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let middle = slot.start + self.rank * slot.inputs;
-        (slot.start..middle, middle..middle + self.rank * slot.outputs)
+    fn ranges(&self, place: PairPlace) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let middle = place.start + self.rank * place.inputs;
+        (place.start..middle, middle..middle + self.rank * place.outputs)
     }
 }
 

@@ -10,13 +10,18 @@ use lichen_runtime::model_source::Part;
 
 use crate::activations::{Activations, LossWork, Work};
 use crate::batch::Batch;
-use crate::forward::Pass;
+use crate::forward::ForwardPass;
 use crate::full::Full;
 use crate::mutation::{self, Term};
 
 /// Computes -ln p of every target of the batch, for [`sum_of_losses`]. With `scale`, `a.dx` becomes the gradient of `scale`
 /// times that sum by the last layer's output; `full` and the flat gradients are given where norm and head are trained.
-pub fn loss(pass: &Pass<'_>, a: &mut Activations, scale: Option<f32>, mut full: Option<(&Full, &mut Buffer<f32>)>) {
+pub fn loss(
+    pass: &ForwardPass<'_>,
+    a: &mut Activations,
+    scale: Option<f32>,
+    mut full: Option<(&Full, &mut Buffer<f32>)>,
+) {
     let (c, t) = (pass.config(), pass.rows());
     let Activations { inputs, loss, dx, work, .. } = a;
     let x = &inputs[c.n_layers];
@@ -44,7 +49,7 @@ pub fn sum_of_losses(batch: &Batch, a: &mut Activations) -> Result<f64, DeviceEr
 
 /// Forward: `h = norm(x)`, `logits = head(h)`, and the loss, whose gradient takes the place of the logits.
 fn logits_and_loss(
-    pass: &Pass<'_>,
+    pass: &ForwardPass<'_>,
     chunk: Range<usize>,
     x: &Buffer<f32>,
     w: &mut LossWork,
@@ -64,7 +69,7 @@ fn logits_and_loss(
 
 /// Each row of a batch has at most one target, so its gradient is put, not added.
 fn backward(
-    pass: &Pass<'_>,
+    pass: &ForwardPass<'_>,
     chunk: Range<usize>,
     w: &mut LossWork,
     dx: &mut Buffer<f32>,

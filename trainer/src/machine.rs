@@ -1,4 +1,4 @@
-//! What a job's bill depends on beside the job: memory, and who computes. A bill can be made for a machine that is not here.
+//! What a memory plan depends on beside the job: memory, and who computes. A plan can be made for a machine that is not here.
 
 use lichen_kernels::cuda::Cuda;
 use lichen_kernels::ops::attention::KvFormat;

@@ -20,13 +20,13 @@ const MEASUREMENTS: [&str; 6] = ["seconds", "tokens_per_s", "rss_bytes", "gpu_by
 
 /// One optimiser step. Numbers that are not finite are `null` in the file, and NaN when read back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct StepRow {
     /// Counted from 1.
     pub step: u64,
     /// Mean over the labelled tokens of the step.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// Of the held-out examples, where this step measured it.
+    /// Of the eval rows, where this step measured it.
     pub eval_loss: Option<f64>,
     #[serde(deserialize_with = "null_is_nan")]
     pub learning_rate: f64,
@@ -56,7 +56,7 @@ pub struct Row {
     pub power_mw: Option<u32>,
 }
 
-impl Row {
+impl StepRow {
     /// The row as it stands in the file, with its line break.
     pub fn line(&self) -> String {
         let mut line = serde_json::to_string(self).expect("numbers and strings");
@@ -70,7 +70,7 @@ impl Row {
 ///
 /// # Errors
 /// A line is not a row; its number is in the message.
-pub fn read(path: &Path) -> Result<Vec<Row>> {
+pub fn read(path: &Path) -> Result<Vec<StepRow>> {
     let (file, _) = open_regular(path)?;
     let mut reader = BufReader::new(file);
     let mut rows = Vec::new();
@@ -103,7 +103,7 @@ pub fn without_time(line: &str) -> String {
     }
 }
 
-fn parse(line: &[u8]) -> std::result::Result<Row, String> {
+fn parse(line: &[u8]) -> std::result::Result<StepRow, String> {
     if line.len() as u64 >= LINE_BYTES_MAX {
         return Err(format!("is longer than {LINE_BYTES_MAX} bytes; a row of metrics is about 300"));
     }

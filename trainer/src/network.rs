@@ -9,18 +9,18 @@ use lichen_kernels::{Buffer, Device, Format};
 use lichen_runtime::model::Model;
 use lichen_runtime::Result;
 
-use crate::activations::{Activations, Rows};
-use crate::backward::{Backward, Trained};
+use crate::activations::{ActivationSizes, Activations};
+use crate::backward::{Backward, Trainable};
 use crate::batch::{n_targets, Batch};
 use crate::data::Sample;
-use crate::forward::{Dropout, Pass, Rope};
+use crate::forward::{Dropout, ForwardPass, Rope};
 use crate::full::Full;
 use crate::lora::Lora;
 use crate::loss::{loss, sum_of_losses};
 use crate::machine::Gpu;
-use crate::optimizer::{Optimizer, Settings};
+use crate::optimizer::{AdamWSettings, Optimizer};
 use crate::plan::network_gpu_bytes;
-use crate::recordings::{Recordings, Shape};
+use crate::recordings::{MicroBatchShape, Recordings};
 
 /// What is trained.
 pub enum Mode {
@@ -61,7 +61,7 @@ pub struct StepReport {
     pub loss: f64,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// Rows computed, and predictions that counted.
+    /// ActivationSizes computed, and predictions that counted.
     pub rows: usize,
     pub targets: usize,
     /// Why nothing was updated: what was not finite, or that nothing was labelled.
@@ -98,8 +98,8 @@ impl Network {
         device: Arc<Device>,
         model: Arc<Model>,
         mode: Mode,
-        settings: Settings,
-        rows: &Rows,
+        settings: AdamWSettings,
+        rows: &ActivationSizes,
         max_samples: usize,
     ) -> Result<Network> {
         match &*device {
@@ -118,8 +118,8 @@ impl Network {
         device: Arc<Device>,
         mut model: Arc<Model>,
         mode: Mode,
-        settings: Settings,
-        rows: &Rows,
+        settings: AdamWSettings,
+        rows: &ActivationSizes,
         max_samples: usize,
     ) -> Result<Network> {
         let n = mode.n_parameters();
@@ -210,7 +210,7 @@ impl Network {
     /// end, so that a GPU never runs out of work on the way.
     fn pass(&mut self, samples: &[Sample], dropout: Option<Dropout>, scale: Option<f32>) -> Result<f64> {
         self.batch.set(samples);
-        let pass = Pass {
+        let pass = ForwardPass {
             device: &self.device,
             model: &self.model,
             lora: adapter(&self.mode, &self.values),
@@ -220,7 +220,7 @@ impl Network {
         };
         let (activations, gradients) = (&mut self.activations, &mut self.gradients);
         let mut launch = || run(&pass, &self.mode, activations, gradients, scale);
-        match Shape::of(&pass, scale) {
+        match MicroBatchShape::of(&pass, scale) {
             Some(shape) => self.recordings.run(&self.device, shape, &mut launch)?,
             None => launch(),
         }
@@ -298,11 +298,17 @@ impl Network {
     }
 }
 
-fn run(pass: &Pass<'_>, mode: &Mode, activations: &mut Activations, gradients: &mut Buffer<f32>, scale: Option<f32>) {
+fn run(
+    pass: &ForwardPass<'_>,
+    mode: &Mode,
+    activations: &mut Activations,
+    gradients: &mut Buffer<f32>,
+    scale: Option<f32>,
+) {
     pass.forward(activations);
     let (trained, full) = match mode {
-        Mode::Lora(lora) => (Trained::Lora(lora), None),
-        Mode::Full(full, _) => (Trained::Full(full), scale.map(|_| (full, &mut *gradients))),
+        Mode::Lora(lora) => (Trainable::Lora(lora), None),
+        Mode::Full(full, _) => (Trainable::Full(full), scale.map(|_| (full, &mut *gradients))),
     };
     loss(pass, activations, scale, full);
     if scale.is_some() {

@@ -6,9 +6,33 @@ use lichen_kernels::ops::adamw::{self, CHUNK};
 use lichen_kernels::ops::sum_of_squares;
 use lichen_kernels::{Buffer, Device, DeviceError, Readback};
 
+/// The optimisers there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OptimizerKind {
+    #[default]
+    AdamW,
+}
+
+impl OptimizerKind {
+    /// # Errors
+    /// What is allowed.
+    pub fn parse(name: &str) -> Result<OptimizerKind, String> {
+        match name {
+            "adamw" => Ok(OptimizerKind::AdamW),
+            _ => Err("adamw".to_string()),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OptimizerKind::AdamW => "adamw",
+        }
+    }
+}
+
 /// The numbers that do not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
+pub struct AdamWSettings {
     pub beta1: f64,
     pub beta2: f64,
     pub eps: f64,
@@ -19,7 +43,7 @@ pub struct Settings {
 
 /// Moments, and how many steps they have seen.
 pub struct Optimizer {
-    pub settings: Settings,
+    pub settings: AdamWSettings,
     /// Chunks of first moments, each followed by the second moments of the same parameters; those that decay first.
     moments: Buffer<f32>,
     partials: Readback<f64>,
@@ -34,7 +58,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// The device has no room.
-    pub fn new(device: &Device, settings: Settings, n: usize, n_decayed: usize) -> Result<Optimizer, DeviceError> {
+    pub fn new(device: &Device, settings: AdamWSettings, n: usize, n_decayed: usize) -> Result<Optimizer, DeviceError> {
         assert!(n_decayed <= n);
         let partials = Readback::new(device, sum_of_squares::n_partials(n))?;
         Ok(Optimizer { settings, moments: Buffer::new(device, 2 * n)?, partials, n_decayed, n, t: 0 })
@@ -62,7 +86,7 @@ impl Optimizer {
         norm: f64,
         learning_rate: f64,
     ) {
-        let Settings { beta1, beta2, eps, weight_decay, clip } = self.settings;
+        let AdamWSettings { beta1, beta2, eps, weight_decay, clip } = self.settings;
         // PyTorch's rule, with its small constant.
         let gradient_scale = clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0)) as f32;
         self.t += 1;

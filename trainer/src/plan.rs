@@ -1,4 +1,4 @@
-//! The memory bill of a training job, added up before anything is allocated.
+//! The memory plan of a training job, added up before anything is allocated.
 
 use std::fmt;
 
@@ -6,15 +6,17 @@ use lichen_kernels::cuda::{Arena, PackedMatrix};
 use lichen_kernels::Format;
 use lichen_runtime::memory_plan::{mib, Item, ModelBytes, Place, STAGING_BYTES};
 use lichen_runtime::model_source::{Part, PartShape};
+use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL};
 use lichen_runtime::{Error, ModelConfig, Result};
 
-use crate::activations::{Activations, Rows};
+use crate::activations::{ActivationSizes, Activations};
 use crate::batch::Batch;
 use crate::forward::Rope;
 use crate::machine::{Gpu, Machine};
 use crate::optimizer::Optimizer;
+use crate::setting::{CHECKPOINT_ACTIVATIONS, MAX_SEQ, MICRO_BATCH_SIZE, RANK};
 
-/// Whether layers are computed again on the way back, instead of kept.
+/// Whether layers are recomputed in the backward pass, instead of kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recompute {
     /// Those that do not fit.
@@ -31,6 +33,14 @@ impl Recompute {
             "on" => Ok(Recompute::On),
             "off" => Ok(Recompute::Off),
             _ => Err("auto, on or off".to_string()),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Recompute::Auto => "auto",
+            Recompute::On => "on",
+            Recompute::Off => "off",
         }
     }
 }
@@ -54,8 +64,8 @@ pub struct JobSize {
     pub max_seq: usize,
     pub rank: usize,
     pub has_dropout: bool,
-    /// What the session that answers canaries takes beside.
-    pub canaries: HostAndGpu,
+    /// What the session that answers regression prompts takes beside.
+    pub regression_prompts: HostAndGpu,
 }
 
 /// Bytes of both.
@@ -65,11 +75,11 @@ pub struct HostAndGpu {
     pub gpu: usize,
 }
 
-/// The bill.
+/// The memory plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainPlan {
     pub items: Vec<Item>,
-    pub rows: Rows,
+    pub rows: ActivationSizes,
     pub n_parameters: usize,
     machine: Machine,
     n_layers: usize,
@@ -78,7 +88,7 @@ pub struct TrainPlan {
 type Line = (&'static str, usize, Place);
 
 /// Memory that must be enough: whose it is, which places share it, and what there is of it.
-struct Room {
+struct MemoryLimit {
     owner: Owner,
     places: &'static [Place],
     bytes: usize,
@@ -101,10 +111,10 @@ impl Owner {
     }
 
     /// Where else a job fits that does not fit this.
-    fn way_out(self) -> &'static str {
+    fn hint(self) -> String {
         match self {
-            Owner::Budget | Owner::System => "a larger --memory-budget",
-            Owner::Gpu => "--device cpu",
+            Owner::Budget | Owner::System => format!("a larger {MEMORY_BUDGET}"),
+            Owner::Gpu => format!("{DEVICE} cpu"),
         }
     }
 }
@@ -130,7 +140,7 @@ impl TrainPlan {
     }
 
     fn with(c: &ModelConfig, model: ModelBytes, size: &JobSize, machine: &Machine, kept_layers: usize) -> Self {
-        let rows = Rows {
+        let rows = ActivationSizes {
             rows: size.batch * size.max_seq,
             longest: size.max_seq,
             rank: size.rank,
@@ -146,8 +156,8 @@ impl TrainPlan {
         };
         lines.extend([
             ("tokenizer", model.tokenizer, Place::Host),
-            ("canaries, gpu", size.canaries.gpu, Place::Device),
-            ("canaries", size.canaries.host, Place::Host),
+            ("regression prompts, gpu", size.regression_prompts.gpu, Place::Device),
+            ("regression prompts", size.regression_prompts.host, Place::Host),
             ("program", PROGRAM_BYTES, Place::Host),
         ]);
         let lines = lines.into_iter().filter(|(_, bytes, _)| *bytes > 0);
@@ -169,29 +179,29 @@ impl TrainPlan {
         self.items.iter().filter(|i| places.contains(&i.place)).map(|i| i.bytes).sum()
     }
 
-    /// `all layers kept`, `20 of 26 layers computed twice`.
+    /// `all layers kept`, `20 of 26 layers recomputed`.
     pub fn describe_layers(&self) -> String {
         match self.n_layers.saturating_sub(self.rows.kept_layers.max(1)) {
             0 => "all layers kept".to_string(),
-            n => format!("{n} of {} layers computed twice", self.n_layers),
+            n => format!("{n} of {} layers recomputed", self.n_layers),
         }
     }
 
     /// What a job without a budget must fit.
-    fn rooms(&self) -> Vec<Room> {
+    fn limits(&self) -> Vec<MemoryLimit> {
         use Place::{Device, Host, Pinned};
-        let mut rooms = Vec::new();
+        let mut limits = Vec::new();
         let (places, gpu): (&[Place], _) = match self.machine.gpu {
             Some(gpu) if gpu.is_integrated => (&[Host, Pinned, Device], Some(gpu)),
             gpu => (&[Host, Pinned], gpu),
         };
         if let Some(bytes) = self.machine.host_bytes {
-            rooms.push(Room { owner: Owner::System, places, bytes });
+            limits.push(MemoryLimit { owner: Owner::System, places, bytes });
         }
         if let Some(gpu) = gpu {
-            rooms.push(Room { owner: Owner::Gpu, places: &[Device], bytes: gpu.free_bytes });
+            limits.push(MemoryLimit { owner: Owner::Gpu, places: &[Device], bytes: gpu.free_bytes });
         }
-        rooms
+        limits
     }
 
     /// True when it fits, and leaves some to others.
@@ -200,7 +210,7 @@ impl TrainPlan {
             return self.total_bytes() <= budget;
         }
         let is_alone = self.machine.gpu.is_some_and(|gpu| !gpu.is_integrated);
-        self.rooms().into_iter().all(|Room { owner, places, bytes }| {
+        self.limits().into_iter().all(|MemoryLimit { owner, places, bytes }| {
             let share = if owner == Owner::Gpu && is_alone { GPU_SHARE_LEFT } else { SHARE_LEFT };
             // Mapped weights that are multiplied count here: what is dropped has to be read again for every step.
             let mapped = if self.machine.gpu.is_none() { self.bytes_in(&[Place::Mapped]) } else { 0 };
@@ -211,34 +221,43 @@ impl TrainPlan {
     /// Refuses a plan that passes the budget, or without one, what the system and the GPU have left.
     pub fn check(&self, budget: Option<usize>) -> Result<()> {
         let places = &[Place::Mapped, Place::Host, Place::Pinned, Place::Device];
-        let rooms = match budget {
-            Some(bytes) => vec![Room { owner: Owner::Budget, places, bytes }],
-            None => self.rooms(),
+        let limits = match budget {
+            Some(bytes) => vec![MemoryLimit { owner: Owner::Budget, places, bytes }],
+            None => self.limits(),
         };
-        match rooms.into_iter().find(|room| self.bytes_in(room.places) > room.bytes) {
-            Some(room) => Err(self.refusal(&room)),
+        match limits.into_iter().find(|limit| self.bytes_in(limit.places) > limit.bytes) {
+            Some(limit) => Err(self.refusal(&limit)),
             None => Ok(()),
         }
     }
 
-    fn refusal(&self, room: &Room) -> Error {
-        let mut largest: Vec<&Item> = self.items.iter().filter(|i| room.places.contains(&i.place)).collect();
+    fn refusal(&self, limit: &MemoryLimit) -> Error {
+        let mut largest: Vec<&Item> = self.items.iter().filter(|i| limit.places.contains(&i.place)).collect();
         largest.sort_by_key(|i| std::cmp::Reverse(i.bytes));
         let names: Vec<String> = largest.iter().take(3).map(|i| format!("{} {}", i.name, mib(i.bytes))).collect();
-        let recompute = if self.rows.kept_layers == 0 { "" } else { " --checkpoint-activations on," };
+        let recompute = match self.rows.kept_layers {
+            0 => String::new(),
+            _ => format!(" {CHECKPOINT_ACTIVATIONS} on,"),
+        };
         Error::limit(format!(
-            "needs {} ({}, ..), and {} {}:{recompute} a lower --max-seq (now {}), --batch or --rank, a smaller --model, or {}",
-            mib(self.bytes_in(room.places)),
+            "needs {} ({}, ..), and {} {}:{recompute} a lower {MAX_SEQ} (now {}), {MICRO_BATCH_SIZE} or {RANK}, a smaller {MODEL}, or {}",
+            mib(self.bytes_in(limit.places)),
             names.join(", "),
-            room.owner.has(),
-            mib(room.bytes),
+            limit.owner.has(),
+            mib(limit.bytes),
             self.rows.longest,
-            room.owner.way_out(),
+            limit.owner.hint(),
         ))
     }
 }
 
-fn cpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, machine: &Machine) -> Vec<Line> {
+fn cpu_lines(
+    c: &ModelConfig,
+    model: ModelBytes,
+    size: &JobSize,
+    rows: &ActivationSizes,
+    machine: &Machine,
+) -> Vec<Line> {
     use Place::{Host, Mapped};
     let n = size.n_parameters;
     let (mapped, heap) = match size.full_format {
@@ -252,13 +271,13 @@ fn cpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, ma
         ("gradients", 4 * n, Host),
         ("optimiser moments", Optimizer::size_bytes(n), Host),
     ];
-    lines.extend(Activations::bill(c, rows, machine));
+    lines.extend(Activations::plan_lines(c, rows, machine));
     lines.push(("rope tables", Rope::size_bytes(c, rows.longest), Host));
     lines
 }
 
-/// The driver's own memory (context, machine code) is its own and not on the bill.
-fn gpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, gpu: Gpu) -> Vec<Line> {
+/// The driver's own memory (context, machine code) is its own and not planned.
+fn gpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &ActivationSizes, gpu: Gpu) -> Vec<Line> {
     use Place::{Device, Host, Mapped, Pinned};
     let mut lines = match size.full_format {
         // The files are read once, on their way into the f32 values.
@@ -276,7 +295,13 @@ fn gpu_lines(c: &ModelConfig, model: ModelBytes, size: &JobSize, rows: &Rows, gp
 }
 
 /// What [`crate::network::Network::new`] takes with a GPU, and its pinned memory.
-fn network_lines(c: &ModelConfig, n: usize, full_format: Option<Format>, rows: &Rows, gpu: Gpu) -> Vec<Line> {
+fn network_lines(
+    c: &ModelConfig,
+    n: usize,
+    full_format: Option<Format>,
+    rows: &ActivationSizes,
+    gpu: Gpu,
+) -> Vec<Line> {
     use Place::{Device, Pinned};
     let machine = Machine { gpu: Some(gpu), ..Machine::default() };
     // What the host reads: where memory is shared it has one place.
@@ -292,7 +317,7 @@ fn network_lines(c: &ModelConfig, n: usize, full_format: Option<Format>, rows: &
         ("gradients", 4 * n, Device),
         ("optimiser moments", 8 * n, Device),
     ];
-    lines.extend(Activations::bill(c, rows, &machine));
+    lines.extend(Activations::plan_lines(c, rows, &machine));
     lines.extend([
         ("rope tables", Rope::size_bytes(c, rows.longest), Device),
         ("tokens and rounding", read_there + batch + rounding, Device),
@@ -306,7 +331,7 @@ pub(crate) fn network_gpu_bytes(
     c: &ModelConfig,
     n_parameters: usize,
     full_format: Option<Format>,
-    rows: &Rows,
+    rows: &ActivationSizes,
     gpu: Gpu,
 ) -> usize {
     let lines = network_lines(c, n_parameters, full_format, rows, gpu);
@@ -331,7 +356,7 @@ fn packed_model_bytes(c: &ModelConfig, format: Format) -> usize {
     Part::of_model(c).map(|(part, _)| bytes(part)).sum()
 }
 
-/// The bill as a table, one item a line; with a GPU, where each lies.
+/// The memory plan as a table, one item a line; with a GPU, where each lies.
 impl fmt::Display for TrainPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for item in &self.items {

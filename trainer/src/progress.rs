@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::job::Observer;
-use crate::metrics::Row;
+use crate::job::{Note, Observer};
+use crate::metrics::StepRow;
 use indicatif::{ProgressBar, ProgressStyle};
 use lichen_runtime::cli::output;
+use lichen_runtime::setting::as_flag;
 use lichen_runtime::{Error, Result};
 
 /// Off a terminal a line is printed this often.
@@ -50,6 +51,10 @@ impl Meter {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| output::note(text));
+    }
 }
 
 impl Observer for Meter {
@@ -62,7 +67,7 @@ impl Observer for Meter {
         }
     }
 
-    fn stepped(&mut self, row: &Row) {
+    fn stepped(&mut self, row: &StepRow) {
         let average = self.average.unwrap_or(row.loss);
         self.average = Some(average + 0.1 * (row.loss - average));
         let text = format!("loss {:.4}  {:.0} tokens/s", average, row.tokens_per_s);
@@ -74,15 +79,15 @@ impl Observer for Meter {
             output::note(&format!("step {} of {}: {text}", row.step, self.n_steps));
         }
         if let Some(why) = &row.skipped {
-            self.note(&format!("step {} skipped: {why}", row.step));
+            self.line(&format!("step {} skipped: {why}", row.step));
         }
         if let Some(loss) = row.eval_loss {
-            self.note(&format!("step {}: held-out loss {loss:.4}", row.step));
+            self.line(&format!("step {}: eval loss {loss:.4}", row.step));
         }
     }
 
-    fn note(&mut self, text: &str) {
-        self.bar.suspend(|| output::note(text));
+    fn note(&mut self, note: &Note) {
+        self.line(&note.spelled(&as_flag));
     }
 
     fn wants_to_stop(&self) -> bool {

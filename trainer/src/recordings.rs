@@ -7,7 +7,7 @@ use lichen_kernels::Device;
 use lichen_runtime::step_graph::StepGraph;
 use lichen_runtime::Result;
 
-use crate::forward::Pass;
+use crate::forward::ForwardPass;
 
 /// Shapes that are remembered: whole micro-batches and the last one of a step, to train and to evaluate. Graphs take memory
 /// of the driver, and data of many lengths would never come back to the same one anyway.
@@ -15,7 +15,7 @@ const REMEMBERED: usize = 4;
 
 /// All that the launches of a micro-batch depend on.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape<'a> {
+pub struct MicroBatchShape<'a> {
     /// Rows of each sample.
     sequences: &'a [Range<usize>],
     n_targets: usize,
@@ -23,12 +23,12 @@ pub struct Shape<'a> {
     scale: Option<u32>,
 }
 
-impl<'a> Shape<'a> {
+impl<'a> MicroBatchShape<'a> {
     /// `None` where every micro-batch has launches of its own: a dropout's key is one of their arguments. The CPU records
     /// nothing.
-    pub fn of(pass: &Pass<'a>, scale: Option<f32>) -> Option<Self> {
+    pub fn of(pass: &ForwardPass<'a>, scale: Option<f32>) -> Option<Self> {
         let is_recordable = matches!(pass.device, Device::Cuda(_)) && pass.dropout.is_none_or(|d| d.share == 0.0);
-        is_recordable.then(|| Shape {
+        is_recordable.then(|| MicroBatchShape {
             sequences: pass.batch.sequences(),
             n_targets: pass.batch.n_targets(),
             scale: scale.map(f32::to_bits),
@@ -50,7 +50,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn is(&self, shape: &Shape<'_>) -> bool {
+    fn is(&self, shape: &MicroBatchShape<'_>) -> bool {
         self.sequences == shape.sequences && self.n_targets == shape.n_targets && self.scale == shape.scale
     }
 }
@@ -60,14 +60,14 @@ impl Recordings {
     ///
     /// # Errors
     /// What went wrong on the device.
-    pub fn run(&mut self, device: &Device, shape: Shape<'_>, launch: &mut dyn FnMut()) -> Result<()> {
+    pub fn run(&mut self, device: &Device, shape: MicroBatchShape<'_>, launch: &mut dyn FnMut()) -> Result<()> {
         let mut seen = match self.seen.iter().position(|seen| seen.is(&shape)) {
             Some(index) => self.seen.remove(index),
             None => {
                 if self.seen.len() == REMEMBERED {
                     self.seen.remove(0);
                 }
-                let Shape { sequences, n_targets, scale } = shape;
+                let MicroBatchShape { sequences, n_targets, scale } = shape;
                 Seen { sequences: sequences.to_vec(), n_targets, scale, graph: StepGraph::default() }
             }
         };

@@ -2,27 +2,27 @@
 
 /// How the learning rate goes down after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum ScheduleShape {
     Constant,
     Linear,
     Cosine,
 }
 
-impl Shape {
-    pub fn parse(name: &str) -> Result<Shape, String> {
+impl ScheduleShape {
+    pub fn parse(name: &str) -> Result<ScheduleShape, String> {
         match name {
-            "constant" => Ok(Shape::Constant),
-            "linear" => Ok(Shape::Linear),
-            "cosine" => Ok(Shape::Cosine),
+            "constant" => Ok(ScheduleShape::Constant),
+            "linear" => Ok(ScheduleShape::Linear),
+            "cosine" => Ok(ScheduleShape::Cosine),
             _ => Err("cosine, linear or constant".to_string()),
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Shape::Constant => "constant",
-            Shape::Linear => "linear",
-            Shape::Cosine => "cosine",
+            ScheduleShape::Constant => "constant",
+            ScheduleShape::Linear => "linear",
+            ScheduleShape::Cosine => "cosine",
         }
     }
 }
@@ -30,7 +30,7 @@ impl Shape {
 /// A schedule over a known number of steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    pub shape: Shape,
+    pub shape: ScheduleShape,
     pub peak: f64,
     /// Where it ends, as a share of the peak.
     pub floor: f64,
@@ -47,9 +47,9 @@ impl Schedule {
         let after = (self.n_steps - self.warmup_steps.min(self.n_steps)).max(1);
         let done = (step - 1 - self.warmup_steps) as f64 / after as f64;
         let share = match self.shape {
-            Shape::Constant => return self.peak,
-            Shape::Linear => 1.0 - done.min(1.0),
-            Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()),
+            ScheduleShape::Constant => return self.peak,
+            ScheduleShape::Linear => 1.0 - done.min(1.0),
+            ScheduleShape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()),
         };
         self.peak * (self.floor + (1.0 - self.floor) * share)
     }
@@ -63,9 +63,9 @@ mod tests {
     fn rates_at_the_ends_and_in_the_middle() {
         let schedule = |shape| Schedule { shape, peak: 2.0, floor: 0.0, warmup_steps: 3, n_steps: 13 };
         let cases = [
-            (Shape::Constant, [0.5, 1.0, 1.5, 2.0], 2.0, 2.0),
-            (Shape::Linear, [0.5, 1.0, 1.5, 2.0], 1.0, 0.2),
-            (Shape::Cosine, [0.5, 1.0, 1.5, 2.0], 1.0, 0.048943483704846),
+            (ScheduleShape::Constant, [0.5, 1.0, 1.5, 2.0], 2.0, 2.0),
+            (ScheduleShape::Linear, [0.5, 1.0, 1.5, 2.0], 1.0, 0.2),
+            (ScheduleShape::Cosine, [0.5, 1.0, 1.5, 2.0], 1.0, 0.048943483704846),
         ];
         for (shape, first, middle, last) in cases {
             let s = schedule(shape);
@@ -74,7 +74,7 @@ mod tests {
             }
             assert!((s.at(9) - middle).abs() < 1e-12 && (s.at(13) - last).abs() < 1e-12, "{shape:?} {}", s.at(13));
         }
-        let flat = Schedule { shape: Shape::Cosine, peak: 1.0, floor: 0.1, warmup_steps: 0, n_steps: 1 };
+        let flat = Schedule { shape: ScheduleShape::Cosine, peak: 1.0, floor: 0.1, warmup_steps: 0, n_steps: 1 };
         assert_eq!((flat.at(1), flat.at(2)), (1.0, 0.1));
     }
 }

@@ -15,12 +15,8 @@ use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
 use lichen_runtime::loader::{PreparedModel, DEFAULT_ADAPTER};
 use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_runtime::{Error, Result};
-use lichen_trainer::data::{DataOptions, OverLong};
-use lichen_trainer::job::{Ending, Job, Kind, Observer, Opened, Outcome, Verdict, METRICS_FILE};
-use lichen_trainer::metrics::{self, Row};
-use lichen_trainer::optimizer::Settings;
-use lichen_trainer::plan::Recompute;
-use lichen_trainer::schedule::Shape;
+use lichen_trainer::job::{Ending, Job, MemorySettings, Observer, Outcome, PreparedJob, Verdict, METRICS_FILE};
+use lichen_trainer::metrics::{self, StepRow};
 
 pub use questions::Question;
 use run_folder::RunFolder;
@@ -30,14 +26,12 @@ pub const EXAMPLES: &str = include_str!("../../demo/robot.jsonl");
 
 /// Names in the folder of the run, beside the checkpoints.
 const EXAMPLES_FILE: &str = "examples.jsonl";
-const CANARY_FILE: &str = "canary.jsonl";
+const REGRESSION_PROMPTS_FILE: &str = "regression_prompts.jsonl";
 /// Positions of a conversation of one question, and its longest answer.
 const CONTEXT: usize = 1024;
 const ANSWER_TOKENS_MAX: usize = 64;
 /// Longest example, where the model has as much.
 const MAX_SEQ: usize = 256;
-/// As `lichen-train lora` has it.
-const ALPHA: f32 = 16.0;
 /// Two samples a step: the 200 steps of 20 epochs take the demo model 3 s on two cores of an AMD EPYC (Zen 5).
 const BATCH: usize = 2;
 
@@ -58,12 +52,13 @@ pub struct Options {
     pub out: Option<PathBuf>,
 }
 
-/// Files that are open and a bill that fits: ready to ask and to train. Until it trains, dropping it leaves nothing behind.
+/// Files that are open and a memory plan that fits: ready to ask and to train. Until it trains, dropping it leaves nothing
+/// behind.
 pub struct Demo {
     pub questions: Vec<Question>,
-    pub job: Opened,
+    pub job: PreparedJob,
     engine: EngineOptions,
-    /// The bill of the engine that answers; training has its own.
+    /// The memory plan of the engine that answers; training has its own.
     engine_bytes: usize,
     folder: RunFolder,
 }
@@ -72,8 +67,8 @@ pub struct Demo {
 pub struct Trained {
     pub outcome: Outcome,
     /// Every step, in order.
-    pub rows: Vec<Row>,
-    /// The folder to give to `--adapter`: the published link, or a generation that was not published.
+    pub rows: Vec<StepRow>,
+    /// The folder to give to `--adapter`: the published link, or a checkpoint that was not published.
     pub adapter: PathBuf,
     /// Of the adapter's weights file.
     pub adapter_bytes: u64,
@@ -124,8 +119,8 @@ impl Demo {
             Some(path) => path.clone(),
             None => write(&folder.path().join(EXAMPLES_FILE), EXAMPLES)?,
         };
-        let canary = write(&folder.path().join(CANARY_FILE), &Question::control().as_canary())?;
-        let job = Opened::new(job(options, &engine, folder.path(), data, canary, max_seq))?;
+        let prompts = write(&folder.path().join(REGRESSION_PROMPTS_FILE), &Question::control().as_regression_prompt())?;
+        let job = PreparedJob::new(job(options, folder.path(), data, prompts, max_seq))?;
         Ok(Demo { questions, job, engine, engine_bytes, folder })
     }
 
@@ -172,12 +167,12 @@ impl Demo {
         self.folder.keep();
         let outcome = self.job.run(Arc::new(RealDisk), Path::new("/"), observer)?;
         let run = self.folder.path();
-        let generation = run.join(&outcome.generation);
+        let checkpoint = run.join(&outcome.checkpoint);
         let adapter = match &outcome.ending {
             Ending::Finished(Verdict::Better | Verdict::Unknown) => run.join("current"),
-            Ending::Finished(Verdict::Worse(_)) | Ending::Stopped => generation.clone(),
+            Ending::Finished(Verdict::Worse(_)) | Ending::Stopped => checkpoint.clone(),
         };
-        let weights = generation.join(WEIGHTS_FILE);
+        let weights = checkpoint.join(WEIGHTS_FILE);
         let adapter_bytes = std::fs::metadata(&weights).map_err(|e| Error::io(&weights, &e))?.len();
         let metrics = run.join(METRICS_FILE);
         // Stopped before its first step, a run has no rows.
@@ -191,44 +186,29 @@ fn write(path: &Path, text: &str) -> Result<PathBuf> {
     Ok(path.to_path_buf())
 }
 
-/// What `lichen-train lora --data .. --out .. --canary .. --batch 2 --accumulate 1 --eval-split 0` would train.
-fn job(options: &Options, engine: &EngineOptions, run: &Path, data: PathBuf, canary: PathBuf, max_seq: usize) -> Job {
-    let (rank, alpha) = (options.rank, ALPHA);
+/// What `lichen-train lora --data .. --out .. --regression-prompts .. --batch 2 --accumulate 1 --eval-split 0` would train.
+fn job(options: &Options, run: &Path, data: PathBuf, prompts: PathBuf, max_seq: usize) -> Job {
     Job {
-        kind: Kind::Lora { rank, alpha, targets: [true; 7], dropout: 0.0, init: None },
-        engine: engine.clone(),
-        data,
-        out: run.to_path_buf(),
-        data_options: DataOptions {
+        memory: MemorySettings {
+            model: options.model.clone(),
+            rank: options.rank,
             max_seq,
-            over_long: OverLong::Cut,
-            // Of twenty rows, each one counts.
-            strict: true,
-            train_on_prompt: false,
-            // All twenty are learned; the questions, worded otherwise, are the test.
-            eval_split: 0.0,
-            seed: 0,
-            shuffle: true,
+            micro_batch_size: BATCH,
+            device: DeviceChoice::Cpu,
+            threads: options.threads,
+            ..MemorySettings::default()
         },
-        batch: BATCH,
-        accumulate: 1,
+        learning_rate: Some(options.learning_rate),
+        data: Some(data),
+        out: Some(run.to_path_buf()),
+        // Of twenty rows, each one counts.
+        strict: true,
+        // All twenty are learned; the questions, worded otherwise, are the test.
+        eval_split: 0.0,
+        gradient_accumulation_steps: 1,
         epochs: options.epochs,
-        max_steps: None,
-        schedule: Shape::Cosine,
-        learning_rate: options.learning_rate,
-        floor: 0.0,
-        warmup: 0.03,
-        settings: Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) },
-        recompute: Recompute::Auto,
-        eval_every: None,
-        save_every: None,
-        keep: 1,
-        resume: false,
-        restart: false,
-        allow_changed_data: false,
-        stop_temp_c: None,
-        power_budget_mw: None,
-        canary: Some(canary),
-        seed: 0,
+        regression_prompts: Some(prompts),
+        save_total_limit: 1,
+        ..Job::default()
     }
 }

@@ -1,6 +1,6 @@
 //! What is asked before and after.
 
-use lichen_trainer::data::Canary;
+use lichen_trainer::data::RegressionPrompt;
 use serde_json::json;
 
 /// Worded otherwise than the examples: an answer that is right was not looked up.
@@ -36,11 +36,11 @@ impl Question {
     /// Whether `answer` is right, where that is known.
     pub fn is_met_by(&self, answer: &str) -> Option<bool> {
         let expect = self.expect.clone()?;
-        Some(Canary { prompt: self.text.clone(), expect, line: 0 }.is_met_by(answer))
+        Some(RegressionPrompt { prompt: self.text.clone(), expect, line: 0 }.is_met_by(answer))
     }
 
-    /// As a line of a canary file.
-    pub(super) fn as_canary(&self) -> String {
+    /// As a line of a file of regression prompts.
+    pub(super) fn as_regression_prompt(&self) -> String {
         format!("{}\n", json!({"prompt": self.text, "expect": self.expect}))
     }
 }

@@ -14,6 +14,7 @@ mod sentencepiece;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::disk::refuse_existing;
 use lichen_runtime::engine::AdapterPath;
 use lichen_runtime::{ModelSource, Result};
@@ -121,6 +122,6 @@ fn convert_model(options: &Options, adapter: Option<&AdapterPath>, progress: &mu
         report.merge = Some(merge.report());
     }
     report.seconds = started.elapsed().as_secs_f64();
-    report.peak_rss_bytes = report::peak_rss_bytes();
+    report.peak_rss_bytes = peak_rss_bytes().map(|bytes| bytes as u64);
     Ok(report)
 }

@@ -110,11 +110,3 @@ impl Tally {
         self.formats.iter().map(report).collect()
     }
 }
-
-/// `VmHWM` of this process.
-pub fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}

@@ -1,11 +1,11 @@
-//! Damaged generations: 100% found out or without effect; what is said about them.
+//! Damaged checkpoints: 100% found out or without effect; what is said about them.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use lichen_runtime::disk::Disk;
 use lichen_runtime::Error;
-use lichen_trainer::checkpoint::Generation;
+use lichen_trainer::checkpoint::Checkpoint;
 use sha2::{Digest, Sha256};
 
 use crate::{contents, open, recover, recovered, save, saved_run, Contents, RUN};
@@ -30,8 +30,8 @@ fn small_run() -> (SimDisk, Contents, Contents) {
 /// Recovery gives step 1200 as it was saved, or 1100 and a sentence about 1200.
 fn check(disk: &SimDisk, older: &Contents, newer: &Contents, is_detected: &mut usize, what: &str) {
     let found = recover(&mut open(disk)).unwrap_or_else(|e| panic!("{what}: {e}")).expect("1100 is sound");
-    let held = crate::read_all(&found.generation).unwrap_or_else(|e| panic!("{what}: {e}"));
-    match found.generation.step {
+    let held = crate::read_all(&found.checkpoint).unwrap_or_else(|e| panic!("{what}: {e}"));
+    match found.checkpoint.step {
         1200 => assert!(held == *newer && found.rejected.is_empty(), "{what}: half used"),
         1100 => {
             assert!(held == *older, "{what}");
@@ -60,7 +60,7 @@ fn every_flipped_byte_is_found_out() {
         }
     }
     println!("{n_detected} of {n_flips} flips found out");
-    // Nothing in a generation is without meaning.
+    // Nothing in a checkpoint is without meaning.
     assert_eq!(n_detected, n_flips);
     assert!(n_flips > 5000, "{n_flips}");
 }
@@ -87,12 +87,12 @@ fn every_other_length_is_found_out() {
 fn what_changes_after_the_check_is_not_read() {
     let (disk, _, newer) = small_run();
     let shared: Arc<dyn Disk> = disk.shared();
-    let generation = Generation::open(&shared, Path::new(RUN), 1200).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(generation.read("optimizer.safetensors").unwrap(), newer[1].1);
+    let checkpoint = Checkpoint::open(&shared, Path::new(RUN), 1200).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(checkpoint.read("optimizer.safetensors").unwrap(), newer[1].1);
     disk.overwrite(OPTIMIZER, |b| b[50] ^= 1);
-    let error = generation.read("optimizer.safetensors").unwrap_err();
+    let error = checkpoint.read("optimizer.safetensors").unwrap_err();
     assert_eq!(error.message(), "/run/step-00001200: optimizer.safetensors differs from its manifest");
-    let error = generation.read("../../job.toml").unwrap_err();
+    let error = checkpoint.read("../../job.toml").unwrap_err();
     assert_eq!(error.message(), "/run/step-00001200: holds no ../../job.toml");
 }
 
@@ -109,7 +109,7 @@ fn two_damaged_of_three_still_resume() {
         format!("step 1100 skipped: state.json is {} bytes long; its manifest says {len}", len + 1),
     ];
     assert_eq!(found.rejected, expected);
-    assert_eq!((found.generation.step, found.generation.previous), (1000, None));
+    assert_eq!((found.checkpoint.step, found.checkpoint.previous), (1000, None));
     // Trained again, the same steps take the places of the damaged ones.
     for step in [1100, 1200] {
         save(&mut store, step, &contents(1, step, 0)).unwrap_or_else(|e| panic!("{e}"));
@@ -147,7 +147,7 @@ fn manifests_of_others_are_refused_with_a_sentence() {
         disk.overwrite(MANIFEST, |b| *b = manifest(lines));
         let found = recover(&mut open(&disk)).unwrap_or_else(|e| panic!("{lines:?}: {e}")).expect("1100 is sound");
         assert!(found.rejected[0].contains(expected), "{lines:?}: {:?}", found.rejected);
-        assert_eq!(crate::read_all(&found.generation).unwrap(), older);
+        assert_eq!(crate::read_all(&found.checkpoint).unwrap(), older);
     }
 }
 
@@ -163,10 +163,10 @@ fn no_valid_checkpoint_is_an_error_and_none_at_all_is_not() {
     let expected = "/run: step 1200 skipped: optimizer.safetensors differs from its manifest; \
                     step 1100 skipped: MANIFEST differs from its own sha256; \
                     step-900 skipped: no checkpoint has such a name; \
-                    no valid checkpoint of 3 (start over with --restart)";
+                    no valid checkpoint of 3 (start over with restart)";
     assert_eq!(error.message(), expected);
     // Nothing was removed that a person may want to look at; --restart does.
-    assert_eq!(crate::generation_names(&disk).len(), 3);
+    assert_eq!(crate::checkpoint_names(&disk).len(), 3);
     let mut store = open(&disk);
     store.clear().unwrap_or_else(|e| panic!("{e}"));
     assert!(recover(&mut store).unwrap().is_none());
@@ -177,13 +177,13 @@ fn no_valid_checkpoint_is_an_error_and_none_at_all_is_not() {
 #[test]
 fn what_the_caller_turns_down_is_skipped() {
     let disk = saved_run(1, &[1, 2, 3]);
-    let refuse = |g: &Generation| match g.step {
+    let refuse = |g: &Checkpoint| match g.step {
         3 => Err(Error::input("made for another base")),
         _ => Ok(()),
     };
     let found = open(&disk).recover(&refuse).unwrap().expect("2 is accepted");
-    assert_eq!(found.generation.step, 2);
+    assert_eq!(found.checkpoint.step, 2);
     assert_eq!(found.rejected, ["step 3 skipped: made for another base"]);
     let error = open(&disk).recover(&|_| Err(Error::input("no"))).unwrap_err();
-    assert!(error.message().ends_with("step 1 skipped: no; no valid checkpoint of 3 (start over with --restart)"));
+    assert!(error.message().ends_with("step 1 skipped: no; no valid checkpoint of 3 (start over with restart)"));
 }

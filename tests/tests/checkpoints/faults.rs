@@ -6,13 +6,13 @@ use std::path::Path;
 use lichen_runtime::error::Kind;
 use lichen_trainer::checkpoint::{CheckpointFile, Store};
 
-use crate::{contents, generation_names, leftovers, open, recover, recovered, save, saved_run, RUN};
+use crate::{checkpoint_names, contents, leftovers, open, recover, recovered, save, saved_run, RUN};
 use lichen_tests::sim_disk::{Fault, FaultKind, SimDisk};
 
 const SEED: u64 = 77;
 const KINDS: [FaultKind; 4] = [FaultKind::DiskFull, FaultKind::Broken, FaultKind::Short, FaultKind::Interrupted];
 
-/// A generation with all that is in it.
+/// A checkpoint with all that is in it.
 fn tree(disk: &SimDisk, step: u64) -> BTreeMap<String, Vec<u8>> {
     disk.tree(&format!("/run/step-{step:08}"))
 }
@@ -64,7 +64,7 @@ fn check_save(base: &SimDisk, step: u64, version: u64, fault: Fault) -> bool {
     let next = contents(SEED, 500, 0);
     save(&mut store, 500, &next).unwrap_or_else(|e| panic!("{case}, next save: {e}"));
     assert_eq!(leftovers(&disk), Vec::<String>::new(), "{case}");
-    assert_eq!(generation_names(&disk).len(), 3, "{case}");
+    assert_eq!(checkpoint_names(&disk).len(), 3, "{case}");
     let found = recovered(&mut open(&disk.crash_now())).unwrap_or_else(|e| panic!("{case}: {e}"));
     assert!(found == Some((500, next)), "{case}");
     is_reached
@@ -90,7 +90,7 @@ fn a_recovery_survives_a_fault_at_every_call() {
         let found = Store::open(disk.shared(), Path::new(RUN)).and_then(|mut store| recovered(&mut store));
         let is_reached = disk.n_calls() > fault.at;
         disk.set_fault(None);
-        // Never a silent restart, never other contents; a file that could not be read costs a generation at most.
+        // Never a silent restart, never other contents; a file that could not be read costs a checkpoint at most.
         match found {
             Ok(Some((step, held))) => assert!(held == contents(SEED, step, 0), "{fault:?}: step {step}"),
             Ok(None) => panic!("{fault:?}: the run was taken for a new one"),
@@ -103,7 +103,7 @@ fn a_recovery_survives_a_fault_at_every_call() {
     println!("{n_faults} faults");
 }
 
-/// A card that keeps other bytes than it was given is found out before the generation counts.
+/// A card that keeps other bytes than it was given is found out before the checkpoint counts.
 #[test]
 fn a_disk_that_changes_bytes_is_found_out() {
     for name in ["adapter_model.safetensors", "state.json", "MANIFEST"] {
@@ -116,7 +116,7 @@ fn a_disk_that_changes_bytes_is_found_out() {
         let expected =
             format!("/run/.tmp-00000200/{name}: the disk gives back other bytes than were written: it may be failing");
         assert_eq!(error.message(), expected);
-        assert_eq!((generation_names(&disk), leftovers(&disk)), (vec!["step-00000100".to_string()], vec![]));
+        assert_eq!((checkpoint_names(&disk), leftovers(&disk)), (vec!["step-00000100".to_string()], vec![]));
         assert!(tree(&disk, 100) == before);
     }
 }
@@ -148,7 +148,7 @@ fn a_writer_that_does_not_keep_its_word_is_refused() {
         let file = CheckpointFile { name: "a.bin", len, write: &write };
         let error = open(&disk).save(200, &[file]).unwrap_err();
         assert!(error.message().contains(expected), "{len}: {error}");
-        assert_eq!(recover(&mut open(&disk)).unwrap().expect("saved").generation.step, 100);
+        assert_eq!(recover(&mut open(&disk)).unwrap().expect("saved").checkpoint.step, 100);
         assert_eq!(leftovers(&disk), Vec::<String>::new());
     }
 }

@@ -9,7 +9,7 @@ mod faults;
 mod journal;
 /// Power cuts at every point of a run, of a resumed run, of publishing.
 mod power_cut;
-/// Which generations stay.
+/// Which checkpoints stay.
 mod prune;
 /// The links `current` and `previous`.
 mod publish;
@@ -24,11 +24,11 @@ use lichen_runtime::disk::Disk;
 use lichen_runtime::Result;
 use lichen_tests::formats::random::Random;
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::checkpoint::{CheckpointFile, Generation, Recovered, Store};
+use lichen_trainer::checkpoint::{Checkpoint, CheckpointFile, Recovered, Store};
 
 const RUN: &str = "/run";
 
-/// Names and contents of a generation's files.
+/// Names and contents of a checkpoint's files.
 type Contents = Vec<(&'static str, Vec<u8>)>;
 
 /// What is saved for a step: sizes around nothing, sectors and pages. `version` tells two trainings of a step apart.
@@ -67,16 +67,16 @@ fn recover(store: &mut Store) -> Result<Option<Recovered>> {
     store.recover(&|_| Ok(()))
 }
 
-/// Step and contents of what recovery gives; `None` for a run without a generation.
+/// Step and contents of what recovery gives; `None` for a run without a checkpoint.
 fn recovered(store: &mut Store) -> Result<Option<(u64, Contents)>> {
     let Some(found) = recover(store)? else { return Ok(None) };
-    Ok(Some((found.generation.step, read_all(&found.generation)?)))
+    Ok(Some((found.checkpoint.step, read_all(&found.checkpoint)?)))
 }
 
-fn read_all(generation: &Generation) -> Result<Contents> {
+fn read_all(checkpoint: &Checkpoint) -> Result<Contents> {
     let names = contents(0, 0, 0).into_iter().map(|(name, _)| name);
-    assert_eq!(generation.files().len(), 3);
-    names.map(|name| Ok((name, generation.read(name)?))).collect()
+    assert_eq!(checkpoint.files().len(), 3);
+    names.map(|name| Ok((name, checkpoint.read(name)?))).collect()
 }
 
 /// A run with these steps saved.
@@ -95,7 +95,7 @@ fn run_names(disk: &SimDisk) -> Vec<String> {
     disk.names(Path::new(RUN)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn generation_names(disk: &SimDisk) -> Vec<String> {
+fn checkpoint_names(disk: &SimDisk) -> Vec<String> {
     run_names(disk).into_iter().filter(|n| n.starts_with("step-")).collect()
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use lichen_runtime::disk::{Disk, EntryKind};
 use lichen_tests::formats::random::{n_inputs, seed, Random};
-use lichen_trainer::checkpoint::{publish, published, rollback, Generation, Store};
+use lichen_trainer::checkpoint::{publish, published, rollback, Checkpoint, Store};
 
 use crate::{contents, leftovers, open, recovered, save, RUN};
 use lichen_tests::sim_disk::{Fault, FaultKind, Lie, SimDisk, Survival};
@@ -111,7 +111,7 @@ fn check_links(image: &SimDisk) -> Result<(), String> {
         Ok(EntryKind::Folder) => {}
         other => return Err(format!("current points to {name}, which is {other:?}")),
     }
-    Generation::open(&disk, Path::new(RUN), step).map(|_| ()).map_err(|e| format!("current is {name}: {e}"))
+    Checkpoint::open(&disk, Path::new(RUN), step).map(|_| ()).map_err(|e| format!("current is {name}: {e}"))
 }
 
 /// Saves with pruning; every fourth scenario trains a step again, with the same and with another result.
@@ -241,9 +241,9 @@ fn a_lying_disk_is_found_out() {
     }
 }
 
-/// And a lying card costs an older generation, not the run, as long as one was written in truth.
+/// And a lying card costs an older checkpoint, not the run, as long as one was written in truth.
 #[test]
-fn a_lie_costs_one_generation() {
+fn a_lie_costs_one_checkpoint() {
     let mut scenario = Scenario::new(seed(2205), Lie::None);
     let mut store = open(&scenario.disk);
     scenario.save(&mut store, 5, 0);
@@ -254,7 +254,7 @@ fn a_lie_costs_one_generation() {
     assert_eq!((step, found), (5, contents(scenario.seed, 5, 0)));
 }
 
-/// Clearing: after a crash on the way the newest generation is what is resumed, or none.
+/// Clearing: after a crash on the way the newest checkpoint is what is resumed, or none.
 #[test]
 fn a_crash_while_clearing_resumes_nothing_older() {
     let seed = seed(2206);
@@ -266,7 +266,7 @@ fn a_crash_while_clearing_resumes_nothing_older() {
     for prefix in from..=disk.log_len() {
         for survivals in disk.survivals(prefix, &mut random) {
             let found = recovered(&mut open(&disk.crash(prefix, &survivals)));
-            // Half of a removed generation may stand alone: that is said, not taken.
+            // Half of a removed checkpoint may stand alone: that is said, not taken.
             outcomes.insert(match &found {
                 Ok(Some((step, held))) if *step == 3 && *held == contents(seed, 3, 0) => "newest",
                 Ok(None) => "none",

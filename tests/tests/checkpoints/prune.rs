@@ -1,14 +1,14 @@
-//! Which generations stay: the newest, the pinned one, what is published; damaged ones go first.
+//! Which checkpoints stay: the newest, the pinned one, what is published; damaged ones go first.
 
 use std::path::Path;
 
 use lichen_trainer::checkpoint::publish;
 
-use crate::{contents, generation_names, open, recover, run_names, save, saved_run, RUN};
+use crate::{checkpoint_names, contents, open, recover, run_names, save, saved_run, RUN};
 use lichen_tests::sim_disk::SimDisk;
 
 fn steps(disk: &SimDisk) -> Vec<u64> {
-    generation_names(disk).iter().map(|n| n["step-".len()..].parse().unwrap()).collect()
+    checkpoint_names(disk).iter().map(|n| n["step-".len()..].parse().unwrap()).collect()
 }
 
 struct Case {
@@ -52,21 +52,21 @@ fn the_newest_stay() {
         found.sort();
         assert_eq!(found, case.left, "case {i}");
         let newest = case.saved.last().unwrap();
-        assert_eq!(recover(&mut open(&disk)).unwrap().expect("saved").generation.step, *newest, "case {i}");
+        assert_eq!(recover(&mut open(&disk)).unwrap().expect("saved").checkpoint.step, *newest, "case {i}");
         let latest = disk.tree(RUN).remove("/latest").expect("a hint");
         assert_eq!(latest, format!("step-{newest:08}\n").into_bytes(), "case {i}");
     }
 }
 
-/// Two damaged generations do not push out the one that was resumed from.
+/// Two damaged checkpoints do not push out the one that was resumed from.
 #[test]
-fn damaged_generations_go_first() {
+fn damaged_checkpoints_go_first() {
     let disk = saved_run(3, &[1000, 1100, 1200]);
     for step in [1100, 1200] {
         disk.overwrite(&format!("/run/step-0000{step}/MANIFEST"), |b| b.truncate(9));
     }
     let mut store = open(&disk);
-    assert_eq!(recover(&mut store).unwrap().expect("1000 is sound").generation.step, 1000);
+    assert_eq!(recover(&mut store).unwrap().expect("1000 is sound").checkpoint.step, 1000);
     for (step, left) in [(1050, vec![1000, 1050, 1200]), (1060, vec![1000, 1050, 1060]), (1070, vec![1050, 1060, 1070])]
     {
         save(&mut store, step, &contents(3, step, 0)).unwrap_or_else(|e| panic!("{e}"));

@@ -81,7 +81,7 @@ fn what_cannot_serve_is_not_published() {
     }
 }
 
-/// The generation to go back to was damaged meanwhile: `current` stays.
+/// The checkpoint to go back to was damaged meanwhile: `current` stays.
 #[test]
 fn a_rollback_checks_where_it_goes() {
     let (disk, shared) = published_run();
@@ -101,7 +101,7 @@ fn clearing_refuses_what_is_published() {
     publish(&shared, Path::new(RUN), "step-00000002").unwrap_or_else(|e| panic!("{e}"));
     let before = disk.tree(RUN);
     let error = open(&disk).clear().unwrap_err();
-    let expected = "/run: step-00000002 is published, and --restart would remove it: choose another --out";
+    let expected = "/run: step-00000002 is published, and restart would remove it: choose another out";
     assert_eq!(error.message(), expected);
     assert!(disk.tree(RUN) == before);
 }

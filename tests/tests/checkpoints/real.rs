@@ -60,7 +60,7 @@ fn a_second_trainer_is_refused() {
     let first = Store::open(disk(), &dir).unwrap_or_else(|e| panic!("{e}"));
     let Err(error) = Store::open(disk(), &dir) else { panic!("two trainers in one folder") };
     let expected =
-        format!("{}: another trainer is at work in this folder: wait for it, or choose another --out", dir.display());
+        format!("{}: another trainer is at work in this folder: wait for it, or choose another out", dir.display());
     assert_eq!(error.message(), expected);
     drop(first);
     assert!(Store::open(disk(), &dir).is_ok(), "the lock outlived its holder");

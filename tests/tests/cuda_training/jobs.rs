@@ -1,9 +1,8 @@
 //! Whole jobs through the library, on a disk in memory: what they end with does not depend on where they were stopped.
 
-use lichen_kernels::Format;
 use lichen_runtime::engine::DeviceChoice;
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::job::{Job, Kind};
+use lichen_trainer::job::{Job, Method};
 
 use crate::library::{self, finish, job, open, run};
 use crate::opened;
@@ -23,7 +22,7 @@ fn choices() -> Vec<DeviceChoice> {
 
 fn job_on(device: DeviceChoice) -> Job {
     let mut job = job(MODEL, N_STEPS);
-    job.engine.device = device;
+    job.memory.device = device;
     job
 }
 
@@ -37,7 +36,7 @@ fn a_stopped_job_ends_as_an_undisturbed_one() {
             let disk = SimDisk::new();
             let stopped = run(&mut opened, &disk, Some(stop_at)).outcome.unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(stopped.step, stop_at);
-            // Opened anew, as by another process.
+            // PreparedJob anew, as by another process.
             let mut again = open(job_on(device));
             finish(&mut again, &disk).assert_equals(&want, &format!("{device:?}, stopped after {stop_at}"));
         }
@@ -46,14 +45,14 @@ fn a_stopped_job_ends_as_an_undisturbed_one() {
 
 /// Questions are answered on the device, by the adapter as it stands there, and by the weights that training has changed.
 #[test]
-fn canaries_are_asked_on_the_device() {
-    let folder = Folder::new("cuda-canaries");
-    let path = folder.path("canary.jsonl");
+fn regression_prompts_are_asked_on_the_device() {
+    let folder = Folder::new("cuda-regression-prompts");
+    let path = folder.path("regression_prompts.jsonl");
     std::fs::write(&path, "{\"prompt\": \"What?\", \"expect\": \"zebra\"}\n").expect("written");
     for device in choices() {
-        for kind in [job(MODEL, 1).kind, Kind::Full { format: Format::F32 }] {
-            let mut job = Job { canary: Some(path.clone()), ..job_on(device) };
-            (job.kind, job.max_steps) = (kind, Some(1));
+        for method in [Method::Lora, Method::Full] {
+            let mut job = Job { regression_prompts: Some(path.clone()), max_steps: Some(1), ..job_on(device) };
+            job.memory.method = method;
             let mut opened = open(job);
             let outcome = run(&mut opened, &SimDisk::new(), None).outcome.unwrap_or_else(|e| panic!("{e}"));
             let after = outcome.after.unwrap_or_else(|| panic!("{device:?}: not measured"));

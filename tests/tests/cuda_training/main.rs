@@ -5,7 +5,7 @@
 mod jobs;
 /// Gradients and losses of the peers.
 mod parity;
-/// The program: its bill, its refusals, SIGKILL.
+/// The program: its memory plan, its refusals, SIGKILL.
 mod program;
 /// Micro-batches that are replayed.
 mod recordings;

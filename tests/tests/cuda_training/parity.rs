@@ -9,7 +9,7 @@ use crate::networks::*;
 use crate::{arch, devices, two_devices};
 
 /// Of a tensor's largest entry. Weights in f32 are multiplied in f32, so before sm_80 it is what the CPU has. From there on
-/// attention's way back multiplies bf16, each factor rounded by 2^-9 / sqrt(3) in the mean square, both by 1.6e-3, and a
+/// attention's backward multiplies bf16, each factor rounded by 2^-9 / sqrt(3) in the mean square, both by 1.6e-3, and a
 /// gradient that has come through seven layers by sqrt(7) times that, 4.2e-3; the largest of many mistakes is a few times the
 /// usual one. 4.3e-3 was seen.
 fn gradient_bound(device: &Device) -> f64 {

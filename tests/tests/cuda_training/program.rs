@@ -1,4 +1,4 @@
-//! `lichen-train` with a GPU: its bill, what it refuses, and SIGKILL.
+//! `lichen-train` with a GPU: its memory plan, what it refuses, and SIGKILL.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lichen_tests::programs::{cuda_emulator, lichen_train};
 use serde_json::Value;
 
-use crate::support::{flags, generations, wait_at_most, Folder, Run, Trained};
+use crate::support::{checkpoints, flags, wait_at_most, Folder, Run, Trained};
 
 const MODEL: &str = crate::networks::MODELS[1];
 
@@ -35,27 +35,43 @@ fn run(text: &str, arch: u32, memory_mib: usize) -> Run {
     command(&arguments, arch, memory_mib).output().expect("the program starts").into()
 }
 
+/// Whether there are kernels to test. A build without clang has none: that must be meant, or the test fails.
 fn has_kernels() -> bool {
-    lichen_kernels::cuda::NOT_COMPILED.is_none()
+    match lichen_kernels::cuda::NOT_COMPILED {
+        None => true,
+        Some(why) => {
+            assert!(std::env::var_os("LICHEN_REQUIRE_CUDA").is_none(), "{why}");
+            println!("NOT TESTED: {why}");
+            false
+        }
+    }
+}
+
+/// Whether devices are emulated, with the memory that a test gives them. A GPU of the machine has its own: that is said.
+fn is_emulated() -> bool {
+    if is_machine() {
+        println!("NOT TESTED: this machine's GPU has memory of its own, and the test is about a smaller one");
+    }
+    !is_machine()
 }
 
 /// Gemma 3 1B with an adapter on all matrices trains on a board whose 4 GB CPU and GPU share: an emulated one.
 #[test]
 fn a_board_of_four_gigabytes_trains_a_billion_weights() {
-    if !has_kernels() || is_machine() {
+    if !has_kernels() || !is_emulated() {
         return;
     }
     let text = "plan --geometry gemma-3-1b --rank 8 --max-seq 256 --device cuda --memory-budget 3GiB --json";
-    let bill = run(text, 53, 4096).ok().json();
-    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{bill}"));
-    let items = bill["items"].as_array().expect("items");
+    let plan = run(text, 53, 4096).ok().json();
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{plan}"));
+    let items = plan["items"].as_array().expect("items");
     let in_place = |place: &str| items.iter().filter(|i| i["place"] == place).map(|i| number(&i["bytes"])).sum::<u64>();
-    assert_eq!(bill["kept_layers"], 26, "{bill}");
-    assert_eq!(in_place("gpu"), number(&bill["gpu_bytes"]), "{bill}");
+    assert_eq!(plan["kept_layers"], 26, "{plan}");
+    assert_eq!(in_place("gpu"), number(&plan["gpu_bytes"]), "{plan}");
     let sum: u64 = ["gpu", "pinned", "host", "mapped"].map(in_place).into_iter().sum();
-    assert_eq!(sum, number(&bill["total_bytes"]), "{bill}");
-    assert!(in_place("pinned") > 0 && number(&bill["gpu_bytes"]) < 2 << 30, "{bill}");
-    // With half of the board layers are computed twice; with less than the weights it is refused.
+    assert_eq!(sum, number(&plan["total_bytes"]), "{plan}");
+    assert!(in_place("pinned") > 0 && number(&plan["gpu_bytes"]) < 2 << 30, "{plan}");
+    // With half of the board layers are recomputed; with less than the weights it is refused.
     let less = run(&text.replace("3GiB", "2048MiB"), 53, 4096).ok().json();
     assert!(number(&less["kept_layers"]) < 26 && less["fits"] == true, "{less}");
     let least = run(&text.replace("3GiB", "1GiB"), 53, 4096);
@@ -65,22 +81,30 @@ fn a_board_of_four_gigabytes_trains_a_billion_weights() {
 #[test]
 fn a_plan_for_a_machine_that_is_not_here() {
     let text = "plan --geometry qwen2.5-7b --format nf4 --rank 32 --batch 16 --max-seq 512 --gpu-memory 80GB --json";
-    let bill = run(text, 53, 64).ok().json();
-    assert_eq!((&bill["kept_layers"], &bill["fits"]), (&28.into(), &true.into()), "{bill}");
+    let plan = run(text, 53, 64).ok().json();
+    assert_eq!((&plan["kept_layers"], &plan["fits"]), (&28.into(), &true.into()), "{plan}");
     let small = run(&text.replace("80GB", "4GB"), 53, 64);
     assert_eq!(small.code, Some(1), "{small:?}");
     assert!(small.stderr.contains("the GPU has left") && small.stderr.contains("weights, gpu"), "{small:?}");
+    // The GPU check takes this program to another machine, where there is no repository.
     let board = concat!(env!("CARGO_MANIFEST_DIR"), "/../device-configs/jetson-nano-4gb.toml");
-    if std::path::Path::new(board).exists() {
-        let text = format!("plan --geometry gemma-3-270m --gpu-memory 4GiB --device-config {board}");
-        let said = run(&text, 53, 64).ok().stdout;
-        assert!(said.contains("left of the budget") && said.contains("left of the board"), "{said}");
+    match std::path::Path::new(board).exists() {
+        true => {
+            let text = format!("plan --geometry gemma-3-270m --gpu-memory 4GiB --device-config {board}");
+            let said = run(&text, 53, 64).ok().stdout;
+            assert!(said.contains("left of the budget") && said.contains("left of the board"), "{said}");
+        }
+        false => {
+            let is_taken_along = std::env::var_os(lichen_tests::programs::PROGRAMS).is_some();
+            assert!(is_taken_along, "{board} is missing");
+            println!("NOT TESTED: a board's file, {board} is not on this machine");
+        }
     }
 }
 
 #[test]
-fn what_does_not_fit_a_device_is_refused_with_its_bill() {
-    if !has_kernels() || is_machine() {
+fn what_does_not_fit_a_device_is_refused_with_its_plan() {
+    if !has_kernels() || !is_emulated() {
         return;
     }
     let folder = Folder::new("cuda-small");
@@ -126,6 +150,6 @@ fn a_killed_run_ends_as_an_undisturbed_one() {
             _ => panic!("{ended:?}"),
         }
     }
-    println!("{n_kills} kills, generations {:?}", generations(&out));
+    println!("{n_kills} kills, checkpoints {:?}", checkpoints(&out));
     Trained::read(&out, N_STEPS).assert_equals(&want, "after kills");
 }

@@ -90,7 +90,7 @@ fn bits(network: &Network) -> [Vec<u32>; 2] {
 }
 
 #[test]
-fn the_same_bits_again_and_whatever_is_computed_twice() {
+fn the_same_bits_again_and_whatever_is_recomputed() {
     for device in two_devices() {
         for (path, name) in [("tiny-gemma3/tiny-gemma3-q8_0.gguf", MODELS[0]), (MODELS[1], MODELS[1])] {
             let setup = Setup { has_dropout: true, ..Setup::default() };

@@ -7,18 +7,19 @@ use lichen_runtime::model::Model;
 use lichen_runtime::ModelSource;
 use lichen_tests::heap::measure;
 use lichen_tests::models::fixture;
-use lichen_trainer::activations::{Rows, LOSS_ROWS};
+use lichen_trainer::activations::{ActivationSizes, LOSS_ROWS};
 use lichen_trainer::data::{Dataset, Sample};
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::network::{Mode, Network};
-use lichen_trainer::optimizer::Settings;
+use lichen_trainer::optimizer::AdamWSettings;
 
 use crate::library::job;
 use crate::support::MODELS;
 
-const SETTINGS: Settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, clip: Some(1.0) };
+const SETTINGS: AdamWSettings =
+    AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, clip: Some(1.0) };
 
 /// What a network trains, and how.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ struct Case {
     /// The format of all weights in full training; `None` for an adapter.
     full: Option<Format>,
     has_dropout: bool,
-    /// Of the last layers; the others are computed twice.
+    /// Of the last layers; the others are recomputed.
     kept_layers: usize,
 }
 
@@ -43,7 +44,7 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
     let device = Arc::new(Device::cpu(n_threads).expect("threads"));
     let model = Arc::new(Model::load(&source, &device).unwrap_or_else(|e| panic!("{e}")));
     let rank = if case.full.is_some() { 0 } else { 4 };
-    let rows = Rows {
+    let rows = ActivationSizes {
         rows: 80,
         longest: 40,
         rank,
@@ -66,7 +67,8 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
 
 fn samples(model: &str) -> Vec<Sample> {
     let job = job(model, 1);
-    let data = Dataset::open(&job.data, None, 320, &job.data_options).unwrap_or_else(|e| panic!("{e}"));
+    let data = Dataset::open(job.data.as_deref().expect("rows"), None, 320, &job.data_options())
+        .unwrap_or_else(|e| panic!("{e}"));
     (0..data.n_train()).map(|i| data.train(0, i).unwrap_or_else(|e| panic!("{e}"))).collect()
 }
 

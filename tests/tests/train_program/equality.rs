@@ -1,10 +1,10 @@
-//! What is trained depends on the job alone: not on threads, on whether layers are computed twice, on who runs it or where it
+//! What is trained depends on the job alone: not on threads, on whether layers are recomputed, on who runs it or where it
 //! was interrupted; and on how a batch is cut only as far as sums in f32 do.
 
 use lichen_runtime::formats::safetensors::SafeTensors;
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::job::{Ending, Job, Kind};
-use lichen_trainer::metrics::Row;
+use lichen_trainer::job::{Ending, Job, MemorySettings};
+use lichen_trainer::metrics::StepRow;
 use lichen_trainer::plan::Recompute;
 
 use crate::library::{self, finish, job, open, run};
@@ -20,18 +20,24 @@ fn trained(job: Job) -> Trained {
 fn threads_and_recomputation_leave_no_trace() {
     for model in MODELS {
         // Two samples a micro-batch, so that attention has more than one sequence.
-        let base = || Job { batch: 2, accumulate: 2, ..job(model, N_STEPS) };
+        let base = || {
+            let mut job = Job { gradient_accumulation_steps: 2, ..job(model, N_STEPS) };
+            job.memory.micro_batch_size = 2;
+            job
+        };
         let want = trained(base()).without_device();
         for (threads, recompute) in [(1, Recompute::Off), (4, Recompute::Off), (2, Recompute::On), (1, Recompute::On)] {
-            let mut other = Job { recompute, ..base() };
-            other.engine.threads = Some(threads);
+            let mut other = base();
+            (other.memory.checkpoint_activations, other.memory.threads) = (recompute, Some(threads));
             let got = trained(other).without_device();
             got.assert_equals(&want, &format!("{model}, {threads} threads, {recompute:?}"));
         }
         // And where only some layers fit: a byte too little for all of them.
-        let all_kept = open(Job { recompute: Recompute::Off, ..base() }).plan.total_bytes();
         let mut other = base();
-        other.engine.memory_budget = Some(all_kept - 1);
+        other.memory.checkpoint_activations = Recompute::Off;
+        let all_kept = open(other).plan.total_bytes();
+        let mut other = base();
+        other.memory.memory_budget = Some(all_kept - 1);
         let mut opened = open(other);
         let (kept, n_layers) = (opened.plan.rows.kept_layers, opened.source.config().n_layers);
         assert!(0 < kept && kept < n_layers, "{model}: {kept} of {n_layers}");
@@ -94,12 +100,11 @@ fn a_batch_may_be_cut_in_pieces() {
 }
 
 /// Six steps of a batch of eight, in so many pieces.
-fn cut(model: &str, eps: f64, batch: usize, accumulate: usize) -> (Vec<Row>, Trained) {
-    let mut job = Job { batch, accumulate, eval_every: Some(1), ..job(model, 6) };
-    job.settings.eps = eps;
+fn cut(model: &str, eps: f64, batch: usize, accumulate: usize) -> (Vec<StepRow>, Trained) {
+    let job = job(model, 6);
     // Which inputs are dropped depends on the place in the micro-batch.
-    let Kind::Lora { dropout, .. } = &mut job.kind else { panic!("an adapter") };
-    *dropout = 0.0;
+    let memory = MemorySettings { micro_batch_size: batch, dropout: 0.0, ..job.memory };
+    let job = Job { memory, gradient_accumulation_steps: accumulate, eval_every: Some(1), adam_eps: eps, ..job };
     let disk = SimDisk::new();
     let done = run(&mut open(job), &disk, None);
     done.outcome.unwrap_or_else(|e| panic!("{e}"));

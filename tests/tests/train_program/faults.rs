@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::sim_disk::{Fault, FaultKind, SimDisk};
-use lichen_trainer::job::{Job, Kind, Opened};
+use lichen_trainer::job::{Job, MemorySettings, PreparedJob};
 
 use crate::library::{finish, job, open, run, trained, RUN};
 use crate::support::Trained;
@@ -15,12 +15,17 @@ const N_STEPS: u64 = 6;
 const SUMMARY: &str = "/summary.json";
 
 /// A job that takes no time: one matrix of each layer, a checkpoint after each second step.
-fn small_job() -> Opened {
-    let mut job =
-        Job { save_every: Some(2), accumulate: 1, eval_every: None, keep: 2, ..job("tiny-qwen2-tied", N_STEPS) };
-    let Kind::Lora { rank, targets, .. } = &mut job.kind else { panic!("an adapter") };
-    (*rank, *targets) = (1, [true, false, false, false, false, false, false]);
-    open(job)
+fn small_job() -> PreparedJob {
+    let job = job("tiny-qwen2-tied", N_STEPS);
+    let targets = [true, false, false, false, false, false, false];
+    open(Job {
+        memory: MemorySettings { rank: 1, targets, ..job.memory },
+        save_every: Some(2),
+        gradient_accumulation_steps: 1,
+        eval_every: None,
+        save_total_limit: 2,
+        ..job
+    })
 }
 
 /// Rows that a failing disk did not take are lost; the others are right, and in order.
@@ -32,7 +37,7 @@ fn assert_some_rows_of(got: &[String], want: &[String], case: &str) {
 }
 
 /// One run under a fault, and one after it. Returns how the first ended, for the count.
-fn check(opened: &mut Opened, base: &SimDisk, fault: Fault, want: &Trained) -> &'static str {
+fn check(opened: &mut PreparedJob, base: &SimDisk, fault: Fault, want: &Trained) -> &'static str {
     let (case, disk) = (format!("{fault:?}"), base.fork());
     disk.set_fault(Some(fault));
     let done = run(opened, &disk, None);
@@ -118,7 +123,7 @@ fn a_run_survives_a_power_cut_at_any_time() {
     let mut random = Random::new(seed(3402));
     let mut opened = small_job();
     let disk = SimDisk::new();
-    // One that was stopped and went on, so that there are two generations of a step to cut between.
+    // One that was stopped and went on, so that there are two checkpoints of a step to cut between.
     run(&mut opened, &disk, Some(3)).outcome.unwrap_or_else(|e| panic!("{e}"));
     let want = finish(&mut opened, &disk);
     let (n_cuts, mut n_resumed, mut n_rejected) = (n_inputs(120).max(1), 0, 0);
@@ -132,9 +137,9 @@ fn a_run_survives_a_power_cut_at_any_time() {
         let outcome = done.outcome.unwrap_or_else(|e| panic!("{case}: {e}"));
         n_resumed += usize::from(outcome.resumed.is_some());
         n_rejected += done.notes.iter().filter(|n| n.contains(" skipped: ")).count();
-        // Rows too: they are flushed before the generation that stands for them.
+        // Rows too: they are flushed before the checkpoint that stands for them.
         trained(&image, outcome.step).assert_equals(&want, &case);
     }
-    println!("{n_cuts} power cuts: {n_resumed} resumed, {n_rejected} generations turned down");
+    println!("{n_cuts} power cuts: {n_resumed} resumed, {n_rejected} checkpoints turned down");
     assert!(n_resumed * 2 > n_cuts, "{n_resumed} of {n_cuts}");
 }

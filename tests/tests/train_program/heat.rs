@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::job::{Ending, Job, Opened};
+use lichen_trainer::job::{Ending, Job, PreparedJob};
 
 use crate::library::{finish, job, open, trained, Done, Watch, RUN};
-use crate::support::{command, flags, generations, wait_at_most, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, command, flags, wait_at_most, Folder, Run, Trained, MODELS};
 
 const N_STEPS: u64 = 9;
 
@@ -47,7 +47,7 @@ impl Board {
 
 /// Runs on this board; `on_event` hears of steps and notes.
 fn run(
-    opened: &mut Opened,
+    opened: &mut PreparedJob,
     disk: &SimDisk,
     board: &Board,
     stop_at: Option<u64>,
@@ -63,7 +63,7 @@ fn a_hot_board_pauses_and_ends_as_a_cool_one() {
     for model in MODELS {
         let folder = Folder::new(&format!("heat-{model}"));
         let board = Board::new(&folder);
-        let mut opened = open(Job { stop_temp_c: Some(60.0), save_every: None, ..job(model, N_STEPS) });
+        let mut opened = open(Job { max_board_temp_c: Some(60.0), save_every: None, ..job(model, N_STEPS) });
         // A board that is not hot: what both are compared with.
         let cool = SimDisk::new();
         run(&mut opened, &cool, &board, None, &mut |_, _| {}).outcome.unwrap_or_else(|e| panic!("{e}"));
@@ -98,7 +98,7 @@ fn a_pause_can_be_interrupted() {
     let folder = Folder::new("hot");
     let board = Board::new(&folder);
     board.set_celsius(90);
-    let mut opened = open(Job { stop_temp_c: Some(60.0), ..job(MODELS[1], N_STEPS) });
+    let mut opened = open(Job { max_board_temp_c: Some(60.0), ..job(MODELS[1], N_STEPS) });
     let disk = SimDisk::new();
     let began = Instant::now();
     let done = run(&mut opened, &disk, &board, Some(0), &mut |_, _| {});
@@ -125,7 +125,7 @@ fn a_power_budget_makes_it_rest() {
         }
     });
     done.outcome.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(done.notes, ["--power-budget cannot be kept: the board draws 6000 mW at rest"]);
+    assert_eq!(done.notes, ["power_budget cannot be kept: the board draws 6000 mW at rest"]);
     // What was overdrawn in the first step, a few millijoules, is paid back before the second.
     let (first, second) = (&done.rows[0], &done.rows[1]);
     assert!(second.seconds > 0.05 && second.seconds > first.seconds, "{first:?} {second:?}");
@@ -141,18 +141,18 @@ fn the_program_pauses_for_a_hot_board() {
     let (out, whole) = (folder.path("run"), folder.path("whole"));
     crate::support::run(&flags(MODELS[0], &whole, 40)).ok();
     let mut command = command(&flags(MODELS[0], &out, 40));
-    command.args(["--stop-temp", "80"]).env("LICHEN_SYS_ROOT", &board.root);
+    command.args(["--max-board-temp-c", "80"]).env("LICHEN_SYS_ROOT", &board.root);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("it starts");
-    wait_for(|| generations(&out).last().is_some_and(|step| *step >= 3), "a generation");
+    wait_for(|| checkpoints(&out).last().is_some_and(|step| *step >= 3), "a checkpoint");
     board.set_celsius(85);
     // In the pause nothing moves.
     wait_for(|| n_rows(&out) > 0 && is_still(&out), "a pause");
     let paused_at = n_rows(&out);
     assert!(
-        paused_at < 40 && generations(&out).contains(&(paused_at as u64)),
+        paused_at < 40 && checkpoints(&out).contains(&(paused_at as u64)),
         "row {paused_at}: {:?}",
-        generations(&out)
+        checkpoints(&out)
     );
     board.set_celsius(55);
     assert!(wait_at_most(&mut child, Duration::from_secs(60)), "it does not go on");
@@ -184,8 +184,8 @@ fn wait_for(mut is_there: impl FnMut() -> bool, what: &str) {
 fn boards_without_sensors_say_so() {
     let folder = Folder::new("no-sensors");
     for (flag, value, said) in [
-        ("--stop-temp", "80", "--stop-temp: this machine reports no temperature; leave the flag out"),
-        ("--power-budget", "5W", "--power-budget: this machine reports no input power; leave the flag out"),
+        ("--max-board-temp-c", "80", "--max-board-temp-c: this machine reports no temperature; leave it out"),
+        ("--power-budget", "5W", "--power-budget: this machine reports no input power; leave it out"),
     ] {
         let mut command = command(&flags(MODELS[1], &folder.path("run"), 3));
         let ended: Run =

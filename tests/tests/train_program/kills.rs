@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::programs::lichen_train;
 
-use crate::support::{flags, generations, run, spawn, wait_at_most, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, flags, run, spawn, wait_at_most, Folder, Run, Trained, MODELS};
 
 const N_STEPS: u64 = 40;
 
@@ -15,7 +15,7 @@ struct Tally {
     runs: usize,
     kills: usize,
     resumes: usize,
-    /// Generations that a start turned down.
+    /// Checkpoints that a start turned down.
     rejected: usize,
 }
 
@@ -62,7 +62,7 @@ fn kill_until_done(
     let mut arguments = flags(model, out, N_STEPS);
     arguments.push("--resume".to_string());
     for _ in 0..1000 {
-        tally.resumes += usize::from(!generations(out).is_empty());
+        tally.resumes += usize::from(!checkpoints(out).is_empty());
         *arguments.iter_mut().skip_while(|a| *a != "--threads").nth(1).expect("a number") =
             random.pick(threads).to_string();
         let mut child = spawn(&arguments);

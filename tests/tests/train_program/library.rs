@@ -1,15 +1,11 @@
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::engine::{DeviceChoice, EngineOptions};
+use lichen_runtime::engine::DeviceChoice;
 use lichen_runtime::Result;
 use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
-use lichen_trainer::data::{DataOptions, OverLong};
-use lichen_trainer::job::{Job, Kind, Observer, Opened, Outcome, METRICS_FILE};
-use lichen_trainer::metrics::Row;
-use lichen_trainer::optimizer::Settings;
-use lichen_trainer::plan::Recompute;
-use lichen_trainer::schedule::Shape;
+use lichen_trainer::job::{Job, MemorySettings, Note, Observer, Outcome, PreparedJob, METRICS_FILE};
+use lichen_trainer::metrics::StepRow;
 
 use crate::support::Trained;
 
@@ -17,57 +13,39 @@ pub const RUN: &str = "/run";
 
 /// The job of `support::flags`; it resumes what it finds.
 pub fn job(model: &str, max_steps: u64) -> Job {
-    let options = DataOptions {
-        max_seq: 40,
-        over_long: OverLong::Cut,
-        strict: false,
-        train_on_prompt: false,
-        eval_split: 0.2,
-        seed: 0,
-        shuffle: true,
-    };
     Job {
-        kind: Kind::Lora { rank: 4, alpha: 8.0, targets: [true; 7], dropout: 0.1, init: None },
-        engine: EngineOptions {
+        memory: MemorySettings {
             model: Some(fixture(model)),
+            rank: 4,
+            dropout: 0.1,
+            max_seq: 40,
             device: DeviceChoice::Cpu,
             threads: Some(2),
-            ..EngineOptions::default()
+            ..MemorySettings::default()
         },
-        data: fixture(&format!("training/{model}/rows.jsonl")),
-        out: PathBuf::from(RUN),
-        data_options: options,
-        batch: 1,
-        accumulate: 4,
+        alpha: 8.0,
+        learning_rate: Some(2e-3),
+        data: Some(fixture(&format!("training/{model}/rows.jsonl"))),
+        out: Some(PathBuf::from(RUN)),
+        eval_split: 0.2,
+        gradient_accumulation_steps: 4,
         epochs: 100,
         max_steps: Some(max_steps),
-        schedule: Shape::Cosine,
-        learning_rate: 2e-3,
-        floor: 0.0,
-        warmup: 0.03,
-        settings: Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) },
-        recompute: Recompute::Auto,
         eval_every: Some(5),
         save_every: Some(3),
-        keep: 3,
         resume: true,
-        restart: false,
-        allow_changed_data: false,
-        stop_temp_c: None,
-        power_budget_mw: None,
-        canary: None,
-        seed: 0,
+        ..Job::default()
     }
 }
 
-pub fn open(job: Job) -> Opened {
-    Opened::new(job).unwrap_or_else(|e| panic!("{e}"))
+pub fn open(job: Job) -> PreparedJob {
+    PreparedJob::new(job).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Watches a run, and does something after its steps.
 pub struct Watch<'a> {
     pub notes: Vec<String>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<StepRow>,
     /// The run is asked to stop after this step.
     pub stop_at: Option<u64>,
     /// Called after every step, and for every note with the step before it.
@@ -77,14 +55,14 @@ pub struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn started(&mut self, _step: u64, _n_steps: u64) {}
 
-    fn stepped(&mut self, row: &Row) {
+    fn stepped(&mut self, row: &StepRow) {
         self.rows.push(row.clone());
         (self.on_event)(row.step, None);
     }
 
-    fn note(&mut self, text: &str) {
-        self.notes.push(text.to_string());
-        (self.on_event)(self.rows.last().map_or(0, |r| r.step), Some(text));
+    fn note(&mut self, note: &Note) {
+        self.notes.push(note.text().to_string());
+        (self.on_event)(self.rows.last().map_or(0, |r| r.step), Some(note.text()));
     }
 
     fn wants_to_stop(&self) -> bool {
@@ -96,18 +74,18 @@ impl Observer for Watch<'_> {
 pub struct Done {
     pub outcome: Result<Outcome>,
     pub notes: Vec<String>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<StepRow>,
 }
 
 /// Runs on a machine without sensors.
-pub fn run(opened: &mut Opened, disk: &SimDisk, stop_at: Option<u64>) -> Done {
+pub fn run(opened: &mut PreparedJob, disk: &SimDisk, stop_at: Option<u64>) -> Done {
     let mut watch = Watch { notes: Vec::new(), rows: Vec::new(), stop_at, on_event: &mut |_, _| {} };
     let outcome = opened.run(disk.shared(), Path::new("/no/sensors"), &mut watch);
     Done { outcome, notes: watch.notes, rows: watch.rows }
 }
 
 /// Runs to the end on this disk, whatever is on it.
-pub fn finish(opened: &mut Opened, disk: &SimDisk) -> Trained {
+pub fn finish(opened: &mut PreparedJob, disk: &SimDisk) -> Trained {
     let outcome = run(opened, disk, None).outcome.unwrap_or_else(|e| panic!("{e}"));
     trained(disk, outcome.step)
 }

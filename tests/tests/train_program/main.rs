@@ -6,17 +6,17 @@
 mod allocation;
 /// Threads, recomputation and the shape of a batch do not change what is trained.
 mod equality;
+/// What is published, and what only kept; rolling back.
+mod evaluation;
 /// The n-th call of the disk fails; the power goes.
 mod faults;
-/// What is worse is kept and not published; the way back.
-mod gate;
 /// Hot boards, and boards with little power.
 mod heat;
 /// SIGKILL at random instants.
 mod kills;
 /// Jobs through the library, on a disk in memory.
 mod library;
-/// The bill against what was taken.
+/// The memory plan against what was taken.
 mod memory;
 /// Weights and data that are not finite.
 mod not_finite;

@@ -1,4 +1,4 @@
-//! The bill against what the process took, as it says itself; and what happens when the bill is too high.
+//! The memory plan against what the process took, as it says itself; and what happens when it passes the budget.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ fn check(case: &str, json: &Value) {
     assert!(off.abs() <= allowed, "{case}: off by {off:.1} MiB");
 }
 
-/// Rows that fill `--max-seq`, since the bill is for those.
+/// Rows that fill `--max-seq`, since the memory plan is for those.
 fn rows(folder: &Folder) -> String {
     let path = folder.path("rows.jsonl");
     let text = "The quick brown fox jumps over the lazy dog, and then it does so again and again. ".repeat(8);
@@ -24,7 +24,7 @@ fn rows(folder: &Folder) -> String {
 }
 
 #[test]
-fn a_job_takes_what_was_billed() {
+fn a_job_takes_what_was_planned() {
     let folder = Folder::new("memory");
     let data = rows(&folder);
     for (name, more) in [
@@ -43,32 +43,30 @@ fn a_job_takes_what_was_billed() {
 }
 
 #[test]
-fn a_released_shape_takes_what_was_billed() {
+fn a_released_shape_takes_what_was_planned() {
     let text =
         "bench --geometry gemma-3-270m --format q8_0 --rank 8 --max-seq 64 --steps 1 --device cpu --threads 2 --json";
     check("gemma-3-270m", &run(&text.split(' ').collect::<Vec<_>>()).ok().json());
 }
 
-/// Nothing runs over its budget: up to what the plan says it is refused with the largest lines of the bill.
+/// Nothing runs over its budget: up to what the plan says it is refused with its largest lines.
 #[test]
-fn what_does_not_fit_is_refused_with_the_bill() {
+fn what_does_not_fit_is_refused_with_the_plan() {
     let folder = Folder::new("budget");
     let out = folder.path("run");
-    let plan = flags(MODELS[0], &out, 2);
-    let as_plan = |budget: u64| {
-        let mut arguments = plan.clone();
-        arguments[0] = "plan".to_string();
-        arguments.extend(["--json".to_string(), "--memory-budget".to_string(), budget.to_string()]);
-        run(&arguments)
-    };
+    let job = flags(MODELS[0], &out, 2);
+    let as_key = |pair: &[String]| format!("{} = \"{}\"\n", pair[0].trim_start_matches("--"), pair[1]);
+    std::fs::write(folder.path("job.toml"), job[1..].chunks_exact(2).map(as_key).collect::<String>()).expect("written");
+    let as_plan =
+        |budget: u64| run(&["plan", &folder.file("job.toml"), "--json", "--memory-budget", &budget.to_string()]);
     let whole = as_plan(1 << 40).ok().json();
     let small = as_plan(1 << 20);
     assert_eq!(small.code, Some(1), "{small:?}");
     let least = small.json()["total_bytes"].as_u64().expect("a number");
-    assert!(least < whole["total_bytes"].as_u64().expect("a number"), "layers are computed twice where it is tight");
+    assert!(least < whole["total_bytes"].as_u64().expect("a number"), "layers are recomputed where it is tight");
     for (budget, is_enough) in [(1, false), (least - 1, false), (least, true)] {
         let more = ["--memory-budget".to_string(), budget.to_string()];
-        let ended = run(&[plan.clone(), more.to_vec()].concat());
+        let ended = run(&[job.clone(), more.to_vec()].concat());
         if is_enough {
             ended.ok();
             continue;

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use lichen_runtime::adapter::TARGETS;
 use lichen_runtime::adapter_file::{PeftAdapter, PeftTensor};
 use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::setting::as_flag;
 use lichen_runtime::ModelSource;
 use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::data::Dataset;
-use lichen_trainer::job::{Ending, Job, Kind, Verdict};
+use lichen_trainer::job::{Ending, Job, MemorySettings, Verdict};
 use lichen_trainer::lora::Lora;
-use lichen_trainer::schedule::Shape;
+use lichen_trainer::schedule::ScheduleShape;
 
 use crate::library::{self, finish, job, open, run, RUN};
-use crate::support::{copy_run, flags, generations, run as run_program, text, tree, Folder};
+use crate::support::{checkpoints, copy_run, flags, run as run_program, text, tree, Folder};
 
 /// The token whose embedding is broken in [`broken_row`]; no row of the fixtures has it.
 const BROKEN: u32 = 41;
@@ -64,11 +65,19 @@ fn write_rows(folder: &Folder, rows: &[(usize, bool)]) -> PathBuf {
 
 /// One row a step, in the file's order.
 fn row_by_row(model: PathBuf, data: PathBuf) -> Job {
-    let mut job = Job { data, accumulate: 1, epochs: 1, max_steps: None, save_every: Some(2), ..job(MODEL, 1) };
-    job.schedule = Shape::Constant;
-    (job.data_options.shuffle, job.data_options.eval_split) = (false, 0.0);
-    job.engine.model = Some(model);
-    job
+    let job = job(MODEL, 1);
+    Job {
+        memory: MemorySettings { model: Some(model), ..job.memory },
+        data: Some(data),
+        gradient_accumulation_steps: 1,
+        epochs: 1,
+        max_steps: None,
+        save_every: Some(2),
+        schedule: ScheduleShape::Constant,
+        no_shuffle: true,
+        eval_split: 0.0,
+        ..job
+    }
 }
 
 fn assert_finite(name: &str, bytes: &[u8]) {
@@ -100,7 +109,7 @@ fn a_model_with_a_bad_weight_is_named_and_given_up() {
     let said = format!("\"skipped\":\"{what}\"");
     let is_right = |line: &str| line.contains(&said) && line.contains("\"loss\":null");
     assert!(rows.lines().count() == 5 && rows.lines().all(is_right), "{rows}");
-    assert_eq!(generations(&out), [3]);
+    assert_eq!(checkpoints(&out), [3]);
     for (name, bytes) in tree(&out.join("step-00000003")).iter().filter(|(n, _)| n.ends_with(".safetensors")) {
         assert_finite(name, bytes);
     }
@@ -121,7 +130,7 @@ fn rows_that_overflow_are_skipped() {
         let done = run(&mut opened, &disk, None);
         let error = done.outcome.expect_err("five bad steps");
         let said = "step 12: the gradient of layer 0 AttnQ lora_A is not finite, and 5 steps in a row were skipped: ";
-        assert_eq!(error.message(), said.to_string() + ADVICE, "{value}");
+        assert_eq!(error.spelled(&as_flag), said.to_string() + ADVICE, "{value}");
         let skipped: Vec<u64> = done.rows.iter().filter(|r| r.skipped.is_some()).map(|r| r.step).collect();
         assert_eq!(skipped, [8, 9, 10, 11, 12], "{value}");
         assert_all_finite(&disk);
@@ -166,24 +175,25 @@ fn some_bad_rows_are_borne() {
     assert!(error.message().contains(", and 6 of the last 500 steps were skipped: "), "{error}");
 }
 
-/// The held-out rows alone are bad: the run is no better for it, and can be resumed.
+/// The eval rows alone are bad: the run is no better for it, and can be resumed.
 #[test]
 fn held_out_rows_that_overflow_publish_nothing() {
-    let folder = Folder::new("bad-held-out");
+    let folder = Folder::new("bad-eval-rows");
     let model = broken_row(&folder, f32::NAN);
     let good: Vec<(usize, bool)> = (0..8).map(|i| (i, false)).collect();
     let mut job = row_by_row(model, write_rows(&folder, &good));
-    (job.data_options.eval_split, job.eval_every, job.epochs) = (0.2, Some(2), 2);
-    let data = Dataset::open(&job.data, None, 320, &job.data_options).unwrap_or_else(|e| panic!("{e}"));
-    let held_out: Vec<usize> =
+    (job.eval_split, job.eval_every, job.epochs) = (0.2, Some(2), 2);
+    let data = Dataset::open(job.data.as_deref().expect("rows"), None, 320, &job.data_options())
+        .unwrap_or_else(|e| panic!("{e}"));
+    let eval_rows: Vec<usize> =
         (0..data.n_eval()).map(|i| data.eval(i).unwrap_or_else(|e| panic!("{e}")).line - 1).collect();
-    assert!(!held_out.is_empty());
-    write_rows(&folder, &(0..8).map(|i| (i, held_out.contains(&i))).collect::<Vec<_>>());
+    assert!(!eval_rows.is_empty());
+    write_rows(&folder, &(0..8).map(|i| (i, eval_rows.contains(&i))).collect::<Vec<_>>());
     let mut opened = open(job);
     let disk = SimDisk::new();
     let outcome = run(&mut opened, &disk, None).outcome.unwrap_or_else(|e| panic!("{e}"));
     let Ending::Finished(Verdict::Worse(why)) = &outcome.ending else { panic!("{outcome:?}") };
-    assert_eq!(why, "the held-out loss is not finite");
+    assert_eq!(why, "the eval loss is not finite");
     assert!(outcome.skipped == 0 && !disk.tree(RUN).contains_key("/current"), "{outcome:?}");
     let want = library::trained(&disk, outcome.step);
     for stop_at in [1, 2, 5] {
@@ -199,26 +209,25 @@ fn gradients_too_long_for_moments_are_skipped() {
     let folder = Folder::new("long-gradients");
     let init = folder.path("init");
     write_long_adapter(&init, 1e21);
-    let mut job = Job { accumulate: 1, ..job("tiny-qwen2-tied", 12) };
-    let Kind::Lora { dropout, init: start, .. } = &mut job.kind else { panic!("an adapter") };
-    (*dropout, *start) = (0.0, Some(init));
-    for clip in [None, Some(1.0)] {
-        job.settings.clip = clip;
+    let mut job = Job { gradient_accumulation_steps: 1, init_adapter: Some(init), ..job("tiny-qwen2-tied", 12) };
+    job.memory.dropout = 0.0;
+    for max_grad_norm in [0.0, 1.0] {
+        job.max_grad_norm = max_grad_norm;
         let disk = SimDisk::new();
         let done = run(&mut open(job.clone()), &disk, None);
         let said = "step 5: the gradient is too long for a number, and 5 steps in a row were skipped: ";
-        assert_eq!(done.outcome.expect_err("five bad steps").message(), said.to_string() + ADVICE);
+        assert_eq!(done.outcome.expect_err("five bad steps").spelled(&as_flag), said.to_string() + ADVICE);
         assert_all_finite(&disk);
         let kept: Vec<_> = disk.tree(RUN).into_keys().filter(|k| k.ends_with("MANIFEST")).collect();
-        assert_eq!(kept, ["/step-00000003/MANIFEST"], "clip {clip:?}");
+        assert_eq!(kept, ["/step-00000003/MANIFEST"], "max_grad_norm {max_grad_norm}");
     }
 }
 
 /// Decay that is no decay makes weights a hundred times larger at every step, until they are no numbers: those are not saved.
 #[test]
 fn weights_that_overflow_are_not_saved() {
-    let mut job = Job { learning_rate: 10.0, save_every: Some(1), ..job("tiny-qwen2-tied", 60) };
-    (job.settings.weight_decay, job.settings.clip) = (10.0, None);
+    let mut job = Job { learning_rate: Some(10.0), save_every: Some(1), ..job("tiny-qwen2-tied", 60) };
+    (job.weight_decay, job.max_grad_norm) = (10.0, 0.0);
     let disk = SimDisk::new();
     let done = run(&mut open(job), &disk, None);
     let error = done.outcome.expect_err("it cannot end well");

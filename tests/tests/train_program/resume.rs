@@ -9,12 +9,12 @@ use lichen_runtime::disk::{Disk, RealDisk};
 use lichen_tests::models::fixture;
 use sha2::{Digest, Sha256};
 
-use crate::support::{copy_run, flags, generations, run, text, tree, Folder, Trained, MODELS};
+use crate::support::{checkpoints, copy_run, flags, run, text, tree, Folder, Trained, MODELS};
 
 const MODEL: &str = MODELS[1];
 const N_STEPS: u64 = 12;
 
-/// A finished run with its generations 6, 9 and 12, and copies of it.
+/// A finished run with its checkpoints 6, 9 and 12, and copies of it.
 struct Finished {
     folder: Folder,
     want: Trained,
@@ -25,7 +25,7 @@ impl Finished {
         let folder = Folder::new(name);
         let out = folder.path("finished");
         run(&flags(MODEL, &out, N_STEPS)).ok();
-        assert_eq!(generations(&out), [6, 9, 12]);
+        assert_eq!(checkpoints(&out), [6, 9, 12]);
         Finished { want: Trained::read(&out, N_STEPS), folder }
     }
 
@@ -40,7 +40,7 @@ fn with(arguments: Vec<String>, more: &[&str]) -> Vec<String> {
     arguments.into_iter().chain(more.iter().map(|a| a.to_string())).collect()
 }
 
-/// Replaces a piece of a generation's file, and makes its manifest agree.
+/// Replaces a piece of a checkpoint's file, and makes its manifest agree.
 fn rewrite(folder: &Path, name: &str, from: &str, to: &str) {
     let path = folder.join(name);
     let bytes = text(&path);
@@ -67,7 +67,7 @@ fn flip(path: &Path) {
     fs::write(path, bytes).expect("written");
 }
 
-/// What is done to the generation of a step, and what is said of it.
+/// What is done to the checkpoint of a step, and what is said of it.
 type Damage = (&'static str, fn(&Path), &'static str);
 
 const DAMAGES: [Damage; 7] = [
@@ -87,8 +87,8 @@ const DAMAGES: [Damage; 7] = [
     ),
     (
         "future-state",
-        |g| rewrite(g, "state.json", "\"format\": 1", "\"format\": 2"),
-        "state.json has format 2; 1 is supported",
+        |g| rewrite(g, "state.json", "\"format\": 2", "\"format\": 3"),
+        "state.json has format 3; 1 and 2 are supported",
     ),
 ];
 
@@ -138,7 +138,7 @@ fn no_valid_checkpoint_is_an_error_and_changes_nothing() {
 
 /// All files of a run, with their folders.
 fn whole(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let inside = generations(run).into_iter().map(|step| format!("step-{step:08}"));
+    let inside = checkpoints(run).into_iter().map(|step| format!("step-{step:08}"));
     let inside =
         inside.flat_map(|g| tree(&run.join(&g)).into_iter().map(move |(n, bytes)| (format!("{g}/{n}"), bytes)));
     tree(run).into_iter().chain(inside.collect::<Vec<_>>()).collect()
@@ -165,7 +165,7 @@ fn another_job_is_refused_by_name() {
     let ((base, other_base), (data, other_data)) = (both("base_sha256"), both("data_sha256"));
     let flag = |flag: &str, was: &str, now: &str| {
         format!(
-            "the run was started with {flag} {was}, and now it is {now}: give it the same flags, or start over with --restart"
+            "the run was started with {flag} {was}, and now it is {now}: give it the same, or start over with --restart"
         )
     };
     let cases: [(&[&str], String); 10] = [
@@ -176,13 +176,13 @@ fn another_job_is_refused_by_name() {
             "the run was started with data {data}, and --data is {other_data} now: restore it, or go on with the new with \
              --allow-changed-data")),
         (&["--rank", "8"], flag("--rank", "4", "8")),
-        (&["--targets", "q,v"], flag("--targets", "[true,true,true,true,true,true,true]", "[true,false,true,false,false,false,false]")),
+        (&["--targets", "q,v"], flag("--targets", "all", "q,v")),
         (&["--alpha", "16"], flag("--alpha", "8.0", "16.0")),
         (&["--learning-rate", "1e-3"], flag("--learning-rate", "0.002", "0.001")),
         (&["--seed", "1"], flag("--seed", "0", "1")),
         (&["--max-steps", "13"], flag("--max-steps", "12", "13")),
-        (&["--accumulate", "2"], flag("--accumulate", "4", "2")),
-        (&["--dropout", "0"], flag("--dropout", "0.10000000149011612", "0.0")),
+        (&["--accumulate", "2"], flag("--gradient-accumulation-steps", "4", "2")),
+        (&["--dropout", "0"], flag("--dropout", "0.1", "0.0")),
     ];
     let before = whole(&out);
     for (more, said) in cases {
@@ -191,8 +191,12 @@ fn another_job_is_refused_by_name() {
         assert!(whole(&out) == before, "{more:?}");
     }
     // What decides when and by whom, but not what: these go on.
-    for more in [&["--threads", "1"][..], &["--save-every", "1"], &["--keep", "2"], &["--checkpoint-activations", "on"]]
-    {
+    for more in [
+        &["--threads", "1"][..],
+        &["--save-every", "1"],
+        &["--save-total-limit", "2"],
+        &["--checkpoint-activations", "on"],
+    ] {
         run(&with(with(flags(MODEL, &out, N_STEPS), more), &["--resume"])).ok();
     }
     let more = with(others[2..].iter().map(|a| a.to_string()).collect(), &["--resume", "--allow-changed-data"]);
@@ -230,4 +234,76 @@ fn a_run_that_is_there_is_not_taken_for_a_new_one() {
         run(&with(flags(MODEL, &out, N_STEPS), &[flag])).ok();
         Trained::read(&out, N_STEPS).assert_equals(want, flag);
     }
+}
+
+/// Settings as format 1 had them: keyed by flags, with targets as switches and f32 with the digits of an f64.
+const FORMAT_1: &str = r#"{
+    "--max-seq": 40,
+    "--over-long": "Cut",
+    "--train-on-prompt": false,
+    "--eval-split": 0.2,
+    "--no-shuffle": false,
+    "--seed": 0,
+    "--batch": 1,
+    "--accumulate": 4,
+    "--epochs": 100,
+    "--max-steps": 12,
+    "--schedule": "cosine",
+    "--learning-rate": 0.002,
+    "--final-rate": 0.0,
+    "--warmup": 0.03,
+    "--adam-beta1": 0.9,
+    "--adam-beta2": 0.999,
+    "--adam-eps": 1e-8,
+    "--weight-decay": 0.0,
+    "--clip": 1.0,
+    "--eval-every": 5,
+    "--rank": 4,
+    "--alpha": 8.0,
+    "--targets": [true, true, true, true, true, true, true],
+    "--dropout": 0.10000000149011612,
+    "--init-adapter": null
+  }"#;
+
+#[test]
+fn a_checkpoint_of_format_1_goes_on() {
+    let finished = Finished::new("format-1");
+    let out = finished.copy("run");
+    fs::remove_file(out.join("current")).expect("a link");
+    for step in [9, 12] {
+        fs::remove_dir_all(out.join(format!("step-{step:08}"))).expect("a checkpoint");
+    }
+    let checkpoint = out.join("step-00000006");
+    let state = text(&checkpoint.join("state.json"));
+    let settings = state.split_once("\"settings\": ").and_then(|(_, rest)| rest.split_once('}')).expect("settings").0;
+    rewrite(&checkpoint, "state.json", &format!("{settings}}}"), FORMAT_1);
+    rewrite(&checkpoint, "state.json", "\"format\": 2", "\"format\": 1");
+    // Another job is refused by what its setting is called now, and changes nothing.
+    let before = whole(&out);
+    let ended = run(&with(flags(MODEL, &out, N_STEPS), &["--resume", "--max-grad-norm", "0"]));
+    let said = "the run was started with --max-grad-norm 1.0, and now it is 0.0: give it the same";
+    assert!(ended.error().contains(said) && whole(&out) == before, "{ended:?}");
+    let ended = run(&with(flags(MODEL, &out, N_STEPS), &["--resume", "--json"])).ok();
+    assert_eq!(ended.json()["resumed_from"], 6, "{ended:?}");
+    Trained::read(&out, N_STEPS).assert_equals(&finished.want, "from format 1");
+}
+
+/// Full training says what has changed by the name of the flag that changes it.
+#[test]
+fn full_training_names_the_flag_of_its_weights() {
+    let folder = Folder::new("full-weights");
+    let out = folder.path("run");
+    let job = |weights: &str, more: &[&str]| {
+        let path = |p: PathBuf| p.to_str().expect("UTF-8").to_string();
+        let (model, data) = (path(fixture(MODEL)), path(fixture(&format!("training/{MODEL}/rows.jsonl"))));
+        let text =
+            format!("full --model {model} --data {data} --max-seq 40 --max-steps 1 --weights {weights} --device cpu");
+        let arguments = text.split(' ').map(str::to_string).chain(["--out".to_string(), path(out.clone())]);
+        run(&with(arguments.collect(), more))
+    };
+    job("f32", &[]).ok();
+    let ended = job("bf16", &["--resume"]);
+    let said =
+        "the run was started with --weights f32, and now it is bf16: give it the same, or start over with --restart";
+    assert_eq!((ended.code, ended.error()), (Some(1), format!("{}: {said}", out.display()).as_str()));
 }

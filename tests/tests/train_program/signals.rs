@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::programs::lichen_train;
 
-use crate::support::{command, flags, generations, run, wait_at_most, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, command, flags, run, wait_at_most, Folder, Run, Trained, MODELS};
 
 const N_STEPS: u64 = 40;
 /// From the signal to the end: a step of these models takes well under a second on the slowest machine.
@@ -76,7 +76,7 @@ fn the_first_signal_saves() {
                 }
                 n_stopped += 1;
                 assert!(!is_done && ended.stderr.contains("stopping after this step"), "{ended:?}");
-                let newest = generations(&out).pop().expect("it was saved");
+                let newest = checkpoints(&out).pop().expect("it was saved");
                 let said = format!("stopped and saved: {}/step-{newest:08}: {newest} of 40 steps", out.display());
                 assert!(ended.stdout.starts_with(&said), "{said}: {ended:?}");
             }
@@ -115,7 +115,7 @@ fn the_second_signal_ends_it_at_once() {
             Some(0) => {}
             _ => panic!("{ended:?}"),
         }
-        if generations(&out).last() == Some(&N_STEPS) {
+        if checkpoints(&out).last() == Some(&N_STEPS) {
             std::fs::remove_dir_all(&out).expect("ours");
         }
     }

@@ -7,13 +7,13 @@ use std::process::Command;
 
 use lichen_tests::programs::lichen_train;
 
-use crate::support::{command, flags, generations, run, tree, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, command, flags, run, tree, Folder, Run, Trained, MODELS};
 
 const N_STEPS: u64 = 24;
 
-/// All files of all generations.
+/// All files of all checkpoints.
 fn snapshot(run: &Path) -> BTreeMap<u64, BTreeMap<String, Vec<u8>>> {
-    generations(run).into_iter().map(|step| (step, tree(&run.join(format!("step-{step:08}"))))).collect()
+    checkpoints(run).into_iter().map(|step| (step, tree(&run.join(format!("step-{step:08}"))))).collect()
 }
 
 fn resumed(out: &Path) -> Vec<String> {
@@ -38,9 +38,9 @@ fn files_that_may_not_grow() {
     // The optimiser's file has 258,000 bytes, the adapter's half of that.
     for limit in [200_000, 50_000, 400] {
         let _ = std::fs::remove_dir_all(&out);
-        // Killed once it has two generations.
+        // Killed once it has two checkpoints.
         let mut child = crate::support::spawn(&resumed(&out));
-        while generations(&out).len() < 2 && child.try_wait().expect("our child").is_none() {
+        while checkpoints(&out).len() < 2 && child.try_wait().expect("our child").is_none() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         child.kill().expect("our child");
@@ -54,7 +54,7 @@ fn files_that_may_not_grow() {
         let leftovers = std::fs::read_dir(&out).expect("a run").map(|e| e.expect("read").file_name());
         let leftovers: Vec<_> = leftovers.filter(|n| n.to_string_lossy().starts_with(".tmp")).collect();
         assert!(leftovers.is_empty(), "{limit}: {leftovers:?}");
-        // Three saves were tried beyond the last generation: the rows are there where they fit.
+        // Three saves were tried beyond the last checkpoint: the rows are there where they fit.
         run(&resumed(&out)).ok();
         Trained::read(&out, N_STEPS).assert_files_equal(&Trained::read(&whole, N_STEPS), &format!("limit {limit}"));
     }
@@ -78,7 +78,7 @@ fn limited(arguments: &[String], n_bytes: u64) -> Run {
     command.output().expect("it starts").into()
 }
 
-/// A file system of 1 MiB takes two generations of 400 kB and not a third. In a mount namespace of its own, where the system
+/// A file system of 1 MiB takes two checkpoints of 400 kB and not a third. In a mount namespace of its own, where the system
 /// lets us; the result is copied out of it.
 #[test]
 fn a_file_system_that_is_full() {
@@ -99,7 +99,7 @@ fn a_file_system_that_is_full() {
     check_refusal(&ended, "a checkpoint of 40");
     assert!(ended.error().contains(" free, and ") && ended.error().contains(" are: free "), "{ended:?}");
     let run_folder = copy.join("run");
-    assert_eq!(generations(&run_folder), [3, 6]);
+    assert_eq!(checkpoints(&run_folder), [3, 6]);
     run(&resumed(&run_folder)).ok();
     let whole = folder.path("whole");
     run(&flags(MODELS[0], &whole, N_STEPS)).ok();

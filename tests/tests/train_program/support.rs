@@ -100,7 +100,7 @@ pub fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// What a run ends with: the files of a generation by name, and the rows up to it without what was measured.
+/// What a run ends with: the files of a checkpoint by name, and the rows up to it without what was measured.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Trained {
     pub files: BTreeMap<String, Vec<u8>>,
@@ -110,7 +110,7 @@ pub struct Trained {
 impl Trained {
     pub fn new(files: BTreeMap<String, Vec<u8>>, rows: &str) -> Trained {
         let rows = rows.lines().map(metrics::without_time).collect();
-        // The manifest names the generation before, and which one that is depends on when it was saved.
+        // The manifest names the checkpoint before, and which one that is depends on when it was saved.
         let files = files.into_iter().filter(|(name, _)| name != "MANIFEST").collect();
         Trained { files, rows }
     }
@@ -137,7 +137,7 @@ impl Trained {
         assert_eq!(self.rows.len(), want.rows.len(), "{case}: rows");
     }
 
-    /// The same for the files of the generation alone.
+    /// The same for the files of the checkpoint alone.
     pub fn assert_files_equal(&self, want: &Trained, case: &str) {
         let names = |t: &Trained| t.files.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(self), names(want), "{case}: files");
@@ -157,8 +157,8 @@ pub fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files.map(|e| (e.file_name().into_string().expect("UTF-8"), fs::read(e.path()).expect("read"))).collect()
 }
 
-/// Steps of the generations in a run folder, oldest first.
-pub fn generations(run: &Path) -> Vec<u64> {
+/// Steps of the checkpoints in a run folder, oldest first.
+pub fn checkpoints(run: &Path) -> Vec<u64> {
     let Ok(entries) = fs::read_dir(run) else { return Vec::new() };
     let names = entries.map(|e| e.expect("read").file_name().into_string().expect("UTF-8"));
     let mut steps: Vec<u64> = names.filter_map(|n| n.strip_prefix("step-")?.parse().ok()).collect();

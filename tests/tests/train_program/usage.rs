@@ -24,7 +24,7 @@ fn help_ends_with_an_example() {
 /// Flags behind a job that would run, the exit code, and the one sentence. `{out}` and `{model}` stand for paths.
 struct Case(&'static str, i32, &'static str);
 
-const CASES: [Case; 45] = [
+const CASES: [Case; 54] = [
     Case("--rank 0", 2, "--rank is 0; 1 to 1024"),
     Case("--rank 1025", 2, "--rank is 1025; 1 to 1024"),
     Case("--rank 1.5", 2, "--rank is 1.5; 1 to 1024"),
@@ -38,17 +38,17 @@ const CASES: [Case; 45] = [
     Case("--learning-rate inf", 2, "--learning-rate is inf; 0.000000000001 to 10"),
     Case("--max-seq 1", 2, "--max-seq is 1; 2 to 1048576"),
     Case("--max-seq 513", 2, "--max-seq is 513; 2 to 512 for this model"),
-    Case("--over-long keep", 2, "--over-long is keep; cut or drop"),
-    Case("--batch 0", 2, "--batch is 0; 1 to 4096"),
-    Case("--accumulate 65537", 2, "--accumulate is 65537; 1 to 65536"),
+    Case("--truncation keep", 2, "--truncation is keep; cut or drop"),
+    Case("--micro-batch-size 0", 2, "--micro-batch-size is 0; 1 to 4096"),
+    Case("--gradient-accumulation-steps 65537", 2, "--gradient-accumulation-steps is 65537; 1 to 65536"),
     Case("--epochs 0", 2, "--epochs is 0; 1 to 1048576"),
     Case("--max-steps 0", 2, "--max-steps is 0; 1 to 1099511627776"),
     Case("--max-steps 9223372036854775808", 2, "--max-steps is 9223372036854775808; 1 to 1099511627776"),
     Case("--schedule step", 2, "--schedule is step; cosine, linear or constant"),
     Case("--warmup=-1", 2, "--warmup is -1; 0 to 1000000000"),
-    Case("--final-rate 1.1", 2, "--final-rate is 1.1; 0 to 1"),
+    Case("--min-lr-ratio 1.1", 2, "--min-lr-ratio is 1.1; 0 to 1"),
     Case("--weight-decay 11", 2, "--weight-decay is 11; 0 to 10"),
-    Case("--clip nan", 2, "--clip is nan; 0 to 1000000000"),
+    Case("--max-grad-norm nan", 2, "--max-grad-norm is nan; 0 to 1000000000"),
     Case("--optimizer sgd", 2, "--optimizer is sgd; adamw"),
     Case("--adam-beta1 1", 2, "--adam-beta1 is 1; 0 to 0.999999"),
     Case("--adam-eps 0", 2, "--adam-eps is 0; 0.000000000000000000000000000001 to 1"),
@@ -56,18 +56,28 @@ const CASES: [Case; 45] = [
     Case("--eval-split 1", 2, "--eval-split is 1; 0 to 0.9"),
     Case("--eval-every 0", 2, "--eval-every is 0; 1 to 1099511627776"),
     Case("--save-every 0", 2, "--save-every is 0; 1 to 1099511627776"),
-    Case("--keep 0", 2, "--keep is 0; 1 to 1000"),
+    Case("--save-total-limit 0", 2, "--save-total-limit is 0; 1 to 1000"),
     Case("--seed=-1", 2, "--seed is -1; 0 to 18446744073709551615"),
     Case("--threads 0", 2, "--threads is 0; 1 to 1024"),
     Case("--power-budget 5", 2, "--power-budget is 5; a power such as 5W or 5000mW, 100 mW to 1000 W"),
-    Case("--stop-temp 20", 2, "--stop-temp is 20; 30 to 125"),
+    Case("--max-board-temp-c 20", 2, "--max-board-temp-c is 20; 40 to 110"),
+    Case("--max-board-temp-c 110.5", 2, "--max-board-temp-c is 110.5; 40 to 110"),
     Case("--device cuda:x", 2, "--device is cuda:x; auto, cpu, cuda or cuda:N"),
     Case("--device gpu", 2, "--device is gpu; auto, cpu, cuda or cuda:N"),
     Case("--rankk 8", 2, "unknown flag --rankk (did you mean --rank?)"),
     Case("--weights bf16", 2, "unknown flag --weights (did you mean --weight-decay?)"),
-    Case("--resume --restart", 2, "the argument '--resume' cannot be used with '--restart'"),
-    Case("--init-adapter {out}", 1, "{out}: No such file or directory (os error 2)"),
+    Case("--resume --restart", 2, "--resume cannot be used with --restart"),
+    // Earlier names, and short ones.
+    Case("--over-long keep", 2, "--truncation is keep; cut or drop"),
+    Case("--batch 0", 2, "--micro-batch-size is 0; 1 to 4096"),
+    Case("--accumulate 65537", 2, "--gradient-accumulation-steps is 65537; 1 to 65536"),
+    Case("--final-rate 1.1", 2, "--min-lr-ratio is 1.1; 0 to 1"),
+    Case("--clip nan", 2, "--max-grad-norm is nan; 0 to 1000000000"),
+    Case("--keep 0", 2, "--save-total-limit is 0; 1 to 1000"),
+    Case("--stop-temp 20", 2, "--max-board-temp-c is 20; 40 to 110"),
     Case("--canary {out}", 1, "{out}: No such file or directory (os error 2)"),
+    Case("--init-adapter {out}", 1, "{out}: No such file or directory (os error 2)"),
+    Case("--regression-prompts {out}", 1, "{out}: No such file or directory (os error 2)"),
     Case("--data {out}", 1, "{out}: No such file or directory (os error 2)"),
     Case("--model {out}", 1, "{out}: No such file or directory (os error 2)"),
 ];
@@ -119,15 +129,21 @@ fn what_is_missing_or_does_not_go_together_is_said() {
 }
 
 /// A job file and what is said of it; `{job}` is its path.
-const JOB_FILES: [(&str, i32, &str); 9] = [
+const JOB_FILES: [(&str, i32, &str); 11] = [
     ("rank = 8\nranke = 8\n", 1, "{job}: line 2: unknown key \"ranke\" (did you mean \"rank\"?)"),
     ("rank = {a = 1}\n", 1, "{job}: line 1: \"rank\" must be a number, a string, true, false or a list"),
     ("[lora]\nrank = 8\n", 1, "{job}: line 1: unknown key \"lora\""),
     ("weights = \"bf16\"\n", 1, "{job}: line 1: unknown key \"weights\""),
-    ("rank = 0\n", 2, "--rank is 0; 1 to 1024"),
-    ("learning_rate = nan\n", 2, "--learning-rate is nan; 0.000000000001 to 10"),
-    ("targets = [\"q\", \"x\"]\n", 2, "--targets is \"q,x\"; all, or some of q,k,v,o,gate,up,down separated by commas"),
-    ("resume = true\nrestart = true\n", 2, "the argument '--resume' cannot be used with '--restart'"),
+    ("rank = 0\n", 2, "{job}: line 1: rank is 0; 1 to 1024"),
+    ("learning_rate = nan\n", 2, "{job}: line 1: learning_rate is nan; 0.000000000001 to 10"),
+    (
+        "targets = [\"q\", \"x\"]\n",
+        2,
+        "{job}: line 1: targets is \"q,x\"; all, or some of q,k,v,o,gate,up,down separated by commas",
+    ),
+    ("resume = true\nrestart = true\n", 2, "--resume cannot be used with --restart"),
+    ("method = \"full\"\n", 2, "{job}: method is full, and this is lora training"),
+    ("clip = -1\n", 2, "{job}: line 1: clip is -1; 0 to 1000000000"),
     ("model = \"{job}\"\n", 1, "{job}: not a GGUF file (starts with 6d 6f 64 65)"),
 ];
 
@@ -174,6 +190,77 @@ fn a_job_file_is_flags() {
     // As it stands, the file asks for another number of steps.
     let ended = run(&["lora", &folder.file("job.toml"), "--out", out, "--resume"]);
     assert!(ended.error().contains("the run was started with --max-steps 6, and now it is 7"), "{ended:?}");
+}
+
+/// A file in the words of an earlier version means the same, and says what they are now.
+#[test]
+fn earlier_names_are_read_and_named() {
+    let folder = Folder::new("earlier-names");
+    let (now, before) = (folder.path("now"), folder.path("before"));
+    let more = "--max-grad-norm 0.5 --min-lr-ratio 0.25 --truncation drop --save-total-limit 2 --micro-batch-size 2";
+    run(&[flags(MODELS[1], &now, 6), more.split(' ').map(str::to_string).collect()].concat()).ok();
+    let old = "clip = 0.5\nfinal_rate = 0.25\nover_long = \"drop\"\nkeep = 2\nbatch = 2\n";
+    fs::write(folder.path("job.toml"), old).expect("written");
+    let mut arguments = flags(MODELS[1], &before, 6);
+    arguments.insert(1, folder.file("job.toml"));
+    let ended = run(&arguments).ok();
+    let names = [
+        ("clip", "max_grad_norm"),
+        ("final_rate", "min_lr_ratio"),
+        ("over_long", "truncation"),
+        ("keep", "save_total_limit"),
+        ("batch", "micro_batch_size"),
+    ];
+    for (i, (was, is)) in names.iter().enumerate() {
+        let said = format!("{}: line {}: \"{was}\" is called \"{is}\" now", folder.file("job.toml"), i + 1);
+        assert!(ended.stderr.lines().any(|l| l == said), "{said}: {ended:?}");
+    }
+    Trained::read(&before, 6).assert_equals(&Trained::read(&now, 6), "in earlier words");
+}
+
+/// A plan is that of the job of its file, takes what memory depends on, and nothing else.
+#[test]
+fn a_plan_is_of_its_job() {
+    let folder = Folder::new("plan");
+    let model = fixture(MODELS[1]);
+    let model = model.to_str().expect("UTF-8");
+    let file = format!(
+        "model = \"{model}\"\nrank = 32\ntargets = \"q,v\"\nbatch = 3\nmax_seq = 100\ndropout = 0.1\nthreads = 2\n\
+         device = \"cpu\"\ndata = \"rows.jsonl\"\nlearning_rate = 1e-3\n"
+    );
+    let job = folder.file("job.toml");
+    fs::write(&job, file).expect("written");
+    let items = |arguments: &[&str]| run(&[&["plan", "--json"], arguments].concat()).ok().json();
+    let without_what_is_left = |mut plan: serde_json::Value| {
+        plan.as_object_mut().expect("an object").remove("available_bytes");
+        plan
+    };
+    let typed = "--rank 32 --targets q,v --micro-batch-size 3 --max-seq 100 --dropout 0.1 --threads 2 --device cpu";
+    let typed: Vec<&str> = ["--model", model].into_iter().chain(typed.split(' ')).collect();
+    assert_eq!(without_what_is_left(items(&[&job])), without_what_is_left(items(&typed)));
+    assert_ne!(items(&[&job])["total_bytes"], items(&["--model", model, "--device", "cpu"])["total_bytes"]);
+    // What is typed wins.
+    assert_eq!(items(&[&job, "--max-seq", "50"])["max_seq"], 50);
+    // Of full training, by the file or by the flag.
+    fs::write(&job, format!("model = \"{model}\"\nmethod = \"full\"\nweights = \"bf16\"\n")).expect("written");
+    let full = ["--model", model, "--full", "--weights", "bf16"];
+    assert_eq!(without_what_is_left(items(&[&job])), without_what_is_left(items(&full)));
+    let refused = [
+        (vec!["--data", "rows.jsonl"], "unknown flag --data"),
+        (vec!["--learning-rate", "1"], "unknown flag --learning-rate"),
+        (vec!["--alpha", "1"], "unknown flag --alpha"),
+        (vec!["--save-every", "1"], "unknown flag --save-every"),
+        (vec!["--weights", "bf16"], "--weights is not of lora training; leave it out"),
+        (vec!["--full", "--rank", "8"], "--rank is not of full training; leave it out"),
+        (vec!["--format", "q8_0"], "--format is that of --geometry; a model's file has its own"),
+    ];
+    for (arguments, said) in refused {
+        let ended = run(&[&["plan"], &arguments[..]].concat());
+        assert!(ended.code == Some(2) && ended.error().starts_with(said), "{arguments:?}: {ended:?}");
+    }
+    fs::write(&job, "rank = 8\nranke = 8\n").expect("written");
+    let ended = run(&["plan", &job]);
+    assert_eq!(ended.error(), format!("{job}: line 2: unknown key \"ranke\" (did you mean \"rank\"?)"));
 }
 
 /// What `report` makes of a run, finished or killed, and of a folder that is none.

@@ -8,12 +8,12 @@ use lichen_runtime::adapter_file::AdapterFile;
 use lichen_runtime::model::Model;
 use lichen_runtime::{ModelConfig, ModelSource};
 use lichen_tests::models::fixture;
-use lichen_trainer::activations::{Rows, LOSS_ROWS};
+use lichen_trainer::activations::{ActivationSizes, LOSS_ROWS};
 use lichen_trainer::data::Sample;
 use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::network::{Mode, Network};
-use lichen_trainer::optimizer::Settings;
+use lichen_trainer::optimizer::AdamWSettings;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -84,12 +84,12 @@ impl Default for Setup {
     }
 }
 
-pub const LORA: Settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip: None };
-pub const FULL: Settings = Settings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
+pub const LORA: AdamWSettings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip: None };
+pub const FULL: AdamWSettings = AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
 
-fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> Rows {
+fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> ActivationSizes {
     let kept_layers = if setup.recompute { 0 } else { usize::MAX };
-    Rows {
+    ActivationSizes {
         rows: 40 * setup.batch,
         longest: 40,
         rank,

@@ -1,7 +1,7 @@
 //! Broken files and rows (C67 to C72 of the malformed inputs), each with its exact sentence.
 
 use lichen_tests::formats::corpus::Case;
-use lichen_trainer::data::{DataOptions, OverLong};
+use lichen_trainer::data::{DataOptions, Truncation};
 
 use crate::support::{open, plain, samples, Chat};
 
@@ -192,8 +192,8 @@ fn c68_bom_crlf_blank_lines_and_no_last_line_end_are_accepted() {
 fn c70_long_rows_are_named() {
     let long = format!("{{\"input_ids\": [{}0]}}\n", "1,".repeat(1203));
     let file = format!("{{\"input_ids\": [1, 2]}}\n\n{}", long.repeat(7));
-    for (over_long, done, n_cut, n_dropped) in [(OverLong::Cut, "cut", 7, 0), (OverLong::Drop, "skipped", 0, 7)] {
-        let options = DataOptions { max_seq: 512, over_long, ..plain() };
+    for (truncation, done, n_cut, n_dropped) in [(Truncation::Cut, "cut", 7, 0), (Truncation::Drop, "skipped", 0, 7)] {
+        let options = DataOptions { max_seq: 512, truncation, ..plain() };
         let dataset = open(file.as_bytes(), None, &options).unwrap();
         let counts = dataset.counts();
         assert_eq!((counts.cut, counts.dropped, counts.usable), (n_cut, n_dropped, 1 + n_cut));
@@ -210,7 +210,7 @@ fn c72_nothing_usable_is_an_error() {
     let long = "{\"input_ids\": [1, 2, 3]}\n".repeat(88);
     let bad = "{\"input_ids\": 1}\n".repeat(32);
     let empty = "{\"text\": \"\"}\n".repeat(3);
-    let options = DataOptions { max_seq: 2, over_long: OverLong::Drop, ..plain() };
+    let options = DataOptions { max_seq: 2, truncation: Truncation::Drop, ..plain() };
     let cases = [
         (format!("{long}{bad}"), "no usable samples in 120 lines (88 too long, 32 bad): nothing to train"),
         (

@@ -40,7 +40,7 @@ fn other_files_are_refused_by_name() {
     assert!(error.ends_with("none: No such file or directory (os error 2)"), "{error}");
     let path = dir.write("data.jsonl", GOOD);
     let error = Dataset::open(&path, None, VOCAB, &DataOptions { max_seq: 0, ..plain() }).err().unwrap();
-    assert_eq!((error.kind(), error.message()), (Kind::Usage, "--max-seq is 0; 2 to 1048576"));
+    assert_eq!((error.kind(), error.message()), (Kind::Usage, "max_seq is 0; 2 to 1048576"));
     let error = Dataset::open(&path, Some(Chat::Gemma.encoder()), VOCAB - 1, &plain()).err().unwrap();
     assert_eq!(error.message(), "the tokenizer has 320 tokens, the model only 319");
 }

@@ -1,11 +1,11 @@
 //! Training data over the public API: which ids are labelled, broken files and their sentences, order, memory.
 
-mod canaries;
 mod corpus;
 mod files;
 mod masks;
 mod mutation;
 mod order;
+mod regression_prompts;
 mod support;
 mod templates;
 #[path = "../text_support/mod.rs"]

@@ -1,7 +1,7 @@
 //! Which ids are labelled, told by what they decode to.
 
 use lichen_runtime::tokenizer::Tokenizer;
-use lichen_trainer::data::{DataOptions, OverLong};
+use lichen_trainer::data::{DataOptions, Truncation};
 use serde_json::{json, Value};
 
 use crate::support::{labelled, open, plain, samples, Chat};
@@ -191,7 +191,7 @@ fn cut_rows_keep_their_beginning() {
                 assert_eq!(sample.labels, whole.labels[..max_seq.min(n)], "{chat:?}, {max_seq}");
                 assert_eq!(cut.counts().cut, (max_seq < n) as usize);
             }
-            let drop = DataOptions { max_seq, over_long: OverLong::Drop, ..plain() };
+            let drop = DataOptions { max_seq, truncation: Truncation::Drop, ..plain() };
             match open(line.as_bytes(), Some(chat.encoder()), &drop) {
                 Ok(kept) => assert!(max_seq >= n && samples(&kept) == [whole.clone()]),
                 Err(error) => {

@@ -1,7 +1,7 @@
 //! Damaged rows: no panic, and what is accepted keeps the promises of the module.
 
 use lichen_tests::formats::random::{n_inputs, seed, Random};
-use lichen_trainer::data::{DataOptions, OverLong, IGNORED};
+use lichen_trainer::data::{DataOptions, Truncation, IGNORED};
 
 use crate::support::{open, samples, Chat, VOCAB};
 
@@ -74,7 +74,7 @@ fn check(bytes: &[u8], random: &mut Random) -> bool {
     let chat = *random.pick(&Chat::ALL);
     let options = DataOptions {
         max_seq: 2 + random.below(100),
-        over_long: *random.pick(&[OverLong::Cut, OverLong::Drop]),
+        truncation: *random.pick(&[Truncation::Cut, Truncation::Drop]),
         strict: random.below(4) == 0,
         train_on_prompt: random.below(2) == 0,
         eval_split: *random.pick(&[0.0, 0.3]),

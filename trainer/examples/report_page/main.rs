@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use lichen_trainer::metrics::Row;
+use lichen_trainer::metrics::StepRow;
 use lichen_trainer::report::{curve, html, tensorboard, RunSummary};
 
 fn main() -> std::io::Result<()> {
@@ -25,7 +25,7 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let rows = synthetic::rows(n_steps);
     std::fs::write(folder.join("report.html"), html::page(&synthetic::summary(), &rows))?;
-    std::fs::write(folder.join("metrics.jsonl"), rows.iter().map(Row::line).collect::<String>())?;
+    std::fs::write(folder.join("metrics.jsonl"), rows.iter().map(StepRow::line).collect::<String>())?;
     let mut events = BufWriter::new(File::create(folder.join(tensorboard::file_name(1.7e9, "example")))?);
     tensorboard::write_events(&rows, 1.7e9, &mut events)?;
     events.flush()?;

@@ -1,9 +1,9 @@
 //! A run that never was, shaped like one on a Jetson Nano: noise, warm-up, heat, a power cut, two skipped steps.
 
-use super::{Row, RunSummary};
+use super::{RunSummary, StepRow};
 
 /// Rows of `n_steps` steps; the same for every call.
-pub fn rows(n_steps: u64) -> Vec<Row> {
+pub fn rows(n_steps: u64) -> Vec<StepRow> {
     let mut draw = Draw(1);
     let mut temperature = 41.0;
     let n = n_steps.max(1) as f64;
@@ -18,7 +18,7 @@ pub fn rows(n_steps: u64) -> Vec<Row> {
         let seconds = 5.6 + 0.2 * draw.normal().abs() + if is_hot { 2.5 } else { 0.0 };
         let tokens = (900.0 + 90.0 * draw.normal()) as u64;
         let spike = if is_skipped { 40.0 } else { 1.0 };
-        Row {
+        StepRow {
             step,
             loss: if step == n_steps / 3 { f64::NAN } else { loss },
             eval_loss: step.is_multiple_of((n_steps / 12).max(1)).then_some(eval),

@@ -8,7 +8,7 @@ use super::{is_plain_name, MANIFEST};
 
 const FORMAT: u64 = 1;
 
-/// A file of a generation, as its manifest describes it.
+/// A file of a checkpoint, as its manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
@@ -23,7 +23,7 @@ pub struct FileEntry {
 struct Header {
     format: u64,
     step: u64,
-    /// The newest generation when this one was written.
+    /// The newest checkpoint when this one was written.
     previous: Option<u64>,
 }
 
@@ -83,7 +83,7 @@ impl Manifest {
     }
 }
 
-/// Names that a file of a generation may have.
+/// Names that a file of a checkpoint may have.
 pub fn is_file_name(name: &str) -> bool {
     is_plain_name(name) && name != MANIFEST
 }

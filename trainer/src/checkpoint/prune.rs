@@ -1,4 +1,4 @@
-//! Which generations go, and in which order their files do.
+//! Which checkpoints go, and in which order their files do.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use lichen_runtime::disk::{Disk, EntryKind};
 use lichen_runtime::{Error, Result};
 
 use super::publish::{lock_links, published_names};
-use super::{generation_name, Store, MANIFEST};
+use super::{checkpoint_name, Store, MANIFEST};
 
 impl Store {
     /// Removes what is too old, the oldest first, after `saved` was acknowledged. The newest good ones stay, and so do the
@@ -16,15 +16,15 @@ impl Store {
         // Somebody publishes just now, and may be about to point to the oldest.
         let Some(_lock) = lock_links(&*self.disk, &self.run)? else { return Ok(()) };
         let published = published_names(&*self.disk, &self.run)?;
-        let (steps, _) = self.generations()?;
+        let (steps, _) = self.checkpoints()?;
         let (bad, good): (Vec<u64>, Vec<u64>) = steps.iter().partition(|s| self.rejected.contains(s));
         let n_bad_kept = self.n_kept.saturating_sub(good.len());
         let kept: Vec<u64> = good.into_iter().take(self.n_kept).chain(bad.into_iter().take(n_bad_kept)).collect();
         for step in steps.into_iter().rev() {
-            let name = generation_name(step);
+            let name = checkpoint_name(step);
             let stays = step == saved || self.pinned == Some(step) || kept.contains(&step) || published.contains(&name);
             if !stays {
-                remove_generation(&*self.disk, &self.run.join(name))?;
+                remove_checkpoint(&*self.disk, &self.run.join(name))?;
             }
         }
         Ok(())
@@ -32,7 +32,7 @@ impl Store {
 }
 
 /// Without its commit record first: whatever a crash leaves of it is never taken for a checkpoint.
-pub fn remove_generation(disk: &dyn Disk, path: &Path) -> Result<()> {
+pub fn remove_checkpoint(disk: &dyn Disk, path: &Path) -> Result<()> {
     let removed = match disk.kind(path) {
         // A link to a folder elsewhere: what it points to is not ours.
         Ok(EntryKind::Folder) => uncommit(disk, path).and_then(|()| disk.remove_all(path)),

@@ -9,13 +9,13 @@ use std::time::Duration;
 use lichen_runtime::disk::{Disk, DiskLock, EntryKind};
 use lichen_runtime::{Error, Result};
 
-use super::{generation_name, is_plain_name, step_of, Generation, GENERATION_PREFIX, LINKS_LOCK};
+use super::{checkpoint_name, is_plain_name, step_of, Checkpoint, CHECKPOINT_PREFIX, LINKS_LOCK};
 
 /// Links in the run folder to what is in service, and to what was before.
 pub const CURRENT: &str = "current";
 pub const PREVIOUS: &str = "previous";
 
-/// Removing a generation takes well under this.
+/// Removing a checkpoint takes well under this.
 const N_TRIES: usize = 50;
 const WAIT_BETWEEN: Duration = Duration::from_millis(100);
 
@@ -70,7 +70,7 @@ pub fn published_names(disk: &dyn Disk, run: &Path) -> Result<Vec<String>> {
     Ok(links.into_iter().flatten().collect())
 }
 
-/// The lock under which links move and generations go; `None` when somebody holds it.
+/// The lock under which links move and checkpoints go; `None` when somebody holds it.
 pub fn lock_links(disk: &dyn Disk, run: &Path) -> Result<Option<DiskLock>> {
     let path = run.join(LINKS_LOCK);
     match disk.lock(&path) {
@@ -102,13 +102,13 @@ fn check_target(disk: &Arc<dyn Disk>, run: &Path, target: &str) -> Result<()> {
         Err(e) => return Err(Error::io(&run.join(target), &e)),
     }
     match step_of(target) {
-        Some(step) => match Generation::open(disk, run, step) {
+        Some(step) => match Checkpoint::open(disk, run, step) {
             Ok(_) => Ok(()),
             Err(e) => {
-                Err(Error::input(format!("{} is not published: {}", generation_name(step), e.message())).in_file(run))
+                Err(Error::input(format!("{} is not published: {}", checkpoint_name(step), e.message())).in_file(run))
             }
         },
-        None if target.starts_with(GENERATION_PREFIX) => refuse("is not named as a checkpoint is"),
+        None if target.starts_with(CHECKPOINT_PREFIX) => refuse("is not named as a checkpoint is"),
         None => Ok(()),
     }
 }

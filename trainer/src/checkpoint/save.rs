@@ -1,4 +1,4 @@
-//! How a generation is written. Whatever fails, the generations before it are as they were.
+//! How a checkpoint is written. Whatever fails, the checkpoints before it are as they were.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -8,14 +8,14 @@ use lichen_runtime::display::thousands;
 use lichen_runtime::{Error, Result};
 use sha2::{Digest, Sha256};
 
-use super::generation::hash_file;
 use super::manifest::{hex, is_file_name, FileEntry, Manifest};
-use super::{generation_name, Generation, Store, LATEST, MANIFEST, REPLACED_PREFIX, TEMPORARY_PREFIX};
+use super::on_disk::hash_file;
+use super::{checkpoint_name, Checkpoint, Store, LATEST, MANIFEST, REPLACED_PREFIX, TEMPORARY_PREFIX};
 
 /// A card writes blocks of 128 KiB and more at full speed.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// One file of a generation: its name and what writes it.
+/// One file of a checkpoint: its name and what writes it.
 pub struct CheckpointFile<'a> {
     /// `[A-Za-z0-9._-]+`, no dot in front, not `MANIFEST`.
     pub name: &'a str,
@@ -26,8 +26,8 @@ pub struct CheckpointFile<'a> {
 }
 
 impl Store {
-    /// Writes a generation; all its values are finite, which the caller has checked. When it returns, the generation
-    /// survives a power cut; the generations that have become too many are then removed.
+    /// Writes a checkpoint; all its values are finite, which the caller has checked. When it returns, the checkpoint
+    /// survives a power cut; the checkpoints that have become too many are then removed.
     ///
     /// # Errors
     /// Too little room, or the disk refuses, or gives back other bytes than it was given. Training can go on: nothing older
@@ -37,7 +37,7 @@ impl Store {
         self.settle()?;
         self.refuse_full(files)?;
         let temporary = self.run.join(format!("{TEMPORARY_PREFIX}{step:08}"));
-        let saved = self.write_generation(&temporary, step, files).and_then(|m| self.put_in_place(&temporary, &m));
+        let saved = self.write_checkpoint(&temporary, step, files).and_then(|m| self.put_in_place(&temporary, &m));
         if let Err(error) = saved {
             if let Err(e) = self.disk.remove_all(&temporary) {
                 log::warn!("{}: leftover not removed: {e}", temporary.display());
@@ -45,7 +45,7 @@ impl Store {
             return Err(error);
         }
         self.rejected.remove(&step);
-        // The generation is safe; what is left to do can wait for the next one.
+        // The checkpoint is safe; what is left to do can wait for the next one.
         if let Err(e) = self.point_latest(step) {
             log::warn!("{e}");
         }
@@ -73,8 +73,8 @@ impl Store {
     }
 
     /// Everything but the rename: when it returns, `temporary` is whole and durable.
-    fn write_generation(&self, temporary: &Path, step: u64, files: &[CheckpointFile<'_>]) -> Result<Manifest> {
-        let previous = self.generations()?.0.into_iter().find(|s| *s != step);
+    fn write_checkpoint(&self, temporary: &Path, step: u64, files: &[CheckpointFile<'_>]) -> Result<Manifest> {
+        let previous = self.checkpoints()?.0.into_iter().find(|s| *s != step);
         self.disk.create_dir(temporary).map_err(|e| Error::io(temporary, &e))?;
         let mut manifest = Manifest { step, previous, files: Vec::with_capacity(files.len()) };
         for file in files {
@@ -114,10 +114,10 @@ impl Store {
         Ok(FileEntry { name: file.name.to_string(), bytes: file.len, sha256 })
     }
 
-    /// The rename and the flush of the run folder: the generation is acknowledged when it returns. A failed flush leaves
-    /// the generation in place: it is whole, and whether its name is durable is not known.
+    /// The rename and the flush of the run folder: the checkpoint is acknowledged when it returns. A failed flush leaves
+    /// the checkpoint in place: it is whole, and whether its name is durable is not known.
     fn put_in_place(&self, temporary: &Path, manifest: &Manifest) -> Result<()> {
-        let name = generation_name(manifest.step);
+        let name = checkpoint_name(manifest.step);
         let target = self.run.join(&name);
         let io = |e: io::Error| Error::io(&target, &e);
         let is_taken = match self.disk.kind(&target) {
@@ -130,7 +130,7 @@ impl Store {
             return self.disk.sync_dir(&self.run).map_err(io);
         }
         // A step that is trained again has the same bytes, as a rule: a link that points there is not disturbed.
-        if Generation::open(&self.disk, &self.run, manifest.step).is_ok_and(|g| g.files() == manifest.files) {
+        if Checkpoint::open(&self.disk, &self.run, manifest.step).is_ok_and(|g| g.files() == manifest.files) {
             self.disk.sync_dir(&self.run).map_err(io)?;
             return self.disk.remove_all(temporary).map_err(io);
         }
@@ -151,7 +151,7 @@ impl Store {
     }
 
     fn point_latest(&self, step: u64) -> Result<()> {
-        let text = generation_name(step) + "\n";
+        let text = checkpoint_name(step) + "\n";
         let temporary = self.run.join(format!("{TEMPORARY_PREFIX}{LATEST}"));
         self.disk.replace(&self.run.join(LATEST), &temporary, text.as_bytes()).map_err(|e| self.io(LATEST, &e))
     }

@@ -12,7 +12,7 @@ use super::counts::{Counts, NOTES_MAX};
 use super::encode::{encode, Encoded, Refusal, TextEncoder};
 use super::row::{Fault, FaultKind, Row};
 use super::row_reader::{Extent, Form, Place, RowReader, ROW_BYTES_MAX};
-use super::{DataOptions, OverLong, Permutation, Purpose, Sample};
+use super::{DataOptions, Permutation, Purpose, Sample, Truncation};
 
 /// More broken rows than this are no accident.
 const BAD_MAX: usize = 100;
@@ -130,11 +130,6 @@ impl Dataset {
     /// How large [`Dataset::train`] will find its sample.
     pub fn train_size(&self, epoch: u64, i: usize) -> SampleSize {
         self.train[self.place(epoch, i)].size()
-    }
-
-    /// How large [`Dataset::eval`] will find its sample.
-    pub fn eval_size(&self, i: usize) -> SampleSize {
-        self.eval[i].size()
     }
 
     pub fn counts(&self) -> &Counts {
@@ -292,9 +287,9 @@ impl Scan<'_> {
     fn long(&mut self, place: &Place, n_tokens: usize) {
         if self.counts.long_notes.len() < NOTES_MAX {
             let (n, most) = (thousands(n_tokens as u64), thousands(self.options.max_seq as u64));
-            let done = match self.options.over_long {
-                OverLong::Cut => "cut",
-                OverLong::Drop => "skipped",
+            let done = match self.options.truncation {
+                Truncation::Cut => "cut",
+                Truncation::Drop => "skipped",
             };
             let fault = Fault::meaning(format!("{n} tokens, context is {most}: {done}"));
             self.counts.long_notes.push(self.at(place, &fault));

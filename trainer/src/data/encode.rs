@@ -8,7 +8,7 @@ use lichen_runtime::tokenizer::{PieceKind, Tokenizer};
 use lichen_runtime::Result;
 
 use super::row::Row;
-use super::{DataOptions, OverLong, IGNORED};
+use super::{DataOptions, Truncation, IGNORED};
 
 /// What turns text into ids: a model's tokenizer and its chat template.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ pub(super) fn encode(
         Row::Chat(messages) => conversation(need("messages")?, &messages, options, &|k| format!("message {}", k + 1))?,
     };
     let n_whole = ids.len();
-    if n_whole > options.max_seq && options.over_long == OverLong::Drop {
+    if n_whole > options.max_seq && options.truncation == Truncation::Drop {
         return Err(Refusal::TooLong(n_whole));
     }
     ids.truncate(options.max_seq);
@@ -181,7 +181,7 @@ fn conversation(
 ) -> std::result::Result<(Vec<u32>, Labels), Refusal> {
     let ids = encoder.chat(messages, false).map_err(Refusal::Bad)?;
     // A row that will be dropped needs no labels.
-    if options.train_on_prompt || (ids.len() > options.max_seq && options.over_long == OverLong::Drop) {
+    if options.train_on_prompt || (ids.len() > options.max_seq && options.truncation == Truncation::Drop) {
         return Ok((ids, Labels::All));
     }
     let mut spans = Vec::new();

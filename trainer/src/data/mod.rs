@@ -25,29 +25,31 @@
 //! keeps 24 bytes of each. A row is read and encoded again when its turn comes. Which row that is, is a function of
 //! (seed, epoch, i, number of rows): there is no state to save.
 
-mod canary;
 mod counts;
 mod dataset;
 mod encode;
 mod permutation;
+mod regression_prompt;
 mod row;
 mod row_reader;
 mod shape;
 
-pub use canary::{read_canaries, Canary, CANARIES_MAX};
 pub use counts::Counts;
 pub use dataset::{Dataset, SampleSize};
 pub use encode::TextEncoder;
 pub use permutation::{Permutation, Purpose};
+pub use regression_prompt::{read_regression_prompts, RegressionPrompt, REGRESSION_PROMPTS_MAX};
 
 use lichen_runtime::{Error, Result};
+
+use crate::setting::{EVAL_SPLIT, MAX_SEQ};
 
 /// The label of an id that nothing is trained to predict; as in transformers.
 pub const IGNORED: i32 = -100;
 /// Longest sample that can be asked for.
-const MAX_SEQ_MAX: usize = 1 << 20;
+pub(crate) const MAX_SEQ_MAX: usize = 1 << 20;
 /// Most of a file that may be kept for evaluation.
-const EVAL_SPLIT_MAX: f64 = 0.9;
+pub(crate) const EVAL_SPLIT_MAX: f64 = 0.9;
 
 /// One sample: `ids` (n) and `labels` (n), the id that each is trained to be predicted as, or [`IGNORED`]. `labels[i]`
 /// belongs to `ids[i]`; the loss at position i - 1 predicts it. `labels[0]` is always [`IGNORED`].
@@ -61,7 +63,7 @@ pub struct Sample {
 
 /// What happens to a row of more than `max_seq` ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OverLong {
+pub enum Truncation {
     /// Its first `max_seq` ids are kept.
     Cut,
     Drop,
@@ -72,7 +74,7 @@ pub enum OverLong {
 pub struct DataOptions {
     /// Most ids of a sample.
     pub max_seq: usize,
-    pub over_long: OverLong,
+    pub truncation: Truncation,
     /// Refuses the file at its first bad row. Otherwise up to 100 are skipped.
     pub strict: bool,
     /// Labels questions and template too. Nothing predicts a row's first id (BOS where there is one): it has no label.
@@ -89,7 +91,7 @@ impl Default for DataOptions {
     fn default() -> Self {
         DataOptions {
             max_seq: 512,
-            over_long: OverLong::Cut,
+            truncation: Truncation::Cut,
             strict: false,
             train_on_prompt: false,
             eval_split: 0.0,
@@ -100,14 +102,14 @@ impl Default for DataOptions {
 }
 
 impl DataOptions {
-    /// Refuses values outside their range, in the words of the flags.
+    /// Refuses values outside their range.
     pub fn check(&self) -> Result<()> {
         if !(2..=MAX_SEQ_MAX).contains(&self.max_seq) {
-            return Err(Error::usage(format!("--max-seq is {}; 2 to {MAX_SEQ_MAX}", self.max_seq)));
+            return Err(Error::usage(format!("{MAX_SEQ} is {}; 2 to {MAX_SEQ_MAX}", self.max_seq)));
         }
         // NaN lies in no range.
         if !(0.0..=EVAL_SPLIT_MAX).contains(&self.eval_split) {
-            return Err(Error::usage(format!("--eval-split is {}; 0 to {EVAL_SPLIT_MAX}", self.eval_split)));
+            return Err(Error::usage(format!("{EVAL_SPLIT} is {}; 0 to {EVAL_SPLIT_MAX}", self.eval_split)));
         }
         Ok(())
     }
@@ -133,11 +135,11 @@ mod tests {
             options.check().err().map(|e| e.to_string())
         };
         assert_eq!(check(|_| {}), None);
-        assert_eq!(check(|o| o.max_seq = 1).unwrap(), "--max-seq is 1; 2 to 1048576");
-        assert_eq!(check(|o| o.max_seq = (1 << 20) + 1).unwrap(), "--max-seq is 1048577; 2 to 1048576");
-        assert_eq!(check(|o| o.eval_split = -0.1).unwrap(), "--eval-split is -0.1; 0 to 0.9");
-        assert_eq!(check(|o| o.eval_split = 1.5).unwrap(), "--eval-split is 1.5; 0 to 0.9");
-        assert_eq!(check(|o| o.eval_split = f64::NAN).unwrap(), "--eval-split is NaN; 0 to 0.9");
+        assert_eq!(check(|o| o.max_seq = 1).unwrap(), "max_seq is 1; 2 to 1048576");
+        assert_eq!(check(|o| o.max_seq = (1 << 20) + 1).unwrap(), "max_seq is 1048577; 2 to 1048576");
+        assert_eq!(check(|o| o.eval_split = -0.1).unwrap(), "eval_split is -0.1; 0 to 0.9");
+        assert_eq!(check(|o| o.eval_split = 1.5).unwrap(), "eval_split is 1.5; 0 to 0.9");
+        assert_eq!(check(|o| o.eval_split = f64::NAN).unwrap(), "eval_split is NaN; 0 to 0.9");
     }
 
     #[test]

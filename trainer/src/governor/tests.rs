@@ -192,19 +192,19 @@ fn readings_within_a_step_count() {
 }
 
 #[test]
-fn flags_are_checked_against_the_board() {
+fn settings_are_checked_against_the_board() {
     let both = Sample { temperature_c: Some(40.0), power_mw: Some(2000) };
     let config = |stop: Option<f32>, budget: Option<u32>, sample: Sample| GovernorConfig::new(stop, budget, sample);
     assert_eq!(config(None, None, Sample::default()), Ok(GovernorConfig::default()));
     let want = GovernorConfig { throttle_c: 70.0, stop_c: 80.0, resume_c: 60.0, power_budget_mw: Some(7000) };
     assert_eq!(config(Some(80.0), Some(7000), both), Ok(want));
     let refused: [(Option<f32>, Option<u32>, Sample, &str); 6] = [
-        (Some(39.9), None, both, "--stop-temp is 39.9; 40 to 110 (C) expected"),
-        (Some(f32::NAN), None, both, "--stop-temp is NaN; 40 to 110 (C) expected"),
-        (Some(1e9), None, both, "--stop-temp is 1000000000; 40 to 110 (C) expected"),
-        (Some(80.0), None, drawing(1), "--stop-temp: this machine reports no temperature; leave the flag out"),
-        (None, Some(0), both, "--power-budget is 0; at least 1 mW expected"),
-        (None, Some(1), hot(1.0), "--power-budget: this machine reports no input power; leave the flag out"),
+        (Some(39.9), None, both, "max_board_temp_c is 39.9; 40 to 110 (C) expected"),
+        (Some(f32::NAN), None, both, "max_board_temp_c is NaN; 40 to 110 (C) expected"),
+        (Some(1e9), None, both, "max_board_temp_c is 1000000000; 40 to 110 (C) expected"),
+        (Some(80.0), None, drawing(1), "max_board_temp_c: this machine reports no temperature; leave it out"),
+        (None, Some(0), both, "power_budget is 0; at least 1 mW expected"),
+        (None, Some(1), hot(1.0), "power_budget: this machine reports no input power; leave it out"),
     ];
     for (stop, budget, sample, want) in refused {
         assert_eq!(config(stop, budget, sample).unwrap_err().message(), want);

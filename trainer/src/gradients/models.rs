@@ -8,13 +8,13 @@ use lichen_runtime::geometry;
 use lichen_runtime::model::Model;
 use lichen_runtime::{Architecture, ModelConfig};
 
-use crate::activations::{Rows, LOSS_ROWS};
+use crate::activations::{ActivationSizes, LOSS_ROWS};
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::full::Full;
 use crate::lora::Lora;
 use crate::network::{Mode, Network, StepReport};
-use crate::optimizer::Settings;
+use crate::optimizer::AdamWSettings;
 
 pub const RANK: usize = 3;
 /// No power of two times the rank: the scale is 4/3.
@@ -134,7 +134,8 @@ pub struct Setup {
     pub dropout: Option<Dropout>,
 }
 
-const SETTINGS: Settings = Settings { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, clip: Some(1.0) };
+const SETTINGS: AdamWSettings =
+    AdamWSettings { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, clip: Some(1.0) };
 
 /// A network for these samples.
 pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample], setup: Setup) -> Network {
@@ -143,7 +144,7 @@ pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample
         Mode::Lora(_) => None,
         Mode::Full(_, format) => Some(*format),
     };
-    let rows = Rows {
+    let rows = ActivationSizes {
         rows: samples.iter().map(n_rows).sum(),
         longest: samples.iter().map(n_rows).max().unwrap_or(0),
         rank: if matches!(mode, Mode::Lora(_)) { RANK } else { 0 },

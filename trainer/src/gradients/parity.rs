@@ -53,7 +53,7 @@ fn check_case(case: &Case, lengths: &[usize]) {
     let samples = samples(case.config.vocab_size, lengths);
     for kind in [Kind::Lora, Kind::Full] {
         let mut expected = None;
-        // Alone and together, with everything kept and with layers computed twice.
+        // Alone and together, with everything kept and with layers recomputed.
         for (recompute, max_samples) in [(false, 3), (true, 3), (true, 1), (false, 2)] {
             let setup = Setup { recompute, max_samples, dropout: None };
             let (mut network, oracle) = network(case, kind, lengths, setup);

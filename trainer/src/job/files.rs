@@ -1,4 +1,4 @@
-//! The files of a generation: what training goes on from, and what others open.
+//! The files of a checkpoint: what training goes on from, and what others open.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use lichen_runtime::{Architecture, Error, ModelConfig, Result};
 
 use super::state::{State, STATE_FILE};
 use super::ADAPTER_FILE;
-use crate::checkpoint::{CheckpointFile, Generation, Store};
+use crate::checkpoint::{Checkpoint, CheckpointFile, Store};
 use crate::full::Full;
 use crate::lora::Lora;
 use crate::network::{Mode, Network};
@@ -24,7 +24,7 @@ const MODEL_FILE: &str = "model.safetensors";
 const MOMENTS: [&str; 2] = ["m", "v"];
 const MASTER: &str = "master";
 
-/// Writes a generation. `extra` are files that come with it, by name; `dropout` and `base_name` go into PEFT's config.
+/// Writes a checkpoint. `extra` are files that come with it, by name; `dropout` and `base_name` go into PEFT's config.
 pub fn save(
     store: &mut Store,
     network: &Network,
@@ -37,7 +37,7 @@ pub fn save(
     if let Some(name) = network.first_bad_value(values) {
         return Err(Error::input(format!("{name} is not finite: nothing was saved")));
     }
-    let trained = &Trained { network, values, state };
+    let trained = &TrainedState { network, values, state };
     match network.mode() {
         Mode::Lora(lora) => save_adapter(store, trained, lora, base_name, dropout, extra),
         Mode::Full(full, format) => save_model(store, trained, full, *format, extra),
@@ -45,7 +45,7 @@ pub fn save(
 }
 
 /// What is saved.
-struct Trained<'a> {
+struct TrainedState<'a> {
     network: &'a Network,
     /// Of all parameters, on the host.
     values: &'a [f32],
@@ -67,13 +67,13 @@ fn put(store: &mut Store, step: u64, files: &[(&str, u64, WriteFile<'_>)]) -> Re
 
 fn save_adapter(
     store: &mut Store,
-    trained: &Trained<'_>,
+    trained: &TrainedState<'_>,
     lora: &Lora,
     base_name: &str,
     dropout: f32,
     extra: &[(String, Vec<u8>)],
 ) -> Result<()> {
-    let Trained { network, values, state } = trained;
+    let TrainedState { network, values, state } = trained;
     let tensors: Vec<PeftTensor<'_>> =
         lora.pairs(values).map(|(layer, target, a, b)| PeftTensor { part: TARGETS[target], layer, a, b }).collect();
     let metadata = [
@@ -100,12 +100,12 @@ fn save_adapter(
 
 fn save_model(
     store: &mut Store,
-    trained: &Trained<'_>,
+    trained: &TrainedState<'_>,
     full: &Full,
     format: Format,
     extra: &[(String, Vec<u8>)],
 ) -> Result<()> {
-    let Trained { network, values, state } = trained;
+    let TrainedState { network, values, state } = trained;
     let config = &network.model().config;
     let (model, optimizer) = (model_layout(config, full, format)?, optimizer_layout(values.len(), true)?);
     let state_bytes = state.to_bytes();
@@ -174,8 +174,8 @@ fn optimizer_layout(n: usize, master: bool) -> Result<Layout> {
     Layout::new(names.map(|name| NewTensor::new(name, Dtype::F32, &[n])).collect(), &[])
 }
 
-fn optimizer_file<'a>(trained: &'a Trained<'a>, layout: &'a Layout) -> (&'a str, u64, WriteFile<'a>) {
-    let Trained { network, values, .. } = trained;
+fn optimizer_file<'a>(trained: &'a TrainedState<'a>, layout: &'a Layout) -> (&'a str, u64, WriteFile<'a>) {
+    let TrainedState { network, values, .. } = trained;
     let write = move |out: &mut dyn Write| {
         let data = layout.start(out)?;
         let mut data = Counted(data);
@@ -205,14 +205,14 @@ impl Write for Counted<'_> {
     }
 }
 
-/// The state of a generation, when its values are finite and it is a checkpoint of this job.
-pub fn read_state(generation: &Generation) -> Result<State> {
-    State::parse(&generation.read(STATE_FILE)?)
+/// The state of a checkpoint, when its values are finite and it is a checkpoint of this job.
+pub fn read_state(checkpoint: &Checkpoint) -> Result<State> {
+    State::parse(&checkpoint.read(STATE_FILE)?)
 }
 
-/// Takes values and moments out of a generation.
-pub fn load(generation: &Generation, network: &mut Network, updates: u64) -> Result<()> {
-    let optimizer = tensors(generation, OPTIMIZER_FILE)?;
+/// Takes values and moments out of a checkpoint.
+pub fn load(checkpoint: &Checkpoint, network: &mut Network, updates: u64) -> Result<()> {
+    let optimizer = tensors(checkpoint, OPTIMIZER_FILE)?;
     let n = network.mode().n_parameters();
     for (second, name) in [(false, "m"), (true, "v")] {
         let bytes = tensor(&optimizer, name, 4 * n, OPTIMIZER_FILE)?;
@@ -222,8 +222,8 @@ pub fn load(generation: &Generation, network: &mut Network, updates: u64) -> Res
     match network.mode() {
         Mode::Lora(lora) => {
             let lora = lora.clone();
-            let weights = std::sync::Arc::new(generation.read(WEIGHTS_FILE)?);
-            let file = AdapterFile::from_peft(&generation.read(CONFIG_FILE)?, weights, &network.model().config)?;
+            let weights = std::sync::Arc::new(checkpoint.read(WEIGHTS_FILE)?);
+            let file = AdapterFile::from_peft(&checkpoint.read(CONFIG_FILE)?, weights, &network.model().config)?;
             let mut checked = Ok(());
             network.set_values(|values| checked = lora.load(values, &file))?;
             checked
@@ -236,8 +236,8 @@ pub fn load(generation: &Generation, network: &mut Network, updates: u64) -> Res
 }
 
 /// Refuses moments that are not finite or not of this size.
-pub fn check(generation: &Generation, n_parameters: usize) -> Result<()> {
-    let optimizer = tensors(generation, OPTIMIZER_FILE)?;
+pub fn check(checkpoint: &Checkpoint, n_parameters: usize) -> Result<()> {
+    let optimizer = tensors(checkpoint, OPTIMIZER_FILE)?;
     for name in MOMENTS {
         let bytes = tensor(&optimizer, name, 4 * n_parameters, OPTIMIZER_FILE)?;
         let is_finite = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite();
@@ -248,8 +248,8 @@ pub fn check(generation: &Generation, n_parameters: usize) -> Result<()> {
     Ok(())
 }
 
-fn tensors(generation: &Generation, name: &str) -> Result<SafeTensors> {
-    let bytes = std::sync::Arc::new(generation.read(name)?);
+fn tensors(checkpoint: &Checkpoint, name: &str) -> Result<SafeTensors> {
+    let bytes = std::sync::Arc::new(checkpoint.read(name)?);
     SafeTensors::parse(bytes).map_err(|e| Error::input(format!("{name}: {}", e.message())))
 }
 

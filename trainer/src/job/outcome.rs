@@ -1,6 +1,6 @@
 //! How a run ended, and what came of it.
 
-use super::gate::{Scores, Verdict};
+use super::evaluation::{Scores, Verdict};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub struct Outcome {
     pub after: Option<Scores>,
     pub loss: Option<f64>,
     pub skipped: u64,
-    /// The folder of the generation, in the run folder.
-    pub generation: String,
+    /// The folder of the checkpoint, in the run folder.
+    pub checkpoint: String,
     pub seconds: f64,
 }

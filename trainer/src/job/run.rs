@@ -8,24 +8,26 @@ use std::time::{Duration, Instant};
 
 use lichen_kernels::Device;
 use lichen_runtime::disk::Disk;
+use lichen_runtime::setting::RESUME;
 use lichen_runtime::telemetry::{rss_bytes, Sample as Reading, Telemetry};
 use lichen_runtime::{Error, Result};
 
+use super::evaluation::{answers, eval_loss, Scores};
 use super::files;
-use super::gate::{answers, eval_loss, Scores};
-use super::open::Opened;
 use super::outcome::{Ending, Outcome};
+use super::prepare::PreparedJob;
 use super::state::State;
 use super::summary;
-use super::{Kind, Observer, METRICS_FILE};
-use crate::checkpoint::{cut_after_step, Generation, Store};
+use super::{Note, Observer, METRICS_FILE};
+use crate::checkpoint::{cut_after_step, Checkpoint, Store};
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::governor::{Action, Governor, GovernorConfig, POLL};
 use crate::journal::Journal;
-use crate::metrics::Row;
+use crate::metrics::StepRow;
 use crate::network::{Network, StepReport};
 use crate::schedule::Schedule;
+use crate::setting::{POWER_BUDGET, RESTART};
 use save::FailedSaves;
 
 /// A checkpoint at least this often, but never so that saving takes more than a fiftieth of the time.
@@ -35,7 +37,7 @@ const SAVE_SHARE: u32 = 50;
 const REST_SLICE: Duration = Duration::from_millis(100);
 
 struct Run<'a> {
-    opened: &'a Opened,
+    opened: &'a PreparedJob,
     network: Network,
     store: Store,
     disk: Arc<dyn Disk>,
@@ -55,7 +57,7 @@ struct Run<'a> {
     gpu_bytes: Option<u64>,
 }
 
-impl Opened {
+impl PreparedJob {
     /// Trains until all steps are done, or until the observer wants to stop. The machine's sensors are looked for below
     /// `sys_root`.
     ///
@@ -68,10 +70,10 @@ impl Opened {
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         let telemetry = Telemetry::new(sys_root);
-        let governor = GovernorConfig::new(self.job.stop_temp_c, self.job.power_budget_mw, telemetry.sample())?;
-        let out = self.job.out.clone();
+        let governor = GovernorConfig::new(self.job.max_board_temp_c, self.job.power_budget_mw, telemetry.sample())?;
+        let out = self.out().to_path_buf();
         let mut store = Store::open(disk.clone(), &out)?;
-        store.keep(self.job.keep);
+        store.keep(self.job.save_total_limit);
         let device = self.device.describe();
         let (base, data) = (crate::hex(&self.source.fingerprint()), crate::hex(&self.data.sha256()));
         let fresh = State::new(Scores::default(), base, data, self.settings(), device);
@@ -79,12 +81,12 @@ impl Opened {
         let metrics = out.join(METRICS_FILE);
         let cut = cut_after_step(&*disk, &metrics, recovered.as_ref().map_or(0, |g| g.step))?;
         if let Some(torn) = cut.torn {
-            observer.note(&format!("{}: repaired: {torn}", metrics.display()));
+            observer.note(&Note::new(format!("{}: repaired: {torn}", metrics.display())));
         }
         let mut network = self.load()?;
         let state = match &recovered {
-            Some(generation) => {
-                let mut state = files::read_state(generation)?;
+            Some(checkpoint) => {
+                let mut state = files::read_state(checkpoint)?;
                 // Other questions than were asked at the start: what the start was worth on them is not known yet.
                 let is_other_data = state.data_sha256 != fresh.data_sha256;
                 if is_other_data || !self.asks(&state.before) {
@@ -93,9 +95,9 @@ impl Opened {
                 if is_other_data {
                     state.best = None;
                 }
-                files::load(generation, &mut network, state.updates)?;
+                files::load(checkpoint, &mut network, state.updates)?;
                 if let Some(note) = state.changed_device(&fresh) {
-                    observer.note(&note);
+                    observer.note(&Note::new(note));
                 }
                 State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
             }
@@ -133,48 +135,48 @@ impl Opened {
     }
 
     /// The checkpoint to go on from.
-    fn recover(&self, store: &mut Store, fresh: &State, observer: &mut dyn Observer) -> Result<Option<Generation>> {
+    fn recover(&self, store: &mut Store, fresh: &State, observer: &mut dyn Observer) -> Result<Option<Checkpoint>> {
         let job = &self.job;
         if job.restart {
             store.clear()?;
             return Ok(None);
         }
         let n_parameters = self.n_parameters();
-        let recovered = store.recover(&|generation| {
+        let recovered = store.recover(&|checkpoint| {
             // What belongs to another job has another size, is no damaged file, and is refused by name below.
-            match files::read_state(generation)?.check_same(fresh, true) {
-                Ok(()) => files::check(generation, n_parameters),
+            match files::read_state(checkpoint)?.check_same(fresh, true) {
+                Ok(()) => files::check(checkpoint, n_parameters),
                 Err(_) => Ok(()),
             }
         })?;
         let Some(recovered) = recovered else { return Ok(None) };
         if !job.resume {
-            let step = recovered.generation.step;
+            let step = recovered.checkpoint.step;
             return Err(Error::input(format!(
-                "holds a run at step {step}: --resume goes on with it, --restart begins again"
+                "holds a run at step {step}: {RESUME} goes on with it, {RESTART} begins again"
             ))
-            .in_file(&job.out));
+            .in_file(self.out()));
         }
         for line in &recovered.rejected {
-            observer.note(line);
+            observer.note(&Note::new(line.as_str()));
         }
-        let state = files::read_state(&recovered.generation)?;
-        state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(&job.out))?;
-        Ok(Some(recovered.generation))
+        let state = files::read_state(&recovered.checkpoint)?;
+        state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(self.out()))?;
+        Ok(Some(recovered.checkpoint))
     }
 
-    /// Whether these answers are to this job's canaries.
+    /// Whether these answers are to this job's regression prompts.
     fn asks(&self, scores: &Scores) -> bool {
-        scores.answers.iter().map(|a| &a.prompt).eq(self.canaries.iter().map(|c| &c.prompt))
+        scores.answers.iter().map(|a| &a.prompt).eq(self.regression_prompts.iter().map(|c| &c.prompt))
     }
 
-    /// Held-out loss and canaries of the network as it stands.
+    /// Eval loss and regression prompts of the network as it stands.
     fn measure(&self, network: &mut Network) -> Result<Scores> {
-        let eval_loss = eval_loss(network, &self.data, self.job.batch)?;
-        let answers = match self.data.encoder().filter(|_| !self.canaries.is_empty()) {
+        let eval_loss = eval_loss(network, &self.data, self.job.memory.micro_batch_size)?;
+        let answers = match self.data.encoder().filter(|_| !self.regression_prompts.is_empty()) {
             Some(encoder) => {
-                let n = self.job.engine.n_threads();
-                answers(network, &self.device, encoder, &self.source, &self.canaries, n)?
+                let n = self.engine.n_threads();
+                answers(network, &self.device, encoder, &self.source, &self.regression_prompts, n)?
             }
             None => Vec::new(),
         };
@@ -204,12 +206,9 @@ impl Run<'_> {
         let samples = self.samples()?;
         let learning_rate = self.schedule.at(step);
         let began = Instant::now();
-        let dropout = match &self.opened.job.kind {
-            Kind::Lora { dropout, .. } if *dropout > 0.0 => {
-                Some(Dropout { share: *dropout, seed: self.opened.job.seed, step, micro_batch: 0 })
-            }
-            _ => None,
-        };
+        let job = &self.opened.job;
+        let dropout =
+            (job.dropout() > 0.0).then(|| Dropout { share: job.dropout(), seed: job.seed, step, micro_batch: 0 });
         let report = self.network.step(&samples, learning_rate, dropout)?;
         let compute_s = began.elapsed().as_secs_f64();
         if self.gpu_bytes.is_none() {
@@ -230,7 +229,7 @@ impl Run<'_> {
         let is_eval_due =
             self.opened.job.eval_every.is_some_and(|n| step.is_multiple_of(n)) || step == self.opened.n_steps();
         let eval = match is_eval_due && verdict.is_ok() {
-            true => eval_loss(&mut self.network, &self.opened.data, self.opened.job.batch)?,
+            true => eval_loss(&mut self.network, &self.opened.data, self.opened.job.memory.micro_batch_size)?,
             false => None,
         };
         let is_best = |loss: &f64| loss.is_finite() && self.state.best.is_none_or(|(best, _)| *loss < best);
@@ -250,12 +249,12 @@ impl Run<'_> {
         (self.state.samples..end).map(|i| self.opened.data.train(i / n_train, (i % n_train) as usize)).collect()
     }
 
-    fn row(&mut self, report: &StepReport, learning_rate: f64, eval_loss: Option<f64>, compute_s: f64) -> Row {
+    fn row(&mut self, report: &StepReport, learning_rate: f64, eval_loss: Option<f64>, compute_s: f64) -> StepRow {
         let now = Instant::now();
         let seconds = now.duration_since(self.step_end).as_secs_f64();
         self.step_end = now;
         let reading = self.telemetry.sample();
-        Row {
+        StepRow {
             step: self.state.step,
             loss: report.loss,
             eval_loss,
@@ -285,7 +284,7 @@ impl Run<'_> {
                 Action::Pause => {
                     if !saved {
                         let hot = reading.temperature_c.unwrap_or_default();
-                        self.observer.note(&format!("{hot:.0} C: paused until the board is cooler"));
+                        self.observer.note(&Note::new(format!("{hot:.0} C: paused until the board is cooler")));
                         self.save()?;
                         saved = true;
                     }
@@ -294,7 +293,8 @@ impl Run<'_> {
             };
             if let Some(mw) = self.governor.unreachable_budget().filter(|_| !self.warned_of_budget) {
                 self.warned_of_budget = true;
-                self.observer.note(&format!("--power-budget cannot be kept: the board draws {mw} mW at rest"));
+                let what = format!("{POWER_BUDGET} cannot be kept: the board draws {mw} mW at rest");
+                self.observer.note(&Note::new(what));
             }
             let end = Instant::now() + rest;
             while Instant::now() < end {
@@ -313,7 +313,7 @@ impl Run<'_> {
     }
 }
 
-fn gpu_bytes(opened: &Opened) -> Result<Option<u64>> {
+fn gpu_bytes(opened: &PreparedJob) -> Result<Option<u64>> {
     Ok(match (&*opened.device, opened.plan.machine().gpu) {
         (Device::Cuda(cuda), Some(start)) => Some(start.free_bytes.saturating_sub(cuda.free_bytes()?) as u64),
         _ => None,

@@ -1,13 +1,18 @@
 //! `state.json`: where a run stands, and what it was started with. Without times, so that equal runs have equal files.
 
+use lichen_runtime::setting::MODEL;
 use lichen_runtime::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::gate::Scores;
+use super::evaluation::Scores;
+use super::settings::JOB_SETTINGS;
+use super::state_format_1;
+use crate::setting::{ALLOW_CHANGED_DATA, DATA, LEARNING_RATE, RESTART};
 
 pub const STATE_FILE: &str = "state.json";
-const FORMAT: u32 = 1;
+/// Settings are keyed by their names. Format 1, which keyed them by flags, is read.
+const FORMAT: u32 = 2;
 
 /// The state at an optimiser step's end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +27,7 @@ pub struct State {
     pub skips: Skips,
     /// Running mean of the loss.
     pub loss_average: Option<f64>,
-    /// The best held-out loss so far, and its step.
+    /// The best eval loss so far, and its step.
     pub best: Option<(f64, u64)>,
     /// What the start was worth.
     pub before: Scores,
@@ -49,7 +54,8 @@ impl State {
             serde_json::from_slice(bytes).map_err(|e| Error::input(format!("{STATE_FILE} cannot be read: {e}")))?;
         match state.format {
             FORMAT => Ok(state),
-            other => Err(Error::input(format!("{STATE_FILE} has format {other}; {FORMAT} is supported"))),
+            1 => Ok(State { format: FORMAT, settings: state_format_1::settings(state.settings), ..state }),
+            other => Err(Error::input(format!("{STATE_FILE} has format {other}; 1 and {FORMAT} are supported"))),
         }
     }
 
@@ -98,30 +104,42 @@ impl State {
     pub fn check_same(&self, now: &State, allow_changed_data: bool) -> Result<()> {
         if self.base_sha256 != now.base_sha256 {
             return Err(Error::input(format!(
-                "the run was started with base model {}, and --model is {}: give it the same model, or start over with \
-                 --restart",
+                "the run was started with base model {}, and {MODEL} is {}: give it the same model, or start over with \
+                 {RESTART}",
                 short(&self.base_sha256),
                 short(&now.base_sha256)
             )));
         }
         if self.data_sha256 != now.data_sha256 && !allow_changed_data {
             return Err(Error::input(format!(
-                "the run was started with data {}, and --data is {} now: restore it, or go on with the new with \
-                 --allow-changed-data",
+                "the run was started with data {}, and {DATA} is {} now: restore it, or go on with the new with \
+                 {ALLOW_CHANGED_DATA}",
                 short(&self.data_sha256),
                 short(&now.data_sha256)
             )));
         }
-        for (name, value) in &now.settings {
-            let was = self.settings.get(name).unwrap_or(&Value::Null);
+        for s in JOB_SETTINGS.iter() {
+            let Some(value) = now.settings.get(s.setting.name()) else { continue };
+            let was = self.settings.get(s.setting.name()).unwrap_or(&Value::Null);
             if was != value {
+                let (was, value) = (shown(was), shown(value));
                 return Err(Error::input(format!(
-                    "the run was started with {name} {was}, and now it is {value}: give it the same flags, or start over \
-                     with --restart"
+                    "the run was started with {} {was}, and now it is {value}: give it the same, or start over with \
+                     {RESTART}",
+                    s.setting
                 )));
             }
         }
         Ok(())
+    }
+}
+
+/// A value as it would be typed.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_string(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -162,7 +180,7 @@ impl Skips {
             return Ok(());
         };
         Err(Error::input(format!(
-            "step {step}: {why}, and {what}: lower --learning-rate, or look at the data and the model"
+            "step {step}: {why}, and {what}: lower {LEARNING_RATE}, or look at the data and the model"
         )))
     }
 
@@ -186,7 +204,7 @@ mod tests {
         let error = skips.skipped(450, "the loss is not finite").unwrap_err();
         assert_eq!(
             error.message(),
-            "step 450: the loss is not finite, and 6 of the last 500 steps were skipped: lower --learning-rate, or look at \
+            "step 450: the loss is not finite, and 6 of the last 500 steps were skipped: lower learning_rate, or look at \
              the data and the model"
         );
         let mut skips = Skips::default();

@@ -7,9 +7,9 @@ use lichen_runtime::disk::{parent_of, Disk};
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::{Error, Result};
 
-use super::gate::{Scores, Verdict};
-use super::open::Opened;
+use super::evaluation::{Scores, Verdict};
 use super::outcome::{Ending, Outcome};
+use super::prepare::PreparedJob;
 use super::SUMMARY_FILE;
 use crate::checkpoint::TEMPORARY_PREFIX;
 use crate::report::RunSummary;
@@ -18,18 +18,18 @@ use crate::report::RunSummary;
 ///
 /// # Errors
 /// It cannot be written; an older one is as it was.
-pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
+pub fn write(disk: &dyn Disk, opened: &PreparedJob, t: &Outcome) -> Result<()> {
     let settings = opened.settings();
     let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.4}"));
     let mut scores = Vec::new();
     if t.before.eval_loss.is_some() {
         let after = t.after.as_ref().and_then(|a| a.eval_loss);
-        scores.push(("held-out loss".to_string(), number(t.before.eval_loss), number(after)));
+        scores.push(("eval loss".to_string(), number(t.before.eval_loss), number(after)));
     }
     if !t.before.answers.is_empty() {
         let passed = |s: &Scores| format!("{} of {}", s.n_passed(), s.answers.len());
         let after = t.after.as_ref().map_or("-".to_string(), passed);
-        scores.push(("canaries".to_string(), passed(&t.before), after));
+        scores.push(("regression prompts".to_string(), passed(&t.before), after));
     }
     let after = |i: usize| t.after.as_ref().and_then(|a| a.answers.get(i)).map_or(String::new(), |a| a.answer.clone());
     let answers = t.before.answers.iter().enumerate();
@@ -38,7 +38,7 @@ pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
         notes.push(format!("kept but not published: {why}"));
     }
     let summary = RunSummary {
-        title: format!("{} on {}", opened.name, opened.job.data.display()),
+        title: format!("{} on {}", opened.name, opened.data_path().display()),
         settings: settings.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
         memory: opened.plan.items.iter().map(|i| (i.name.to_string(), mib(i.bytes))).collect(),
         scores,
@@ -46,7 +46,7 @@ pub fn write(disk: &dyn Disk, opened: &Opened, t: &Outcome) -> Result<()> {
         notes,
     };
     let text = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    let path = opened.job.out.join(SUMMARY_FILE);
+    let path = opened.out().join(SUMMARY_FILE);
     replace(disk, &path, text.as_bytes()).map_err(|e| Error::io(&path, &e))
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 
 use super::*;
 
-fn row() -> Row {
-    Row {
+fn row() -> StepRow {
+    StepRow {
         step: 7,
         loss: 2.5,
         eval_loss: Some(2.75),
@@ -29,7 +29,7 @@ const LINE: &str = "{\"step\":7,\"loss\":2.5,\"eval_loss\":2.75,\"learning_rate\
                     \"rss_bytes\":1234567890,\"temperature_c\":61.5,\"power_mw\":6100}\n";
 
 /// Writes `bytes` where `read` finds them.
-fn read_bytes(name: &str, bytes: &[u8]) -> Result<Vec<Row>> {
+fn read_bytes(name: &str, bytes: &[u8]) -> Result<Vec<StepRow>> {
     let path = std::env::temp_dir().join(format!("lichen-metrics-{}-{name}.jsonl", std::process::id()));
     fs::write(&path, bytes).unwrap();
     let rows = read(&path);
@@ -50,13 +50,13 @@ fn rows_come_back_as_they_were() {
     // Every bit of a float survives, subnormals and the sign of zero too.
     let floats = [0.1 + 0.2, f64::MIN_POSITIVE / 3.0, -0.0, 1e308, 123_456_789.123_456_79];
     for value in floats {
-        let row = Row { loss: value, eval_loss: Some(value), seconds: value, step: u64::MAX, ..row() };
+        let row = StepRow { loss: value, eval_loss: Some(value), seconds: value, step: u64::MAX, ..row() };
         let back = read_bytes("bits", row.line().as_bytes()).unwrap();
         assert_eq!(back, [row]);
         assert_eq!(back[0].loss.to_bits(), value.to_bits());
     }
     let odd =
-        Row { skipped: Some("blk.0.attn_q: \"inf\"\n\u{2028}é".into()), power_mw: None, eval_loss: None, ..row() };
+        StepRow { skipped: Some("blk.0.attn_q: \"inf\"\n\u{2028}é".into()), power_mw: None, eval_loss: None, ..row() };
     assert_eq!(odd.line().matches('\n').count(), 1);
     assert_eq!(read_bytes("odd", odd.line().as_bytes()).unwrap(), [odd]);
 }
@@ -64,7 +64,8 @@ fn rows_come_back_as_they_were() {
 #[test]
 fn numbers_that_are_not_finite_are_null() {
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        let row = Row { loss: value, eval_loss: Some(value), grad_norm: value, temperature_c: Some(f32::NAN), ..row() };
+        let row =
+            StepRow { loss: value, eval_loss: Some(value), grad_norm: value, temperature_c: Some(f32::NAN), ..row() };
         let line = row.line();
         assert!(line.contains("\"loss\":null,\"eval_loss\":null,"), "{line}");
         let back = read_bytes("null", line.as_bytes()).unwrap().remove(0);
@@ -96,7 +97,10 @@ fn bad_lines_are_named() {
         (b"\n", "line 2: is not a row of metrics: column 0: EOF while parsing a value"),
         (b"{\"step\":-1}\n", "line 2: is not a row of metrics: column 10: invalid value: integer `-1`, expected u64"),
         (b"{\"step\":1}\n", "line 2: is not a row of metrics: column 10: missing field `loss`"),
-        (b"[1]\n", "line 2: is not a row of metrics: column 3: invalid length 1, expected struct Row with 15 elements"),
+        (
+            b"[1]\n",
+            "line 2: is not a row of metrics: column 3: invalid length 1, expected struct StepRow with 15 elements",
+        ),
         (b"{\"step\":\"\xff\"}\n", "line 2: is not UTF-8 from byte 9"),
         (b"\0\0\n", "line 2: is not a row of metrics: column 1: expected value"),
     ];
@@ -120,12 +124,12 @@ fn time_is_left_out_of_comparisons() {
                 \"labelled_tokens\":911,\"skipped\":null}";
     assert_eq!(without_time(LINE), want);
     let later =
-        Row { seconds: 1.0, tokens_per_s: f64::NAN, rss_bytes: 0, temperature_c: None, power_mw: None, ..row() };
+        StepRow { seconds: 1.0, tokens_per_s: f64::NAN, rss_bytes: 0, temperature_c: None, power_mw: None, ..row() };
     assert_eq!(without_time(&later.line()), want);
     // One bit of the loss is a difference.
-    let other = Row { loss: f64::from_bits(2.5f64.to_bits() + 1), ..row() };
+    let other = StepRow { loss: f64::from_bits(2.5f64.to_bits() + 1), ..row() };
     assert_ne!(without_time(&other.line()), want);
-    let quoted = Row { skipped: Some("\"seconds\":1".into()), ..row() };
+    let quoted = StepRow { skipped: Some("\"seconds\":1".into()), ..row() };
     assert!(without_time(&quoted.line()).ends_with("\"skipped\":\"\\\"seconds\\\":1\"}"));
     assert_eq!(without_time("{\"step\":7,\"lo"), "{\"step\":7,\"lo");
 }

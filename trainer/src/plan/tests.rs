@@ -21,7 +21,7 @@ fn plan(name: &str, format: Format, rank: usize, batch: usize, max_seq: usize, m
         max_seq,
         rank,
         has_dropout: false,
-        canaries: HostAndGpu::default(),
+        regression_prompts: HostAndGpu::default(),
     };
     TrainPlan::new(&config, bytes, &size, machine, Recompute::Auto, None)
 }
@@ -48,7 +48,7 @@ fn released_shapes_fit_their_machines() {
 }
 
 #[test]
-fn layers_are_computed_twice_before_a_job_is_refused() {
+fn layers_are_recomputed_before_a_job_is_refused() {
     let mut n_refused = 0;
     let mut kept = usize::MAX;
     // From plenty to less than the weights alone.
@@ -61,7 +61,7 @@ fn layers_are_computed_twice_before_a_job_is_refused() {
             Err(e) => {
                 n_refused += 1;
                 let text = e.to_string();
-                assert!(text.contains("the GPU has left") && text.contains("--device cpu"), "{text}");
+                assert!(text.contains("the GPU has left") && text.contains("device cpu"), "{text}");
             }
         }
     }
@@ -72,7 +72,7 @@ fn layers_are_computed_twice_before_a_job_is_refused() {
 #[test]
 fn only_gradients_in_bf16_have_room_to_be_transposed_in() {
     let config = geometry::config("qwen2.5-0.5b").unwrap();
-    let rows = |trained_weights| Rows {
+    let rows = |trained_weights| ActivationSizes {
         rows: 8192,
         longest: 512,
         rank: 0,
@@ -84,8 +84,8 @@ fn only_gradients_in_bf16_have_room_to_be_transposed_in() {
     // A step that is all matrices and no head, on a board's shares of memory.
     let bytes = |trained, has_bf16| {
         let gpu = Gpu { has_bf16, ..Machine::with_gpu(4 * GIB, false).gpu.unwrap() };
-        let bill = Activations::bill(&config, &rows(trained), &Machine { gpu: Some(gpu), ..Machine::default() });
-        bill.iter().find(|(name, ..)| *name == "matrix workspace").unwrap().1
+        let plan = Activations::plan_lines(&config, &rows(trained), &Machine { gpu: Some(gpu), ..Machine::default() });
+        plan.iter().find(|(name, ..)| *name == "matrix workspace").unwrap().1
     };
     let (new, old) = (bytes(Some(Format::BF16), true), bytes(Some(Format::BF16), false));
     assert!(new > old + (4 << 20), "{} {}", mib(new), mib(old));
@@ -99,7 +99,7 @@ fn a_refusal_says_whose_memory_it_is_and_the_way_out() {
     let shape = |machine: &Machine| plan("gemma-3-1b", Format::Q8_0, 8, 1, 256, machine);
     let host = Machine { host_bytes: Some(1 << 20), ..Machine::default() };
     let board = Machine { host_bytes: Some(1 << 20), ..Machine::with_gpu(4 * GIB, true) };
-    let (budget, gpu) = ("a larger --memory-budget", "--device cpu");
+    let (budget, gpu) = ("a larger memory_budget", "device cpu");
     for (machine, limit, whose, way_out) in [
         (Machine::default(), Some(1 << 20), "and the budget is 1.0 MiB:", budget),
         (host, None, "and the system has left 1.0 MiB:", budget),

@@ -2,14 +2,14 @@
 
 use super::scale::smooth;
 use super::svg::{Chart, Line, LineKind};
-use crate::metrics::Row;
+use crate::metrics::StepRow;
 
-/// The loss of every step, smoothed over them, and of the held-out examples. `None` without rows.
-pub fn loss(rows: &[Row]) -> Option<Chart<'_>> {
+/// The loss of every step, smoothed over them, and of the eval rows. `None` without rows.
+pub fn loss(rows: &[StepRow]) -> Option<Chart<'_>> {
     let mut lines = noisy(rows, |row| row.loss);
     let eval: Vec<(f64, f64)> = rows.iter().filter_map(|row| Some((row.step as f64, row.eval_loss?))).collect();
     if !eval.is_empty() {
-        lines.push(Line { name: "held out", class: "b", kind: LineKind::Dotted, points: eval });
+        lines.push(Line { name: "eval loss", class: "b", kind: LineKind::Dotted, points: eval });
     }
     let chart = Chart { title: "Loss", unit: "", lines, skipped: skipped(rows), from_zero: false, clips: true };
     (!rows.is_empty()).then_some(chart)
@@ -17,7 +17,7 @@ pub fn loss(rows: &[Row]) -> Option<Chart<'_>> {
 
 /// (step, value) over a fiftieth of the run; runs under a hundred steps are as they are. Steps that were skipped are left
 /// out: a gradient that was thrown away is no part of the trend.
-pub fn smoothed(rows: &[Row], value: impl Fn(&Row) -> f64) -> Vec<(f64, f64)> {
+pub fn smoothed(rows: &[StepRow], value: impl Fn(&StepRow) -> f64) -> Vec<(f64, f64)> {
     let used = rows.iter().filter(|row| row.skipped.is_none()).map(|row| (row.step as f64, value(row)));
     let (steps, values): (Vec<f64>, Vec<f64>) = used.filter(|p| p.1.is_finite()).unzip();
     let means = smooth(&values, rows.len() / 50);
@@ -25,13 +25,13 @@ pub fn smoothed(rows: &[Row], value: impl Fn(&Row) -> f64) -> Vec<(f64, f64)> {
 }
 
 /// The others, in their order on the page; those of sensors that the board lacks have no data.
-pub fn others(rows: &[Row]) -> Vec<Chart<'_>> {
+pub fn others(rows: &[StepRow]) -> Vec<Chart<'_>> {
     const MIB: f64 = (1 << 20) as f64;
-    let mib = |row: &Row| if row.rss_bytes > 0 { row.rss_bytes as f64 / MIB } else { f64::NAN };
+    let mib = |row: &StepRow| if row.rss_bytes > 0 { row.rss_bytes as f64 / MIB } else { f64::NAN };
     let is_large = rows.iter().any(|row| mib(row) >= 2048.0);
     let (memory_unit, size) = if is_large { ("GiB", 1024.0) } else { ("MiB", 1.0) };
-    let celsius = |row: &Row| row.temperature_c.map_or(f64::NAN, f64::from);
-    let watts = |row: &Row| row.power_mw.map_or(f64::NAN, |mw| f64::from(mw) / 1000.0);
+    let celsius = |row: &StepRow| row.temperature_c.map_or(f64::NAN, f64::from);
+    let watts = |row: &StepRow| row.power_mw.map_or(f64::NAN, |mw| f64::from(mw) / 1000.0);
     let chart = |title, unit, lines| Chart { title, unit, lines, skipped: Vec::new(), from_zero: true, clips: false };
     vec![
         chart("Learning rate", "", solid(points(rows, |row| row.learning_rate))),
@@ -43,12 +43,12 @@ pub fn others(rows: &[Row]) -> Vec<Chart<'_>> {
     ]
 }
 
-fn points(rows: &[Row], value: impl Fn(&Row) -> f64) -> Vec<(f64, f64)> {
+fn points(rows: &[StepRow], value: impl Fn(&StepRow) -> f64) -> Vec<(f64, f64)> {
     rows.iter().map(|row| (row.step as f64, value(row))).collect()
 }
 
 /// Every value, and a line that can be followed where there are many.
-fn noisy(rows: &[Row], value: impl Fn(&Row) -> f64) -> Vec<Line> {
+fn noisy(rows: &[StepRow], value: impl Fn(&StepRow) -> f64) -> Vec<Line> {
     let raw = points(rows, &value);
     if raw.len() < 100 {
         return solid(raw);
@@ -59,7 +59,7 @@ fn noisy(rows: &[Row], value: impl Fn(&Row) -> f64) -> Vec<Line> {
     ]
 }
 
-fn skipped(rows: &[Row]) -> Vec<(f64, &str)> {
+fn skipped(rows: &[StepRow]) -> Vec<(f64, &str)> {
     rows.iter().filter_map(|row| Some((row.step as f64, row.skipped.as_deref()?))).collect()
 }
 
@@ -71,8 +71,8 @@ fn solid(points: Vec<(f64, f64)>) -> Vec<Line> {
 mod tests {
     use super::*;
 
-    fn row(step: u64, loss: f64, skipped: bool) -> Row {
-        Row {
+    fn row(step: u64, loss: f64, skipped: bool) -> StepRow {
+        StepRow {
             step,
             loss,
             eval_loss: None,
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn skipped_steps_are_no_part_of_the_trend() {
-        let mut rows: Vec<Row> = (1..=400).map(|step| row(step, 2.0, false)).collect();
+        let mut rows: Vec<StepRow> = (1..=400).map(|step| row(step, 2.0, false)).collect();
         rows[99] = row(100, 1e30, true);
         rows[199] = row(200, f64::NAN, false);
         let trend = smoothed(&rows, |row| row.loss);
@@ -111,7 +111,7 @@ mod tests {
         let of = |title: &str| charts.iter().find(|c| c.title == title).map(|c| (c.unit, c.lines[0].points[0].1));
         assert_eq!(of("Resident memory"), Some(("GiB", 3.0)));
         assert_eq!(of("Input power"), Some(("W", 2.5)));
-        let small = [Row { rss_bytes: 300 << 20, ..row(1, 1.0, false) }];
+        let small = [StepRow { rss_bytes: 300 << 20, ..row(1, 1.0, false) }];
         let memory = others(&small).remove(3);
         assert_eq!((memory.unit, memory.lines[0].points[0].1), ("MiB", 300.0));
         assert!(loss(&[]).is_none());

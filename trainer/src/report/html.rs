@@ -11,14 +11,14 @@ use super::charts::{self, smoothed};
 use super::scale::{range, short};
 use super::svg::{Chart, NARROW, WIDE};
 use super::RunSummary;
-use crate::metrics::Row;
+use crate::metrics::StepRow;
 
 const STYLE: &str = include_str!("page.css");
 /// Skipped steps and their reasons in full; the rest is a number.
 const N_SKIPPED_MAX: usize = 20;
 
 /// Renders the page. Whatever the texts hold, it is shown as text.
-pub fn page(run: &RunSummary, rows: &[Row]) -> String {
+pub fn page(run: &RunSummary, rows: &[StepRow]) -> String {
     let title = if run.title.trim().is_empty() { "A training run" } else { &run.title };
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -66,7 +66,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// The run in a few numbers.
-fn tiles(rows: &[Row], out: &mut String) {
+fn tiles(rows: &[StepRow], out: &mut String) {
     let Some(last) = rows.last() else {
         out.push_str("<p class=\"muted\">No step was run.</p>\n");
         return;
@@ -212,7 +212,7 @@ fn answers(answers: &[(String, String, String)], out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn skipped(rows: &[Row], out: &mut String) {
+fn skipped(rows: &[StepRow], out: &mut String) {
     let skipped: Vec<(u64, &str)> = rows.iter().filter_map(|row| Some((row.step, row.skipped.as_deref()?))).collect();
     if skipped.is_empty() {
         return;

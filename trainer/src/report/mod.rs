@@ -16,7 +16,7 @@ pub struct RunSummary {
     pub title: String,
     /// (name, value) of the job.
     pub settings: Vec<(String, String)>,
-    /// (what, how much) of the memory bill.
+    /// (what, how much) of the memory plan.
     pub memory: Vec<(String, String)>,
     /// (name, before, after).
     pub scores: Vec<(String, String, String)>,

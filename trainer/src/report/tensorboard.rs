@@ -9,7 +9,7 @@ mod tests;
 
 use std::io::{self, Write};
 
-use crate::metrics::Row;
+use crate::metrics::StepRow;
 
 /// Polynomial of CRC-32C (Castagnoli), reflected.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
@@ -22,7 +22,7 @@ pub fn file_name(start_unix_s: f64, host: &str) -> String {
 }
 
 /// Writes a whole event file of `rows`. A row's time is the start of the run and the seconds of the rows up to it.
-pub fn write_events(rows: &[Row], start_unix_s: f64, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_events(rows: &[StepRow], start_unix_s: f64, out: &mut dyn Write) -> io::Result<()> {
     let mut event = Vec::new();
     put_f64(&mut event, 1, start_unix_s);
     put_bytes(&mut event, 3, b"brain.Event:2");
@@ -41,7 +41,7 @@ pub fn write_events(rows: &[Row], start_unix_s: f64, out: &mut dyn Write) -> io:
 }
 
 /// Losses that are not finite are written as they are: TensorBoard marks them.
-fn summary(row: &Row) -> Vec<u8> {
+fn summary(row: &StepRow) -> Vec<u8> {
     let values = [
         ("train/loss", Some(row.loss)),
         ("eval/loss", row.eval_loss),

@@ -14,14 +14,13 @@ use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
 use lichen_runtime::{Error, ModelConfig};
 use lichen_trainer::data::Sample;
 use lichen_trainer::full::Full;
-use lichen_trainer::lora::Lora;
+use lichen_trainer::job::parse_targets;
+use lichen_trainer::lora::{Lora, Targets};
 use lichen_trainer::machine::{host, prepare_kernels, Machine};
 use lichen_trainer::network::{Mode, Network};
-use lichen_trainer::optimizer::Settings;
+use lichen_trainer::optimizer::AdamWSettings;
 use lichen_trainer::plan::{HostAndGpu, JobSize, Recompute, TrainPlan};
 use serde_json::json;
-
-use crate::flags::TargetList;
 
 const EXAMPLES: &str = "Examples:
   lichen-train bench --geometry gemma-3-1b --format q8_0 --rank 8 --max-seq 256 --steps 5 --threads 2 --json
@@ -46,18 +45,18 @@ pub struct BenchArgs {
     #[arg(long, value_name = "R", default_value = "8", value_parser = number(1usize, 1024))]
     rank: usize,
     /// Matrices with an adapter: all, or some of q,k,v,o,gate,up,down
-    #[arg(long, value_name = "LIST", default_value = "all", value_parser = TargetList::parse)]
-    targets: TargetList,
+    #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_targets)]
+    targets: Targets,
     /// Tokens of each sample, all of them computed and labelled
     #[arg(long, value_name = "TOKENS", default_value = "256", value_parser = number(1usize, 1 << 20))]
     max_seq: usize,
     /// Samples computed together
-    #[arg(long, value_name = "N", default_value = "1", value_parser = number(1usize, 4096))]
-    batch: usize,
+    #[arg(long, visible_alias = "batch", value_name = "N", default_value = "1", value_parser = number(1usize, 4096))]
+    micro_batch_size: usize,
     /// Steps that are measured
     #[arg(long, value_name = "N", default_value = "5", value_parser = number(1usize, 100_000))]
     steps: usize,
-    /// Compute layers again on the way back instead of keeping them: auto, on or off
+    /// Recompute layers in the backward pass instead of keeping them: auto, on or off
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = Recompute::parse)]
     checkpoint_activations: Recompute,
     #[command(flatten)]
@@ -80,7 +79,7 @@ struct Ready {
 pub fn run(args: &BenchArgs) -> Outcome<()> {
     let Ready { device, machine, plan, mut network, n_threads } = start(args)?;
     let Measured { seconds, median, losses } = measure(args, &mut network)?;
-    let tokens_per_s = (args.batch * args.max_seq) as f64 / median;
+    let tokens_per_s = (args.micro_batch_size * args.max_seq) as f64 / median;
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     if args.json {
         return output::json(&json!({
@@ -89,7 +88,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
             "full": args.full,
             "rank": plan.rows.rank,
             "trainable_parameters": plan.n_parameters,
-            "batch": args.batch,
+            "micro_batch_size": args.micro_batch_size,
             "max_seq": args.max_seq,
             "steps": args.steps,
             "threads": n_threads,
@@ -137,11 +136,11 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
     let size = JobSize {
         n_parameters: mode.n_parameters(),
         full_format: args.full.then_some(args.format),
-        batch: args.batch,
+        batch: args.micro_batch_size,
         max_seq: args.max_seq,
         rank: if args.full { 0 } else { args.rank },
         has_dropout: false,
-        canaries: HostAndGpu::default(),
+        regression_prompts: HostAndGpu::default(),
     };
     let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
     let plan = TrainPlan::new(&config, bytes, &size, &machine, args.checkpoint_activations, options.memory_budget);
@@ -151,8 +150,8 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
     // Weights that are to change are on the host before.
     let files = if args.full { Arc::new(host()?) } else { device.clone() };
     let model = Arc::new(geometry::synthetic(config, args.format, &files)?);
-    let settings = Settings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
-    let mut network = Network::new(device.clone(), model, mode, settings, &plan.rows, args.batch)?;
+    let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
+    let mut network = Network::new(device.clone(), model, mode, settings, &plan.rows, args.micro_batch_size)?;
     if let Mode::Lora(lora) = network.mode() {
         let lora = lora.clone();
         network.set_values(|values| lora.initialise(values, 0))?;
@@ -162,13 +161,13 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
 
 fn mode(args: &BenchArgs, config: &ModelConfig) -> Outcome<Mode> {
     Ok(match (args.full, args.format) {
-        (false, _) => Mode::Lora(Lora::new(config, args.targets.0, args.rank, 2.0 * args.rank as f32)),
+        (false, _) => Mode::Lora(Lora::new(config, args.targets, args.rank, 2.0 * args.rank as f32)),
         (true, Format::F32 | Format::BF16) => Mode::Full(Full::new(config), args.format),
         (true, other) => return Err(Error::usage(format!("--format is {other}; with --full f32 or bf16")).into()),
     })
 }
 
-/// What a model of random weights brings to the bill; in full training it is made on the host.
+/// What a model of random weights brings to the memory plan; in full training it is made on the host.
 pub fn geometry_bytes(config: &ModelConfig, format: Format, full: bool, machine: &Machine) -> Outcome<ModelBytes> {
     Ok(match machine.gpu {
         Some(_) if !full => {
@@ -199,7 +198,7 @@ struct Measured {
 
 fn measure(args: &BenchArgs, network: &mut Network) -> Outcome<Measured> {
     let vocab_size = network.model().config.vocab_size;
-    let samples: Vec<Sample> = (0..args.batch).map(|i| sample(i, args.max_seq, vocab_size)).collect();
+    let samples: Vec<Sample> = (0..args.micro_batch_size).map(|i| sample(i, args.max_seq, vocab_size)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..=args.steps {
         let start = Instant::now();

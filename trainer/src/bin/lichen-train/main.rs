@@ -2,19 +2,15 @@
 #![deny(unsafe_code)]
 
 mod bench;
-mod flags;
-mod job_args;
-mod job_file;
+mod job_flags;
 mod plan;
 mod report;
 mod train;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lichen_runtime::cli::{self, output::Failure, usage};
+use lichen_runtime::cli::{self, usage};
 
 const EXAMPLES: &str = "Examples:
   lichen-train lora --model gemma-3-1b-it-Q8_0.gguf --data robot.jsonl --out runs/robot
@@ -27,7 +23,7 @@ Environment: LICHEN_ISA forces an instruction set, LICHEN_LOG=info says more.";
 /// LoRA and full training of Gemma 3 and Qwen 2.5 on small boards
 #[derive(Parser)]
 #[command(name = "lichen-train", version, after_help = EXAMPLES, disable_help_subcommand = true)]
-// A flag may come twice: from a job file and from the command line, which wins.
+// Of a flag that comes twice, the last counts.
 #[command(args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
@@ -44,36 +40,15 @@ enum Command {
     Rollback(report::RollbackArgs),
 }
 
-impl Command {
-    fn job_file(&self) -> Option<PathBuf> {
-        match self {
-            Command::Lora(args) => args.job.job_file.clone(),
-            Command::Full(args) => args.job.job_file.clone(),
-            Command::Plan(_) | Command::Bench(_) | Command::Report(_) | Command::Rollback(_) => None,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     cli::run_program("lichen-train", run)
 }
 
 fn run() -> ExitCode {
-    let typed: Vec<OsString> = std::env::args_os().collect();
-    let mut cli = match Cli::try_parse_from(&typed) {
+    let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::explain(&error),
     };
-    if let Some(file) = cli.command.job_file() {
-        let expanded = match job_file::expand(&typed, &file) {
-            Ok(expanded) => expanded,
-            Err(error) => return cli::exit_code(Err(Failure::Error(error))),
-        };
-        cli = match Cli::try_parse_from(&expanded) {
-            Ok(cli) => cli,
-            Err(error) => return usage::explain(&error),
-        };
-    }
     cli::exit_code(match &cli.command {
         Command::Lora(args) => train::lora(args),
         Command::Full(args) => train::full(args),

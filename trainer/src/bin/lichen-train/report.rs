@@ -1,4 +1,4 @@
-//! `lichen-train report` and `lichen-train rollback`: what there is to see of a run, and the way back.
+//! `lichen-train report` and `lichen-train rollback`: what there is to see of a run, and back to what was published before.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

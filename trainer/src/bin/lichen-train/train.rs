@@ -8,19 +8,21 @@ use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::disk::RealDisk;
 use lichen_runtime::memory_plan::mib;
-use lichen_trainer::job::{Ending, Job, Opened, Outcome as Trained, Scores, Verdict};
+use lichen_runtime::Error;
+use lichen_trainer::job::{Ending, Job, Method, Outcome as Trained, PreparedJob, Scores, Verdict};
 use lichen_trainer::progress::{stop_signals, Meter};
+use lichen_trainer::setting::{DATA, OUT};
 use serde_json::json;
 
-use crate::job_args::{FullFlags, JobArgs, LoraFlags};
+use crate::job_flags::{job_of, JobFlags, OfFull, OfLora};
 
 const LORA_EXAMPLES: &str = "Examples:
   lichen-train lora --model gemma-3-1b-it-Q8_0.gguf --data robot.jsonl --out runs/robot
   lichen-train lora job.toml --resume
   lichen chat --model gemma-3-1b-it-Q8_0.gguf --adapter runs/robot/current
 
-Ctrl-C or SIGTERM finishes the step, saves and ends with exit code 0; --resume goes on bit for bit. An adapter whose \
-held-out loss or canaries are worse than at the start is kept, but `current` does not move to it.";
+Ctrl-C or SIGTERM finishes the step, saves and ends with exit code 0; --resume goes on bit for bit. An adapter is \
+published, and `current` moves to it, only if its eval loss and regression prompts are no worse than at the start.";
 
 const FULL_EXAMPLES: &str = "Example:
   lichen-train full --model ./Qwen2.5-0.5B --data sft.jsonl --out runs/sft --weights bf16 --learning-rate 1e-5
@@ -32,9 +34,11 @@ Every weight is trained, in f32. What is written is a Hugging Face folder: runs/
 #[command(after_help = LORA_EXAMPLES)]
 pub struct LoraArgs {
     #[command(flatten)]
-    pub lora: LoraFlags,
+    file: JobFileArg,
     #[command(flatten)]
-    pub job: JobArgs,
+    flags: JobFlags<OfLora>,
+    #[command(flatten)]
+    shown: ShownArg,
 }
 
 /// Train every weight of a float model
@@ -42,24 +46,51 @@ pub struct LoraArgs {
 #[command(after_help = FULL_EXAMPLES)]
 pub struct FullArgs {
     #[command(flatten)]
-    pub full: FullFlags,
+    file: JobFileArg,
     #[command(flatten)]
-    pub job: JobArgs,
+    flags: JobFlags<OfFull>,
+    #[command(flatten)]
+    shown: ShownArg,
+}
+
+#[derive(Args)]
+pub struct JobFileArg {
+    /// A file with these flags as keys (`rank = 8`); flags on the command line win
+    #[arg(value_name = "JOB.toml")]
+    pub job_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ShownArg {
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn lora(args: &LoraArgs) -> Outcome<()> {
-    run(args.job.job(args.lora.kind(), args.lora.learning_rate)?, args.job.json)
+    run(job_of(Method::Lora, args.file.job_file.as_deref(), &args.flags)?, args.shown.json)
 }
 
 pub fn full(args: &FullArgs) -> Outcome<()> {
-    run(args.job.job(args.full.kind(), args.full.learning_rate)?, args.job.json)
+    run(job_of(Method::Full, args.file.job_file.as_deref(), &args.flags)?, args.shown.json)
+}
+
+/// What a person who types is told beside what the library says.
+fn check_needed(job: &Job) -> Result<(), Error> {
+    for (setting, path) in [(DATA, &job.data), (OUT, &job.out)] {
+        if path.is_none() {
+            return Err(Error::usage(format!("{setting} is missing; --help shows an example")));
+        }
+    }
+    Ok(())
 }
 
 fn run(job: Job, as_json: bool) -> Outcome<()> {
+    check_needed(&job)?;
     let signals = stop_signals()?;
-    let mut opened = Opened::new(job)?;
+    let mut opened = PreparedJob::new(job)?;
     let counts = opened.data.counts();
-    output::note(&format!("{}: {counts}", opened.job.data.display()));
+    output::note(&format!("{}: {counts}", opened.data_path().display()));
     for note in counts.bad_notes.iter().chain(&counts.long_notes).chain(&counts.torn) {
         output::note(&format!("  {note}"));
     }
@@ -82,15 +113,15 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
     output::line(&as_text(&opened, &trained))
 }
 
-fn as_json_value(opened: &Opened, t: &Trained) -> serde_json::Value {
+fn as_json_value(opened: &PreparedJob, t: &Trained) -> serde_json::Value {
     let (published, reason) = match &t.ending {
         Ending::Finished(Verdict::Worse(why)) => (false, Some(why.clone())),
         Ending::Finished(_) => (true, None),
         Ending::Stopped => (false, Some("stopped before its end".to_string())),
     };
     json!({
-        "out": opened.job.out.display().to_string(),
-        "generation": t.generation,
+        "out": opened.out().display().to_string(),
+        "checkpoint": t.checkpoint,
         "finished": matches!(t.ending, Ending::Finished(_)),
         "published": published,
         "reason": reason,
@@ -108,18 +139,18 @@ fn as_json_value(opened: &Opened, t: &Trained) -> serde_json::Value {
     })
 }
 
-fn as_text(opened: &Opened, t: &Trained) -> String {
-    let out = opened.job.out.display();
+fn as_text(opened: &PreparedJob, t: &Trained) -> String {
+    let out = opened.out().display();
     let skipped = if t.skipped > 0 { format!(", {} skipped", t.skipped) } else { String::new() };
     let done = format!("{} of {} steps{skipped} in {:.1} s", t.step, t.n_steps, t.seconds);
     let scores = t.after.as_ref().map(|after| describe_scores(&t.before, after)).unwrap_or_default();
     match &t.ending {
-        Ending::Stopped => format!("stopped and saved: {out}/{}: {done}; go on with --resume", t.generation),
+        Ending::Stopped => format!("stopped and saved: {out}/{}: {done}; go on with --resume", t.checkpoint),
         Ending::Finished(Verdict::Worse(why)) => {
-            format!("{done}{scores}\nkept but not published: {why}: {out}/{}", t.generation)
+            format!("{done}{scores}\nkept but not published: {why}: {out}/{}", t.checkpoint)
         }
         Ending::Finished(Verdict::Unknown) => {
-            format!("{done}\npublished, with nothing to judge it by (--eval-split, --canary): {out}/current")
+            format!("{done}\npublished, with nothing to compare (--eval-split, --regression-prompts): {out}/current")
         }
         Ending::Finished(Verdict::Better) => format!("{done}{scores}\npublished: {out}/current"),
     }
@@ -128,11 +159,11 @@ fn as_text(opened: &Opened, t: &Trained) -> String {
 fn describe_scores(before: &Scores, after: &Scores) -> String {
     let mut text = String::new();
     if let (Some(was), Some(is)) = (before.eval_loss, after.eval_loss) {
-        text.push_str(&format!("; held-out loss {was:.4} before, {is:.4} after"));
+        text.push_str(&format!("; eval loss {was:.4} before, {is:.4} after"));
     }
     if !after.answers.is_empty() {
         let (was, is, n) = (before.n_passed(), after.n_passed(), after.answers.len());
-        text.push_str(&format!("; canaries {was} of {n} before, {is} after"));
+        text.push_str(&format!("; regression prompts {was} of {n} before, {is} after"));
     }
     text
 }

@@ -1,4 +1,4 @@
-//! What a run leaves behind: its generations, and at the end the link to one that is no worse than the start.
+//! What a run leaves behind: its checkpoints, and at the end the link to one that is no worse than the start.
 
 use std::time::Instant;
 
@@ -6,9 +6,9 @@ use lichen_runtime::{Error, Result};
 
 use super::{Ending, Outcome, Run};
 use crate::checkpoint::publish;
+use crate::job::evaluation::{compare, Scores, Verdict};
 use crate::job::files;
-use crate::job::gate::{judge, Scores, Verdict};
-use crate::job::Kind;
+use crate::job::Note;
 
 /// Saves that may fail in a row.
 const FAILED_SAVES_MAX: u32 = 3;
@@ -22,7 +22,7 @@ pub(super) struct FailedSaves {
 }
 
 impl Run<'_> {
-    /// Saves a generation. A save that fails costs nothing but itself; after three the run ends.
+    /// Saves a checkpoint. A save that fails costs nothing but itself; after three the run ends.
     pub(super) fn save(&mut self) -> Result<()> {
         let Err(error) = self.try_save(&[]) else {
             self.failed_saves = FailedSaves::default();
@@ -36,7 +36,8 @@ impl Run<'_> {
         }
         let cause = error.message().chars().filter(|c| !c.is_ascii_digit()).collect();
         if failed.cause != cause {
-            self.observer.note(&format!("step {} is not saved, training goes on: {error}", self.state.step));
+            let what = format!("step {} is not saved, training goes on: {error}", self.state.step);
+            self.observer.note(&Note::new(what));
             failed.cause = cause;
         }
         Ok(())
@@ -47,10 +48,7 @@ impl Run<'_> {
         self.journal.sync(self.observer);
         self.store.pin(self.state.best.map(|(_, step)| step));
         let base_name = self.opened.name.clone();
-        let dropout = match &self.opened.job.kind {
-            Kind::Lora { dropout, .. } => *dropout,
-            Kind::Full { .. } => 0.0,
-        };
+        let dropout = self.opened.job.dropout();
         let mut files = self.opened.companions()?;
         files.extend_from_slice(extra);
         let saved = files::save(&mut self.store, &self.network, &self.state, &base_name, dropout, &files);
@@ -66,10 +64,10 @@ impl Run<'_> {
         Ok(self.outcome(Ending::Stopped, resumed, None))
     }
 
-    /// The last measurement, the last generation, and the link to it when it is no worse than the start.
+    /// The last measurement, the last checkpoint, and the link to it when it is no worse than the start.
     pub(super) fn finish(mut self, resumed: Option<u64>) -> Result<Outcome> {
         let after = self.opened.measure(&mut self.network)?;
-        let verdict = judge(&self.state.before, &after);
+        let verdict = compare(&self.state.before, &after);
         let published = !matches!(verdict, Verdict::Worse(_));
         let reason = match &verdict {
             Verdict::Worse(why) => Some(why.clone()),
@@ -78,7 +76,7 @@ impl Run<'_> {
         let record = serde_json::json!({
             "base": self.opened.name,
             "base_sha256": self.state.base_sha256,
-            "data": self.opened.job.data.display().to_string(),
+            "data": self.opened.data_path().display().to_string(),
             "data_sha256": self.state.data_sha256,
             "settings": self.state.settings,
             "steps": self.state.step,
@@ -91,7 +89,7 @@ impl Run<'_> {
         });
         self.try_save(&[files::adapter_file(&record)])?;
         if published {
-            publish(&self.disk, &self.opened.job.out, &generation_name(self.state.step))?;
+            publish(&self.disk, self.opened.out(), &checkpoint_name(self.state.step))?;
         }
         Ok(self.outcome(Ending::Finished(verdict), resumed, Some(after)))
     }
@@ -106,13 +104,13 @@ impl Run<'_> {
             after,
             loss: self.state.loss_average,
             skipped: self.state.skips.total,
-            generation: generation_name(self.state.step),
+            checkpoint: checkpoint_name(self.state.step),
             seconds: self.start.elapsed().as_secs_f64(),
         }
     }
 }
 
 /// As the store names it.
-fn generation_name(step: u64) -> String {
+fn checkpoint_name(step: u64) -> String {
     format!("step-{step:08}")
 }

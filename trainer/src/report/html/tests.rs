@@ -79,7 +79,7 @@ fn a_chart_is_there_when_it_has_data() {
         ("Resident memory", false),
         ("Temperature", false),
         ("Input power", false),
-        ("held out", false),
+        ("eval loss", false),
         ("skipped step", false),
         ("Energy", false),
         ("Before and after", false),

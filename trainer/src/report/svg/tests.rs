@@ -121,10 +121,10 @@ fn skipped_steps_are_marked_with_their_reason() {
 
 #[test]
 fn dots_say_what_they_are() {
-    let held_out = Line { name: "held out", class: "b", kind: LineKind::Dotted, points: values(40, |x| 1.0 / x) };
-    let svg = Chart { unit: "W", ..chart(vec![held_out]) }.svg(NARROW);
+    let eval_rows = Line { name: "eval loss", class: "b", kind: LineKind::Dotted, points: values(40, |x| 1.0 / x) };
+    let svg = Chart { unit: "W", ..chart(vec![eval_rows]) }.svg(NARROW);
     assert_eq!(svg.matches("<circle class=\"dot b\"").count(), 40);
-    assert!(svg.contains("<title>held out: 0.25 W at step 4</title>"), "{svg}");
+    assert!(svg.contains("<title>eval loss: 0.25 W at step 4</title>"), "{svg}");
     // A single step is a dot, or it would not be seen.
     let one = chart(vec![line(LineKind::Solid, values(1, |_| 2.0))]).svg(NARROW);
     assert_eq!(one.matches("<circle").count(), 1);

@@ -132,8 +132,8 @@ fn events(mut file: &[u8]) -> Vec<Event> {
     events
 }
 
-fn row(step: u64) -> Row {
-    Row {
+fn row(step: u64) -> StepRow {
+    StepRow {
         step,
         loss: 2.5,
         eval_loss: None,
@@ -154,14 +154,14 @@ fn row(step: u64) -> Row {
 
 #[test]
 fn event_files_are_read_back() {
-    let full = Row {
+    let full = StepRow {
         eval_loss: Some(f64::INFINITY),
         skipped: Some("blk.0".into()),
         temperature_c: Some(61.5),
         power_mw: Some(6100),
         ..row(1 << 40)
     };
-    let rows = [row(1), Row { seconds: f64::NAN, ..row(127) }, row(128), full];
+    let rows = [row(1), StepRow { seconds: f64::NAN, ..row(127) }, row(128), full];
     let mut file = Vec::new();
     write_events(&rows, 1.7e9, &mut file).unwrap();
     let events = events(&file);

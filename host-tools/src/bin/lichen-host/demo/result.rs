@@ -8,7 +8,7 @@ use lichen_host_tools::demo::{Demo, Trained};
 use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::display::{escape, thousands};
 use lichen_runtime::memory_plan::mib;
-use lichen_trainer::job::{Ending, Kind};
+use lichen_trainer::job::Ending;
 use lichen_trainer::report::curve::{curve, curve_ascii};
 use serde_json::{json, Value};
 
@@ -50,16 +50,16 @@ impl Shown<'_> {
             "n_steps": outcome.n_steps,
             "epochs": opened.job.epochs,
             "rank": self.rank(),
-            "learning_rate": opened.job.learning_rate,
+            "learning_rate": opened.job.learning_rate(),
             "trainable_parameters": opened.n_parameters(),
             "loss_first": trained.rows.first().map(|row| row.loss),
             "loss_last": trained.rows.last().map(|row| row.loss),
             "seconds": outcome.seconds,
             "tokens_per_s": trained.tokens_per_s(),
-            "threads": opened.job.engine.n_threads(),
+            "threads": opened.engine.n_threads(),
             "peak_rss_bytes": peak_rss_bytes(),
             "planned_bytes": self.demo.planned_bytes(),
-            "out": opened.job.out.display().to_string(),
+            "out": opened.out().display().to_string(),
             "adapter": trained.adapter.display().to_string(),
             "adapter_bytes": trained.adapter_bytes,
             "version": env!("CARGO_PKG_VERSION"),
@@ -93,7 +93,7 @@ impl Shown<'_> {
     fn figures(&self) -> String {
         let (opened, outcome) = (&self.demo.job, &self.trained.outcome);
         let skipped = if outcome.skipped > 0 { format!(", {} skipped", outcome.skipped) } else { String::new() };
-        let n_threads = opened.job.engine.n_threads();
+        let n_threads = opened.engine.n_threads();
         format!(
             "\ntraining  {} of {} steps{skipped} in {:.1} s, {:.0} tokens/s on {n_threads} thread{}\n\
              memory    {} at the peak, {} planned\n\
@@ -113,7 +113,7 @@ impl Shown<'_> {
 
     /// Where the adapter is, and what to try next.
     fn next(&self) -> String {
-        let (job, adapter) = (&self.demo.job.job, typed(&self.trained.adapter));
+        let (job, adapter) = (&self.demo.job, typed(&self.trained.adapter));
         let state = match self.trained.unpublished() {
             Some(why) => format!("Kept, not published ({}):", escape(&why)),
             None => "The adapter:".to_string(),
@@ -130,16 +130,13 @@ impl Shown<'_> {
              --examples FILE.jsonl --question \"...\" --out DIR",
             program("lichen", "lichen-runtime"),
             program("lichen-train", "lichen-trainer"),
-            typed(&job.out),
+            typed(job.out()),
             program("lichen-host", "lichen-host-tools"),
         )
     }
 
     fn rank(&self) -> usize {
-        match &self.demo.job.job.kind {
-            Kind::Lora { rank, .. } => *rank,
-            Kind::Full { .. } => 0,
-        }
+        self.demo.job.job.memory.rank
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lichen_tests::models::fixture;
 
-use crate::support::{flags, generations, run, text, tree, Folder, Trained, MODELS};
+use crate::support::{checkpoints, flags, run, text, tree, Folder, Trained, MODELS};
 
 const MODEL: &str = MODELS[0];
 
@@ -21,19 +21,19 @@ fn link(run: &Path, name: &str) -> Option<String> {
 fn what_is_worse_is_kept_and_not_published() {
     let folder = Folder::new("worse");
     let out = folder.path("run");
-    let wild = with(flags(MODEL, &out, 12), &["--learning-rate", "1", "--clip", "0"]);
+    let wild = with(flags(MODEL, &out, 12), &["--learning-rate", "1", "--max-grad-norm", "0"]);
     let ended = run(&wild).ok();
     let lines: Vec<&str> = ended.stdout.lines().collect();
     let end = format!(": {}/step-00000012", out.display());
     assert_eq!(lines.len(), 2, "{ended:?}");
-    assert!(lines[0].starts_with("12 of 12 steps in ") && lines[0].contains("; held-out loss 7."), "{ended:?}");
-    let said = "kept but not published: the held-out loss rose from 7.";
+    assert!(lines[0].starts_with("12 of 12 steps in ") && lines[0].contains("; eval loss 7."), "{ended:?}");
+    let said = "kept but not published: the eval loss rose from 7.";
     assert!(lines[1].starts_with(said) && lines[1].ends_with(&end), "{ended:?}");
-    assert_eq!((link(&out, "current"), generations(&out)), (None, vec![6, 9, 12]));
+    assert_eq!((link(&out, "current"), checkpoints(&out)), (None, vec![6, 9, 12]));
     let record: serde_json::Value = serde_json::from_str(&text(&out.join("step-00000012/adapter.json"))).expect("JSON");
     assert_eq!(record["passed"], false, "{record}");
     let reason = record["reason"].as_str().expect("a reason");
-    assert!(reason.starts_with("the held-out loss rose from 7."), "{record}");
+    assert!(reason.starts_with("the eval loss rose from 7."), "{record}");
     assert!(record["after"]["eval_loss"].as_f64() > record["before"]["eval_loss"].as_f64(), "{record}");
     // The same in JSON, from the same checkpoint; and there is nothing to go back to.
     let json = run(&with(wild, &["--resume", "--json"])).ok().json();
@@ -51,7 +51,7 @@ fn grown(folder: &Folder, name: &str, n: usize) -> PathBuf {
     path
 }
 
-/// A run that goes on with more data is judged on that data, by what the start was worth on it.
+/// A run that goes on with more data is compared on that data, with what the start was worth on it.
 #[test]
 fn what_is_published_moves_on_and_back() {
     let folder = Folder::new("back");
@@ -95,33 +95,35 @@ fn what_is_published_moves_on_and_back() {
     assert_eq!(link(&out, "current"), before);
 }
 
-/// A canary that the start answers and the end does not.
+/// A regression prompt that the start answers and the end does not.
 #[test]
-fn a_canary_that_is_lost_is_not_published() {
-    let folder = Folder::new("canaries");
-    let (data, canaries, out) = (folder.path("rows.jsonl"), folder.path("canaries.jsonl"), folder.path("run"));
+fn a_regression_prompt_that_is_lost_is_not_published() {
+    let folder = Folder::new("regression-prompts");
+    let (data, regression_prompts, out) =
+        (folder.path("rows.jsonl"), folder.path("regression_prompts.jsonl"), folder.path("run"));
     let row = "{\"instruction\":\"What is the capital of India?\",\"input\":\"\",\"output\":\"no no no no\"}\n";
     fs::write(&data, row.repeat(16)).expect("written");
-    let canary = "{\"prompt\":\"What is the capital of India?\",\"expect\":\"new delhi\"}\n";
-    fs::write(&canaries, canary).expect("written");
+    let regression_prompt = "{\"prompt\":\"What is the capital of India?\",\"expect\":\"new delhi\"}\n";
+    fs::write(&regression_prompts, regression_prompt).expect("written");
     let out_text = out.to_str().expect("UTF-8").to_string();
-    let job = |out: &str, canary: bool, more: &[&str]| {
+    let job = |out: &str, regression_prompt: bool, more: &[&str]| {
         let text = format!(
             "lora --data {} --out {out} --max-seq 32 --accumulate 2 --eval-split 0.1 --learning-rate 1e-2 --threads 2",
             data.display()
         );
         let mut arguments: Vec<String> = text.split(' ').map(str::to_string).collect();
-        if canary {
-            arguments.extend(["--canary".to_string(), canaries.to_str().expect("UTF-8").to_string()]);
+        if regression_prompt {
+            arguments
+                .extend(["--regression-prompts".to_string(), regression_prompts.to_str().expect("UTF-8").to_string()]);
         }
         run(&with(arguments, more))
     };
     let json = job(&out_text, true, &["--json"]).ok().json();
-    let why = "0 of 1 canaries are answered as expected, 1 were before";
+    let why = "0 of 1 regression prompts are answered as expected, 1 were before";
     assert_eq!((&json["published"], &json["reason"]), (&false.into(), &why.into()), "{json}");
     assert!(json["after"]["eval_loss"].as_f64() < json["before"]["eval_loss"].as_f64(), "{json}");
     assert_eq!(link(&out, "current"), None);
-    // Asked nothing, it is published; asked again, it is judged by what the start answers.
+    // Asked nothing, it is published; asked again, it is compared with what the start answers.
     let other = folder.path("other");
     let json = job(other.to_str().expect("UTF-8"), false, &["--json"]).ok().json();
     assert_eq!(json["published"], true, "{json}");

@@ -1,5 +1,5 @@
-//! What a model is worth before and after: held-out loss, and answers to canaries. An adapter that is worse is kept, and not
-//! published.
+//! The evaluation gate: what a model is worth before and after, by its eval loss and its answers to regression prompts. It is
+//! published only if neither is worse; one that is worse is kept.
 
 use std::sync::Arc;
 
@@ -14,25 +14,25 @@ use lichen_runtime::{ModelConfig, ModelSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::n_targets;
-use crate::data::{Canary, Dataset, TextEncoder};
+use crate::data::{Dataset, RegressionPrompt, TextEncoder};
 use crate::network::{Mode, Network};
 use crate::plan::HostAndGpu;
 
-/// Longest answer to a canary.
+/// Longest answer to a regression prompt.
 const ANSWER_TOKENS_MAX: usize = 64;
-/// Positions of a canary's session: question and answer.
+/// Positions of a regression prompt's session: question and answer.
 const CONTEXT: usize = 1024;
 
 /// What was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Mean of -ln p over the labelled tokens of the held-out rows; `None` without any, NaN when it is no number.
+    /// Mean of -ln p over the labelled tokens of the eval rows; `None` without any, NaN when it is no number.
     #[serde(with = "loss")]
     pub eval_loss: Option<f64>,
     pub answers: Vec<Answer>,
 }
 
-/// JSON has no NaN, and `null` is a run without held-out rows: a loss that is no number is this text.
+/// JSON has no NaN, and `null` is a run without eval rows: a loss that is no number is this text.
 mod loss {
     use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
     use serde_json::Value;
@@ -55,7 +55,7 @@ mod loss {
     }
 }
 
-/// A canary's answer.
+/// A regression prompt's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub prompt: String,
@@ -80,19 +80,19 @@ pub enum Verdict {
 }
 
 /// Compares the end with the start. What is not a number is worse.
-pub fn judge(before: &Scores, after: &Scores) -> Verdict {
+pub fn compare(before: &Scores, after: &Scores) -> Verdict {
     if let (Some(was), Some(is)) = (before.eval_loss, after.eval_loss) {
         if !is.is_finite() {
-            return Verdict::Worse("the held-out loss is not finite".to_string());
+            return Verdict::Worse("the eval loss is not finite".to_string());
         }
         // From what is no number everything is a step into the unknown.
         if was.is_nan() || is > was {
-            return Verdict::Worse(format!("the held-out loss rose from {was:.4} to {is:.4}"));
+            return Verdict::Worse(format!("the eval loss rose from {was:.4} to {is:.4}"));
         }
     }
     if after.n_passed() < before.n_passed() {
         let (was, is, n) = (before.n_passed(), after.n_passed(), after.answers.len());
-        return Verdict::Worse(format!("{is} of {n} canaries are answered as expected, {was} were before"));
+        return Verdict::Worse(format!("{is} of {n} regression prompts are answered as expected, {was} were before"));
     }
     match before.eval_loss.is_none() && before.answers.is_empty() {
         true => Verdict::Unknown,
@@ -100,7 +100,7 @@ pub fn judge(before: &Scores, after: &Scores) -> Verdict {
     }
 }
 
-/// The mean loss over all held-out rows, in micro-batches of `batch`.
+/// The mean loss over all eval rows, in micro-batches of `batch`.
 pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<Option<f64>> {
     let (mut sum, mut n) = (0.0, 0);
     let mut samples = Vec::with_capacity(batch);
@@ -116,7 +116,7 @@ pub fn eval_loss(network: &mut Network, data: &Dataset, batch: usize) -> Result<
     Ok((n > 0).then_some(if mean.is_finite() { mean } else { f64::NAN }))
 }
 
-/// The bill of a session that answers canaries.
+/// The memory plan of a session that answers regression prompts.
 fn session_plan(config: &ModelConfig, rank: usize, n_threads: usize, device: &Device) -> Result<MemoryPlan> {
     let context = CONTEXT.min(config.context_length);
     let options = EngineOptions { context: Some(context), threads: Some(n_threads), ..EngineOptions::default() };
@@ -136,8 +136,13 @@ pub fn answer_format(config: &ModelConfig, mode: &Mode, device: &Device) -> Resu
     Ok(session_plan(config, rank_of(mode), 1, device)?.limits.kv_format)
 }
 
-/// Bytes that canaries take beside training.
-pub fn canary_bytes(config: &ModelConfig, mode: &Mode, n_threads: usize, device: &Device) -> Result<HostAndGpu> {
+/// Bytes that regression prompts take beside training.
+pub fn regression_prompt_bytes(
+    config: &ModelConfig,
+    mode: &Mode,
+    n_threads: usize,
+    device: &Device,
+) -> Result<HostAndGpu> {
     let adapter = match mode {
         Mode::Lora(lora) => 4 * lora.n_parameters(),
         Mode::Full(..) => 0,
@@ -155,7 +160,7 @@ pub fn answers(
     device: &Arc<Device>,
     encoder: &TextEncoder,
     source: &ModelSource,
-    canaries: &[Canary],
+    prompts: &[RegressionPrompt],
     n_threads: usize,
 ) -> Result<Vec<Answer>> {
     let config = &network.model().config;
@@ -174,17 +179,17 @@ pub fn answers(
     model.tokenizer = Some(tokenizer.clone());
     model.adapters.extend(adapters);
     let mut engine = Engine::new(Arc::new(model))?;
-    let mut answer = |canary: &Canary| {
+    let mut answer = |asked: &RegressionPrompt| {
         let request = Request {
             sampling: SamplingOverrides::greedy(),
             max_new_tokens: Some(ANSWER_TOKENS_MAX),
-            ..Request::tokens(encoder.question(&canary.prompt)?)
+            ..Request::tokens(encoder.question(&asked.prompt)?)
         };
         let (_, answer) = engine.run(request, &mut |_| {}, &mut || false)?;
-        let passed = canary.is_met_by(&answer.text);
-        Ok(Answer { prompt: canary.prompt.clone(), answer: answer.text, passed })
+        let passed = asked.is_met_by(&answer.text);
+        Ok(Answer { prompt: asked.prompt.clone(), answer: answer.text, passed })
     };
-    canaries.iter().map(&mut answer).collect()
+    prompts.iter().map(&mut answer).collect()
 }
 
 #[cfg(test)]
@@ -204,16 +209,16 @@ mod tests {
             (scores(None, &[]), scores(None, &[]), Verdict::Unknown),
         ];
         for (before, after, want) in cases {
-            assert_eq!(judge(&before, &after), want);
+            assert_eq!(compare(&before, &after), want);
         }
-        let worse = |before: &Scores, after: &Scores| match judge(before, after) {
+        let worse = |before: &Scores, after: &Scores| match compare(before, after) {
             Verdict::Worse(why) => why,
             other => panic!("{other:?}"),
         };
         let why = worse(&scores(Some(2.0), &[]), &scores(Some(2.1), &[]));
-        assert_eq!(why, "the held-out loss rose from 2.0000 to 2.1000");
+        assert_eq!(why, "the eval loss rose from 2.0000 to 2.1000");
         worse(&scores(Some(2.0), &[]), &scores(Some(f64::NAN), &[]));
         let why = worse(&scores(Some(2.0), &[true, true]), &scores(Some(1.0), &[true, false]));
-        assert_eq!(why, "1 of 2 canaries are answered as expected, 2 were before");
+        assert_eq!(why, "1 of 2 regression prompts are answered as expected, 2 were before");
     }
 }

@@ -10,7 +10,7 @@ use lichen_runtime::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{hex, FileEntry, Manifest};
-use super::{generation_name, MANIFEST};
+use super::{checkpoint_name, MANIFEST};
 
 /// A manifest of a thousand files has 160 kB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
@@ -18,29 +18,29 @@ const CHUNK_BYTES: usize = 1 << 16;
 
 /// A checkpoint whose files had the lengths and hashes of its manifest when it was opened.
 #[derive(Clone)]
-pub struct Generation {
+pub struct Checkpoint {
     pub step: u64,
-    /// The generation that was the newest when this one was written.
+    /// The checkpoint that was the newest when this one was written.
     pub previous: Option<u64>,
     pub path: PathBuf,
     files: Vec<FileEntry>,
     disk: Arc<dyn Disk>,
 }
 
-impl Generation {
+impl Checkpoint {
     /// Reads the manifest and every file.
     ///
     /// # Errors
     /// The first thing that is wrong, without the path: `optimizer.safetensors differs from its manifest`.
-    pub fn open(disk: &Arc<dyn Disk>, run: &Path, step: u64) -> Result<Generation> {
-        let path = run.join(generation_name(step));
+    pub fn open(disk: &Arc<dyn Disk>, run: &Path, step: u64) -> Result<Checkpoint> {
+        let path = run.join(checkpoint_name(step));
         let manifest = read_manifest(&**disk, &path, step)?;
         let (previous, files) = (manifest.previous, manifest.files);
-        let generation = Generation { step, previous, path, files, disk: disk.clone() };
-        for file in &generation.files {
-            generation.check(file, &mut |_| {})?;
+        let checkpoint = Checkpoint { step, previous, path, files, disk: disk.clone() };
+        for file in &checkpoint.files {
+            checkpoint.check(file, &mut |_| {})?;
         }
-        Ok(generation)
+        Ok(checkpoint)
     }
 
     pub fn files(&self) -> &[FileEntry] {
@@ -74,9 +74,9 @@ impl Generation {
     }
 }
 
-impl fmt::Debug for Generation {
+impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Generation").field("step", &self.step).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Checkpoint").field("step", &self.step).field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,198 @@
+//! Values of settings as text, which is how flags and files give them: what is accepted, and how it is written.
+
+use std::fmt::{Debug, Display};
+use std::str::FromStr;
+
+use lichen_kernels::Format;
+use lichen_runtime::engine::DeviceChoice;
+
+use crate::data::Truncation;
+use crate::lora::Targets;
+
+/// Names of the seven matrices, in the order of an adapter.
+const TARGET_NAMES: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
+
+/// A number between two others, both included. NaN lies nowhere.
+pub fn number<T: FromStr + PartialOrd + Display>(text: &str, min: T, max: T) -> Result<T, String> {
+    match text.parse::<T>() {
+        Ok(value) if value >= min && value <= max => Ok(value),
+        _ => Err(format!("{min} to {max}")),
+    }
+}
+
+/// A number as [`number`] reads it back, in the shortest way.
+pub fn shortest(value: impl Debug) -> String {
+    format!("{value:?}")
+}
+
+/// `all`, or names separated by commas: `q`, or `q_proj` as PEFT calls it.
+///
+/// # Errors
+/// What is allowed.
+pub fn targets(text: &str) -> Result<Targets, String> {
+    if text == "all" {
+        return Ok([true; 7]);
+    }
+    let mut targets = [false; 7];
+    for name in text.split(',') {
+        let name = name.trim();
+        let short = name.strip_suffix("_proj").unwrap_or(name);
+        let wrong = || "all, or some of q,k,v,o,gate,up,down separated by commas".to_string();
+        let i = TARGET_NAMES.iter().position(|t| *t == short).ok_or_else(wrong)?;
+        targets[i] = true;
+    }
+    Ok(targets)
+}
+
+/// As [`targets`] reads them.
+pub fn target_names(targets: &Targets) -> String {
+    let names: Vec<&str> = TARGET_NAMES.into_iter().zip(targets).filter_map(|(name, on)| on.then_some(name)).collect();
+    match names.len() == TARGET_NAMES.len() {
+        true => "all".to_string(),
+        false => names.join(","),
+    }
+}
+
+pub fn float_format(text: &str) -> Result<Format, String> {
+    match text {
+        "f32" => Ok(Format::F32),
+        "bf16" => Ok(Format::BF16),
+        _ => Err("f32 or bf16".to_string()),
+    }
+}
+
+pub fn truncation(text: &str) -> Result<Truncation, String> {
+    match text {
+        "cut" => Ok(Truncation::Cut),
+        "drop" => Ok(Truncation::Drop),
+        _ => Err("cut or drop".to_string()),
+    }
+}
+
+pub fn truncation_name(truncation: Truncation) -> String {
+    match truncation {
+        Truncation::Cut => "cut".to_string(),
+        Truncation::Drop => "drop".to_string(),
+    }
+}
+
+pub fn device(text: &str) -> Result<DeviceChoice, String> {
+    let wrong = || "auto, cpu, cuda or cuda:N".to_string();
+    match text {
+        "auto" => Ok(DeviceChoice::Auto),
+        "cpu" => Ok(DeviceChoice::Cpu),
+        "cuda" => Ok(DeviceChoice::Cuda(0)),
+        _ => {
+            let index = text.strip_prefix("cuda:").ok_or_else(wrong)?;
+            index.parse::<u8>().map(|i| DeviceChoice::Cuda(usize::from(i))).map_err(|_| wrong())
+        }
+    }
+}
+
+pub fn device_name(device: DeviceChoice) -> String {
+    match device {
+        DeviceChoice::Auto => "auto".to_string(),
+        DeviceChoice::Cpu => "cpu".to_string(),
+        DeviceChoice::Cuda(index) => format!("cuda:{index}"),
+    }
+}
+
+/// `1.5GiB`, `800MiB`, `1000000`.
+pub fn bytes(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, f64); 7] = [
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("KB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("B", 1.0),
+    ];
+    let wrong = || "bytes, or a number with KiB, MiB, GiB, KB, MB or GB, above 0 and at most 1024 GiB".to_string();
+    let unit = UNITS.iter().find_map(|(name, factor)| Some((text.strip_suffix(name)?, *factor)));
+    let (number, factor) = unit.unwrap_or((text, 1.0));
+    // The grammar of floats allows `1e3`, `inf` and `nan`; sizes are plain decimals.
+    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err(wrong());
+    }
+    let size = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    match (1.0..=1024.0 * 1_073_741_824.0).contains(&size) {
+        true => Ok(size as usize),
+        false => Err(wrong()),
+    }
+}
+
+/// Milliwatts of `5W` or `5000mW`.
+pub fn power(text: &str) -> Result<u32, String> {
+    let wrong = || "a power such as 5W or 5000mW, 100 mW to 1000 W".to_string();
+    let (number, factor) = match (text.strip_suffix("mW"), text.strip_suffix('W')) {
+        (Some(number), _) => (number, 1.0),
+        (None, Some(number)) => (number, 1000.0),
+        (None, None) => return Err(wrong()),
+    };
+    let mw = number.trim().parse::<f64>().map_err(|_| wrong())? * factor;
+    match (100.0..=1e6).contains(&mw) {
+        true => Ok(mw as u32),
+        false => Err(wrong()),
+    }
+}
+
+/// Numbers and plain words as they are; anything else in quotes, so that its end is seen.
+pub fn quoted(value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-._:/".contains(c);
+    match !value.is_empty() && value.chars().all(is_plain) {
+        true => value.to_string(),
+        false => format!("\"{value}\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers() {
+        assert_eq!(power("5W"), Ok(5000));
+        assert_eq!(power("7500mW"), Ok(7500));
+        for text in ["5", "", "W", "-5W", "nanW", "infW", "1mW", "5kW"] {
+            assert!(power(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_targets() {
+        let some = |on: &[usize]| -> Targets { std::array::from_fn(|i| on.contains(&i)) };
+        for (text, want, name) in [
+            ("all", some(&[0, 1, 2, 3, 4, 5, 6]), "all"),
+            ("q,v", some(&[0, 2]), "q,v"),
+            ("down_proj, o", some(&[3, 6]), "o,down"),
+        ] {
+            assert_eq!(targets(text), Ok(want), "{text}");
+            assert_eq!(target_names(&want), name);
+        }
+        for text in ["", "q,,v", "qq_proj", "ALL"] {
+            assert!(targets(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, want) in [("1", 1), ("1.5GiB", 1_610_612_736), ("800MiB", 838_860_800), ("2KB", 2000), ("7B", 7)] {
+            assert_eq!(bytes(text), Ok(want), "{text}");
+        }
+        for text in ["", "0", "-1", "nan", "inf", "1e3", "5XB", "GiB", "1 GiB", "9999999GiB", "18446744073709551616"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:3"] {
+            assert_eq!(device(text).map(device_name), Ok(text.to_string()));
+        }
+        assert_eq!(device("cuda"), Ok(DeviceChoice::Cuda(0)));
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:256", "cuda:-1"] {
+            assert!(device(text).is_err(), "{text}");
+        }
+    }
+}
