@@ -26,7 +26,10 @@ pub fn size_bytes() -> usize {
 /// # Errors: this build has no embedded model.
 pub fn source() -> Result<ModelSource> {
     if FILE.is_empty() {
-        return Err(crate::error::Error::usage(format!("this build has no demo model inside: {} is needed", crate::setting::MODEL)));
+        return Err(crate::error::Error::usage(format!(
+            "this build has no demo model inside: {} is needed",
+            crate::setting::MODEL
+        )));
     }
     ModelSource::from_bytes(NAME, std::sync::Arc::new(FILE))
 }

@@ -22,6 +22,7 @@ pub mod formats;
 mod forward;
 pub mod generation;
 pub mod geometry;
+pub mod jsonl;
 pub mod kv_cache;
 pub mod mapped_file;
 pub mod memory_plan;
