@@ -32,7 +32,6 @@ mod encode;
 mod permutation;
 mod row;
 mod row_reader;
-mod shape;
 
 pub use canary::{read_canaries, Canary, CANARIES_MAX};
 pub use counts::Counts;
