@@ -209,7 +209,8 @@ fn ctrl_c_finishes_what_has_begun() {
     assert!(status.success());
     let run: Run = child.wait_with_output().unwrap().into();
     drop(stdin);
-    check(&run, 130);
+    // What was begun is saved, and the rest can be resumed: nothing is lost, and nothing failed.
+    check(&run, 0);
     assert!(run.stderr.contains("answers are finished first"), "{}", run.stderr);
     let n = read(&dir.path("a")).len();
     assert!((1..=30).contains(&n), "{n} answers");

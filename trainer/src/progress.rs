@@ -1,38 +1,25 @@
 //! What a person sees of a run: a bar on a terminal, plain lines elsewhere, on standard error. And the signals that stop it.
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::job::Observer;
 use crate::metrics::Row;
 use indicatif::{ProgressBar, ProgressStyle};
 use lichen_runtime::cli::output;
-use lichen_runtime::{Error, Result};
+use lichen_runtime::signals::CatchInterrupts;
 
 /// Off a terminal a line is printed this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Exit code of a second Ctrl-C: 128 + SIGINT.
-const EXIT_INTERRUPTED: i32 = 130;
 
-/// Counts SIGINT and SIGTERM: the first ends the run after its step, the second ends the program at once.
-pub fn stop_signals() -> Result<Arc<AtomicU32>> {
-    let count = Arc::new(AtomicU32::new(0));
-    let seen = count.clone();
-    let handler = ctrlc::set_handler(move || {
-        if seen.fetch_add(1, Ordering::SeqCst) > 0 {
-            std::process::exit(EXIT_INTERRUPTED);
-        }
-        output::note("stopping after this step (again to stop at once)");
-    });
-    handler.map_err(|e| Error::input(format!("cannot handle signals: {e}")))?;
-    Ok(count)
+/// Catches SIGINT and SIGTERM: the first ends the run after its step, the second ends the program at once.
+pub fn stop_signals() -> CatchInterrupts {
+    CatchInterrupts::with_note("stopping after this step (again to stop at once)")
 }
 
 /// Prints a run's progress.
-pub struct Meter {
-    signals: Arc<AtomicU32>,
+pub struct Meter<'a> {
+    signals: &'a CatchInterrupts,
     bar: ProgressBar,
     is_terminal: bool,
     n_steps: u64,
@@ -40,8 +27,9 @@ pub struct Meter {
     average: Option<f64>,
 }
 
-impl Meter {
-    pub fn new(signals: Arc<AtomicU32>) -> Meter {
+impl Meter<'_> {
+    /// `signals` are what ends the run early.
+    pub fn new(signals: &CatchInterrupts) -> Meter<'_> {
         let is_terminal = std::io::stderr().is_terminal();
         Meter { signals, bar: ProgressBar::hidden(), is_terminal, n_steps: 0, last_line: None, average: None }
     }
@@ -52,7 +40,7 @@ impl Meter {
     }
 }
 
-impl Observer for Meter {
+impl Observer for Meter<'_> {
     fn started(&mut self, step: u64, n_steps: u64) {
         self.n_steps = n_steps;
         if self.is_terminal {
@@ -86,6 +74,6 @@ impl Observer for Meter {
     }
 
     fn wants_to_stop(&self) -> bool {
-        self.signals.load(Ordering::SeqCst) > 0
+        self.signals.interrupted()
     }
 }

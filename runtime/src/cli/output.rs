@@ -15,7 +15,7 @@ pub enum Failure {
     Closed,
     /// Something was refused and said so, and the rest was done.
     Reported,
-    /// Ctrl-C.
+    /// SIGINT or SIGTERM ended work that is lost.
     Interrupted,
 }
 

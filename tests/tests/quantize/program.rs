@@ -158,7 +158,7 @@ fn memory_stays_far_below_the_model_and_ctrl_c_leaves_nothing() {
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
     assert!(killed.success());
     let status = child.wait().expect("it ends");
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(130));
     assert_eq!(names(&dir), ["model", "nf4", "q4_0", "q8_0"]);
     std::fs::remove_dir_all(&dir).expect("removed");
 }

@@ -1,46 +1,47 @@
 //! How far a conversion has come.
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lichen_host_tools::quantize::Progress;
-use lichen_runtime::cli::output;
+use lichen_runtime::cli::output::{self, Failure, Outcome};
 use lichen_runtime::display::thousands;
+use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::{Error, Result};
 
 /// Off a terminal a line is printed this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// A bar on a terminal, plain lines elsewhere; both on standard error. Ends the work when the person presses Ctrl-C.
+/// A bar on a terminal, plain lines elsewhere; both on standard error. The first SIGINT or SIGTERM ends the work.
 pub struct Meter {
     bar: ProgressBar,
     lines: bool,
     total: u64,
     done: u64,
     last_line: Instant,
-    stop: Arc<AtomicBool>,
+    interrupts: CatchInterrupts,
 }
 
 impl Meter {
     /// Runs `work` under a new meter, and clears the bar behind it.
-    pub fn watch<T>(work: impl FnOnce(&mut Meter) -> Result<T>) -> Result<T> {
-        let mut meter = Meter::new()?;
+    pub fn watch<T>(work: impl FnOnce(&mut Meter) -> Result<T>) -> Outcome<T> {
+        let mut meter = Meter::new();
         let result = work(&mut meter);
         meter.bar.finish_and_clear();
-        result
+        match result {
+            Err(error) if meter.interrupts.interrupted() => {
+                output::error(error.message());
+                Err(Failure::Interrupted)
+            }
+            other => Ok(other?),
+        }
     }
 
-    fn new() -> Result<Meter> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
-        let handler = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
-        handler.map_err(|e| Error::input(format!("cannot handle Ctrl-C: {e}")))?;
+    fn new() -> Meter {
         let lines = !std::io::stderr().is_terminal();
         let last_line = Instant::now();
-        Ok(Meter { bar: ProgressBar::hidden(), lines, total: 0, done: 0, last_line, stop })
+        Meter { bar: ProgressBar::hidden(), lines, total: 0, done: 0, last_line, interrupts: CatchInterrupts::new() }
     }
 }
 
@@ -62,7 +63,7 @@ impl Progress for Meter {
             let percent = 100 * self.done / self.total.max(1);
             output::note(&format!("{percent}%: {} of {} weights", thousands(self.done), thousands(self.total)));
         }
-        match self.stop.load(Ordering::Relaxed) {
+        match self.interrupts.interrupted() {
             true => Err(Error::input("interrupted; nothing was written")),
             false => Ok(()),
         }

@@ -9,9 +9,9 @@ use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::conversation::{ChatOptions, Conversation};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::error::Kind;
-use lichen_runtime::fault::CatchInterrupts;
 use lichen_runtime::generation::FinishReason;
 use lichen_runtime::memory_plan::mib;
+use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::tokenizer::TEXT_BYTES_MAX;
 use lichen_runtime::Error;
 use rustyline::error::ReadlineError;
@@ -189,6 +189,8 @@ impl Chat<'_> {
                 ControlFlow::Continue(())
             }
         })?;
+        // Ctrl-C at a terminal is meant for the answer. Whatever else ends one is meant for the program.
+        let is_over = interrupts.terminated() || !std::io::stdin().is_terminal();
         drop(interrupts);
         shown?;
         output::line("")?;
@@ -198,6 +200,7 @@ impl Chat<'_> {
                 self.conversation.session().limits().context
             )),
             FinishReason::Length => output::note("(--max-new-tokens ended the answer)"),
+            FinishReason::Cancel if is_over => return Err(Failure::Interrupted),
             FinishReason::Cancel => output::note("(stopped)"),
             FinishReason::Stop => {}
         }

@@ -13,9 +13,9 @@ use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role};
 use lichen_runtime::disk::{refuse_existing, RealDisk};
 use lichen_runtime::display::{counted, thousands};
 use lichen_runtime::engine::Engine;
-use lichen_runtime::fault::CatchInterrupts;
 use lichen_runtime::prompt_file::{answer_line, AnswerFile, Answered, Numbered, Prompt, PromptLine};
 use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
@@ -340,6 +340,8 @@ impl Job<'_> {
             output::note(&c.summary(self.tokens_per_s()));
         }
         match (interrupted, c.n_bad) {
+            // What was begun is finished and kept, and a run that resumes answers the rest and names its bad lines.
+            (true, _) if matches!(self.out, Out::File(_)) => Ok(()),
             (true, _) => Err(Failure::Interrupted),
             (false, 0) => Ok(()),
             (false, _) => Err(Failure::Reported),

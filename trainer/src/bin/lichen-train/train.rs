@@ -56,7 +56,7 @@ pub fn full(args: &FullArgs) -> Outcome<()> {
 }
 
 fn run(job: Job, as_json: bool) -> Outcome<()> {
-    let signals = stop_signals()?;
+    let signals = stop_signals();
     let mut opened = Opened::new(job)?;
     let counts = opened.data.counts();
     output::note(&format!("{}: {counts}", opened.job.data.display()));
@@ -70,7 +70,7 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
         opened.n_parameters(),
         mib(opened.plan.total_bytes())
     ));
-    let mut meter = Meter::new(signals);
+    let mut meter = Meter::new(&signals);
     // Tests put a board of their own below another root.
     let sys_root = std::env::var_os("LICHEN_SYS_ROOT").map_or(PathBuf::from("/"), PathBuf::from);
     let trained = opened.run(Arc::new(RealDisk), &sys_root, &mut meter);

@@ -3,7 +3,6 @@
 mod result;
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use clap::Args;
 use lichen_host_tools::demo::{Demo, Options};
@@ -78,14 +77,14 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         out: arguments.out.clone(),
     })?;
     introduce(&demo, arguments.examples.is_some());
-    let signals = stop_signals()?;
-    let wants_to_stop = || signals.load(Ordering::SeqCst) > 0;
+    let signals = stop_signals();
+    let wants_to_stop = || signals.interrupted();
     let Some(before) = demo.ask(None, &wants_to_stop)? else { return Err(Failure::Interrupted) };
     output::note("before training:");
     for (question, answer) in demo.questions.iter().zip(&before) {
         output::note(&format!("  {}  {}", question.text, one_line(answer)));
     }
-    let mut meter = Meter::new(signals.clone());
+    let mut meter = Meter::new(&signals);
     let trained = demo.train(&mut meter);
     meter.finish();
     let trained = trained?;
