@@ -1,12 +1,11 @@
 //! What a person sees of a run: a bar on a terminal, plain lines elsewhere, on standard error. And the signals that stop it.
 
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::job::Observer;
 use crate::metrics::Row;
-use indicatif::{ProgressBar, ProgressStyle};
 use lichen_runtime::cli::output;
+use lichen_runtime::cli::progress::ProgressBar;
 use lichen_runtime::signals::CatchInterrupts;
 
 /// Off a terminal a line is printed this often.
@@ -18,48 +17,42 @@ pub fn stop_signals() -> CatchInterrupts {
 }
 
 /// Prints a run's progress.
-pub struct Meter<'a> {
+pub struct TrainingProgress<'a> {
     signals: &'a CatchInterrupts,
     bar: ProgressBar,
-    is_terminal: bool,
     n_steps: u64,
-    last_line: Option<Instant>,
+    /// Of the losses so far, the newer ones counted more; `None` before the first step.
     average: Option<f64>,
 }
 
-impl Meter<'_> {
+impl TrainingProgress<'_> {
     /// `signals` are what ends the run early.
-    pub fn new(signals: &CatchInterrupts) -> Meter<'_> {
-        let is_terminal = std::io::stderr().is_terminal();
-        Meter { signals, bar: ProgressBar::hidden(), is_terminal, n_steps: 0, last_line: None, average: None }
+    pub fn new(signals: &CatchInterrupts) -> TrainingProgress<'_> {
+        TrainingProgress { signals, bar: ProgressBar::new(LINE_EVERY), n_steps: 0, average: None }
     }
 
     /// Clears the bar.
     pub fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.bar.end();
     }
 }
 
-impl Observer for Meter<'_> {
+impl Observer for TrainingProgress<'_> {
     fn started(&mut self, step: u64, n_steps: u64) {
         self.n_steps = n_steps;
-        if self.is_terminal {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}  {eta} left");
-            self.bar = ProgressBar::new(n_steps).with_style(style.expect("a fixed template"));
-            self.bar.set_position(step);
-        }
+        self.bar.start(step, n_steps);
     }
 
     fn stepped(&mut self, row: &Row) {
+        let is_first = self.average.is_none();
         let average = self.average.unwrap_or(row.loss);
-        self.average = Some(average + 0.1 * (row.loss - average));
-        let text = format!("loss {:.4}  {:.0} tokens/s", average, row.tokens_per_s);
-        if self.is_terminal {
-            self.bar.set_message(text);
-            self.bar.set_position(row.step);
-        } else if row.step == self.n_steps || self.last_line.is_none_or(|t| t.elapsed() >= LINE_EVERY) {
-            self.last_line = Some(Instant::now());
-            output::note(&format!("step {} of {}: {text}", row.step, self.n_steps));
+        let average = average + 0.1 * (row.loss - average);
+        self.average = Some(average);
+        let (step, n_steps) = (row.step, self.n_steps);
+        let text = || format!("step {step} of {n_steps}: loss {average:.4}  {:.0} tokens/s", row.tokens_per_s);
+        match is_first || step == n_steps {
+            true => self.bar.show_now(step, text),
+            false => self.bar.show(step, text),
         }
         if let Some(why) = &row.skipped {
             self.note(&format!("step {} skipped: {why}", row.step));
@@ -70,7 +63,7 @@ impl Observer for Meter<'_> {
     }
 
     fn note(&mut self, text: &str) {
-        self.bar.suspend(|| output::note(text));
+        output::note(text);
     }
 
     fn wants_to_stop(&self) -> bool {

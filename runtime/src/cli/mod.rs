@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod output;
+pub mod progress;
 pub mod usage;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};

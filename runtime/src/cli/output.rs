@@ -47,7 +47,7 @@ static HAS_PROGRESS: AtomicBool = AtomicBool::new(false);
 const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// A line on a terminal that the next one replaces, as does whatever else is written; nothing elsewhere.
-pub fn progress(message: &str) {
+pub(super) fn progress(message: &str) {
     if io::stderr().is_terminal() {
         HAS_PROGRESS.store(!message.is_empty(), Ordering::Relaxed);
         let _ = write!(io::stderr(), "{CLEAR_LINE}{message}");

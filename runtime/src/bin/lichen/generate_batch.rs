@@ -1,15 +1,15 @@
 //! `lichen generate --prompts`: a file of prompts, many answers at once.
 
-mod progress;
 mod source;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use lichen_runtime::batch::{Batch, BatchAnswer, BatchRequest, SLOTS_MAX};
 use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role};
+use lichen_runtime::cli::progress::ProgressBar;
 use lichen_runtime::disk::{refuse_existing, RealDisk};
 use lichen_runtime::display::{counted, thousands};
 use lichen_runtime::engine::Engine;
@@ -23,11 +23,12 @@ use serde_json::json;
 use crate::args::number;
 use crate::generate::{encode_raw, open_with, sampling, GenerateArgs};
 use crate::output::{self, Failure, Outcome};
-use progress::Progress;
 use source::{Next, Source};
 
 /// Answers at once unless told otherwise.
 const SLOTS_USUAL: usize = 16;
+/// Off a terminal a line says how far it is this often.
+const LINE_EVERY: Duration = Duration::from_secs(60);
 /// Lines that are reported one by one before they are only counted.
 const BAD_LINES_SHOWN: u64 = 20;
 
@@ -189,7 +190,7 @@ impl Job<'_> {
     /// True when Ctrl-C ended it.
     fn run(&mut self, batch: &mut Batch<'_>, mut source: Source) -> Outcome<bool> {
         let interrupts = CatchInterrupts::new();
-        let (start, mut progress) = (Instant::now(), Progress::new());
+        let (start, mut progress) = (Instant::now(), ProgressBar::new(LINE_EVERY));
         let (mut is_end, mut was_interrupted) = (false, false);
         loop {
             if interrupts.interrupted() && !was_interrupted {
@@ -213,7 +214,7 @@ impl Job<'_> {
                 progress.end();
                 return Ok(was_interrupted);
             }
-            progress.show(|| self.line(&source));
+            progress.show(0, || self.line(&source));
         }
     }
 

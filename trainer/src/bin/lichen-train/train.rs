@@ -9,7 +9,7 @@ use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::disk::RealDisk;
 use lichen_runtime::memory_plan::mib;
 use lichen_trainer::job::{Ending, Job, Opened, Outcome as Trained, Scores, Verdict};
-use lichen_trainer::progress::{stop_signals, Meter};
+use lichen_trainer::progress::{stop_signals, TrainingProgress};
 use serde_json::json;
 
 use crate::job_args::{FullFlags, JobArgs, LoraFlags};
@@ -70,11 +70,11 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
         opened.n_parameters(),
         mib(opened.plan.total_bytes())
     ));
-    let mut meter = Meter::new(&signals);
+    let mut progress = TrainingProgress::new(&signals);
     // Tests put a board of their own below another root.
     let sys_root = std::env::var_os("LICHEN_SYS_ROOT").map_or(PathBuf::from("/"), PathBuf::from);
-    let trained = opened.run(Arc::new(RealDisk), &sys_root, &mut meter);
-    meter.finish();
+    let trained = opened.run(Arc::new(RealDisk), &sys_root, &mut progress);
+    progress.finish();
     let trained = trained?;
     if as_json {
         return output::json(&as_json_value(&opened, &trained));

@@ -11,7 +11,7 @@ use lichen_runtime::cli::output::{self, Failure, Outcome};
 use lichen_runtime::display::thousands;
 use lichen_runtime::memory_plan::mib;
 use lichen_trainer::job::Ending;
-use lichen_trainer::progress::{stop_signals, Meter};
+use lichen_trainer::progress::{stop_signals, TrainingProgress};
 use result::{one_line, Shown};
 
 /// Ask the demo model about a robot it does not know, train it on twenty examples, and ask again.
@@ -84,9 +84,9 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     for (question, answer) in demo.questions.iter().zip(&before) {
         output::note(&format!("  {}  {}", question.text, one_line(answer)));
     }
-    let mut meter = Meter::new(&signals);
-    let trained = demo.train(&mut meter);
-    meter.finish();
+    let mut progress = TrainingProgress::new(&signals);
+    let trained = demo.train(&mut progress);
+    progress.finish();
     let trained = trained?;
     let is_finished = matches!(trained.outcome.ending, Ending::Finished(_));
     let after = match is_finished && !wants_to_stop() {
