@@ -114,7 +114,7 @@ pub struct JobArgs {
     /// Rest between steps so that the board draws this on average: 5000mW, 5W
     #[arg(long, value_name = "POWER", value_parser = power)]
     pub power_budget: Option<u32>,
-    /// Save and pause above this temperature, resume 20 degrees below it [default: 95]
+    /// Save and pause above this temperature, resume 20 degrees below it [default: the board's, or 95]
     #[arg(long, value_name = "CELSIUS", value_parser = number(30.0f32, 125.0))]
     pub stop_temp: Option<f32>,
     /// Print one JSON object at the end
@@ -155,9 +155,10 @@ impl JobArgs {
             weight_decay: self.weight_decay,
             clip: (self.clip > 0.0).then_some(self.clip),
         };
+        let (engine, board) = self.device.options(self.model.clone())?;
         Ok(Job {
             kind,
-            engine: self.device.options(self.model.clone())?.0,
+            engine,
             data: PathBuf::new(),
             out: PathBuf::new(),
             data_options,
@@ -177,8 +178,8 @@ impl JobArgs {
             resume: self.resume,
             restart: self.restart,
             allow_changed_data: self.allow_changed_data,
-            stop_temp_c: self.stop_temp,
-            power_budget_mw: self.power_budget,
+            stop_temp_c: self.stop_temp.or(board.max_board_temp_c),
+            power_budget_mw: self.power_budget.or(board.power_budget_mw),
             canary: self.canary.clone(),
             seed: self.seed,
         })
