@@ -192,4 +192,17 @@ fn boards_without_sensors_say_so() {
             command.args([flag, value]).env("LICHEN_SYS_ROOT", "/nowhere").output().expect("it starts").into();
         assert_eq!((ended.code, ended.error()), (Some(2), said));
     }
+    // Limits of the board's own file are held, or not held, alike.
+    let board = folder.file("board.toml");
+    for (limit, said) in [
+        ("max_board_temp_c = 80", "this machine reports no temperature"),
+        ("power_budget_mw = 5000", "this machine reports no input power"),
+    ] {
+        fs::write(&board, format!("[train]\n{limit}\n")).expect("written");
+        let mut command = command(&flags(MODELS[1], &folder.path("run"), 3));
+        command.args(["--device-config", &board]).env("LICHEN_SYS_ROOT", "/nowhere");
+        let ended: Run = command.output().expect("it starts").into();
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.error().contains(said), "{ended:?}");
+    }
 }
