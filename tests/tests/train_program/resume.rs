@@ -9,20 +9,20 @@ use lichen_runtime::disk::{Disk, RealDisk};
 use lichen_tests::models::fixture;
 use sha2::{Digest, Sha256};
 
-use crate::support::{copy_run, flags, generations, run, text, tree, Folder, Trained, MODELS};
+use crate::support::{copy_run, flags, generations, run, text, tree, TempDir, Trained, MODELS};
 
 const MODEL: &str = MODELS[1];
 const N_STEPS: u64 = 12;
 
 /// A finished run with its generations 6, 9 and 12, and copies of it.
 struct Finished {
-    folder: Folder,
+    folder: TempDir,
     want: Trained,
 }
 
 impl Finished {
     fn new(name: &str) -> Finished {
-        let folder = Folder::new(name);
+        let folder = TempDir::new(name);
         let out = folder.path("finished");
         run(&flags(MODEL, &out, N_STEPS)).ok();
         assert_eq!(generations(&out), [6, 9, 12]);

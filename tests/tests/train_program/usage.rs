@@ -4,7 +4,7 @@ use std::fs;
 
 use lichen_tests::models::fixture;
 
-use crate::support::{flags, run, text, Folder, Trained, MODELS};
+use crate::support::{flags, run, text, TempDir, Trained, MODELS};
 
 const SUBCOMMANDS: [&str; 6] = ["lora", "full", "plan", "bench", "report", "rollback"];
 
@@ -74,7 +74,7 @@ const CASES: [Case; 45] = [
 
 #[test]
 fn wrong_flags_are_refused_in_one_sentence() {
-    let folder = Folder::new("usage");
+    let folder = TempDir::new("usage");
     let out = folder.path("run");
     for Case(more, code, said) in &CASES {
         let put = |text: &str| text.replace("{out}", &folder.file("nothing"));
@@ -91,7 +91,7 @@ fn wrong_flags_are_refused_in_one_sentence() {
 
 #[test]
 fn what_is_missing_or_does_not_go_together_is_said() {
-    let folder = Folder::new("missing");
+    let folder = TempDir::new("missing");
     let (model, out) = (fixture("tiny-gemma3"), folder.file("run"));
     let (model, gguf) = (model.to_str().expect("UTF-8"), model.join("tiny-gemma3-q8_0.gguf"));
     let data = fixture("training/tiny-gemma3/rows.jsonl");
@@ -133,7 +133,7 @@ const JOB_FILES: [(&str, i32, &str); 9] = [
 
 #[test]
 fn wrong_job_files_are_refused_in_one_sentence() {
-    let folder = Folder::new("job-files");
+    let folder = TempDir::new("job-files");
     let job = folder.file("job.toml");
     for (contents, code, said) in JOB_FILES {
         fs::write(&job, contents.replace("{job}", &job)).expect("written");
@@ -154,7 +154,7 @@ fn wrong_job_files_are_refused_in_one_sentence() {
 /// The same job as a file and as flags; a flag beside the file wins.
 #[test]
 fn a_job_file_is_flags() {
-    let folder = Folder::new("job");
+    let folder = TempDir::new("job");
     let (typed, from_file) = (folder.path("typed"), folder.path("file"));
     let arguments = flags(MODELS[1], &typed, 6);
     run(&arguments).ok();
@@ -179,7 +179,7 @@ fn a_job_file_is_flags() {
 /// What `report` makes of a run, finished or killed, and of a folder that is none.
 #[test]
 fn reports_of_runs() {
-    let folder = Folder::new("report");
+    let folder = TempDir::new("report");
     let out = folder.file("run");
     run(&flags(MODELS[1], &folder.path("run"), 6)).ok();
     fs::remove_file(folder.path("run").join("summary.json")).expect("there");
