@@ -15,6 +15,9 @@ use lichen_runtime::display::{counted, thousands};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::prompt_file::{answer_line, AnswerFile, Answered, Numbered, Prompt, PromptLine};
 use lichen_runtime::sampler::SamplerConfig;
+use lichen_runtime::setting::{
+    as_flag, as_json_key, MAX_NEW_TOKENS, MIN_P, REPEAT_PENALTY, SEED, STOP, SYSTEM, TEMPERATURE, TOP_K, TOP_P,
+};
 use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::stop::StopStrings;
 use lichen_runtime::{Error, Result};
@@ -92,6 +95,15 @@ pub fn run(args: &GenerateArgs, prompts: &Path) -> Outcome<()> {
     let interrupted = outcome?;
     flushed?;
     job.report(interrupted)
+}
+
+/// What a line may say is spelled as its key, the rest as a flag.
+fn as_line_or_flag(name: &str) -> String {
+    let is_of_a_line = [MAX_NEW_TOKENS, SEED, TEMPERATURE, TOP_K, TOP_P, MIN_P, REPEAT_PENALTY, STOP, SYSTEM];
+    match is_of_a_line.iter().any(|setting| setting.name() == name) {
+        true => as_json_key(name),
+        false => as_flag(name),
+    }
 }
 
 fn refuse_begun(path: &Path) -> Result<()> {
@@ -255,7 +267,7 @@ impl Job<'_> {
     fn refuse(&mut self, error: &Error) {
         self.counts.n_bad += 1;
         match self.counts.n_bad {
-            ..=BAD_LINES_SHOWN => output::error(error.message()),
+            ..=BAD_LINES_SHOWN => output::error(&error.spelled(&as_line_or_flag)),
             n if n == BAD_LINES_SHOWN + 1 => {
                 output::error("more lines cannot be answered; they are counted from here on")
             }
