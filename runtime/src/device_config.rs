@@ -13,7 +13,7 @@ pub use table::{Key, Kind, Section, KEYS};
 
 use crate::error::{Error, Result};
 use crate::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
-use crate::spelling;
+use crate::suggest;
 
 /// A board's file, its family's, the base: more is a circle.
 const FILES_MAX: usize = 8;
@@ -174,7 +174,7 @@ fn key_of(section: Section, name: &str) -> Checked<&'static Key> {
         };
     }
     let names = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
-    Err(format!("unknown key \"{name}\"{}", spelling::hint(names, name)))
+    Err(format!("unknown key \"{name}\"{}", suggest::hint(names, name)))
 }
 
 fn key_outside(name: &str) -> Checked<&'static Key> {
@@ -185,7 +185,7 @@ fn key_outside(name: &str) -> Checked<&'static Key> {
         None => {
             let keys = KEYS.iter().filter(stood_there).map(|key| key.name);
             let sections = Section::ALL.into_iter().map(Section::name);
-            Err(format!("unknown key \"{name}\"{}", spelling::hint(keys.chain(sections).chain([INHERIT]), name)))
+            Err(format!("unknown key \"{name}\"{}", suggest::hint(keys.chain(sections).chain([INHERIT]), name)))
         }
     }
 }

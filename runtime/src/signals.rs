@@ -76,8 +76,7 @@ pub(crate) fn name_map(path: &Path, bytes: &[u8]) {
     }
     let i = N_NAMED.fetch_add(1, Ordering::Relaxed);
     let Some(map) = MAPS.get(i) else { return };
-    let name =
-        Box::leak(crate::display::escape(&String::from_utf8_lossy(path.as_os_str().as_bytes())).into_boxed_str());
+    let name = Box::leak(crate::escape::escape(&String::from_utf8_lossy(path.as_os_str().as_bytes())).into_boxed_str());
     map.start.store(bytes.as_ptr() as usize, Ordering::Relaxed);
     map.name_len.store(name.len(), Ordering::Relaxed);
     map.name.store(name.as_mut_ptr(), Ordering::Relaxed);

@@ -4,7 +4,7 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde::Deserialize;
 
 use super::{Message, Role};
-use crate::display::thousands;
+use crate::escape::thousands;
 use crate::formats::json_shape::{seed, Shape, Text};
 
 /// A value that should be an array of messages; of a longer one than `N_MAX` only the beginning is held. Read it with

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::display::{escape, escape_running};
+use crate::escape::{escape, escape_running};
 use crate::Error;
 use serde_json::Value;
 

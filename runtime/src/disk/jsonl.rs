@@ -7,8 +7,8 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 
 use super::access::Disk;
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
 use crate::jsonl::JsonLines;
 
 /// Longest line of a journal that is looked into: an answer beside the longest prompt of all takes less.

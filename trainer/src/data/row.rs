@@ -2,7 +2,7 @@
 
 use lichen_runtime::chat_template::message_json::MessageList;
 use lichen_runtime::chat_template::Message;
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::formats::json_shape::{seed, Integers, Shape, Text};
 use serde::de::{IgnoredAny, MapAccess};
 use serde::Deserialize;

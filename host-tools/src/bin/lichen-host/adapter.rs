@@ -7,8 +7,8 @@ use lichen_host_tools::adapter::{self, Report, Target};
 use lichen_host_tools::quantize::{self, SHARD_BYTES_MAX};
 use lichen_runtime::cli::args;
 use lichen_runtime::cli::output::{self, Outcome};
-use lichen_runtime::display::{escape, thousands};
 use lichen_runtime::engine::AdapterPath;
+use lichen_runtime::escape::{escape, thousands};
 use lichen_runtime::Error;
 
 use crate::format::{self, FormatName};

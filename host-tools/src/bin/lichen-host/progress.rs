@@ -5,7 +5,7 @@ use std::time::Duration;
 use lichen_host_tools::quantize::Progress;
 use lichen_runtime::cli::output::{self, Failure, Outcome};
 use lichen_runtime::cli::progress::ProgressBar;
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::{Error, Result};
 

@@ -11,8 +11,8 @@ use lichen_runtime::batch::{Batch, BatchAnswer, BatchRequest, SLOTS_MAX};
 use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role};
 use lichen_runtime::cli::progress::ProgressBar;
 use lichen_runtime::disk::{refuse_existing, RealDisk};
-use lichen_runtime::display::{counted, thousands};
 use lichen_runtime::engine::Engine;
+use lichen_runtime::escape::{counted, thousands};
 use lichen_runtime::prompt_file::{answer_line, AnswerFile, Answered, Numbered, Prompt, PromptLine};
 use lichen_runtime::sampler::SamplerConfig;
 use lichen_runtime::setting::{

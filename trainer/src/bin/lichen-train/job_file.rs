@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use lichen_runtime::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
-use lichen_runtime::{spelling, Error, Result};
+use lichen_runtime::{suggest, Error, Result};
 use toml::de::{DeTable, DeValue};
 
 use crate::Cli;
@@ -43,7 +43,7 @@ fn flags(text: &str, subcommand: &str) -> Result<Vec<String>> {
         let line = line_at(key.span().start);
         let name = key.get_ref().replace('_', "-");
         if !known.contains(&name) {
-            let hint = spelling::hint(known.iter().map(String::as_str), &name);
+            let hint = suggest::hint(known.iter().map(String::as_str), &name);
             return Err(Error::input(format!("line {line}: unknown key \"{}\"{hint}", key.get_ref())));
         }
         let flag = format!("--{name}");

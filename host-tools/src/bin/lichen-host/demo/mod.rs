@@ -8,7 +8,7 @@ use clap::Args;
 use lichen_host_tools::demo::{Demo, Options};
 use lichen_runtime::cli::args::number;
 use lichen_runtime::cli::output::{self, Failure, Outcome};
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::memory_plan::mib;
 use lichen_trainer::job::Ending;
 use lichen_trainer::progress::{stop_signals, TrainingProgress};
