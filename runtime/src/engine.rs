@@ -25,7 +25,7 @@ use crate::session::Session;
 use crate::setting::TOKENS;
 use crate::stop::StopIds;
 use crate::tokenizer::Tokenizer;
-use crate::{demo, geometry};
+use crate::{demo, presets, synthetic};
 
 pub use options::{AdapterPath, DeviceChoice, EngineOptions};
 
@@ -125,8 +125,8 @@ impl Engine {
         let device = options.start_device()?;
         let plan = plan_synthetic(name, format, options, &device)?;
         options.check(&plan, &device)?;
-        prepare_kernels(&device, &[format, geometry::table_format(format)], &plan)?;
-        let model = Arc::new(geometry::synthetic(geometry::config(name)?, format, &device)?);
+        prepare_kernels(&device, &[format, synthetic::table_format(format)], &plan)?;
+        let model = Arc::new(synthetic::model(presets::config(name)?, format, &device)?);
         Ok(Engine {
             name: name.to_string(),
             source: None,
@@ -211,12 +211,12 @@ pub fn stop_ids(source: Option<&ModelSource>, tokenizer: Option<&Tokenizer>) -> 
 
 /// The bill of a synthetic model; nothing is allocated to say so.
 pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions, device: &Device) -> Result<MemoryPlan> {
-    let config = geometry::config(name)?;
+    let config = presets::config(name)?;
     let limits = options.limits(&config)?;
     let bytes = match device {
-        Device::Cpu(_) => ModelBytes { heap: geometry::weights_bytes(&config, format)?, ..ModelBytes::default() },
+        Device::Cpu(_) => ModelBytes { heap: synthetic::weights_bytes(&config, format)?, ..ModelBytes::default() },
         Device::Cuda(_) => {
-            let (device, heap) = geometry::gpu_bytes(&config, format)?;
+            let (device, heap) = synthetic::gpu_bytes(&config, format)?;
             ModelBytes { device, heap, ..ModelBytes::default() }
         }
     };

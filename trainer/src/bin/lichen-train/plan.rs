@@ -6,8 +6,8 @@ use lichen_runtime::cli::args::{bytes, weight_format};
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::device_config::DeviceConfig;
 use lichen_runtime::engine::{self, DeviceChoice, EngineOptions};
-use lichen_runtime::geometry;
 use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
+use lichen_runtime::presets;
 use lichen_trainer::job::{model_bytes, plan_of, Job, Kind};
 use lichen_trainer::machine::Machine;
 use lichen_trainer::plan::{HostAndGpu, TrainPlan};
@@ -61,7 +61,7 @@ pub fn run(args: &PlanArgs) -> Outcome<()> {
     };
     let (name, config, bytes) = match &args.geometry {
         Some(name) => {
-            let config = geometry::config(name)?;
+            let config = presets::config(name)?;
             let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
             (format!("{name} {}", args.format), config, bytes)
         }
