@@ -80,8 +80,8 @@ impl Store {
     /// There are generations and none is valid; the sentence says what is wrong with each.
     pub fn recover(&mut self, accept: &dyn Fn(&Generation) -> Result<()>) -> Result<Option<Recovered>> {
         self.settle()?;
-        let (steps, strangers) = self.generations()?;
-        let n_generations = steps.len() + strangers.len();
+        let (steps, unrecognised) = self.generations()?;
+        let n_generations = steps.len() + unrecognised.len();
         let mut rejected = Vec::new();
         for step in steps {
             let opened = Generation::open(&self.disk, &self.run, step);
@@ -96,7 +96,7 @@ impl Store {
                 }
             }
         }
-        rejected.extend(strangers.iter().map(|name| format!("{name} skipped: no checkpoint has such a name")));
+        rejected.extend(unrecognised.iter().map(|name| format!("{name} skipped: no checkpoint has such a name")));
         if n_generations == 0 {
             return Ok(None);
         }
@@ -111,8 +111,8 @@ impl Store {
     /// A published generation would go, or the disk refuses.
     pub fn clear(&mut self) -> Result<()> {
         self.settle()?;
-        let (steps, strangers) = self.generations()?;
-        let names: Vec<String> = strangers.into_iter().chain(steps.iter().rev().map(|s| generation_name(*s))).collect();
+        let (steps, unrecognised) = self.generations()?;
+        let names: Vec<String> = unrecognised.into_iter().chain(steps.iter().rev().map(|s| generation_name(*s))).collect();
         if let Some(name) = published_names(&*self.disk, &self.run)?.iter().find(|n| names.contains(n)) {
             let what = format!("{name} is published, and --restart would remove it: choose another --out");
             return Err(Error::input(what).in_file(&self.run));
@@ -164,11 +164,11 @@ impl Store {
     /// Steps of the generations, newest first, and names that look like one and are none.
     pub(super) fn generations(&self) -> Result<(Vec<u64>, Vec<String>)> {
         let names = self.names()?;
-        let (ours, strangers): (Vec<String>, Vec<String>) =
+        let (ours, unrecognised): (Vec<String>, Vec<String>) =
             names.into_iter().filter(|n| n.starts_with(GENERATION_PREFIX)).partition(|n| step_of(n).is_some());
         let mut steps: Vec<u64> = ours.iter().filter_map(|n| step_of(n)).collect();
         steps.sort_by_key(|step| Reverse(*step));
-        Ok((steps, strangers))
+        Ok((steps, unrecognised))
     }
 
     fn names(&self) -> Result<Vec<String>> {
