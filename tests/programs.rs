@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,6 +62,15 @@ fn build(what: &[&str], file: &str) -> PathBuf {
 pub fn command<S: AsRef<OsStr>>(program: PathBuf, arguments: &[S]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).env_remove("LICHEN_LOG").env_remove("LICHEN_SYS_ROOT");
+    // Tests that a shell runs in the background ignore SIGINT, and what they start would inherit that.
+    // SAFETY:
+    // - signal is async-signal-safe, which is what may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::signal(libc::SIGINT, libc::SIG_DFL) {
+            libc::SIG_ERR => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        })
+    };
     command
 }
 
