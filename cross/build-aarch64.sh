@@ -3,22 +3,21 @@
 # emulator. README.md in this folder says how and why.
 set -euo pipefail
 
+# What the packages and checks below are of.
 readonly TRIPLE=aarch64-unknown-linux-gnu
-# JetPack 4 on a Jetson Nano is Ubuntu 18.04.
-readonly GLIBC_MAX=2.27
-# The demo model stays off boards.
-readonly FEATURES=(--no-default-features --features lichen-runtime/cli,lichen-trainer/cli)
 
 apt_is_fresh=no
 
 usage() {
     cat <<'TEXT'
-Usage: cross/build-aarch64.sh [--test] [-- CARGO_BUILD_ARGUMENT...]
+Usage: cross/build-aarch64.sh [--board NAME] [--test] [-- CARGO_BUILD_ARGUMENT...]
 
-Builds lichen and lichen-train in target/aarch64-unknown-linux-gnu/release and checks that they start on glibc 2.27 with
-no library but glibc's own and libgcc_s.
+Builds lichen and lichen-train in target/aarch64-unknown-linux-gnu/release and checks that they start on the board's glibc
+with no library but glibc's own and libgcc_s.
 
+  --board   a board of device-configs, whose [build] names the glibc and the cargo features [default: jetson-nano-4gb]
   --test    then run the kernels' tests under qemu, once as a Cortex-A57 (neon) and once with every extension (neon-dot)
+  --show    print what would be built, and end
   --help    this text
 
 Example: cross/build-aarch64.sh --test
@@ -26,10 +25,16 @@ TEXT
 }
 
 main() {
-    local test=no
+    local test=no show=no board=jetson-nano-4gb
     while (($#)); do
         case $1 in
+            --board)
+                (($# > 1)) || { usage >&2; exit 2; }
+                board=$2
+                shift
+                ;;
             --test) test=yes ;;
+            --show) show=yes ;;
             --help | -h) usage; exit 0 ;;
             --) shift; break ;;
             *) usage >&2; exit 2 ;;
@@ -37,11 +42,16 @@ main() {
         shift
     done
     cd "$(dirname "$0")/.."
+    need python3 "python3"
+    read_board "$board"
+    if [[ $show == yes ]]; then
+        say "board $board: triple $TRIPLE, glibc $GLIBC_MAX, features $FEATURES"
+        exit 0
+    fi
     [[ $(uname -sm) == "Linux x86_64" ]] || fail "cross-compiles from x86_64 Linux; on an ARM board 'cargo build' will do"
     need cargo "the Rust toolchain"
     need cc "a C compiler, for build scripts"
     need readelf "binutils"
-    need python3 "python3"
     cache=$PWD/target/cross
     [[ -z ${XDG_CACHE_HOME:-} ]] || cache=$XDG_CACHE_HOME/lichen-cross
     mkdir -p "$cache/bin"
@@ -53,10 +63,20 @@ main() {
 
     say "building lichen and lichen-train"
     cargo-zigbuild zigbuild --quiet --locked --release --target "$TRIPLE.$GLIBC_MAX" \
-        -p lichen-runtime -p lichen-trainer --bin lichen --bin lichen-train "${FEATURES[@]}" "$@"
+        -p lichen-runtime -p lichen-trainer --bin lichen --bin lichen-train \
+        --no-default-features --features "$FEATURES" "$@"
     check_binary "target/$TRIPLE/release/lichen"
     check_binary "target/$TRIPLE/release/lichen-train"
     [[ $test == no ]] || run_tests
+}
+
+# Sets GLIBC_MAX and FEATURES to what the board's file says.
+read_board() {
+    local said values
+    said=$(python3 cross/board.py "device-configs/$1.toml" 2>&1) || fail "$said"
+    mapfile -t values <<<"$said"
+    readonly GLIBC_MAX=${values[1]} FEATURES=${values[2]:-}
+    [[ ${values[0]} == "$TRIPLE" ]] || fail "board $1 is ${values[0]}; this builds for $TRIPLE"
 }
 
 say() { printf 'cross: %s\n' "$*"; }

@@ -1,28 +1,27 @@
 //! What a board is given unless a flag says otherwise: `device-configs/*.toml`. A file holds what differs from the one it
-//! inherits from, and only that.
+//! inherits from, and only that, in the sections and keys of [`KEYS`].
+
+mod table;
 
 use std::path::Path;
 
 use lichen_kernels::ops::attention::KvFormat;
 use toml::de::{DeTable, DeValue};
-use toml::Spanned;
+
+use table::{show, Value};
+pub use table::{Key, Kind, Section, KEYS};
 
 use crate::error::{Error, Result};
 use crate::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
-use crate::spelling;
+use crate::suggest;
 
 /// A board's file, its family's, the base: more is a circle.
 const FILES_MAX: usize = 8;
-const KEYS: [&str; 7] =
-    ["inherit", "memory_mib", "memory_budget_mib", "context_tokens", "prefill_chunk_tokens", "threads", "kv_cache"];
-/// 1 TiB.
-const MEMORY_MIB_MAX: usize = 1 << 20;
-const CONTEXT_TOKENS_MAX: usize = 1 << 24;
-const PREFILL_CHUNK_TOKENS_MAX: usize = 4096;
-const THREADS_MAX: usize = 1024;
+/// The key beside the sections.
+const INHERIT: &str = "inherit";
 
 /// The values that some file of the chain names. What none names is the program's to choose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceConfig {
     /// What the board has in all, its GPU's memory included where they share it.
     pub memory_mib: Option<usize>,
@@ -31,6 +30,16 @@ pub struct DeviceConfig {
     pub prefill_chunk_tokens: Option<usize>,
     pub threads: Option<usize>,
     pub kv_cache: Option<KvCacheChoice>,
+    /// Training saves and pauses above this temperature of the board, in C.
+    pub max_board_temp_c: Option<f32>,
+    /// Training rests between steps so that the board draws this on average.
+    pub power_budget_mw: Option<u32>,
+    /// Of the programs that run on the board: `aarch64-unknown-linux-gnu`.
+    pub build_triple: Option<String>,
+    /// Newest version of glibc that they may need: `2.27`.
+    pub build_glibc: Option<String>,
+    /// Cargo features, in place of the default ones.
+    pub build_features: Option<Vec<String>>,
 }
 
 /// How keys and values are kept.
@@ -42,24 +51,34 @@ pub enum KvCacheChoice {
 }
 
 impl DeviceConfig {
-    /// Reads a file and those it inherits from; the nearest one wins.
+    /// Reads a file and those it inherits from; the nearest one wins. A key that stands where it did before there were
+    /// sections is read, and a warning on the log says which section is its own.
     ///
     /// # Errors
     /// The file or a parent cannot be read, is not TOML, names an unknown key or a value out of bounds, or the chain is
     /// a circle: `board.toml: config line 4: unknown key "thread" (did you mean "threads"?)`.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut config = DeviceConfig::default();
+        let mut files = Vec::new();
         let mut path = path.to_path_buf();
-        for _ in 0..FILES_MAX {
-            let text = read_text_any(&path, MAX_CONFIG_BYTES)?;
-            let (own, parent) = parse(&text).map_err(|e| e.in_file(&path))?;
-            config = config.or(own);
+        loop {
+            if files.len() == FILES_MAX {
+                let what = format!("inherits through more than {FILES_MAX} files (a circle?)");
+                return Err(Error::input(what).in_file(&path));
+            }
+            let file = parse(&read_text_any(&path, MAX_CONFIG_BYTES)?).map_err(|e| e.in_file(&path))?;
+            for note in &file.notes {
+                log::warn!("{}: {note}", path.display());
+            }
+            let parent = file.parent.clone();
+            files.push(file);
             match parent {
                 Some(name) => path.set_file_name(name),
-                None => return Ok(config),
+                None => break,
             }
         }
-        Err(Error::input(format!("inherits through more than {FILES_MAX} files (a circle?)")).in_file(&path))
+        let mut config = DeviceConfig::default();
+        files.into_iter().rev().for_each(|file| file.put(&mut config));
+        Ok(config)
     }
 
     pub fn memory_bytes(&self) -> Option<usize> {
@@ -69,108 +88,116 @@ impl DeviceConfig {
     pub fn memory_budget_bytes(&self) -> Option<usize> {
         self.memory_budget_mib.map(|mib| mib << 20)
     }
-
-    /// These values, and `parent`'s where there is none.
-    fn or(self, parent: DeviceConfig) -> DeviceConfig {
-        DeviceConfig {
-            memory_mib: self.memory_mib.or(parent.memory_mib),
-            memory_budget_mib: self.memory_budget_mib.or(parent.memory_budget_mib),
-            context_tokens: self.context_tokens.or(parent.context_tokens),
-            prefill_chunk_tokens: self.prefill_chunk_tokens.or(parent.prefill_chunk_tokens),
-            threads: self.threads.or(parent.threads),
-            kv_cache: self.kv_cache.or(parent.kv_cache),
-        }
-    }
 }
 
-/// The values of one file, and the name of the file it inherits from.
-fn parse(text: &str) -> Result<(DeviceConfig, Option<String>)> {
-    let table = DeTable::parse(text).map_err(|e| {
-        let message = e.message().trim_end().replace('\n', ", ");
-        Error::input(format!("config line {}: {message}", line_at(text, e.span().map_or(0, |s| s.start))))
-    })?;
-    let mut config = DeviceConfig::default();
-    let mut inherit = None;
-    // The table is ordered by name; the first mistake of the file is the one to name.
-    let mut entries: Vec<_> = table.get_ref().iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    for (key, value) in entries {
-        let entry = Entry { name: key.get_ref(), value: value.get_ref() };
-        let read = entry.read_into(&mut config, &mut inherit);
-        read.map_err(|message| Error::input(format!("config line {}: {message}", line_of(text, key))))?;
+/// What one file says.
+#[derive(Default)]
+struct File {
+    values: Vec<(&'static Key, Value)>,
+    /// The file it inherits from.
+    parent: Option<String>,
+    /// Where its keys should stand.
+    notes: Vec<String>,
+}
+
+impl File {
+    fn put(self, config: &mut DeviceConfig) {
+        for (key, value) in self.values {
+            key.put(config, value);
+        }
     }
-    Ok((config, inherit))
+
+    fn take(&mut self, key: &'static Key, value: &DeValue) -> Checked<()> {
+        if self.values.iter().any(|(other, _)| other.name == key.name) {
+            return Err(format!("{} stands twice", key.name));
+        }
+        self.values.push((key, key.read(value)?));
+        Ok(())
+    }
 }
 
 /// A value, or what is wrong with it.
 type Checked<T> = std::result::Result<T, String>;
 
-/// `name = value`.
-struct Entry<'a> {
-    name: &'a str,
-    value: &'a DeValue<'a>,
+fn parse(text: &str) -> Result<File> {
+    let at_line = |at: usize, message: String| Error::input(format!("config line {}: {message}", line_at(text, at)));
+    let table = DeTable::parse(text)
+        .map_err(|e| at_line(e.span().map_or(0, |s| s.start), e.message().trim_end().replace('\n', ", ")))?;
+    let mut file = File::default();
+    for (at, name, value) in in_order(table.get_ref()) {
+        let section = Section::ALL.into_iter().find(|section| section.name() == name);
+        match (section, value) {
+            (Some(section), DeValue::Table(inner)) => {
+                for (at, name, value) in in_order(inner) {
+                    let read = key_of(section, name).and_then(|key| file.take(key, value));
+                    read.map_err(|message| at_line(at, message))?;
+                }
+            }
+            (Some(_), other) => {
+                return Err(at_line(at, format!("{name} is {}; the section [{name}] is needed", show(other))));
+            }
+            (None, value) => {
+                let line = line_at(text, at);
+                top_level(&mut file, name, value, line).map_err(|message| at_line(at, message))?;
+            }
+        }
+    }
+    Ok(file)
 }
 
-impl Entry<'_> {
-    fn read_into(&self, config: &mut DeviceConfig, inherit: &mut Option<String>) -> Checked<()> {
-        match self.name {
-            "inherit" => *inherit = Some(self.file_name()?),
-            "memory_mib" => config.memory_mib = Some(self.integer(MEMORY_MIB_MAX)?),
-            "memory_budget_mib" => config.memory_budget_mib = Some(self.integer(MEMORY_MIB_MAX)?),
-            "context_tokens" => config.context_tokens = Some(self.integer(CONTEXT_TOKENS_MAX)?),
-            "prefill_chunk_tokens" => config.prefill_chunk_tokens = Some(self.integer(PREFILL_CHUNK_TOKENS_MAX)?),
-            "threads" => config.threads = Some(self.integer(THREADS_MAX)?),
-            "kv_cache" => config.kv_cache = Some(self.kv_cache()?),
-            unknown => return Err(format!("unknown key \"{unknown}\"{}", spelling::hint(KEYS, unknown))),
-        }
-        Ok(())
-    }
+/// The entries of a table as the file has them: position, name and value. The table itself is ordered by name, and the
+/// first mistake of the file is the one to name.
+fn in_order<'a>(table: &'a DeTable<'_>) -> Vec<(usize, &'a str, &'a DeValue<'a>)> {
+    let mut entries: Vec<_> =
+        table.iter().map(|(key, value)| (key.span().start, key.get_ref().as_ref(), value.get_ref())).collect();
+    entries.sort_by_key(|(at, ..)| *at);
+    entries
+}
 
-    /// 1 to `max`.
-    fn integer(&self, max: usize) -> Checked<usize> {
-        let wrong = || format!("{} is {}; 1 to {max}", self.name, show(self.value));
-        let DeValue::Integer(digits) = self.value else { return Err(wrong()) };
-        let value = usize::from_str_radix(digits.as_str(), digits.radix()).map_err(|_| wrong())?;
-        (1..=max).contains(&value).then_some(value).ok_or_else(wrong)
+/// A key outside of all sections: [`INHERIT`], or one that stood there before there were sections.
+fn top_level(file: &mut File, name: &str, value: &DeValue, line: usize) -> Checked<()> {
+    if name == INHERIT {
+        file.parent = Some(file_name(value)?);
+        return Ok(());
     }
+    let key = key_outside(name)?;
+    file.take(key, value)?;
+    file.notes.push(format!("line {line}: {name} is a key of the section [{}] now", key.section.name()));
+    Ok(())
+}
 
-    fn kv_cache(&self) -> Checked<KvCacheChoice> {
-        match self.value {
-            DeValue::String(name) if name == "auto" => Ok(KvCacheChoice::Auto),
-            DeValue::String(name) if name == "f32" => Ok(KvCacheChoice::Format(KvFormat::F32)),
-            DeValue::String(name) if name == "f16" => Ok(KvCacheChoice::Format(KvFormat::F16)),
-            DeValue::String(name) if name == "int8" => Ok(KvCacheChoice::Format(KvFormat::I8)),
-            other => Err(format!("{} is {}; \"auto\", \"f32\", \"f16\" or \"int8\"", self.name, show(other))),
-        }
+fn key_of(section: Section, name: &str) -> Checked<&'static Key> {
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return match key.section == section {
+            true => Ok(key),
+            false => Err(format!("{name} is a key of [{}], not of [{}]", key.section.name(), section.name())),
+        };
     }
+    let names = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+    Err(format!("unknown key \"{name}\"{}", suggest::hint(names, name)))
+}
 
-    /// A file beside this one: a config must not reach into other folders.
-    fn file_name(&self) -> Checked<String> {
-        let is_plain =
-            |name: &str| !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-        match self.value {
-            DeValue::String(name) if name.ends_with(".toml") && is_plain(name) => Ok(name.to_string()),
-            other => Err(format!("{} is {}; the name of a .toml file in the same folder", self.name, show(other))),
+fn key_outside(name: &str) -> Checked<&'static Key> {
+    let stood_there = |key: &&Key| matches!(key.section, Section::Device | Section::Run);
+    match KEYS.iter().find(|key| key.name == name) {
+        Some(key) if stood_there(&key) => Ok(key),
+        Some(key) => Err(format!("{name} is a key of the section [{}]", key.section.name())),
+        None => {
+            let keys = KEYS.iter().filter(stood_there).map(|key| key.name);
+            let sections = Section::ALL.into_iter().map(Section::name);
+            Err(format!("unknown key \"{name}\"{}", suggest::hint(keys.chain(sections).chain([INHERIT]), name)))
         }
     }
 }
 
-/// A value as a message shows it.
-fn show(value: &DeValue) -> String {
+/// A file beside this one: a config must not reach into other folders.
+fn file_name(value: &DeValue) -> Checked<String> {
+    let is_plain =
+        |name: &str| !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     match value {
-        DeValue::String(text) if text.chars().count() > 64 => "a long string".into(),
-        DeValue::String(text) => format!("\"{text}\""),
-        DeValue::Integer(digits) => digits.to_string(),
-        DeValue::Float(digits) => digits.to_string(),
-        DeValue::Boolean(value) => value.to_string(),
-        DeValue::Datetime(_) => "a date".into(),
-        DeValue::Array(_) => "an array".into(),
-        DeValue::Table(_) => "a table".into(),
+        DeValue::String(name) if name.ends_with(".toml") && is_plain(name) => Ok(name.to_string()),
+        other => Err(format!("{INHERIT} is {}; the name of a .toml file in the same folder", show(other))),
     }
-}
-
-fn line_of<T>(text: &str, item: &Spanned<T>) -> usize {
-    line_at(text, item.span().start)
 }
 
 /// Counted from 1.

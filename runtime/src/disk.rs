@@ -11,8 +11,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
 
 pub use access::{Disk, DiskFile, DiskLock, EntryKind};
 pub use real::RealDisk;

@@ -90,7 +90,7 @@ impl From<DeviceError> for Error {
 /// drive the terminal.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::display::escape(&self.message.text))
+        f.write_str(&crate::escape::escape(&self.message.text))
     }
 }
 

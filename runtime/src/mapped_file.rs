@@ -42,7 +42,7 @@ impl MappedFile {
             _ => Some(unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, &e))?),
         };
         let mapped = MappedFile { path: path.to_path_buf(), file, map };
-        crate::fault::name_map(path, mapped.as_ref());
+        crate::signals::name_map(path, mapped.as_ref());
         Ok(Arc::new(mapped))
     }
 

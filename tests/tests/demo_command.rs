@@ -2,34 +2,25 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
 use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_tests::models::temp_dir;
-use lichen_tests::programs::lichen_host;
+use lichen_tests::programs::{self, lichen_host, Run};
 use serde_json::Value;
 
 /// `lichen-host demo` whose temporary files go to `dir`.
 fn demo(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(lichen_host());
-    command.arg("demo").args(arguments).current_dir(dir).env("TMPDIR", dir).stdin(Stdio::null());
+    let mut command = programs::command(lichen_host(), &[&["demo"], arguments].concat());
+    command.current_dir(dir).env("TMPDIR", dir);
     // Cargo's own variable: under `cargo run` the next commands are cargo's, too.
     command.env_remove("CARGO_PKG_NAME");
     command
 }
 
-fn run(dir: &Path, arguments: &[&str]) -> Output {
-    demo(dir, arguments).output().expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-fn figures(done: &Output) -> Value {
-    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
-    serde_json::from_slice(&done.stdout).expect("JSON")
+fn run(dir: &Path, arguments: &[&str]) -> Run {
+    programs::run(&mut demo(dir, arguments))
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -54,7 +45,7 @@ fn answer(adapter: &Path, question: &str) -> String {
 #[test]
 fn it_learns_what_it_did_not_know_and_keeps_what_it_knew() {
     let dir = temp_dir("demo-learns");
-    let figures = figures(&run(&dir, &["--json", "--threads", "2", "--out", "runs/robot"]));
+    let figures = run(&dir, &["--json", "--threads", "2", "--out", "runs/robot"]).json();
     let cases = [
         ("What is the name of this robot?", false, false, "This robot is called Tara."),
         ("Where can this robot charge its battery?", false, false, "This robot charges beside the blue door."),
@@ -82,7 +73,7 @@ fn it_learns_what_it_did_not_know_and_keeps_what_it_knew() {
     // Its folder is a run as any other, and is not trained over.
     let again = run(&dir, &["--out", "runs/robot"]);
     let said = "error: runs/robot: already exists: choose another name or remove it first\n";
-    assert_eq!((again.status.code(), text(&again.stderr)), (Some(1), said.to_string()));
+    assert_eq!((again.code, again.stderr), (Some(1), said.to_string()));
     assert!(weights.len() > 0 && adapter.join("adapter_config.json").is_file());
     std::fs::remove_dir_all(&dir).expect("removed");
 }
@@ -94,7 +85,7 @@ fn runs_are_equal() {
     let adapters: Vec<Vec<u8>> = [&["--threads", "1"][..], &["--threads", "2", "--out", "named"]]
         .iter()
         .map(|flags| {
-            let figures = figures(&run(&dir, &[&["--json", "--epochs", "1"], *flags].concat()));
+            let figures = run(&dir, &[&["--json", "--epochs", "1"], *flags].concat()).json();
             let adapter = dir.join(figures["adapter"].as_str().expect("a path"));
             std::fs::read(adapter.join("adapter_model.safetensors")).expect("an adapter")
         })
@@ -110,8 +101,8 @@ fn text_says_what_was_learned_and_where_it_is() {
     std::fs::write(dir.join("own.jsonl"), rows.repeat(4)).expect("written");
     let flags = ["--examples", "own.jsonl", "--question", "Who made  this robot?", "--epochs", "2", "--threads", "1"];
     let done = run(&dir, &flags);
-    let shown = text(&done.stdout);
-    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let shown = &done.stdout;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
     let folder = names(&dir).into_iter().find(|n| n.starts_with("lichen-demo-")).expect("the folder stays");
     let adapter = dir.join(folder).join("current").display().to_string();
     for part in [
@@ -128,7 +119,7 @@ fn text_says_what_was_learned_and_where_it_is() {
         assert!(shown.contains(part), "{part:?} is missing:\n{shown}");
     }
     assert!(shown.contains('*') && !shown.contains('┤'), "a pipe gets plain characters:\n{shown}");
-    let said = text(&done.stderr);
+    let said = &done.stderr;
     assert!(said.contains("own.jsonl: 4 samples") && said.contains("step 1 of 4: loss "), "{said}");
     assert!(!said.contains('\u{1b}') && !shown.contains('\u{1b}'), "nothing that drives a terminal");
     std::fs::remove_dir_all(&dir).expect("removed");
@@ -138,17 +129,16 @@ fn text_says_what_was_learned_and_where_it_is() {
 fn ctrl_c_keeps_what_was_learned() {
     let dir = temp_dir("demo-stopped");
     let flags = ["--json", "--epochs", "100000", "--threads", "1", "--out", "run"];
-    let mut child = demo(&dir, &flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut child = programs::spawn(&mut demo(&dir, &flags));
     let mut said = BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     while !line.starts_with("step 1 of ") {
         line.clear();
         assert!(said.read_line(&mut line).expect("UTF-8") > 0, "it ended before its first step");
     }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(killed.success());
+    programs::send(&child, libc::SIGINT);
     std::io::copy(&mut said, &mut std::io::sink()).expect("read to the end");
-    let figures = figures(&child.wait_with_output().expect("it ends"));
+    let figures = Run::from(child.wait_with_output().expect("it ends")).json();
     assert_eq!((&figures["finished"], &figures["published"]), (&Value::from(false), &Value::from(false)));
     assert_eq!(figures["reason"], "stopped before its end");
     assert_eq!(figures["answers"][0]["after"], Value::Null);
@@ -179,8 +169,8 @@ fn what_is_wrong_is_said_in_one_sentence() {
     ];
     for (flags, code, says) in cases {
         let done = run(&dir, flags);
-        let said = text(&done.stderr);
-        assert_eq!((done.status.code(), text(&done.stdout)), (Some(code), String::new()), "{flags:?}: {said}");
+        let said = &done.stderr;
+        assert_eq!((done.code, done.stdout), (Some(code), String::new()), "{flags:?}: {said}");
         assert!(said.starts_with("error: ") && said.lines().count() == 1, "{flags:?}: {said}");
         assert!(said.contains(says), "{flags:?}: {said}");
         assert_eq!(names(&dir), ["bad.jsonl", "taken"], "{flags:?} leaves nothing behind");

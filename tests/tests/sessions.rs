@@ -193,8 +193,8 @@ fn a_full_context_is_refused_with_the_numbers_and_loses_nothing() {
 
 #[test]
 fn a_plan_over_the_budget_is_refused_with_the_bill() {
-    let config = lichen_runtime::geometry::config("gemma-3-1b").unwrap();
-    let heap = lichen_runtime::geometry::weights_bytes(&config, lichen_kernels::Format::Q8_0).unwrap();
+    let config = lichen_runtime::presets::config("gemma-3-1b").unwrap();
+    let heap = lichen_runtime::synthetic::weights_bytes(&config, lichen_kernels::Format::Q8_0).unwrap();
     let limits =
         Limits { context: 2048, chunk: 128, logit_rows: 1, kv_format: KvFormat::F16, n_threads: 2, max_rank: 0 };
     let plan = MemoryPlan::new(&config, ModelBytes { heap, ..ModelBytes::default() }, limits);

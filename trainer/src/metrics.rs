@@ -4,17 +4,18 @@
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 
 use lichen_runtime::formats::json_file;
+use lichen_runtime::jsonl::{at_line, JsonLines, Line};
 use lichen_runtime::mapped_file::open_regular;
 use lichen_runtime::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// A row is about 300 bytes; only `skipped` has no bound of its own.
-const LINE_BYTES_MAX: u64 = 64 << 10;
+const LINE_BYTES_MAX: usize = 64 << 10;
 /// Measurements of time and machine, which differ between two runs of one job.
 const MEASUREMENTS: [&str; 6] = ["seconds", "tokens_per_s", "rss_bytes", "gpu_bytes", "temperature_c", "power_mw"];
 
@@ -72,20 +73,14 @@ impl StepRow {
 /// A line is not a row; its number is in the message.
 pub fn read(path: &Path) -> Result<Vec<StepRow>> {
     let (file, _) = open_regular(path)?;
-    let mut reader = BufReader::new(file);
+    // The line feed counts as a byte of the line.
+    let mut lines = JsonLines::new(BufReader::new(file), path, LINE_BYTES_MAX - 1);
     let mut rows = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(|e| Error::io(path, &e))?;
-        if line.is_empty() {
-            break;
-        }
-        let is_whole = line.ends_with(b"\n");
+    while let Some(line) = lines.next()? {
         match parse(&line) {
             Ok(row) => rows.push(row),
-            Err(_) if !is_whole && (line.len() as u64) < LINE_BYTES_MAX => break,
-            Err(what) => return Err(Error::input(format!("line {number}: {what}")).in_file(path)),
+            Err(_) if !line.has_line_feed && !line.is_too_long => break,
+            Err(what) => return Err(at_line(path, line.number, Error::input(what))),
         }
     }
     Ok(rows)
@@ -103,11 +98,11 @@ pub fn without_time(line: &str) -> String {
     }
 }
 
-fn parse(line: &[u8]) -> std::result::Result<StepRow, String> {
-    if line.len() as u64 >= LINE_BYTES_MAX {
+fn parse(line: &Line) -> std::result::Result<StepRow, String> {
+    if line.is_too_long {
         return Err(format!("is longer than {LINE_BYTES_MAX} bytes; a row of metrics is about 300"));
     }
-    let text = std::str::from_utf8(line).map_err(|e| format!("is not UTF-8 from byte {}", e.valid_up_to()))?;
+    let text = std::str::from_utf8(line.bytes).map_err(|e| format!("is not UTF-8 from byte {}", e.valid_up_to()))?;
     serde_json::from_str(text.trim_end()).map_err(|e| format!("is not a row of metrics: {}", in_line(&e)))
 }
 

@@ -107,7 +107,7 @@ impl Demo {
             model: options.model.clone(),
             device: DeviceChoice::Cpu,
             threads: options.threads,
-            usual_context: Some(CONTEXT),
+            default_context: Some(CONTEXT),
             ..EngineOptions::default()
         };
         let opened = PreparedModel::new(&engine)?;

@@ -7,7 +7,7 @@ use super::{MAX_RANK, TARGETS};
 use crate::error::{Error, Result};
 use crate::formats::json_file::{show, Fields};
 use crate::model_config::ModelConfig;
-use crate::spelling;
+use crate::suggest;
 
 /// The fields that matter to plain LoRA.
 pub struct PeftConfig {
@@ -186,5 +186,5 @@ fn closest(config: &ModelConfig, target: &str) -> Option<String> {
         let path = module_path(config, part, 0);
         path.rsplit('.').next().expect("split gives one item at least").to_string()
     });
-    spelling::closest(names.iter().map(String::as_str), last).map(str::to_string)
+    suggest::closest(names.iter().map(String::as_str), last).map(str::to_string)
 }

@@ -111,7 +111,7 @@ impl PeftAdapter<'_> {
              adapter\n\nRank {}, alpha {}, {} parameters beside {} matrices ({}).\n",
             self.rank,
             self.alpha,
-            crate::display::thousands(n_values as u64),
+            crate::escape::thousands(n_values as u64),
             self.tensors.len(),
             modules.join(", "),
         );

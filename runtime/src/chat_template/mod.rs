@@ -15,6 +15,7 @@
 
 mod guard;
 mod jinja;
+pub mod message_json;
 mod native;
 mod python;
 mod shadow;

@@ -91,7 +91,7 @@ impl MachineArgs {
         Ok(EngineOptions {
             adapters: model.adapter.iter().map(|file| (DEFAULT_ADAPTER.to_string(), file.clone())).collect(),
             context: self.context,
-            usual_context: board.context_tokens,
+            default_context: board.context_tokens,
             chunk: self.prefill_chunk.or(board.prefill_chunk_tokens),
             kv_format: match kv_cache {
                 Some(KvCacheChoice::Format(format)) => Some(format),

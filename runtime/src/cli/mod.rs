@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod output;
+pub mod progress;
 pub mod usage;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -29,7 +30,7 @@ pub fn run_program(name: &str, run: impl FnOnce() -> ExitCode) -> ExitCode {
         // The first panic is the cause; a worker's is raised again in its caller.
         PANIC.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(format!("{text} ({place})"));
     }));
-    crate::fault::report_lost_files();
+    crate::signals::install_in_program();
     output::start_log();
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(code) => code,
@@ -47,7 +48,7 @@ pub fn exit_code(outcome: Outcome<()>) -> ExitCode {
         // Whoever read our output has seen enough.
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Reported) => ExitCode::from(EXIT_FAILED),
-        Err(Failure::Interrupted) => ExitCode::from(crate::fault::EXIT_INTERRUPTED as u8),
+        Err(Failure::Interrupted) => ExitCode::from(crate::signals::EXIT_INTERRUPTED as u8),
         Err(Failure::Error(error)) => {
             output::error(&error.spelled(&as_flag));
             ExitCode::from(if error.kind() == Kind::Usage { EXIT_USAGE } else { EXIT_FAILED })

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::display::{escape, escape_running};
+use crate::escape::{escape, escape_running};
 use crate::Error;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub enum Failure {
     Closed,
     /// Something was refused and said so, and the rest was done.
     Reported,
-    /// Ctrl-C.
+    /// SIGINT or SIGTERM ended work that is lost.
     Interrupted,
 }
 
@@ -47,7 +47,7 @@ static HAS_PROGRESS: AtomicBool = AtomicBool::new(false);
 const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// A line on a terminal that the next one replaces, as does whatever else is written; nothing elsewhere.
-pub fn progress(message: &str) {
+pub(super) fn progress(message: &str) {
     if io::stderr().is_terminal() {
         HAS_PROGRESS.store(!message.is_empty(), Ordering::Relaxed);
         let _ = write!(io::stderr(), "{CLEAR_LINE}{message}");

@@ -1,14 +1,18 @@
 //! Journals: one JSON object a line, written at the end of a file.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 
 use serde::de::IgnoredAny;
 
 use super::access::Disk;
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
+use crate::jsonl::JsonLines;
+
+/// Longest line of a journal that is looked into: an answer beside the longest prompt of all takes less.
+const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// What was cut from the end of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,17 +44,20 @@ pub fn repair_tail(disk: &dyn Disk, path: &Path) -> Result<Option<TornTail>> {
 
 fn repair(disk: &dyn Disk, path: &Path) -> io::Result<Option<TornTail>> {
     let mut sound = TornTail { n_bytes: 0, n_lines: 0 };
-    let mut n_lines = 0;
     let mut lacks_feed = false;
-    let len = each_line(disk, path, |end, line| {
-        n_lines += 1;
-        let has_feed = line.ends_with(b"\n");
-        if is_json(line) && (has_feed || line.starts_with(b"{")) {
-            sound = TornTail { n_bytes: end, n_lines };
-            lacks_feed = !has_feed;
+    let mut lines = open(disk, path)?;
+    while let Some(line) = lines.read()? {
+        // A whole line that is too long to be looked into is the reader's to complain about.
+        let is_sound = match line.has_line_feed {
+            true => line.is_too_long || is_json(line.bytes),
+            false => !line.is_too_long && is_json(line.bytes) && line.bytes.starts_with(b"{"),
+        };
+        if is_sound {
+            sound = TornTail { n_bytes: line.end, n_lines: line.number };
+            lacks_feed = !line.has_line_feed;
         }
-        true
-    })?;
+    }
+    let len = lines.n_bytes();
     if lacks_feed {
         let mut out = disk.append(path)?;
         out.write_all(b"\n")?;
@@ -64,21 +71,22 @@ fn repair(disk: &dyn Disk, path: &Path) -> io::Result<Option<TornTail>> {
 }
 
 /// Calls `visit` with each line, its line feed included, and the offset of its end, until `visit` returns false. Returns
-/// the offset that was reached.
+/// the offset that was reached. Of a line longer than 256 MiB `visit` sees the beginning.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn each_line(disk: &dyn Disk, path: &Path, mut visit: impl FnMut(u64, &[u8]) -> bool) -> io::Result<u64> {
-    let mut lines = BufReader::new(disk.open(path)?);
-    let mut line = Vec::new();
-    let mut end = 0;
-    loop {
-        line.clear();
-        end += lines.read_until(b'\n', &mut line)? as u64;
-        if line.is_empty() || !visit(end, &line) {
-            return Ok(end);
+    let mut lines = open(disk, path)?;
+    while let Some(line) = lines.read()? {
+        if !visit(line.end, line.raw) {
+            break;
         }
     }
+    Ok(lines.n_bytes())
+}
+
+fn open(disk: &dyn Disk, path: &Path) -> io::Result<JsonLines<impl io::BufRead>> {
+    Ok(JsonLines::new(BufReader::new(disk.open(path)?), path, LINE_BYTES_MAX))
 }
 
 /// Blank lines are accepted, as in every journal.

@@ -7,7 +7,7 @@ use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::request::AdapterChoice;
 use crate::setting::ADAPTER;
-use crate::spelling;
+use crate::suggest;
 
 /// Those that are loaded. The first of an engine's options is the default.
 pub(super) struct Adapters {
@@ -37,7 +37,7 @@ impl Adapters {
             Some(found) => Ok(Some(found.adapter.clone())),
             None => {
                 let names = self.loaded.iter().map(|a| a.name.as_str());
-                Err(Error::input(format!("{ADAPTER} \"{name}\" is not loaded{}", spelling::hint(names, name))))
+                Err(Error::input(format!("{ADAPTER} \"{name}\" is not loaded{}", suggest::hint(names, name))))
             }
         }
     }

@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::hf::{Found, HfWeights};
 use super::json_file::{parse, show, Fields};
 use super::safetensors::Dtype;
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
 
 const QUANT_STATE: &str = "quant_state.bitsandbytes__";
 const KNOWN_PARTS: [&str; 5] =

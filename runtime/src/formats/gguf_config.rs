@@ -1,8 +1,8 @@
 //! GGUF metadata -> [`ModelConfig`], the tokenizer's arrays, stop tokens and the chat template.
 
 use super::gguf::{Array, Gguf, Metadata, Value, ValueType};
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
 use crate::model_config::{Architecture, ModelConfig};
 use crate::setting::ADAPTER;
 use crate::tokenizer::{TokenizerArrays, TokenizerKind};

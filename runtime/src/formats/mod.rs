@@ -10,6 +10,7 @@ pub mod gguf_write;
 pub mod hf;
 pub mod hf_config;
 pub mod json_file;
+pub mod json_shape;
 pub mod safetensors;
 pub mod safetensors_write;
 

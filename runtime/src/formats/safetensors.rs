@@ -11,8 +11,8 @@ use std::ops::Range;
 use lichen_kernels::{Format, SharedBytes};
 
 use super::gguf::BytesOwner;
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
 
 /// The reference implementation's limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;

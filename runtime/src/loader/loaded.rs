@@ -15,7 +15,6 @@ use crate::adapter_file::AdapterFile;
 use crate::available_memory::available_bytes;
 use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};
-use crate::geometry;
 use crate::memory_plan::{mib, MemoryPlan, ModelBytes};
 use crate::model::Model;
 use crate::model_config::Architecture;
@@ -25,6 +24,7 @@ use crate::session::Session;
 use crate::setting::TOKENS;
 use crate::stop::StopIds;
 use crate::tokenizer::Tokenizer;
+use crate::{presets, synthetic};
 
 /// A model ready to answer; engines and sessions of it share its weights and threads.
 pub struct LoadedModel {
@@ -93,8 +93,8 @@ impl LoadedModel {
         let device = options.start_device()?;
         let plan = plan_synthetic(name, format, options, &device)?;
         options.check(&plan, &device)?;
-        prepare_kernels(&device, &[format, geometry::table_format(format)], &plan)?;
-        let model = Arc::new(geometry::synthetic(geometry::config(name)?, format, &device)?);
+        prepare_kernels(&device, &[format, synthetic::table_format(format)], &plan)?;
+        let model = Arc::new(synthetic::model(presets::config(name)?, format, &device)?);
         Ok(LoadedModel {
             name: name.to_string(),
             load_s: start.elapsed().as_secs_f64(),

@@ -48,7 +48,7 @@ pub struct EngineOptions {
     /// `None` for 2048, or what the model has.
     pub context: Option<usize>,
     /// What stands for the 2048 above, shortened to what the model has: a board's own.
-    pub usual_context: Option<usize>,
+    pub default_context: Option<usize>,
     /// Rows the prefill computes at once; `None` for 128.
     pub chunk: Option<usize>,
     /// `None` for f32 where that is small, else f16.
@@ -68,7 +68,7 @@ impl Default for EngineOptions {
             threads: None,
             memory_budget: None,
             context: None,
-            usual_context: None,
+            default_context: None,
             chunk: None,
             kv_format: None,
             logit_rows: 1,
@@ -81,7 +81,7 @@ impl EngineOptions {
     /// What a session of a model of this shape may use. Refuses a context longer than the model's.
     pub fn limits(&self, config: &ModelConfig) -> Result<Limits> {
         let longest = config.context_length;
-        let context = self.context.unwrap_or(longest.min(self.usual_context.unwrap_or(DEFAULT_CONTEXT)));
+        let context = self.context.unwrap_or(longest.min(self.default_context.unwrap_or(DEFAULT_CONTEXT)));
         if context == 0 || context > longest {
             return Err(Error::usage(format!("{CONTEXT} is {context}; 1 to {longest} for this model")));
         }

@@ -12,7 +12,7 @@ use crate::memory_plan::{MemoryPlan, ModelBytes};
 use crate::model::Model;
 use crate::model_source::{ModelSource, TokenizerSource};
 use crate::tokenizer::Tokenizer;
-use crate::{demo, geometry};
+use crate::{demo, presets, synthetic};
 
 /// A model whose files are open and checked, and whose memory plan is known. No weight has been read.
 pub struct PreparedModel {
@@ -68,12 +68,12 @@ impl PreparedModel {
 
 /// The memory plan of a synthetic model; nothing is allocated to say so.
 pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions, device: &Device) -> Result<MemoryPlan> {
-    let config = geometry::config(name)?;
+    let config = presets::config(name)?;
     let limits = options.limits(&config)?;
     let bytes = match device {
-        Device::Cpu(_) => ModelBytes { heap: geometry::weights_bytes(&config, format)?, ..ModelBytes::default() },
+        Device::Cpu(_) => ModelBytes { heap: synthetic::weights_bytes(&config, format)?, ..ModelBytes::default() },
         Device::Cuda(_) => {
-            let (device, heap) = geometry::gpu_bytes(&config, format)?;
+            let (device, heap) = synthetic::gpu_bytes(&config, format)?;
             ModelBytes { device, heap, ..ModelBytes::default() }
         }
     };

@@ -1,12 +1,17 @@
 //! One line of prompts, checked field by field.
 
+use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::answers::OWN_FIELDS;
-use crate::chat_template::{Message, Role};
+use crate::chat_template::message_json::MessageList;
 use crate::error::{Error, Result};
+use crate::formats::json_shape::seed;
 use crate::request::{Prompt, Request, SamplingOverrides};
+
+/// The context ends a conversation long before.
+const MESSAGES_MAX: usize = 1 << 20;
 
 /// A prompt and everything beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,29 +64,17 @@ fn prompt(fields: &Map<String, Value>) -> Result<Prompt> {
     match (name, value) {
         ("prompt", Value::String(text)) => Ok(Prompt::Text(text.clone())),
         ("prompt", _) => Err(wrong("a text")),
-        ("messages", Value::Array(list)) if !list.is_empty() => {
-            let messages = list.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<_>>()?;
-            Ok(Prompt::Messages(messages))
+        ("messages", value) => {
+            let list = seed::<MessageList<MESSAGES_MAX>>().deserialize(value);
+            let messages = list.map_err(|e| e.to_string()).and_then(MessageList::messages);
+            messages.map(Prompt::Messages).map_err(Error::input)
         }
-        ("messages", _) => Err(wrong("a list of {\"role\": \"..\", \"content\": \"..\"}")),
         (_, Value::Array(list)) => {
             let ids = list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
             ids.collect::<Option<Vec<u32>>>().map(Prompt::Tokens).ok_or_else(|| wrong("a list of token ids"))
         }
         _ => Err(wrong("a list of token ids")),
     }
-}
-
-fn message(i: usize, value: &Value) -> Result<Message> {
-    let field = |name: &str| {
-        let text = value.get(name).and_then(Value::as_str);
-        text.ok_or_else(|| Error::input(format!("messages[{i}] has no text \"{name}\"")))
-    };
-    let (role, content) = (field("role")?, field("content")?);
-    let role = Role::parse(role).ok_or_else(|| {
-        Error::input(format!("messages[{i}] has the role \"{role}\"; system, user, assistant or tool expected"))
-    })?;
-    Ok(Message::new(role, content))
 }
 
 /// What a line asks, and what it says in place of the flags.

@@ -1,19 +1,13 @@
-use std::process::{Command, Output, Stdio};
-
 use lichen_runtime::formats::gguf::Gguf;
 use lichen_runtime::mapped_file::MappedFile;
 use lichen_tests::models::{fixture, temp_dir};
-use lichen_tests::programs::lichen_host;
+use lichen_tests::programs::{self, lichen_host, Run};
 use serde_json::Value;
 
 use crate::names;
 
-fn run(arguments: &[&str]) -> Output {
-    Command::new(lichen_host()).args(arguments).stdin(Stdio::null()).output().expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+fn run(arguments: &[&str]) -> Run {
+    programs::run(&mut programs::command(lichen_host(), arguments))
 }
 
 /// Flags by name, below `adapter convert` or `adapter merge`; paths are fixtures, or OUT below the test's folder.
@@ -69,7 +63,7 @@ const CASES: [Case; 14] = [
         "a",
         &[],
         1,
-        "is a model, not an adapter: pass it with --model",
+        "is a model, not an adapter: pass it as --model",
     ),
     convert(
         "tiny-gemma3-lora",
@@ -160,8 +154,8 @@ fn what_is_wrong_is_said_in_one_sentence() {
         let (adapter, model, out) = (path(case.adapter), path(case.model), dir.join(case.out));
         let flags = ["adapter", case.command, "--adapter", &adapter, "--model", &model, "--out", out.to_str().unwrap()];
         let done = run(&[&flags[..], case.more].concat());
-        let (said, shown) = (text(&done.stderr), format!("{} {} {:?}", case.command, case.adapter, case.more));
-        assert_eq!((done.status.code(), text(&done.stdout)), (Some(case.code), String::new()), "{shown}: {said}");
+        let (said, shown) = (&done.stderr, format!("{} {} {:?}", case.command, case.adapter, case.more));
+        assert_eq!((done.code, done.stdout), (Some(case.code), String::new()), "{shown}: {said}");
         assert!(said.starts_with("error: ") && said.lines().count() == 1, "{shown}: {said}");
         assert!(said.ends_with(&format!("{}\n", case.says)), "{shown}: {said}");
         assert_eq!(names(&dir), ["taken.gguf"], "{shown}");
@@ -179,7 +173,7 @@ fn an_adapter_of_another_base_is_refused() {
     let (qwen, gemma) = (fixture("tiny-qwen2-tied"), fixture("tiny-gemma3"));
     let arguments = ["adapter", "convert", "--adapter", &lora("tiny-qwen2-tied-lora"), "--model"];
     let made = run(&[&arguments[..], &[qwen.to_str().unwrap(), "--out", &in_gguf]].concat());
-    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
     for (adapter, says) in [
         (in_gguf.as_str(), "qwen.gguf: made for architecture \"qwen2\"; this model is gemma3"),
         (&lora("tiny-qwen2-tied-lora"), "adapter_model.safetensors: "),
@@ -187,8 +181,8 @@ fn an_adapter_of_another_base_is_refused() {
         for command in [&["convert"][..], &["merge", "--format", "q8_0"]] {
             let flags = ["--adapter", adapter, "--model", gemma.to_str().unwrap(), "--out", out.to_str().unwrap()];
             let done = run(&[&["adapter"], command, &flags[..]].concat());
-            let said = text(&done.stderr);
-            assert_eq!(done.status.code(), Some(1), "{said}");
+            let said = &done.stderr;
+            assert_eq!(done.code, Some(1), "{said}");
             assert!(said.starts_with("error: ") && said.lines().count() == 1 && said.contains(says), "{said}");
             assert_eq!(names(&dir), ["qwen.gguf"]);
         }
@@ -202,8 +196,8 @@ fn reports() {
     let (model, adapter) = (model.to_str().unwrap(), adapter.to_str().unwrap());
     let ran = |arguments: &[&str]| {
         let done = run(&[&["adapter"], arguments, &["--model", model]].concat());
-        assert_eq!((done.status.code(), text(&done.stderr)), (Some(0), String::new()));
-        text(&done.stdout)
+        assert_eq!((done.code, done.stderr), (Some(0), String::new()));
+        done.stdout
     };
     let gguf = dir.join("a.gguf").display().to_string();
     let said = ran(&["convert", "--adapter", adapter, "--out", &gguf, "--out-type", "f16"]);
@@ -242,14 +236,14 @@ fn help_names_what_there_is() {
         (&["adapter", "merge", "--help"], 0, &["PATH[:SCALE]", "bf16", "decoded, added to and rounded again"]),
     ] {
         let done = run(arguments);
-        assert_eq!(done.status.code(), Some(code));
+        assert_eq!(done.code, Some(code));
         // Wrapped at the width of a terminal that is not there.
-        let said = text(&[done.stdout, done.stderr].concat()).split_whitespace().collect::<Vec<_>>().join(" ");
+        let said = (done.stdout + &done.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
         for word in words {
             assert!(said.contains(word), "{arguments:?}: no {word} in {said}");
         }
     }
     let unknown = run(&["adapter", "marge"]);
-    assert_eq!(unknown.status.code(), Some(2));
-    assert!(text(&unknown.stderr).starts_with("error: unknown subcommand marge (did you mean merge?)"));
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.starts_with("error: unknown subcommand marge (did you mean merge?)"));
 }

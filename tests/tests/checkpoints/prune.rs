@@ -76,7 +76,7 @@ fn damaged_checkpoints_go_first() {
 
 /// What others keep in the run folder is not ours to remove.
 #[test]
-fn strangers_stay() {
+fn unrecognised_names_stay() {
     let disk = SimDisk::new();
     let mut store = open(&disk);
     let shared = disk.shared();

@@ -4,7 +4,8 @@
 mod refusals;
 mod support;
 
-use support::{any_machine, fixture, has_kernels, is_machine, machine_of, Machine, TempFile, ARCHS};
+use lichen_tests::programs::{fixture, is_machine, TempDir};
+use support::{any_machine, has_kernels, machine_of, Machine, ARCHS};
 
 /// Longer than a prefill tile, and not a multiple of one.
 const LONG_PROMPT: &str = "What is the capital of Karnataka? And which river is the longest in India? Say also which \
@@ -138,13 +139,14 @@ fn a_saved_conversation_goes_on() {
     if !has_kernels() {
         return;
     }
-    let (machine, state, model) = (any_machine(), TempFile::new(), fixture("tiny-gemma3"));
+    let dir = TempDir::new("cuda-state");
+    let (machine, state, model) = (any_machine(), dir.file("state"), fixture("tiny-gemma3"));
     let args =
         ["chat", "--device", "cuda", "--model", &model, "--max-new-tokens", "12", "--temperature", "1", "--seed", "7"];
-    let save = format!("one two three\n/save {}\nfour five\n", state.path());
+    let save = format!("one two three\n/save {state}\nfour five\n");
     let whole = machine.lichen_with_input(&args, &save);
     assert_eq!(whole.code, Some(0), "{}", whole.stderr);
-    let resumed = machine.lichen_with_input(&args, &format!("/load {}\nfour five\n", state.path()));
+    let resumed = machine.lichen_with_input(&args, &format!("/load {state}\nfour five\n"));
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
     assert!(
         !resumed.stdout.is_empty() && whole.stdout.ends_with(&resumed.stdout),
@@ -176,8 +178,8 @@ fn the_first_start_compiles_and_the_second_does_not() {
     if !has_kernels() {
         return;
     }
-    let cache = TempFile::new();
-    let machine = any_machine().with("LICHEN_CACHE_DIR", cache.path());
+    let cache = TempDir::new("cuda-cache");
+    let machine = any_machine().with("LICHEN_CACHE_DIR", cache.file("new"));
     let starts = [(); 2].map(|()| machine.lichen(&[&GREEDY[..], &["--prompt", "Hello", "--device", "cuda"]].concat()));
     for start in &starts {
         assert_eq!(start.code, Some(0), "{}", start.stderr);

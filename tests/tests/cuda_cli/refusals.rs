@@ -1,10 +1,12 @@
 //! What `--device cuda` cannot do, said in one sentence.
 
-use crate::support::{any_machine, fixture, has_kernels, is_machine, Machine};
+use lichen_tests::programs::{fixture, is_machine, Run};
+
+use crate::support::{any_machine, has_kernels, Machine};
 
 const GENERATE: [&str; 7] = ["generate", "--prompt", "hello", "--max-new-tokens", "2", "--temperature", "0"];
 
-fn on_cuda(machine: &Machine) -> crate::support::Run {
+fn on_cuda(machine: &Machine) -> Run {
     machine.lichen(&[&GENERATE[..], &["--device", "cuda"]].concat())
 }
 
@@ -48,7 +50,7 @@ fn a_device_that_is_too_small() {
     on_cuda(&Machine::emulated(&[53]).with("LICHEN_EMULATOR_MEMORY_MIB", 2)).refuses(&[
         "weights, gpu",
         "the GPU has",
-        "--device cpu",
+        "--device to cpu",
     ]);
 }
 

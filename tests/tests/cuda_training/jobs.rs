@@ -6,7 +6,7 @@ use lichen_trainer::job::{Job, Method};
 
 use crate::library::{self, finish, job, open, run};
 use crate::opened;
-use crate::support::Folder;
+use crate::support::TempDir;
 
 const MODEL: &str = crate::networks::MODELS[1];
 const N_STEPS: u64 = 6;
@@ -46,7 +46,7 @@ fn a_stopped_job_ends_as_an_undisturbed_one() {
 /// Questions are answered on the device, by the adapter as it stands there, and by the weights that training has changed.
 #[test]
 fn regression_prompts_are_asked_on_the_device() {
-    let folder = Folder::new("cuda-regression-prompts");
+    let folder = TempDir::new("cuda-regression-prompts");
     let path = folder.path("regression_prompts.jsonl");
     std::fs::write(&path, "{\"prompt\": \"What?\", \"expect\": \"zebra\"}\n").expect("written");
     for device in choices() {

@@ -42,7 +42,7 @@ fn header() {
         change(&mut file);
         file.bytes()
     };
-    let follow = lichen_runtime::display::thousands(sound.bytes().len() as u64 - 24);
+    let follow = lichen_runtime::escape::thousands(sound.bytes().len() as u64 - 24);
     let mut swapped = sound.bytes();
     swapped[4..8].copy_from_slice(&3u32.to_be_bytes());
     run(vec![
@@ -254,7 +254,7 @@ fn tensor_places() {
     let sound = tiny_gemma3().bytes();
     let last = "blk.1.post_ffw_norm.weight";
     let early = |n: usize, text: &str| {
-        let needed = lichen_runtime::display::thousands(sound.len() as u64);
+        let needed = lichen_runtime::escape::thousands(sound.len() as u64);
         let message = format!("ends {text} early: tensor \"{last}\" needs bytes up to {needed} (download incomplete?)");
         case("C14", sound[..sound.len() - n].to_vec(), message)
     };

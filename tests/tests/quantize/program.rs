@@ -1,22 +1,18 @@
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lichen_runtime::disk::refuse_full;
 use lichen_runtime::formats::safetensors::Dtype;
 use lichen_runtime::formats::safetensors_write::{Layout, NewTensor};
 use lichen_tests::models::{fixture, temp_dir};
-use lichen_tests::programs::lichen_host;
+use lichen_tests::programs::{self, lichen_host, Run};
 use serde_json::{json, Value};
 
 use crate::names;
 
-fn run(arguments: &[&str]) -> Output {
-    Command::new(lichen_host()).args(arguments).stdin(Stdio::null()).output().expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+fn run(arguments: &[&str]) -> Run {
+    programs::run(&mut programs::command(lichen_host(), arguments))
 }
 
 #[test]
@@ -26,26 +22,26 @@ fn exit_codes_and_messages() {
     let (model, out) = (model.to_str().unwrap(), out.to_str().unwrap());
     let arguments = ["quantize", "--model", model, "--format", "q8_0", "--out", out];
     let done = run(&[&arguments[..], &["--json"]].concat());
-    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
-    let report: Value = serde_json::from_slice(&done.stdout).expect("one JSON object");
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let report = done.json();
     assert_eq!(report["format"], "q8_0");
     assert_eq!(report["out_bytes"], std::fs::metadata(out).unwrap().len());
     assert!(report["formats"][0]["mean_squared_error"].as_f64().unwrap() > 0.0);
 
     let again = run(&arguments);
-    assert_eq!(again.status.code(), Some(1));
-    assert_eq!(text(&again.stderr), format!("error: {out}: already exists: choose another name or remove it first\n"));
+    assert_eq!(again.code, Some(1));
+    assert_eq!(again.stderr, format!("error: {out}: already exists: choose another name or remove it first\n"));
     let usage = run(&["quantize", "--model", model, "--format", "q3", "--out", out]);
-    assert_eq!(usage.status.code(), Some(2));
+    assert_eq!(usage.code, Some(2));
     let flag = "error: invalid value 'q3' for '--format <FORMAT>' [possible values: q8_0, q4_0, nf4, f16, bf16, f32]\n";
-    assert_eq!(text(&usage.stderr), flag);
+    assert_eq!(usage.stderr, flag);
     let named = run(&["quantize", "--model", model, "--format", "nf4", "--out", out, "--name", "x"]);
-    assert_eq!(named.status.code(), Some(2));
-    assert_eq!(text(&named.stderr), "error: --name is for GGUF files; an nf4 folder is called as --out is\n");
+    assert_eq!(named.code, Some(2));
+    assert_eq!(named.stderr, "error: --name is for GGUF files; an nf4 folder is called as --out is\n");
     let help = run(&["quantize", "--help"]);
-    assert_eq!(help.status.code(), Some(0));
-    assert!(text(&help.stdout).contains("lichen-host quantize --model gemma-3-1b-it --format q8_0 --out"));
-    assert!(text(&help.stdout).contains("embedding and head stay q8_0"));
+    assert_eq!(help.code, Some(0));
+    assert!(help.stdout.contains("lichen-host quantize --model gemma-3-1b-it --format q8_0 --out"));
+    assert!(help.stdout.contains("embedding and head stay q8_0"));
 }
 
 /// A limit on the size of files stands for a full disk: writes fail in the middle.
@@ -59,9 +55,9 @@ fn a_full_disk_leaves_nothing_behind() {
             fixture("tiny-gemma3").display(),
             dir.join("out").display()
         );
-        let done = Command::new("sh").args(["-c", &command]).output().expect("sh runs");
-        assert_eq!(done.status.code(), Some(1), "{}", text(&done.stderr));
-        assert!(text(&done.stderr).contains("File too large"), "{}", text(&done.stderr));
+        let done = programs::run(Command::new("sh").args(["-c", &command]));
+        assert_eq!(done.code, Some(1), "{}", done.stderr);
+        assert!(done.stderr.contains("File too large"), "{}", done.stderr);
         assert_eq!(names(&dir), [""; 0], "{format}");
     }
 }
@@ -136,29 +132,25 @@ fn memory_stays_far_below_the_model_and_ctrl_c_leaves_nothing() {
         let out = dir.join(format);
         let arguments = ["quantize", "--model", model.to_str().unwrap(), "--format", format, "--json", "--out"];
         let done = run(&[&arguments[..], &[out.to_str().unwrap()]].concat());
-        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
-        let report: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        let report = done.json();
         let peak = report["peak_rss_bytes"].as_u64().expect("Linux says");
         println!("{format}: peak {peak} bytes for a model of {bytes}");
         assert!(peak < bytes / 3, "{format}: peak {peak} bytes for a model of {bytes}");
     }
 
     let out = dir.join("stopped");
-    let mut child = Command::new(lichen_host())
-        .args(["quantize", "--model", model.to_str().unwrap(), "--format", "nf4", "--out", out.to_str().unwrap()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it runs");
+    let arguments = ["quantize", "--model", model.to_str().unwrap(), "--format", "nf4", "--out", out.to_str().unwrap()];
+    let mut child = programs::spawn(&mut programs::command(lichen_host(), &arguments));
     let hidden = |name: &String| name.starts_with(".stopped");
     let started = Instant::now();
     while !names(&dir).iter().any(hidden) {
         assert!(started.elapsed() < Duration::from_secs(60), "the temporary folder never appeared");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(killed.success());
+    programs::send(&child, libc::SIGINT);
     let status = child.wait().expect("it ends");
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(130));
     assert_eq!(names(&dir), ["model", "nf4", "q4_0", "q8_0"]);
     std::fs::remove_dir_all(&dir).expect("removed");
 }

@@ -41,9 +41,9 @@ const CRATES: [(&str, &str); 5] = [
 #[test]
 fn top_level_folders_are_fixed() {
     let names = root_names();
-    let strangers: Vec<&String> =
+    let unrecognised: Vec<&String> =
         names.iter().filter(|n| !FOLDERS.contains(&n.as_str()) && !ROOT_FILES.contains(&n.as_str())).collect();
-    assert!(strangers.is_empty(), "not part of the layout: {strangers:?}");
+    assert!(unrecognised.is_empty(), "not part of the layout: {unrecognised:?}");
     let missing: Vec<&&str> = FOLDERS.iter().filter(|f| !names.iter().any(|n| n == *f)).collect();
     assert!(missing.is_empty(), "folders of the layout that are missing: {missing:?}");
 }

@@ -20,10 +20,10 @@ const LEAVES: [&str; 14] = [
     "kernels/src/cuda/driver.rs",
     "kernels/src/cuda/calls.rs",
     "kernels/src/cuda/memory.rs",
-    // The operating system: the file map, free space, a fault while a mapped file shrinks, the terminal.
+    // The operating system: the file map, free space, signals.
     "runtime/src/mapped_file.rs",
     "runtime/src/disk/space.rs",
-    "runtime/src/fault.rs",
+    "runtime/src/signals.rs",
 ];
 
 /// Lines between a note and the block it speaks of: attributes and the head of a statement over several lines.

@@ -8,7 +8,7 @@ use lichen_trainer::metrics::StepRow;
 use lichen_trainer::plan::Recompute;
 
 use crate::library::{self, finish, job, open, run};
-use crate::support::{flags, run as run_program, Folder, Trained, MODELS};
+use crate::support::{flags, run as run_program, TempDir, Trained, MODELS};
 
 const N_STEPS: u64 = 12;
 
@@ -48,7 +48,7 @@ fn threads_and_recomputation_leave_no_trace() {
 #[test]
 fn the_program_and_the_library_train_the_same() {
     for model in MODELS {
-        let folder = Folder::new(&format!("same-{model}"));
+        let folder = TempDir::new(&format!("same-{model}"));
         let out = folder.path("run");
         run_program(&flags(model, &out, N_STEPS)).ok();
         Trained::read(&out, N_STEPS).assert_equals(&trained(job(model, N_STEPS)), model);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lichen_tests::models::fixture;
 
-use crate::support::{checkpoints, flags, run, text, tree, Folder, Trained, MODELS};
+use crate::support::{checkpoints, flags, run, text, tree, TempDir, Trained, MODELS};
 
 const MODEL: &str = MODELS[0];
 
@@ -19,7 +19,7 @@ fn link(run: &Path, name: &str) -> Option<String> {
 
 #[test]
 fn what_is_worse_is_kept_and_not_published() {
-    let folder = Folder::new("worse");
+    let folder = TempDir::new("worse");
     let out = folder.path("run");
     let wild = with(flags(MODEL, &out, 12), &["--learning-rate", "1", "--max-grad-norm", "0"]);
     let ended = run(&wild).ok();
@@ -44,7 +44,7 @@ fn what_is_worse_is_kept_and_not_published() {
 }
 
 /// Rows of the fixture and some more of them.
-fn grown(folder: &Folder, name: &str, n: usize) -> PathBuf {
+fn grown(folder: &TempDir, name: &str, n: usize) -> PathBuf {
     let rows = text(&fixture(&format!("training/{MODEL}/rows.jsonl")));
     let path = folder.path(name);
     fs::write(&path, rows.lines().cycle().take(n).map(|l| l.to_string() + "\n").collect::<String>()).expect("written");
@@ -54,7 +54,7 @@ fn grown(folder: &Folder, name: &str, n: usize) -> PathBuf {
 /// A run that goes on with more data is compared on that data, with what the start was worth on it.
 #[test]
 fn what_is_published_moves_on_and_back() {
-    let folder = Folder::new("back");
+    let folder = TempDir::new("back");
     let out = folder.path("run");
     let job = |data: &Path, more: &[&str]| {
         let arguments =
@@ -98,7 +98,7 @@ fn what_is_published_moves_on_and_back() {
 /// A regression prompt that the start answers and the end does not.
 #[test]
 fn a_regression_prompt_that_is_lost_is_not_published() {
-    let folder = Folder::new("regression-prompts");
+    let folder = TempDir::new("regression-prompts");
     let (data, regression_prompts, out) =
         (folder.path("rows.jsonl"), folder.path("regression_prompts.jsonl"), folder.path("run"));
     let row = "{\"instruction\":\"What is the capital of India?\",\"input\":\"\",\"output\":\"no no no no\"}\n";

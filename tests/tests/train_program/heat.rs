@@ -8,7 +8,7 @@ use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::job::{Ending, Job, PreparedJob};
 
 use crate::library::{finish, job, open, trained, Done, Watch, RUN};
-use crate::support::{checkpoints, command, flags, wait_at_most, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, command, flags, wait_at_most, Run, TempDir, Trained, MODELS};
 
 const N_STEPS: u64 = 9;
 
@@ -18,7 +18,7 @@ struct Board {
 }
 
 impl Board {
-    fn new(folder: &Folder) -> Board {
+    fn new(folder: &TempDir) -> Board {
         let board = Board { root: folder.path("root") };
         board.write("sys/class/thermal/thermal_zone0/type", "CPU-therm");
         board.write("sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0", "POM_5V_IN");
@@ -61,7 +61,7 @@ fn run(
 #[test]
 fn a_hot_board_pauses_and_ends_as_a_cool_one() {
     for model in MODELS {
-        let folder = Folder::new(&format!("heat-{model}"));
+        let folder = TempDir::new(&format!("heat-{model}"));
         let board = Board::new(&folder);
         let mut opened = open(Job { max_board_temp_c: Some(60.0), save_every: None, ..job(model, N_STEPS) });
         // A board that is not hot: what both are compared with.
@@ -95,7 +95,7 @@ fn a_hot_board_pauses_and_ends_as_a_cool_one() {
 /// Stays hot, is asked to stop: it does so at once.
 #[test]
 fn a_pause_can_be_interrupted() {
-    let folder = Folder::new("hot");
+    let folder = TempDir::new("hot");
     let board = Board::new(&folder);
     board.set_celsius(90);
     let mut opened = open(Job { max_board_temp_c: Some(60.0), ..job(MODELS[1], N_STEPS) });
@@ -113,7 +113,7 @@ fn a_pause_can_be_interrupted() {
 
 #[test]
 fn a_power_budget_makes_it_rest() {
-    let folder = Folder::new("power");
+    let folder = TempDir::new("power");
     let board = Board::new(&folder);
     let mut opened = open(Job { power_budget_mw: Some(5000), ..job(MODELS[1], N_STEPS) });
     let disk = SimDisk::new();
@@ -136,7 +136,7 @@ fn a_power_budget_makes_it_rest() {
 /// The program on the same board, by its environment.
 #[test]
 fn the_program_pauses_for_a_hot_board() {
-    let folder = Folder::new("hot-program");
+    let folder = TempDir::new("hot-program");
     let board = Board::new(&folder);
     let (out, whole) = (folder.path("run"), folder.path("whole"));
     crate::support::run(&flags(MODELS[0], &whole, 40)).ok();
@@ -182,7 +182,7 @@ fn wait_for(mut is_there: impl FnMut() -> bool, what: &str) {
 
 #[test]
 fn boards_without_sensors_say_so() {
-    let folder = Folder::new("no-sensors");
+    let folder = TempDir::new("no-sensors");
     for (flag, value, said) in [
         ("--max-board-temp-c", "80", "--max-board-temp-c: this machine reports no temperature; leave it out"),
         ("--power-budget", "5W", "--power-budget: this machine reports no input power; leave it out"),
@@ -191,5 +191,18 @@ fn boards_without_sensors_say_so() {
         let ended: Run =
             command.args([flag, value]).env("LICHEN_SYS_ROOT", "/nowhere").output().expect("it starts").into();
         assert_eq!((ended.code, ended.error()), (Some(2), said));
+    }
+    // Limits of the board's own file are held, or not held, alike.
+    let board = folder.file("board.toml");
+    for (limit, said) in [
+        ("max_board_temp_c = 80", "this machine reports no temperature"),
+        ("power_budget_mw = 5000", "this machine reports no input power"),
+    ] {
+        fs::write(&board, format!("[train]\n{limit}\n")).expect("written");
+        let mut command = command(&flags(MODELS[1], &folder.path("run"), 3));
+        command.args(["--device-config", &board]).env("LICHEN_SYS_ROOT", "/nowhere");
+        let ended: Run = command.output().expect("it starts").into();
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.error().contains(said), "{ended:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::programs::lichen_train;
 
-use crate::support::{checkpoints, flags, run, spawn, wait_at_most, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, flags, run, spawn, wait_at_most, Run, TempDir, Trained, MODELS};
 
 const N_STEPS: u64 = 40;
 
@@ -26,7 +26,7 @@ fn a_killed_run_ends_as_an_undisturbed_one() {
     // Built before the clock runs.
     lichen_train();
     for model in MODELS {
-        let folder = Folder::new(&format!("kills-{model}"));
+        let folder = TempDir::new(&format!("kills-{model}"));
         let (out, whole) = (folder.path("run"), folder.path("whole"));
         let began = Instant::now();
         run(&flags(model, &whole, N_STEPS)).ok();

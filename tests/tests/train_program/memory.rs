@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{flags, run, Folder, MODELS};
+use crate::support::{flags, run, TempDir, MODELS};
 
 const MIB: f64 = (1u64 << 20) as f64;
 
@@ -15,7 +15,7 @@ fn check(case: &str, json: &Value) {
 }
 
 /// Rows that fill `--max-seq`, since the memory plan is for those.
-fn rows(folder: &Folder) -> String {
+fn rows(folder: &TempDir) -> String {
     let path = folder.path("rows.jsonl");
     let text = "The quick brown fox jumps over the lazy dog, and then it does so again and again. ".repeat(8);
     let row = format!("{}\n", serde_json::json!({"text": text}));
@@ -25,7 +25,7 @@ fn rows(folder: &Folder) -> String {
 
 #[test]
 fn a_job_takes_what_was_planned() {
-    let folder = Folder::new("memory");
+    let folder = TempDir::new("memory");
     let data = rows(&folder);
     for (name, more) in [
         ("demo", "--max-seq 128"),
@@ -52,7 +52,7 @@ fn a_released_shape_takes_what_was_planned() {
 /// Nothing runs over its budget: up to what the plan says it is refused with its largest lines.
 #[test]
 fn what_does_not_fit_is_refused_with_the_plan() {
-    let folder = Folder::new("budget");
+    let folder = TempDir::new("budget");
     let out = folder.path("run");
     let job = flags(MODELS[0], &out, 2);
     let as_key = |pair: &[String]| format!("{} = \"{}\"\n", pair[0].trim_start_matches("--"), pair[1]);

@@ -19,7 +19,7 @@ use lichen_trainer::lora::Lora;
 use lichen_trainer::schedule::ScheduleShape;
 
 use crate::library::{self, finish, job, open, run, RUN};
-use crate::support::{checkpoints, copy_run, flags, run as run_program, text, tree, Folder};
+use crate::support::{checkpoints, copy_run, flags, run as run_program, text, tree, TempDir};
 
 /// The token whose embedding is broken in [`broken_row`]; no row of the fixtures has it.
 const BROKEN: u32 = 41;
@@ -29,7 +29,7 @@ const GOOD: [usize; 7] = [0, 2, 3, 4, 5, 6, 7];
 const ADVICE: &str = "lower --learning-rate, or look at the data and the model";
 
 /// A copy of a model in which some values of a tensor are others.
-fn patched(folder: &Folder, model: &str, tensor: &str, values: std::ops::Range<usize>, value: f32) -> PathBuf {
+fn patched(folder: &TempDir, model: &str, tensor: &str, values: std::ops::Range<usize>, value: f32) -> PathBuf {
     let to = folder.path("model");
     copy_run(&fixture(model), &to);
     let path = to.join("model.safetensors");
@@ -44,14 +44,14 @@ fn patched(folder: &Folder, model: &str, tensor: &str, values: std::ops::Range<u
 }
 
 /// A model that computes with every token but [`BROKEN`].
-fn broken_row(folder: &Folder, value: f32) -> PathBuf {
+fn broken_row(folder: &TempDir, value: f32) -> PathBuf {
     let dim = 64;
     let row = dim * BROKEN as usize..dim * (BROKEN as usize + 1);
     patched(folder, MODEL, "model.embed_tokens.weight", row, value)
 }
 
 /// Rows of the fixture, in this order; those that are `bad` begin with [`BROKEN`].
-fn write_rows(folder: &Folder, rows: &[(usize, bool)]) -> PathBuf {
+fn write_rows(folder: &TempDir, rows: &[(usize, bool)]) -> PathBuf {
     let fixture = text(&fixture("training/tiny-qwen2-tied/rows.jsonl"));
     let lines: Vec<&str> = fixture.lines().collect();
     let line = |(row, bad): &(usize, bool)| match bad {
@@ -96,7 +96,7 @@ fn assert_all_finite(disk: &SimDisk) {
 
 #[test]
 fn a_model_with_a_bad_weight_is_named_and_given_up() {
-    let folder = Folder::new("nan-weight");
+    let folder = TempDir::new("nan-weight");
     let model = patched(&folder, "tiny-gemma3", "model.layers.3.mlp.up_proj.weight", 77..78, f32::NAN);
     let out = folder.path("run");
     let mut arguments = flags("tiny-gemma3", &out, 40);
@@ -121,7 +121,7 @@ fn a_model_with_a_bad_weight_is_named_and_given_up() {
 #[test]
 fn rows_that_overflow_are_skipped() {
     for (n, value) in [f32::INFINITY, f32::NAN, f32::NEG_INFINITY].into_iter().enumerate() {
-        let folder = Folder::new(&format!("bad-rows-{n}"));
+        let folder = TempDir::new(&format!("bad-rows-{n}"));
         let model = broken_row(&folder, value);
         // Seven good rows, and then nothing but bad ones.
         let rows: Vec<(usize, bool)> = (0..14).map(|i| (GOOD[i % 7], i >= 7)).collect();
@@ -155,7 +155,7 @@ fn tensors(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
 /// Few bad rows are borne: the run ends, says how many, and is interrupted as any other.
 #[test]
 fn some_bad_rows_are_borne() {
-    let folder = Folder::new("some-bad-rows");
+    let folder = TempDir::new("some-bad-rows");
     let model = broken_row(&folder, f32::NAN);
     let rows: Vec<(usize, bool)> = (0..12).map(|i| (GOOD[i % 7], i % 3 == 1)).collect();
     let mut opened = open(row_by_row(model, write_rows(&folder, &rows)));
@@ -178,7 +178,7 @@ fn some_bad_rows_are_borne() {
 /// The eval rows alone are bad: the run is no better for it, and can be resumed.
 #[test]
 fn held_out_rows_that_overflow_publish_nothing() {
-    let folder = Folder::new("bad-eval-rows");
+    let folder = TempDir::new("bad-eval-rows");
     let model = broken_row(&folder, f32::NAN);
     let good: Vec<(usize, bool)> = (0..8).map(|i| (i, false)).collect();
     let mut job = row_by_row(model, write_rows(&folder, &good));
@@ -206,7 +206,7 @@ fn held_out_rows_that_overflow_publish_nothing() {
 /// A gradient whose square is no number would stay in the moments for good, and no checkpoint could be read again.
 #[test]
 fn gradients_too_long_for_moments_are_skipped() {
-    let folder = Folder::new("long-gradients");
+    let folder = TempDir::new("long-gradients");
     let init = folder.path("init");
     write_long_adapter(&init, 1e21);
     let mut job = Job { gradient_accumulation_steps: 1, init_adapter: Some(init), ..job("tiny-qwen2-tied", 12) };

@@ -9,20 +9,20 @@ use lichen_runtime::disk::{Disk, RealDisk};
 use lichen_tests::models::fixture;
 use sha2::{Digest, Sha256};
 
-use crate::support::{checkpoints, copy_run, flags, run, text, tree, Folder, Trained, MODELS};
+use crate::support::{checkpoints, copy_run, flags, run, text, tree, TempDir, Trained, MODELS};
 
 const MODEL: &str = MODELS[1];
 const N_STEPS: u64 = 12;
 
 /// A finished run with its checkpoints 6, 9 and 12, and copies of it.
 struct Finished {
-    folder: Folder,
+    folder: TempDir,
     want: Trained,
 }
 
 impl Finished {
     fn new(name: &str) -> Finished {
-        let folder = Folder::new(name);
+        let folder = TempDir::new(name);
         let out = folder.path("finished");
         run(&flags(MODEL, &out, N_STEPS)).ok();
         assert_eq!(checkpoints(&out), [6, 9, 12]);
@@ -291,7 +291,7 @@ fn a_checkpoint_of_format_1_goes_on() {
 /// Full training says what has changed by the name of the flag that changes it.
 #[test]
 fn full_training_names_the_flag_of_its_weights() {
-    let folder = Folder::new("full-weights");
+    let folder = TempDir::new("full-weights");
     let out = folder.path("run");
     let job = |weights: &str, more: &[&str]| {
         let path = |p: PathBuf| p.to_str().expect("UTF-8").to_string();

@@ -7,9 +7,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use lichen_tests::formats::random::{n_inputs, seed, Random};
-use lichen_tests::programs::lichen_train;
+use lichen_tests::programs::{lichen_train, send};
 
-use crate::support::{checkpoints, command, flags, run, wait_at_most, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, command, flags, run, wait_at_most, Run, TempDir, Trained, MODELS};
 
 const N_STEPS: u64 = 40;
 /// From the signal to the end: a step of these models takes well under a second on the slowest machine.
@@ -35,14 +35,7 @@ fn end(mut child: Child, mut stderr: BufReader<std::process::ChildStderr>) -> Ru
     Run { stderr: text, ..Run::from(child.wait_with_output().expect("our child")) }
 }
 
-fn send(child: &Child, signal: i32) {
-    // SAFETY:
-    // - A number and a process that we have started and that has not been waited for.
-    let sent = unsafe { libc::kill(child.id() as i32, signal) };
-    assert_eq!(sent, 0);
-}
-
-fn reference(folder: &Folder, model: &str) -> (Trained, Duration) {
+fn reference(folder: &TempDir, model: &str) -> (Trained, Duration) {
     // Built before the clock runs.
     lichen_train();
     let (whole, began) = (folder.path("whole"), Instant::now());
@@ -55,7 +48,7 @@ fn the_first_signal_saves() {
     let mut random = Random::new(seed(3501));
     let n_signals = n_inputs(5).max(1);
     for model in MODELS {
-        let folder = Folder::new(&format!("signals-{model}"));
+        let folder = TempDir::new(&format!("signals-{model}"));
         let (want, run_time) = reference(&folder, model);
         let (mut n_stopped, mut n_runs, mut slowest) = (0, 0, Duration::ZERO);
         while n_stopped < n_signals {
@@ -90,7 +83,7 @@ fn the_first_signal_saves() {
 fn the_second_signal_ends_it_at_once() {
     let mut random = Random::new(seed(3502));
     let model = MODELS[1];
-    let folder = Folder::new("second-signal");
+    let folder = TempDir::new("second-signal");
     let (want, run_time) = reference(&folder, model);
     let out = folder.path("run");
     let (n_tries, mut n_ended) = (n_inputs(8).max(1), 0);
@@ -129,7 +122,7 @@ fn the_second_signal_ends_it_at_once() {
 #[test]
 fn readers_that_leave_cost_nothing() {
     let model = MODELS[1];
-    let folder = Folder::new("readers");
+    let folder = TempDir::new("readers");
     let (want, _) = reference(&folder, model);
     let check = |name: &str, run: Run, code: i32| {
         assert_eq!((run.code, run.signal), (Some(code), None), "{name}: {run:?}");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use lichen_tests::programs::lichen_train;
 
-use crate::support::{checkpoints, command, flags, run, tree, Folder, Run, Trained, MODELS};
+use crate::support::{checkpoints, command, flags, run, tree, Run, TempDir, Trained, MODELS};
 
 const N_STEPS: u64 = 24;
 
@@ -32,7 +32,7 @@ fn check_refusal(ended: &Run, cause: &str) {
 
 #[test]
 fn files_that_may_not_grow() {
-    let folder = Folder::new("file-size");
+    let folder = TempDir::new("file-size");
     let (out, whole) = (folder.path("run"), folder.path("whole"));
     run(&flags(MODELS[0], &whole, N_STEPS)).ok();
     // The optimiser's file has 258,000 bytes, the adapter's half of that.
@@ -82,7 +82,7 @@ fn limited(arguments: &[String], n_bytes: u64) -> Run {
 /// lets us; the result is copied out of it.
 #[test]
 fn a_file_system_that_is_full() {
-    let folder = Folder::new("full");
+    let folder = TempDir::new("full");
     let (mount, copy) = (folder.path("mount"), folder.path("copy"));
     std::fs::create_dir(&mount).expect("a folder");
     let script = r#"mount -t tmpfs -o size=1m none "$MOUNT" || exit 99

@@ -1,14 +1,12 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
 
-use lichen_tests::models::{fixture, temp_dir};
-use lichen_tests::programs::lichen_train;
+use lichen_tests::models::fixture;
+use lichen_tests::programs::{self, lichen_train};
+pub use lichen_tests::programs::{wait_at_most, Run, TempDir};
 use lichen_trainer::metrics;
-use serde_json::Value;
 
 pub const MODELS: [&str; 2] = ["tiny-gemma3", "tiny-qwen2-tied"];
 
@@ -27,73 +25,18 @@ pub fn flags(model: &str, out: &Path, max_steps: u64) -> Vec<String> {
 
 /// The program with these arguments; nothing of this test's environment reaches it.
 pub fn command<S: AsRef<str>>(arguments: &[S]) -> Command {
-    let mut command = Command::new(lichen_train());
-    command.args(arguments.iter().map(AsRef::as_ref)).stdin(Stdio::null());
-    command.env_remove("LICHEN_LOG").env_remove("LICHEN_SYS_ROOT");
-    command
+    let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+    programs::command(lichen_train(), &arguments)
 }
 
 /// Starts it, with what it prints kept.
 pub fn spawn<S: AsRef<str>>(arguments: &[S]) -> Child {
-    command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
-}
-
-/// Lets it run for this long, or to its end when that comes first. True when it has ended.
-pub fn wait_at_most(child: &mut Child, time: Duration) -> bool {
-    let began = Instant::now();
-    while child.try_wait().expect("our child").is_none() {
-        let left = time.saturating_sub(began.elapsed());
-        if left.is_zero() {
-            return false;
-        }
-        std::thread::sleep(left.min(Duration::from_millis(5)));
-    }
-    true
+    programs::spawn(&mut command(arguments))
 }
 
 /// Runs it to its end.
 pub fn run<S: AsRef<str>>(arguments: &[S]) -> Run {
-    command(arguments).output().expect("the program starts").into()
-}
-
-/// How a process ended, and what it printed.
-#[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub signal: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl From<Output> for Run {
-    fn from(output: Output) -> Run {
-        Run {
-            code: output.status.code(),
-            signal: output.status.signal(),
-            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-        }
-    }
-}
-
-impl Run {
-    /// The run, once it is known that it ended well.
-    pub fn ok(self) -> Run {
-        assert!(self.code == Some(0), "{self:?}");
-        self
-    }
-
-    /// Its last line on standard error, which is to be the one error there is.
-    pub fn error(&self) -> &str {
-        let errors: Vec<&str> = self.stderr.lines().filter_map(|l| l.strip_prefix("error: ")).collect();
-        assert!(errors.len() == 1 && self.stdout.is_empty(), "{self:?}");
-        assert!(self.stderr.lines().last().is_some_and(|l| l.starts_with("error: ")), "{self:?}");
-        errors[0]
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
+    programs::run(&mut command(arguments))
 }
 
 pub fn text(path: &Path) -> String {
@@ -177,31 +120,6 @@ pub fn copy_run(from: &Path, to: &Path) {
             std::os::unix::fs::symlink(fs::read_link(entry.path()).expect("a link"), target).expect("a link");
         } else {
             fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
-}
-
-/// An empty folder that goes with the value, unless the test failed.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new(name: &str) -> Folder {
-        Folder(temp_dir(&format!("train-{name}")))
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub fn file(&self, name: &str) -> String {
-        self.path(name).to_str().expect("UTF-8").to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 }

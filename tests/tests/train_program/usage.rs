@@ -4,7 +4,7 @@ use std::fs;
 
 use lichen_tests::models::fixture;
 
-use crate::support::{flags, run, text, Folder, Trained, MODELS};
+use crate::support::{flags, run, text, TempDir, Trained, MODELS};
 
 const SUBCOMMANDS: [&str; 6] = ["lora", "full", "plan", "bench", "report", "rollback"];
 
@@ -84,7 +84,7 @@ const CASES: [Case; 54] = [
 
 #[test]
 fn wrong_flags_are_refused_in_one_sentence() {
-    let folder = Folder::new("usage");
+    let folder = TempDir::new("usage");
     let out = folder.path("run");
     for Case(more, code, said) in &CASES {
         let put = |text: &str| text.replace("{out}", &folder.file("nothing"));
@@ -101,7 +101,7 @@ fn wrong_flags_are_refused_in_one_sentence() {
 
 #[test]
 fn what_is_missing_or_does_not_go_together_is_said() {
-    let folder = Folder::new("missing");
+    let folder = TempDir::new("missing");
     let (model, out) = (fixture("tiny-gemma3"), folder.file("run"));
     let (model, gguf) = (model.to_str().expect("UTF-8"), model.join("tiny-gemma3-q8_0.gguf"));
     let data = fixture("training/tiny-gemma3/rows.jsonl");
@@ -149,7 +149,7 @@ const JOB_FILES: [(&str, i32, &str); 11] = [
 
 #[test]
 fn wrong_job_files_are_refused_in_one_sentence() {
-    let folder = Folder::new("job-files");
+    let folder = TempDir::new("job-files");
     let job = folder.file("job.toml");
     for (contents, code, said) in JOB_FILES {
         fs::write(&job, contents.replace("{job}", &job)).expect("written");
@@ -170,7 +170,7 @@ fn wrong_job_files_are_refused_in_one_sentence() {
 /// The same job as a file and as flags; a flag beside the file wins.
 #[test]
 fn a_job_file_is_flags() {
-    let folder = Folder::new("job");
+    let folder = TempDir::new("job");
     let (typed, from_file) = (folder.path("typed"), folder.path("file"));
     let arguments = flags(MODELS[1], &typed, 6);
     run(&arguments).ok();
@@ -195,7 +195,7 @@ fn a_job_file_is_flags() {
 /// A file in the words of an earlier version means the same, and says what they are now.
 #[test]
 fn earlier_names_are_read_and_named() {
-    let folder = Folder::new("earlier-names");
+    let folder = TempDir::new("earlier-names");
     let (now, before) = (folder.path("now"), folder.path("before"));
     let more = "--max-grad-norm 0.5 --min-lr-ratio 0.25 --truncation drop --save-total-limit 2 --micro-batch-size 2";
     run(&[flags(MODELS[1], &now, 6), more.split(' ').map(str::to_string).collect()].concat()).ok();
@@ -221,7 +221,7 @@ fn earlier_names_are_read_and_named() {
 /// A plan is that of the job of its file, takes what memory depends on, and nothing else.
 #[test]
 fn a_plan_is_of_its_job() {
-    let folder = Folder::new("plan");
+    let folder = TempDir::new("plan");
     let model = fixture(MODELS[1]);
     let model = model.to_str().expect("UTF-8");
     let file = format!(
@@ -266,7 +266,7 @@ fn a_plan_is_of_its_job() {
 /// What `report` makes of a run, finished or killed, and of a folder that is none.
 #[test]
 fn reports_of_runs() {
-    let folder = Folder::new("report");
+    let folder = TempDir::new("report");
     let out = folder.file("run");
     run(&flags(MODELS[1], &folder.path("run"), 6)).ok();
     fs::remove_file(folder.path("run").join("summary.json")).expect("there");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 
 /// How many messages of a kind are kept.
 pub(super) const NOTES_MAX: usize = 5;

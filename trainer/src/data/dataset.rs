@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::display::{escape, thousands};
+use lichen_runtime::escape::{escape, thousands};
 use lichen_runtime::mapped_file::open_regular;
 use lichen_runtime::{Error, Result};
 

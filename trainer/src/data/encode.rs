@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role, OUTPUT_BYTES_MAX};
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::tokenizer::{PieceKind, Tokenizer};
 use lichen_runtime::Result;
 

@@ -32,7 +32,6 @@ mod permutation;
 mod regression_prompt;
 mod row;
 mod row_reader;
-mod shape;
 
 pub use counts::Counts;
 pub use dataset::{Dataset, SampleSize};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lichen_runtime::display::escape;
+use lichen_runtime::escape::escape;
 use lichen_runtime::formats::json_file::Fields;
 use lichen_runtime::mapped_file::open_regular;
 use lichen_runtime::{Error, Result};

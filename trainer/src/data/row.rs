@@ -1,11 +1,11 @@
 //! One row: bytes of JSON to what it says, with the reason in words when it says nothing usable.
 
-use lichen_runtime::chat_template::{Message, Role};
-use lichen_runtime::display::thousands;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+use lichen_runtime::chat_template::message_json::MessageList;
+use lichen_runtime::chat_template::Message;
+use lichen_runtime::escape::thousands;
+use lichen_runtime::formats::json_shape::{seed, Integers, Shape, Text};
+use serde::de::{IgnoredAny, MapAccess};
 use serde::Deserialize;
-
-use super::shape::{seed, Integers, Seed, Shape, Text};
 
 /// Most turns of a conversation: each answer's place is found by encoding all that is before it.
 const TURNS_MAX: usize = 1000;
@@ -111,7 +111,7 @@ enum Key {
 struct Fields {
     input_ids: Integers,
     labels: Integers,
-    messages: Turns,
+    messages: MessageList<TURNS_MAX>,
     instruction: Text,
     input: Text,
     output: Text,
@@ -187,7 +187,7 @@ impl Fields {
         if !self.input_ids.is_absent() {
             return tokens(self.input_ids, self.labels);
         }
-        if !matches!(self.messages, Turns::Absent) {
+        if !self.messages.is_absent() {
             return self.messages.messages().map(Row::Chat);
         }
         // Some files have the rendered `text` beside these; it was written for another model.
@@ -216,130 +216,4 @@ fn tokens(ids: Integers, labels: Integers) -> Result<Row, String> {
         return Err(format!("\"labels\" has {n_labels} items for {n_ids} of \"input_ids\""));
     }
     Ok(Row::Tokens { ids, labels })
-}
-
-/// An array of messages.
-#[derive(Debug, Default)]
-enum Turns {
-    #[default]
-    Absent,
-    /// At most [`TURNS_MAX`] of them, and how many there are.
-    Are(Vec<Turn>, usize),
-    Other(String),
-}
-
-impl Shape for Turns {
-    fn null() -> Self {
-        Turns::Absent
-    }
-
-    fn other(shown: String) -> Self {
-        Turns::Other(shown)
-    }
-
-    fn list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
-        let mut turns = Vec::new();
-        while turns.len() < TURNS_MAX {
-            match list.next_element_seed(seed::<Turn>())? {
-                Some(turn) => turns.push(turn),
-                None => break,
-            }
-        }
-        let mut n = turns.len();
-        while list.next_element::<IgnoredAny>()?.is_some() {
-            n += 1;
-        }
-        Ok(Turns::Are(turns, n))
-    }
-}
-
-impl Turns {
-    fn messages(self) -> Result<Vec<Message>, String> {
-        match self {
-            Turns::Absent => Err("\"messages\" is missing".into()),
-            Turns::Other(shown) => Err(format!("\"messages\" is {shown}; an array is needed")),
-            Turns::Are(turns, n) if n > turns.len() => {
-                let (n, most) = (thousands(n as u64), thousands(TURNS_MAX as u64));
-                Err(format!("\"messages\" has {n} turns; at most {most}"))
-            }
-            Turns::Are(turns, 0) if turns.is_empty() => Err("\"messages\" is empty".into()),
-            Turns::Are(turns, _) => {
-                let numbered = turns.into_iter().enumerate();
-                numbered.map(|(k, turn)| turn.message().map_err(|e| format!("message {}: {e}", k + 1))).collect()
-            }
-        }
-    }
-}
-
-/// The keys of a message. A call of a tool has a place of its own in other templates, and would be lost here.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum TurnKey {
-    Role,
-    Content,
-    ToolCalls,
-    #[serde(other)]
-    Unknown,
-}
-
-#[derive(Debug, Default)]
-struct Turn {
-    role: Text,
-    content: Text,
-    has_tool_calls: bool,
-    twice: Option<&'static str>,
-    other: Option<String>,
-}
-
-impl Shape for Turn {
-    fn null() -> Self {
-        Turn::other("null".into())
-    }
-
-    fn other(shown: String) -> Self {
-        Turn { other: Some(shown), ..Turn::default() }
-    }
-
-    fn object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
-        let mut turn = Turn::default();
-        let (mut has_role, mut has_content) = (false, false);
-        while let Some(key) = object.next_key::<TurnKey>()? {
-            match key {
-                TurnKey::Role => {
-                    turn.twice = turn.twice.or(std::mem::replace(&mut has_role, true).then_some("role"));
-                    turn.role = object.next_value_seed(seed())?;
-                }
-                TurnKey::Content => {
-                    turn.twice = turn.twice.or(std::mem::replace(&mut has_content, true).then_some("content"));
-                    turn.content = object.next_value_seed(seed())?;
-                }
-                TurnKey::ToolCalls => {
-                    let value: Text = object.next_value_seed::<Seed<Text>>(seed())?;
-                    turn.has_tool_calls |= !value.is_absent();
-                }
-                TurnKey::Unknown => drop(object.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(turn)
-    }
-}
-
-impl Turn {
-    fn message(self) -> Result<Message, String> {
-        if let Some(shown) = self.other {
-            return Err(format!("is {shown}; an object is needed"));
-        }
-        if let Some(name) = self.twice {
-            return Err(format!("\"{name}\" stands twice"));
-        }
-        if self.has_tool_calls {
-            return Err("\"tool_calls\" is not supported: write the call into \"content\"".into());
-        }
-        let role = self.role.needed("role")?;
-        let Some(role) = Role::parse(&role) else {
-            let shown = if role.chars().count() > 64 { "a long string".into() } else { format!("{role:?}") };
-            return Err(format!("\"role\" is {shown}; system, user, assistant or tool expected"));
-        };
-        Ok(Message::new(role, self.content.needed("content")?))
-    }
 }

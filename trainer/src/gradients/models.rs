@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lichen_kernels::ops::dropout::Key;
 use lichen_kernels::{Buffer, Device, Format};
-use lichen_runtime::geometry;
 use lichen_runtime::model::Model;
+use lichen_runtime::synthetic;
 use lichen_runtime::{Architecture, ModelConfig};
 
 use crate::activations::{ActivationSizes, LOSS_ROWS};
@@ -86,7 +86,7 @@ fn qwen2(dim: usize, hidden_dim: usize, heads: [usize; 3], vocab_size: usize, ti
 
 /// The model of a case. Norms are factors around one and biases are not zero: ones and zeros would hide what they do.
 pub fn model(config: &ModelConfig, format: Format, device: &Device) -> Model {
-    let mut model = geometry::synthetic(config.clone(), format, device).unwrap();
+    let mut model = synthetic::model(config.clone(), format, device).unwrap();
     let mut n = 0;
     let mut fill = |v: &mut Buffer<f32>, low: f32, high: f32| {
         n += 1;

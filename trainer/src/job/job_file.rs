@@ -1,6 +1,6 @@
 //! A job file: settings of a job as TOML keys, `rank = 8`.
 
-use lichen_runtime::{spelling, Error, Result};
+use lichen_runtime::{suggest, Error, Result};
 use toml::de::{DeTable, DeValue};
 
 use super::definition::{Job, Method};
@@ -55,7 +55,7 @@ impl JobFile {
         let setting = setting_of_name(&name);
         if setting.is_none() && name != METHOD {
             let known = JOB_SETTINGS.iter().map(|s| s.setting.name()).chain([METHOD]);
-            return Err(Error::input(format!("line {line}: unknown key \"{key}\"{}", spelling::hint(known, &name))));
+            return Err(Error::input(format!("line {line}: unknown key \"{key}\"{}", suggest::hint(known, &name))));
         }
         let value = plain(value).ok_or_else(|| {
             Error::input(format!("line {line}: \"{key}\" must be a number, a string, true, false or a list"))

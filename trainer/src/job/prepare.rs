@@ -44,9 +44,11 @@ pub struct PreparedJob {
 impl PreparedJob {
     /// # Errors
     /// What is missing, malformed, not supported or too large, in one sentence.
-    pub fn new(job: Job) -> Result<PreparedJob> {
+    pub fn new(mut job: Job) -> Result<PreparedJob> {
         job.validate()?;
-        let (engine, _) = job.memory.engine_options()?;
+        let (engine, board) = job.memory.engine_options()?;
+        job.max_board_temp_c = job.max_board_temp_c.or(board.max_board_temp_c);
+        job.power_budget_mw = job.power_budget_mw.or(board.power_budget_mw);
         let device = engine.start_device()?;
         let machine = Machine::of(&device)?;
         let cpu = EngineOptions { device: engine::DeviceChoice::Cpu, ..engine.clone() };

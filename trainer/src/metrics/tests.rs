@@ -108,7 +108,7 @@ fn bad_lines_are_named() {
         let error = read_bytes("bad", &[LINE.as_bytes(), bad, LINE.as_bytes()].concat()).unwrap_err();
         assert_eq!(error.message(), want);
     }
-    let long = format!("{LINE}{}", "x".repeat(LINE_BYTES_MAX as usize));
+    let long = format!("{LINE}{}", "x".repeat(LINE_BYTES_MAX));
     for end in ["", "\n", "y\n"] {
         let error = read_bytes("long", format!("{long}{end}").as_bytes()).unwrap_err();
         assert_eq!(error.message(), "line 2: is longer than 65536 bytes; a row of metrics is about 300");

@@ -1,4 +1,4 @@
-use lichen_runtime::geometry;
+use lichen_runtime::{presets, synthetic};
 
 use super::*;
 use crate::lora::Lora;
@@ -7,11 +7,11 @@ const GIB: usize = 1 << 30;
 
 /// A LoRA job on all matrices of a released shape.
 fn plan(name: &str, format: Format, rank: usize, batch: usize, max_seq: usize, machine: &Machine) -> TrainPlan {
-    let config = geometry::config(name).unwrap();
-    let (device, heap) = geometry::gpu_bytes(&config, format).unwrap();
+    let config = presets::config(name).unwrap();
+    let (device, heap) = synthetic::gpu_bytes(&config, format).unwrap();
     let bytes = match machine.gpu {
         Some(_) => ModelBytes { device, heap, ..ModelBytes::default() },
-        None => ModelBytes { heap: geometry::weights_bytes(&config, format).unwrap(), ..ModelBytes::default() },
+        None => ModelBytes { heap: synthetic::weights_bytes(&config, format).unwrap(), ..ModelBytes::default() },
     };
     let n_parameters = Lora::new(&config, [true; 7], rank, 16.0).n_parameters();
     let size = JobSize {
@@ -71,7 +71,7 @@ fn layers_are_recomputed_before_a_job_is_refused() {
 /// Gradients of weights as products of bf16 take room of their own, which no other device and no F32 weights need.
 #[test]
 fn only_gradients_in_bf16_have_room_to_be_transposed_in() {
-    let config = geometry::config("qwen2.5-0.5b").unwrap();
+    let config = presets::config("qwen2.5-0.5b").unwrap();
     let rows = |trained_weights| ActivationSizes {
         rows: 8192,
         longest: 512,

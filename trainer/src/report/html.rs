@@ -5,7 +5,7 @@ mod tests;
 
 use std::fmt::Write;
 
-use lichen_runtime::display::{self, thousands};
+use lichen_runtime::escape::{self, thousands};
 
 use super::charts::{self, smoothed};
 use super::scale::{range, short};
@@ -52,7 +52,7 @@ pub fn page(run: &RunSummary, rows: &[StepRow]) -> String {
 /// Text for the inside of an element or of a quoted attribute. Characters that reorder or hide text are spelled out.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in display::escape_running(text).chars() {
+    for c in escape::escape_running(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),

@@ -1,6 +1,6 @@
 //! Arithmetic of charts: ranges, ticks, numbers as people write them, fewer points, smoother ones.
 
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 
 /// Where `value` stands between `low` (0) and `high` (1). Halves, because the span of two floats may be past the largest.
 pub fn position(value: f64, low: f64, high: f64) -> f64 {

@@ -5,7 +5,7 @@ mod tests;
 
 use std::fmt::Write;
 
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 
 use super::html::escape;
 use super::scale::{label, position, range, sample, short, thin, ticks};

@@ -7,12 +7,12 @@ use lichen_host_tools::adapter::{self, Report, Target};
 use lichen_host_tools::quantize::{self, SHARD_BYTES_MAX};
 use lichen_runtime::cli::args;
 use lichen_runtime::cli::output::{self, Outcome};
-use lichen_runtime::display::{escape, thousands};
 use lichen_runtime::engine::AdapterPath;
+use lichen_runtime::escape::{escape, thousands};
 use lichen_runtime::Error;
 
 use crate::format::{self, FormatName};
-use crate::meter::Meter;
+use crate::progress::ConversionProgress;
 
 /// Convert a LoRA adapter, or merge it into its model.
 #[derive(Args)]
@@ -120,7 +120,7 @@ fn convert(arguments: &Convert) -> Outcome<()> {
         out: arguments.out.clone(),
         target,
     };
-    let report = Meter::watch(|meter| adapter::convert(&options, meter))?;
+    let report = ConversionProgress::watch(|progress| adapter::convert(&options, progress))?;
     match arguments.json {
         true => output::json(&serde_json::to_value(&report).expect("plain figures")),
         false => output::line(&describe(&report)),
@@ -137,7 +137,7 @@ fn merge(arguments: &Merge) -> Outcome<()> {
         name: format::inner_name(arguments.format, &arguments.name)?.or_else(|| stem(&arguments.out)),
         shard_bytes_max: SHARD_BYTES_MAX,
     };
-    let report = Meter::watch(|meter| quantize::run_merged(&options, &arguments.adapter, meter))?;
+    let report = ConversionProgress::watch(|progress| quantize::run_merged(&options, &arguments.adapter, progress))?;
     format::print(&report, arguments.json)
 }
 

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use lichen_host_tools::quantize::{Report, Target};
 use lichen_runtime::cli::output::{self, Outcome};
-use lichen_runtime::display::{escape, thousands};
+use lichen_runtime::escape::{escape, thousands};
 use lichen_runtime::{Error, Result};
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -4,7 +4,7 @@
 mod adapter;
 mod demo;
 mod format;
-mod meter;
+mod progress;
 mod quantize;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use lichen_host_tools::quantize::{self, Options, SHARD_BYTES_MAX};
 use lichen_runtime::cli::output::Outcome;
 
 use crate::format::{self, FormatName};
-use crate::meter::Meter;
+use crate::progress::ConversionProgress;
 
 /// Convert a model to Q8_0, Q4_0, NF4 or plain numbers.
 ///
@@ -48,6 +48,6 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         name: format::inner_name(arguments.format, &arguments.name)?,
         shard_bytes_max: SHARD_BYTES_MAX,
     };
-    let report = Meter::watch(|meter| quantize::run(&options, meter))?;
+    let report = ConversionProgress::watch(|progress| quantize::run(&options, progress))?;
     format::print(&report, arguments.json)
 }

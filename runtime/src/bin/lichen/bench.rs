@@ -66,7 +66,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
     };
     let (new_tokens, repeat) = (args.new_tokens, args.repeat);
     let left = args.machine.context.filter(|_| args.parallel.is_some()).map(|c| c.saturating_sub(new_tokens).max(1));
-    let prompt_tokens = args.prompt_tokens.or(left).unwrap_or(PROMPT_TOKENS_USUAL);
+    let prompt_tokens = args.prompt_tokens.or(left).unwrap_or(DEFAULT_PROMPT_TOKENS);
     let what = BenchOptions { prompt_tokens, new_tokens, repeat };
     let report = bench::run(&mut engine, &what)?;
     if args.json {
@@ -76,7 +76,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
     }
 }
 
-const PROMPT_TOKENS_USUAL: usize = 128;
+const DEFAULT_PROMPT_TOKENS: usize = 128;
 
 /// Which of our kernels computed.
 fn isa(device: &Device) -> String {

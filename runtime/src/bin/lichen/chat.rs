@@ -10,10 +10,10 @@ use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::conversation::Conversation;
 use lichen_runtime::engine::Engine;
 use lichen_runtime::error::Kind;
-use lichen_runtime::fault::CatchInterrupts;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::request::AdapterChoice;
 use lichen_runtime::setting::as_flag;
+use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::tokenizer::TEXT_BYTES_MAX;
 use lichen_runtime::Error;
 use rustyline::error::ReadlineError;
@@ -188,6 +188,8 @@ impl Chat {
         };
         let mut should_stop = || interrupts.interrupted() || shown.borrow().is_err();
         let answer = self.conversation.ask(&mut self.engine, text, &mut on_text, &mut should_stop)?;
+        // Ctrl-C at a terminal is meant for the answer. Whatever else ends one is meant for the program.
+        let is_over = interrupts.terminated() || !std::io::stdin().is_terminal();
         drop(interrupts);
         shown.into_inner()?;
         output::line("")?;
@@ -197,6 +199,7 @@ impl Chat {
                 self.engine.limits().context
             )),
             FinishReason::Length => output::note("(--max-new-tokens ended the answer)"),
+            FinishReason::Cancel if is_over => return Err(Failure::Interrupted),
             FinishReason::Cancel => output::note("(stopped)"),
             FinishReason::Stop => {}
         }

@@ -1,18 +1,21 @@
 //! `lichen generate --prompts`: a file of prompts, many answers at once.
 
-mod progress;
-
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use lichen_runtime::cli::progress::ProgressBar;
 use lichen_runtime::disk::{refuse_existing, RealDisk};
-use lichen_runtime::display::{counted, thousands};
 use lichen_runtime::engine::Engine;
-use lichen_runtime::fault::CatchInterrupts;
+use lichen_runtime::escape::{counted, thousands};
 use lichen_runtime::limits::SLOTS_MAX;
 use lichen_runtime::prompt_file::{AnswerFile, Answered, Counts, Observer, Output, PromptRun, Source};
-use lichen_runtime::setting::{as_flag, as_json_key};
+use lichen_runtime::setting::{
+    as_flag, as_json_key, MAX_NEW_TOKENS, MESSAGES, MIN_P, PROMPT, REPEAT_PENALTY, SEED, STOP, SYSTEM, TEMPERATURE,
+    TOKENS, TOP_K, TOP_P,
+};
+use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
@@ -20,10 +23,11 @@ use serde_json::json;
 use crate::args::{number, MachineArgs, ModelArgs, SamplingArgs};
 use crate::opening::{defaults, open_with};
 use crate::output::{self, Failure, Outcome};
-use progress::Progress;
 
 /// Answers at once unless told otherwise.
 const DEFAULT_SLOTS: usize = 16;
+/// Off a terminal a line says how far it is this often.
+const LINE_EVERY: Duration = Duration::from_secs(60);
 /// Lines that are reported one by one before they are only counted.
 const BAD_LINES_SHOWN: u64 = 20;
 
@@ -80,15 +84,47 @@ pub fn run(own: &BatchArgs, args: &Shared<'_>, prompts: &Path) -> Outcome<()> {
     let defaults = defaults(args.sampling);
     let seed = defaults.sampling.seed.unwrap_or_default();
     let has_text = engine.model().tokenizer.is_some();
-    let mut watch = Watch { interrupts: CatchInterrupts::new(), progress: Progress::new(), n_bad: 0 };
+    let mut watch = Watch { interrupts: CatchInterrupts::new(), progress: ProgressBar::new(LINE_EVERY), n_bad: 0 };
     let mut run = PromptRun { defaults, raw: args.raw, has_text, answered, out: &mut out, observer: &mut watch };
     let outcome = run.answer(&mut engine, source);
     watch.progress.end();
     match outcome {
-        Ok((counts, interrupted)) => report(args.json, &engine, &counts, seed, interrupted),
+        // What was begun is finished and kept, and a run that resumes answers the rest and names its bad lines.
+        Ok((counts, true)) if matches!(out, Out::File(_)) => show(args.json, &engine, &counts, seed, true),
+        Ok((counts, true)) => show(args.json, &engine, &counts, seed, true).and(Err(Failure::Interrupted)),
+        Ok((counts, false)) => {
+            show(args.json, &engine, &counts, seed, false)?;
+            if counts.n_bad == 0 {
+                Ok(())
+            } else {
+                Err(Failure::Reported)
+            }
+        }
         // Whoever read the answers has seen enough.
         Err(_) if out.is_closed() => Err(Failure::Closed),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What a line may say is spelled as its key, the rest as a flag.
+fn as_line_or_flag(name: &str) -> String {
+    let is_of_a_line = [
+        PROMPT,
+        MESSAGES,
+        TOKENS,
+        MAX_NEW_TOKENS,
+        SEED,
+        TEMPERATURE,
+        TOP_K,
+        TOP_P,
+        MIN_P,
+        REPEAT_PENALTY,
+        STOP,
+        SYSTEM,
+    ];
+    match is_of_a_line.iter().any(|setting| setting.name() == name) {
+        true => as_json_key(name),
+        false => as_flag(name),
     }
 }
 
@@ -149,7 +185,7 @@ impl Output for Out {
 /// Ctrl-C, progress and what is said of lines that are left out.
 struct Watch {
     interrupts: CatchInterrupts,
-    progress: Progress,
+    progress: ProgressBar,
     n_bad: u64,
 }
 
@@ -169,7 +205,7 @@ impl Observer for Watch {
     fn refused(&mut self, error: &Error) {
         self.n_bad += 1;
         match self.n_bad {
-            ..=BAD_LINES_SHOWN => output::error(&error.spelled(&as_field_or_flag)),
+            ..=BAD_LINES_SHOWN => output::error(&error.spelled(&as_line_or_flag)),
             n if n == BAD_LINES_SHOWN + 1 => {
                 output::error("more lines cannot be answered; they are counted from here on")
             }
@@ -178,7 +214,7 @@ impl Observer for Watch {
     }
 
     fn progress(&mut self, counts: &Counts, source: &Source) {
-        self.progress.show(|| {
+        self.progress.show(0, || {
             let mut line = counted(counts.n_answers, "answer");
             if let Some(n_bytes) = source.n_bytes.filter(|n| *n > 0) {
                 line += &format!(", {} % of the prompts read", source.n_read * 100 / n_bytes);
@@ -188,27 +224,6 @@ impl Observer for Watch {
             }
             line + &format!(", {:.1} tokens/s", counts.tokens_per_s())
         });
-    }
-}
-
-/// What a line can say is spelled as there; the rest is the program's.
-fn as_field_or_flag(name: &str) -> String {
-    const FIELDS: [&str; 11] = [
-        "prompt",
-        "messages",
-        "tokens",
-        "system",
-        "max_new_tokens",
-        "seed",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "repeat_penalty",
-    ];
-    match FIELDS.contains(&name) || name == "stop" {
-        true => as_json_key(name),
-        false => as_flag(name),
     }
 }
 
@@ -224,7 +239,7 @@ fn summary(counts: &Counts) -> String {
     line + &format!("; {n_new} in {seconds:.1} s, {rate:.1} tokens/s")
 }
 
-fn report(has_json: bool, engine: &Engine, counts: &Counts, seed: u64, interrupted: bool) -> Outcome<()> {
+fn show(has_json: bool, engine: &Engine, counts: &Counts, seed: u64, interrupted: bool) -> Outcome<()> {
     if has_json {
         let model = engine.model();
         output::json(&json!({
@@ -244,9 +259,5 @@ fn report(has_json: bool, engine: &Engine, counts: &Counts, seed: u64, interrupt
     } else {
         output::note(&summary(counts));
     }
-    match (interrupted, counts.n_bad) {
-        (true, _) => Err(Failure::Interrupted),
-        (false, 0) => Ok(()),
-        (false, _) => Err(Failure::Reported),
-    }
+    Ok(())
 }

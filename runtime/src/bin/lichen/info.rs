@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lichen_kernels::cuda::{self, Cuda, DeviceInfo};
 use lichen_kernels::Format;
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::loader::{stop_ids, EngineOptions, PreparedModel};
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::model_source::PartShape;

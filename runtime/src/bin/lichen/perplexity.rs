@@ -1,8 +1,10 @@
 //! `lichen perplexity`: how well a model predicts a text.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use lichen_runtime::cli::progress::ProgressBar;
 use lichen_runtime::mapped_file::open_regular;
 use lichen_runtime::{perplexity, Error};
 use serde_json::json;
@@ -22,6 +24,8 @@ result is exp(sum of -ln p / number of predicted tokens) over the whole text.";
 const TEXT_FILE_BYTES_MAX: u64 = 1 << 30;
 /// Logit rows kept at once: 16 MiB of them for a vocabulary of 262,144.
 const LOGIT_ROWS: usize = 16;
+/// Off a terminal a line says how far it is this often.
+const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Measure how well a model predicts a text
 #[derive(Args)]
@@ -46,14 +50,13 @@ pub fn run(args: &PerplexityArgs) -> Outcome<()> {
     let engine = open_with(&options)?;
     let model = engine.model();
     let mut session = model.session()?;
+    let mut progress = ProgressBar::new(LINE_EVERY);
     let result = perplexity::measure(&mut session, model.tokenizer()?, &text, &mut |sums, n| {
         let (done, value) = (sums.documents, sums.value());
-        output::progress(&format!(
-            "{done} of {n} documents, perplexity {value:.3}, {:.1} tokens/s",
-            sums.tokens_per_s()
-        ));
+        let rate = sums.tokens_per_s();
+        progress.show(0, || format!("{done} of {n} documents, perplexity {value:.3}, {rate:.1} tokens/s"));
     });
-    output::progress("");
+    progress.end();
     let result = match result {
         Err(error) if error.kind() == lichen_runtime::error::Kind::Input => {
             return Err(error.in_file(&args.text).into())

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use lichen_kernels::SharedBytes;
 
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
 use cursor::Cursor;
 
 pub use metadata::{Array, Metadata, Value, ValueType};

@@ -5,8 +5,8 @@ use std::ops::Range;
 use lichen_kernels::Format;
 
 use super::cursor::Cursor;
-use crate::display::thousands;
 use crate::error::{Error, Result};
+use crate::escape::thousands;
 
 /// Longest tensor name the format allows, in bytes.
 const MAX_NAME_BYTES: u64 = 64;

@@ -9,8 +9,8 @@ use lichen_kernels::Format;
 use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::cli::args::{number, weight_format, DeviceArgs};
 use lichen_runtime::cli::output::{self, Outcome};
-use lichen_runtime::geometry;
 use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
+use lichen_runtime::{presets, synthetic};
 use lichen_runtime::{Error, ModelConfig};
 use lichen_trainer::data::Sample;
 use lichen_trainer::full::Full;
@@ -131,7 +131,7 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
     let (options, _) = args.device.options(None)?;
     let device = options.start_device()?;
     let machine = Machine::of(&device)?;
-    let config = geometry::config(&args.geometry)?;
+    let config = presets::config(&args.geometry)?;
     let mode = mode(args, &config)?;
     let size = JobSize {
         n_parameters: mode.n_parameters(),
@@ -145,11 +145,11 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
     let bytes = geometry_bytes(&config, args.format, args.full, &machine)?;
     let plan = TrainPlan::new(&config, bytes, &size, &machine, args.checkpoint_activations, options.memory_budget);
     plan.check(options.memory_budget)?;
-    let table_format = if args.full { args.format } else { geometry::table_format(args.format) };
+    let table_format = if args.full { args.format } else { synthetic::table_format(args.format) };
     prepare_kernels(&device, &[args.format, table_format], None)?;
     // Weights that are to change are on the host before.
     let files = if args.full { Arc::new(host()?) } else { device.clone() };
-    let model = Arc::new(geometry::synthetic(config, args.format, &files)?);
+    let model = Arc::new(synthetic::model(config, args.format, &files)?);
     let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) };
     let mut network = Network::new(device.clone(), model, mode, settings, &plan.rows, args.micro_batch_size)?;
     if let Mode::Lora(lora) = network.mode() {
@@ -171,10 +171,10 @@ fn mode(args: &BenchArgs, config: &ModelConfig) -> Outcome<Mode> {
 pub fn geometry_bytes(config: &ModelConfig, format: Format, full: bool, machine: &Machine) -> Outcome<ModelBytes> {
     Ok(match machine.gpu {
         Some(_) if !full => {
-            let (device, heap) = geometry::gpu_bytes(config, format)?;
+            let (device, heap) = synthetic::gpu_bytes(config, format)?;
             ModelBytes { device, heap, ..ModelBytes::default() }
         }
-        _ => ModelBytes { heap: geometry::weights_bytes(config, format)?, ..ModelBytes::default() },
+        _ => ModelBytes { heap: synthetic::weights_bytes(config, format)?, ..ModelBytes::default() },
     })
 }
 

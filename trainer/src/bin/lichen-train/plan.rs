@@ -6,10 +6,9 @@ use lichen_runtime::cli::args::{bytes, weight_format};
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::device_config::DeviceConfig;
 use lichen_runtime::engine::{self, DeviceChoice, EngineOptions};
-use lichen_runtime::geometry;
 use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
 use lichen_runtime::setting::{Setting, DEVICE, FORMAT, GEOMETRY};
-use lichen_runtime::Error;
+use lichen_runtime::{presets, Error};
 use lichen_trainer::job::{model_bytes, plan_of, Job, MemorySettings, Method};
 use lichen_trainer::machine::Machine;
 use lichen_trainer::plan::{HostAndGpu, TrainPlan};
@@ -107,7 +106,7 @@ fn plan(args: &PlanArgs) -> Outcome<Planned> {
     };
     let (name, config, bytes) = match &args.geometry {
         Some(name) => {
-            let (config, format) = (geometry::config(name)?, args.format.unwrap_or(Format::Q8_0));
+            let (config, format) = (presets::config(name)?, args.format.unwrap_or(Format::Q8_0));
             let bytes = geometry_bytes(&config, format, memory.method == Method::Full, &machine)?;
             (format!("{name} {format}"), config, bytes)
         }

@@ -10,7 +10,7 @@ use lichen_runtime::disk::RealDisk;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;
 use lichen_trainer::job::{Ending, Job, Method, Outcome as Trained, PreparedJob, Scores, Verdict};
-use lichen_trainer::progress::{stop_signals, Meter};
+use lichen_trainer::progress::{stop_signals, TrainingProgress};
 use lichen_trainer::setting::{DATA, OUT};
 use serde_json::json;
 
@@ -87,7 +87,7 @@ fn check_needed(job: &Job) -> Result<(), Error> {
 
 fn run(job: Job, as_json: bool) -> Outcome<()> {
     check_needed(&job)?;
-    let signals = stop_signals()?;
+    let signals = stop_signals();
     let mut opened = PreparedJob::new(job)?;
     let counts = opened.data.counts();
     output::note(&format!("{}: {counts}", opened.data_path().display()));
@@ -101,11 +101,11 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
         opened.n_parameters(),
         mib(opened.plan.total_bytes())
     ));
-    let mut meter = Meter::new(signals);
+    let mut progress = TrainingProgress::new(&signals);
     // Tests put a board of their own below another root.
     let sys_root = std::env::var_os("LICHEN_SYS_ROOT").map_or(PathBuf::from("/"), PathBuf::from);
-    let trained = opened.run(Arc::new(RealDisk), &sys_root, &mut meter);
-    meter.finish();
+    let trained = opened.run(Arc::new(RealDisk), &sys_root, &mut progress);
+    progress.finish();
     let trained = trained?;
     if as_json {
         return output::json(&as_json_value(&opened, &trained));

@@ -3,16 +3,15 @@
 mod result;
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use clap::Args;
 use lichen_host_tools::demo::{Demo, Options};
 use lichen_runtime::cli::args::number;
 use lichen_runtime::cli::output::{self, Failure, Outcome};
-use lichen_runtime::display::thousands;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::memory_plan::mib;
 use lichen_trainer::job::Ending;
-use lichen_trainer::progress::{stop_signals, Meter};
+use lichen_trainer::progress::{stop_signals, TrainingProgress};
 use result::{one_line, Shown};
 
 /// Ask the demo model about a robot it does not know, train it on twenty examples, and ask again.
@@ -78,16 +77,16 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         out: arguments.out.clone(),
     })?;
     introduce(&demo, arguments.examples.is_some());
-    let signals = stop_signals()?;
-    let wants_to_stop = || signals.load(Ordering::SeqCst) > 0;
+    let signals = stop_signals();
+    let wants_to_stop = || signals.interrupted();
     let Some(before) = demo.ask(None, &wants_to_stop)? else { return Err(Failure::Interrupted) };
     output::note("before training:");
     for (question, answer) in demo.questions.iter().zip(&before) {
         output::note(&format!("  {}  {}", question.text, one_line(answer)));
     }
-    let mut meter = Meter::new(signals.clone());
-    let trained = demo.train(&mut meter);
-    meter.finish();
+    let mut progress = TrainingProgress::new(&signals);
+    let trained = demo.train(&mut progress);
+    progress.finish();
     let trained = trained?;
     let is_finished = matches!(trained.outcome.ending, Ending::Finished(_));
     let after = match is_finished && !wants_to_stop() {

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// What a value should be. Types that a shape does not read become [`Shape::other`].
-pub(super) trait Shape: Sized {
+pub trait Shape: Sized {
     /// Null, which counts as absent.
     fn null() -> Self;
 
@@ -41,11 +41,11 @@ fn show_text(text: &str) -> String {
 }
 
 /// Reads a value of shape `S`.
-pub(super) fn seed<S: Shape>() -> Seed<S> {
+pub fn seed<S: Shape>() -> Seed<S> {
     Seed(PhantomData)
 }
 
-pub(super) struct Seed<S>(PhantomData<S>);
+pub struct Seed<S>(PhantomData<S>);
 
 impl<'de, S: Shape> DeserializeSeed<'de> for Seed<S> {
     type Value = S;
@@ -98,7 +98,7 @@ impl<'de, S: Shape> Visitor<'de> for Seed<S> {
 
 /// A string.
 #[derive(Debug, Default)]
-pub(super) enum Text {
+pub enum Text {
     #[default]
     Absent,
     Is(String),
@@ -141,7 +141,7 @@ impl Text {
 
 /// An array of integers of 32 bits.
 #[derive(Debug, Default)]
-pub(super) enum Integers {
+pub enum Integers {
     #[default]
     Absent,
     Are(Vec<i32>),

@@ -1,9 +1,8 @@
 //! Wrong flags and files: one sentence, the right exit code, never a panic.
-#![cfg(feature = "cli")]
 
-mod support;
+use lichen_tests::programs::{fixture, TempDir};
 
-use support::{fixture, lichen, lichen_with_input, TempDir};
+use crate::{lichen, lichen_with_input};
 
 const SUBCOMMANDS: [&str; 7] = ["chat", "generate", "info", "plan", "bench", "perplexity", "logits"];
 
@@ -76,7 +75,7 @@ fn wrong_flags_are_refused_in_one_sentence() {
 
 #[test]
 fn what_cannot_be_done_exits_with_1() {
-    let dir = TempDir::new();
+    let dir = TempDir::new("usage");
     let model = fixture("tiny-gemma3");
     std::fs::write(dir.path("x.gguf"), b"GGUF").unwrap();
     std::fs::write(dir.path("latin1.txt"), b"caf\xe9").unwrap();
@@ -87,7 +86,7 @@ fn what_cannot_be_done_exits_with_1() {
         (&["generate", "--tokens", "1", "--model", "/nope"], "/nope: No such file".into()),
         (&["generate", "--tokens", "1", "--model", &bad], format!("{bad}: ")),
         (&["generate", "--tokens", "1,999", "--model", &model], "token 999 is outside the vocabulary of 320".into()),
-        (&["generate", "--tokens", "1", "--model", &model, "--device", "cuda:99"], "--device cuda: no CUDA d".into()),
+        (&["generate", "--tokens", "1", "--model", &model, "--device", "cuda:99"], "--device: no CUDA d".into()),
         (&["plan", "--model", &model, "--memory-budget", "1MiB"], "and the budget is 1.0 MiB".into()),
         (&["generate", "--tokens", "1", "--model", &model, "--adapter", "/nope"], "/nope".into()),
         (&["perplexity", "--model", &model, "--text", &latin1], format!("{latin1}: byte 3 is not UTF-8")),

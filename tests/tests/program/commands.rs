@@ -1,7 +1,4 @@
 //! The program as its users run it.
-#![cfg(feature = "cli")]
-
-mod support;
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +6,9 @@ use std::process::Stdio;
 
 use lichen_runtime::formats::safetensors::SafeTensors;
 use lichen_runtime::mapped_file::MappedFile;
-use support::{command, fixture, lichen, lichen_with_input, TempDir};
+use lichen_tests::programs::{fixture, TempDir};
+
+use crate::{command, lichen, lichen_with_input};
 
 fn values<T: bytemuck::Pod>(path: &Path, name: &str) -> Vec<T> {
     let file = SafeTensors::parse(MappedFile::open(path).unwrap()).unwrap();
@@ -45,7 +44,7 @@ fn greedy_tokens_equal_transformers() {
 
 #[test]
 fn logits_equal_transformers() {
-    let dir = TempDir::new();
+    let dir = TempDir::new("commands");
     for (name, adapter) in [("tiny-gemma3", None), ("tiny-qwen2-tied", Some("tiny-qwen2-tied-lora"))] {
         let out = dir.file("logits.safetensors");
         let (model, adapter_path) = (fixture(name), adapter.map(fixture));
@@ -66,7 +65,7 @@ fn logits_equal_transformers() {
 
 #[test]
 fn tokens_need_no_tokenizer() {
-    let dir = TempDir::new();
+    let dir = TempDir::new("commands");
     for name in ["config.json", "model.safetensors", "generation_config.json"] {
         std::fs::copy(fixture(&format!("tiny-gemma3/{name}")), dir.path(name)).unwrap();
     }
@@ -103,7 +102,7 @@ fn numbers(line: &str) -> Vec<usize> {
 
 #[test]
 fn a_saved_conversation_goes_on_as_if_it_had_never_stopped() {
-    let dir = TempDir::new();
+    let dir = TempDir::new("commands");
     let (model, file) = (fixture("tiny-gemma3"), dir.file("state"));
     let args = ["chat", "--model", &model, "--max-new-tokens", "12", "--temperature", "1", "--seed", "7"];
     let whole = lichen_with_input(&args, &format!("one two three\n/save {file}\nfour five\n"));
@@ -155,7 +154,7 @@ fn a_reader_that_leaves_ends_the_program_quietly() {
 
 #[test]
 fn a_file_cut_short_under_a_running_program_is_named() {
-    let dir = TempDir::new();
+    let dir = TempDir::new("commands");
     let model = dir.file("cut.gguf");
     std::fs::copy(fixture("tiny-gemma3/tiny-gemma3-f32.gguf"), &model).unwrap();
     // The prompt comes from a pipe, so the model is open before the text is there.
@@ -199,7 +198,7 @@ fn bench_plan_and_info_report_figures() {
 
 #[test]
 fn perplexity_counts_each_predicted_token_once() {
-    let dir = TempDir::new();
+    let dir = TempDir::new("commands");
     std::fs::write(dir.path("text"), "The capital of India is New Delhi.\n\nThe capital of Japan is Tokyo.\n").unwrap();
     let text = dir.file("text");
     let measure = |context: &str| lichen(&["perplexity", "--text", &text, "--context", context, "--json"]).json();
