@@ -10,7 +10,7 @@ use crate::setting::{DATA, OUT, RESTART};
 
 impl Job {
     /// Refuses a job that cannot run, whatever the machine and the files: values outside their range, and those that do not
-    /// go together. [`PreparedJob::new`] asks this first.
+    /// go together. [`PreparedJob::new`](super::PreparedJob::new) asks this first.
     ///
     /// # Errors
     /// The first such setting, its value and what is allowed.
