@@ -3,6 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use lichen_kernels::ops::matmul::Family;
 use lichen_kernels::ops::sampling;
 use lichen_kernels::{Device, Readback, Step};
 
@@ -275,6 +276,7 @@ impl Session {
             adapter: self.adapter.as_deref(),
             ropes: &self.ropes,
             pages: None,
+            family: Family::ByRows,
             step: &self.step,
         };
         (forward, &mut self.activations, &mut self.cache, &mut self.logits)

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use lichen_kernels::cuda::{Cuda, PackedMatrix, PinnedBytes};
-use lichen_kernels::{Device, Matrix};
+use lichen_kernels::cuda::{Cuda, PinnedBytes};
+use lichen_kernels::{Device, Matrix, PackedMatrix};
 
 use crate::error::Result;
 

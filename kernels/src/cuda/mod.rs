@@ -15,8 +15,6 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
-mod pack;
-mod packed;
 mod ptx;
 mod scope;
 
@@ -27,7 +25,6 @@ pub use error::DeviceError;
 pub use graph::Graph;
 pub use launch::{Arg, DevicePtr, LaunchShape};
 pub use memory::{Allocation, Arena, PinnedBytes, ALIGNMENT};
-pub use packed::PackedMatrix;
 pub use ptx::NOT_COMPILED;
 
 use calls::Attribute;

@@ -21,8 +21,10 @@ pub mod rope;
 pub mod rows;
 pub mod sampling;
 pub mod sum_of_squares;
+mod write;
 
 pub use modules::{modules_for, modules_for_batch, modules_for_training};
+pub use write::Write;
 
 #[cfg(test)]
 pub(crate) mod testing;

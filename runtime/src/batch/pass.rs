@@ -93,7 +93,6 @@ impl Pass {
     pub fn prefill(&mut self, rows: &[Row], wants_logits: bool) -> Result<()> {
         self.device.synchronize()?;
         self.step.set_chunk(rows);
-        self.activations.matmul.family = Family::ByRows;
         self.blocks();
         if wants_logits {
             self.compute_logits(rows.len() - 1, 1);
@@ -115,7 +114,6 @@ impl Pass {
             self.rows.resize(BUCKETS[index], Row { token: 0, position: 0, slot: NO_SLOT });
         }
         self.step.set_rows(&self.rows);
-        self.activations.matmul.family = Family::Batch;
         let mut graph = std::mem::take(&mut self.graphs[index]);
         let device = self.device.clone();
         let ran = graph.run(&device, &mut || {
@@ -186,6 +184,7 @@ impl Pass {
             adapter: self.adapter.as_deref(),
             ropes: &self.ropes,
             pages: Some(&self.tables),
+            family: if self.step.is_chunk() { Family::ByRows } else { Family::Batch },
             step: &self.step,
         };
         (forward, &mut self.activations, &mut self.pools, &mut self.logits)

@@ -1,12 +1,12 @@
 //! The bill of a model on a GPU. The driver's own memory (context, machine code) is its own and not on it.
 
-use lichen_kernels::cuda::{Arena, Cuda, PackedMatrix};
+use lichen_kernels::cuda::{Arena, Cuda};
 use lichen_kernels::ops::attention;
 use lichen_kernels::ops::matmul;
 use lichen_kernels::ops::residual::Residual;
 use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::ops::sampling::TopK;
-use lichen_kernels::{Format, Step};
+use lichen_kernels::{Format, PackedMatrix, Step};
 
 use super::{
     widest_input, widest_output, ActivationSizes, Item, Limits, MemoryPlan, ModelBytes, Place, Variable, PROGRAM_BYTES,

@@ -35,9 +35,8 @@ fn check_products(cuda: &Cuda) {
             let there = Buffer::from_vec(&device, rows.to_vec()).unwrap();
             let mut out = Buffer::new(&device, t * n).unwrap();
             let mut scratch = Scratch::new(&device, t, k, n).unwrap();
-            scratch.family = Family::Batch;
             let products = &mut [Product { out: out.view_mut([t, n]), weights: &weights, bias: None }];
-            matmul::forward(&device, products, Input::Rows(there.view([t, k])), &mut scratch);
+            matmul::forward(&device, Family::Batch, products, Input::Rows(there.view([t, k])), &mut scratch);
             device.synchronize().unwrap();
             read(&out)
         };

@@ -9,7 +9,7 @@ mod common;
 use common::{cuda, devices, download, encode, name, on_gpu, upload, Random};
 use lichen_kernels::formats::Format;
 use lichen_kernels::ops::lora::{self, backward::LoraGradients, LoraPair};
-use lichen_kernels::ops::matmul::{self, backward, Extent, Input, Product, Scratch, Write};
+use lichen_kernels::ops::matmul::{self, backward, Extent, Family, Input, Product, Scratch, Write};
 use lichen_kernels::{Buffer, Device, Matrix};
 
 const FORMATS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16, Format::F32];
@@ -165,7 +165,13 @@ fn forward_products_of_training_have_the_bits_of_inference_and_f32_is_exact() {
                 let product = Product { out: out.view_mut([t, n]), weights: &w, bias: Some(bias.all()) };
                 match is_training {
                     true => matmul::forward_training(&device, &mut [product], x.view([t, k]), &mut scratch),
-                    false => matmul::forward(&device, &mut [product], Input::Rows(x.view([t, k])), &mut scratch),
+                    false => matmul::forward(
+                        &device,
+                        Family::ByRows,
+                        &mut [product],
+                        Input::Rows(x.view([t, k])),
+                        &mut scratch,
+                    ),
                 }
                 download(&device, &out)
             };

@@ -10,7 +10,8 @@ use super::cuda_train;
 use super::train::{host_rows, host_rows_mut, products, with_scores, Block, Sequence, Starts};
 use crate::device::{Cpu, Device};
 use crate::math;
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
+use crate::ops::Write;
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
 

@@ -16,7 +16,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// `m = values`, both (N, K). Panics when `m` is of a format with blocks, or somebody else holds it too.
 pub fn matrix(device: &Device, m: &mut Matrix, values: View<'_, f32, 2>) {
     assert_eq!([m.rows(), m.cols()], values.shape());
-    assert!(is_float(m.format()), "{} has blocks", m.format());
+    assert!(m.format().is_float(), "{} has blocks", m.format());
     match device {
         Device::Cpu(cpu) => {
             let (format, cols, values) = (m.format(), m.cols(), values.host());
@@ -31,11 +31,6 @@ pub fn matrix(device: &Device, m: &mut Matrix, values: View<'_, f32, 2>) {
             cuda::matrix(cuda, m.packed_mut().expect("nobody else holds a matrix that changes"), values);
         }
     }
-}
-
-/// True for the formats of one number a value.
-pub(crate) fn is_float(format: Format) -> bool {
-    matches!(format, Format::F32 | Format::F16 | Format::BF16)
 }
 
 fn encode(format: Format, values: &[f32], bytes: &mut [u8]) {

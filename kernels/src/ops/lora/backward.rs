@@ -4,8 +4,9 @@
 use super::LoraPair;
 use crate::device::Device;
 use crate::ops::matmul::backward::cpu;
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
 use crate::ops::matmul::Scratch;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 /// Gradients of one pair; both accumulate over micro-batches.

@@ -4,7 +4,7 @@ use super::backward::{Given, LoraGradients};
 use super::LoraPair;
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
 use crate::ops::matmul::combine::cuda::{Combination, Factor};
-use crate::ops::matmul::Write;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 /// LORA_WARPS, LORA_ROWS and LORA_RANK_MAX of lora.cu.

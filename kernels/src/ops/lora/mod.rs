@@ -4,8 +4,9 @@ pub mod backward;
 mod cuda;
 
 use crate::device::{Cpu, Device};
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
 use crate::ops::matmul::float;
+use crate::ops::Write;
 use crate::pool::WORTH_SHARING;
 use crate::view::{View, ViewMut};
 

@@ -1,7 +1,7 @@
 //! Launches of rmsnorm.cu and backward.cu.
 
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
-use crate::ops::matmul::Write;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 use super::Normed;

@@ -1,9 +1,8 @@
 //! What the kernels round, and nothing else.
 
 use half::bf16;
-use lichen_kernels::cuda::PackedMatrix;
 use lichen_kernels::formats::{nf4, Format};
-use lichen_kernels::Matrix;
+use lichen_kernels::{Matrix, PackedMatrix};
 
 /// Weights as a family of kernels holds them.
 pub struct Model {

@@ -1,13 +1,13 @@
 //! The backward products of a GPU: the prefill's kernels over transposes, and `combine` in f32 where a weight has 32 bits or
 //! the device no products of bf16.
 
-use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, PackedMatrix};
 use crate::ops::matmul::combine::cuda::{self as combine, Combination, Factor};
-use crate::ops::matmul::combine::Write;
 use crate::ops::matmul::prefill::cuda::{has_bf16, multiply, Call, Places, Planes, Prepared, Rows};
-use crate::ops::matmul::{Extent, Product};
+use crate::ops::matmul::Product;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 const THREADS: u32 = 256;
@@ -43,6 +43,14 @@ fn partials_bytes(slab_bytes: usize) -> usize {
 /// What a transposed slab may take on a device with this much memory.
 pub fn slab_bytes(device_bytes: usize) -> usize {
     SLAB_BYTES[usize::from(device_bytes >= LARGE_DEVICE_BYTES)]
+}
+
+/// The largest shapes of a product in training: T rows of K inputs and N outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
 }
 
 /// Bytes of the workspace for every product of these extents, on a device that multiplies bf16 or does not. `trained` is the

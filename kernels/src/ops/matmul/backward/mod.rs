@@ -12,11 +12,12 @@
 
 pub(super) mod cuda;
 
-use super::combine::{self, combine, Coefficients, Precision, Rows, Shape, Write};
+use super::combine::{self, combine, Coefficients, Precision, Rows, Shape};
 use super::Scratch;
 use crate::device::{Cpu, Device};
 use crate::formats::Format;
 use crate::matrix::Matrix;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 /// `dx` (T, K) from `dy` (T, N) and `weights` (N, K).

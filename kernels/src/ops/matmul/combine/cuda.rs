@@ -1,7 +1,7 @@
 //! Launches of combine.cu, and of combine_mma.cu where tf32 will do.
 
-use super::Write;
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
+use crate::ops::Write;
 
 const THREADS: u32 = 256;
 /// Terms of one step of a tile; parts are multiples of it.

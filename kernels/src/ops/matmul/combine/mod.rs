@@ -19,6 +19,7 @@ use crate::device::Cpu;
 #[cfg(test)]
 use crate::formats::Format;
 use crate::matrix::Matrix;
+use crate::ops::Write;
 use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::simd::per_isa;
 
@@ -75,15 +76,6 @@ pub(crate) enum Rows<'a> {
 pub(crate) enum Precision {
     Exact,
     Bf16,
-}
-
-/// What happens to what is in `out`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// It is replaced.
-    Replace,
-    /// The result is added to it.
-    Add,
 }
 
 /// True when this machine multiplies pairs of bf16 as fast as integers.

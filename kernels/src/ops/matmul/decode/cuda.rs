@@ -3,8 +3,9 @@
 //! Neither depends on positions. The number of warps that share the k of a row depends on the weights and the device, not
 //! on T, so that a row has the same bits alone and in a batch.
 
-use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
+use crate::matrix::PackedMatrix;
 use crate::ops::activation::Activation;
 use crate::ops::matmul::{Gated, Input, Product};
 use crate::ops::rmsnorm::Normed;
@@ -112,7 +113,7 @@ struct Job<'a> {
 }
 
 /// What a format's kernels have in common: the constants of its struct in the .cuh of the same name.
-struct Family {
+struct FormatKernels {
     tile_rows: u32,
     n_warps: u32,
     /// Bytes of x in shared memory for a k-tile and a column.
@@ -136,9 +137,9 @@ macro_rules! kernels {
     };
 }
 
-fn family(format: Format, arch: u32) -> Family {
+fn kernels_of(format: Format, arch: u32) -> FormatKernels {
     const NF4: [&str; 4] = kernels!("nf4");
-    let float = Family {
+    let float = FormatKernels {
         tile_rows: 4,
         n_warps: 8,
         x_bytes: 512,
@@ -147,20 +148,24 @@ fn family(format: Format, arch: u32) -> Family {
         blocks_per_sm: [3, 2, 2, 2],
     };
     match format {
-        Format::Q8_0 => Family { x_bytes: 272, kernels: &kernels!("q8_0"), blocks_per_sm: [4, 3, 2, 2], ..float },
-        Format::Q4_0 => Family { tile_rows: 8, x_bytes: 288, kernels: &kernels!("q4_0"), ..float },
+        Format::Q8_0 => {
+            FormatKernels { x_bytes: 272, kernels: &kernels!("q8_0"), blocks_per_sm: [4, 3, 2, 2], ..float }
+        }
+        Format::Q4_0 => FormatKernels { tile_rows: 8, x_bytes: 288, kernels: &kernels!("q4_0"), ..float },
         Format::NF4 => {
-            let nf4 = Family { tile_rows: 8, table_bytes: 32 << 10, ..float };
+            let nf4 = FormatKernels { tile_rows: 8, table_bytes: 32 << 10, ..float };
             match arch {
-                53 => Family { n_warps: 16, x_bytes: 256, kernels: &NF4[..2], blocks_per_sm: [1; 4], ..nf4 },
-                72 => Family { n_warps: 16, x_bytes: 256, kernels: &NF4[..3], blocks_per_sm: [2, 1, 1, 1], ..nf4 },
+                53 => FormatKernels { n_warps: 16, x_bytes: 256, kernels: &NF4[..2], blocks_per_sm: [1; 4], ..nf4 },
+                72 => {
+                    FormatKernels { n_warps: 16, x_bytes: 256, kernels: &NF4[..3], blocks_per_sm: [2, 1, 1, 1], ..nf4 }
+                }
                 // On tensor cores.
-                _ => Family { x_bytes: 272, kernels: &NF4, blocks_per_sm: [3, 2, 2, 2], ..nf4 },
+                _ => FormatKernels { x_bytes: 272, kernels: &NF4, blocks_per_sm: [3, 2, 2, 2], ..nf4 },
             }
         }
         Format::F32 => float,
-        Format::F16 => Family { kernels: &kernels!("f16"), ..float },
-        Format::BF16 => Family { kernels: &kernels!("bf16"), ..float },
+        Format::F16 => FormatKernels { kernels: &kernels!("f16"), ..float },
+        Format::BF16 => FormatKernels { kernels: &kernels!("bf16"), ..float },
         other => unreachable!("{other} is converted when it is read"),
     }
 }
@@ -173,7 +178,7 @@ struct Cut {
     splits: u32,
 }
 
-fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
+fn cut(cuda: &Cuda, f: &FormatKernels, n_units: u32, n_rows: u32, cols: u32) -> Cut {
     let index = n_rows.next_power_of_two().ilog2().min(f.kernels.len() as u32 - 1);
     let columns = 1 << index;
     let n_tiles = cols.div_ceil(TILE_K);
@@ -212,13 +217,13 @@ fn shared_bytes(cuda: &Cuda, blocks: u32) -> u32 {
 }
 
 /// The arrays the kernels declare: partial sums of units and of row factors, and the factors.
-fn static_bytes(f: &Family, columns: u32) -> u32 {
+fn static_bytes(f: &FormatKernels, columns: u32) -> u32 {
     columns * (f.n_warps * 2 * f.tile_rows * 4 + 2 * f.n_warps * 4 + 16) + 64
 }
 
 fn launch(cuda: &Cuda, jobs: &[Option<Job>; PRODUCTS_MAX], gate: Option<Activation>, rows: &Rows) {
     let format = jobs[0].as_ref().expect("one product").weights.format;
-    let f = family(format, cuda.arch());
+    let f = kernels_of(format, cuda.arch());
     let unit_rows = if gate.is_some() { f.tile_rows } else { 2 * f.tile_rows } as usize;
     let n_units = |i: usize, job: &Job| match gate {
         Some(_) if i > 0 => 0,

@@ -1,9 +1,11 @@
 //! Launches of the prefill's products.
 
 use super::plan::{padded_tokens, plan, Shape, Target, PARTIALS_BYTES_MAX};
-use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
-use crate::ops::matmul::{Product, Write};
+use crate::matrix::PackedMatrix;
+use crate::ops::matmul::Product;
+use crate::ops::Write;
 use crate::view::View;
 
 /// Threads of the kernels of prepare.cu.

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::Matrix;
 use crate::formats::Format;
-use crate::matrix::Matrix;
 
 /// Columns of a tile.
 pub const TILE_COLS: usize = 128;

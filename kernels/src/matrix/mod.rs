@@ -1,12 +1,16 @@
-//! Weight matrices: bytes identical to the file's, shared and read-only.
+//! Weight matrices: bytes identical to the file's, shared and read-only; on a GPU in its own layouts.
+
+mod pack;
+mod packed;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::cuda::{DeviceError, PackedMatrix};
+use crate::cuda::DeviceError;
 use crate::device::Device;
 use crate::formats::{float, nf4, q4_0, q8_0, Format};
-use crate::ops::encode::is_float;
+
+pub use packed::PackedMatrix;
 
 /// A range of bytes somebody keeps alive: a mapped file, or a buffer on the heap.
 #[derive(Clone)]
@@ -93,7 +97,7 @@ impl Matrix {
     /// # Errors
     /// The device has no room.
     pub fn zeros(device: &Device, format: Format, rows: usize, cols: usize) -> Result<Self, DeviceError> {
-        assert!(is_float(format), "{format} has blocks");
+        assert!(format.is_float(), "{format} has blocks");
         Ok(match device {
             Device::Cpu(_) => {
                 let bytes = rows * format.row_bytes(cols).expect("no blocks");

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{pack, Allocation, Arena, Cuda, DeviceError, PinnedBytes};
+use super::{pack, Matrix, SharedBytes};
+use crate::cuda::{Allocation, Arena, Cuda, DeviceError, PinnedBytes};
 use crate::formats::Format;
-use crate::matrix::{Matrix, SharedBytes};
 
 /// A matrix on the device: codes and scales in planes of their own, rows and columns padded to whole tiles.
 pub struct PackedMatrix {
