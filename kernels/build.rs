@@ -1,5 +1,6 @@
 //! Compiles every `src/ops/**/*.cu` to PTX with clang, once for each architecture, and writes the table of what came out
-//! to OUT_DIR/ptx_table.rs. No CUDA SDK takes part, and the PTX does not depend on the target that Rust builds for.
+//! to OUT_DIR/ptx_table.rs. No CUDA SDK takes part, and the PTX does not depend on the target that Rust builds for. What the
+//! ops say of their files is collected in OUT_DIR/kernel_folders.rs.
 //!
 //! LICHEN_CLANG names the compiler; `off` builds without kernels. Without it the usual names are tried.
 
@@ -76,6 +77,20 @@ fn main() {
     };
     let text = format!("pub const NOT_COMPILED: Option<&str> = {missing:?};\npub static ARCHES: &[Arch] = {table};\n");
     fs::write(out.join("ptx_table.rs"), text).expect("OUT_DIR can be written");
+    fs::write(out.join("kernel_folders.rs"), folders_table(&sources)).expect("OUT_DIR can be written");
+}
+
+/// The folders of the sources, each with the `MODULES` of its `mod.rs`.
+fn folders_table(sources: &[PathBuf]) -> String {
+    let mut folders: Vec<String> = sources.iter().map(|s| module_name(s.parent().expect("a folder"))).collect();
+    folders.sort();
+    folders.dedup();
+    let line = |folder: &String| {
+        let path = folder.replace('/', "::");
+        format!("    ({folder:?}, crate::ops::{path}::MODULES),\n")
+    };
+    let lines: String = folders.iter().map(line).collect();
+    format!("static FOLDERS: &[(&str, &[KernelModule])] = &[\n{lines}];\n")
 }
 
 fn files_under(folder: &Path, extension: &str) -> Vec<PathBuf> {

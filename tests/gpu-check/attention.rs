@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use lichen_kernels::cuda::Cuda;
-use lichen_kernels::ops::attention::backward::{self, Given, Gradients};
+use lichen_kernels::ops::attention::train::backward::{self, Given, Gradients};
 use lichen_kernels::ops::attention::train::{self, Sequence, Starts};
 use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, Scratch, PAGE};
 use lichen_kernels::ops::rope::RopeTable;

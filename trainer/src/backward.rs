@@ -3,7 +3,7 @@
 //! Policy: gradients of parameters are added to, over micro-batches; those of activations are replaced, but for the stream's,
 //! `dx`, which every branch adds to.
 
-use lichen_kernels::ops::attention::backward::{self as attention, Given, Gradients};
+use lichen_kernels::ops::attention::train::backward::{self as attention, Given, Gradients};
 use lichen_kernels::ops::lora::backward as lora;
 use lichen_kernels::ops::matmul::{self, Write};
 use lichen_kernels::ops::{activation, copy, dropout, embedding, residual, rmsnorm, rope};

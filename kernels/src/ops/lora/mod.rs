@@ -4,11 +4,15 @@ pub mod backward;
 mod cuda;
 
 use crate::device::{Cpu, Device};
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
 use crate::ops::matmul::float;
 use crate::ops::Write;
 use crate::pool::WORTH_SHARING;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("lora", Role::Every)];
 
 /// One adapted matrix.
 #[derive(Clone, Copy)]

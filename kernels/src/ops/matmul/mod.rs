@@ -15,14 +15,14 @@
 //! bits for any T, a batch whose sequences come and go, asks for one [`Family`].
 
 pub mod backward;
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod combine;
 mod cpu;
 mod cuda;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod float;
 mod nf4;
-mod prefill;
+pub(crate) mod prefill;
 pub mod quantize;
 mod scratch;
 mod simd;

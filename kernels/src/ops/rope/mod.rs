@@ -5,8 +5,12 @@ mod cuda;
 
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::simd::per_isa;
 use crate::view::{Buffer, View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("rope", Role::Training)];
 
 /// Cosines and sines of one RoPE base, `(positions, head_dim / 2)` each, computed in f64 once: a sine of a large f32
 /// angle would be off by its rounding.

@@ -1,6 +1,6 @@
 //! Attention of whole sequences, forward and backward, on any device; what it should be in f64, and how far off it may be.
 
-use lichen_kernels::ops::attention::backward::{self, Given, Gradients};
+use lichen_kernels::ops::attention::train::backward::{self, Given, Gradients};
 use lichen_kernels::ops::attention::train::{self, Sequence, Starts};
 use lichen_kernels::{Buffer, Device};
 

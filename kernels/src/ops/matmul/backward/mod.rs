@@ -17,8 +17,13 @@ use super::Scratch;
 use crate::device::{Cpu, Device};
 use crate::formats::Format;
 use crate::matrix::Matrix;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::ops::Write;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] =
+    &[KernelModule::one("rows", Role::Training), KernelModule::per_weights("transpose", Role::Training)];
 
 /// `dx` (T, K) from `dy` (T, N) and `weights` (N, K).
 pub fn input(

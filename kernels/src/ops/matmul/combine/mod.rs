@@ -19,9 +19,14 @@ use crate::device::Cpu;
 #[cfg(test)]
 use crate::formats::Format;
 use crate::matrix::Matrix;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::ops::Write;
 use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::simd::per_isa;
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] =
+    &[KernelModule::one("combine", Role::Training), KernelModule::one("combine_mma", Role::Training)];
 
 /// Rows of `b` whose products are summed before they meet `out`.
 pub(crate) const BLOCK: usize = 128;

@@ -9,3 +9,9 @@
 
 pub mod cuda;
 pub mod plan;
+
+use crate::ops::kernel_module::{KernelModule, Role};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] =
+    &[KernelModule::one("prepare", Role::Every), KernelModule::per_weights("prefill", Role::Every)];

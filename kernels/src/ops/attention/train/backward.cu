@@ -142,6 +142,6 @@ TRAIN_DQ(128, 2, attention_dq_128)
 TRAIN_DKV(64, 2, attention_dkv_64)
 TRAIN_DKV(128, 2, attention_dkv_128)
 #endif
-// Also for devices with tensor cores and the 99 KiB of sm_86, too few for the widest heads there (train_mma_backward.cu).
+// Also for devices with tensor cores and the 99 KiB of sm_86, too few for the widest heads there (backward_mma.cu).
 TRAIN_DQ(256, 1, attention_dq_256)
 TRAIN_DKV(256, 1, attention_dkv_256)

@@ -1,7 +1,7 @@
 // What happens to a head's vector before attention: QK-norm, RoPE, and the cache's format. Bit for bit the CPU's.
 #pragma once
 #include "common.cuh"
-#include "rows.cuh"
+#include "../rows.cuh"
 
 // A warp writes the vector `from` (dim) to shared memory, divided by its root mean square times `norm` (dim; null: as it is)
 // and rotated by the angles of its position, `cos` and `sin` (dim / 2; null: as it is).

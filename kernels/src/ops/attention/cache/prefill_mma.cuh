@@ -4,7 +4,7 @@
 // memory as halves in tiles that begin at multiples of their length in positions, so a row's sums do not depend on the rows
 // beside it. While scores are computed the tile's values are on their way, and while values are added the next keys.
 #pragma once
-#include "rows.cuh"
+#include "../rows.cuh"
 
 #if LICHEN_ARCH >= 80
 

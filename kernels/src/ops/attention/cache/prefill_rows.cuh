@@ -5,7 +5,7 @@
 // values pass through shared memory as they are. Tiles and groups begin at multiples of their length in positions, so a
 // row's sums do not depend on the rows beside it.
 #pragma once
-#include "rows.cuh"
+#include "../rows.cuh"
 
 const u32 PREFILL_WARPS = 8;
 

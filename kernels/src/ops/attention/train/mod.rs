@@ -1,18 +1,29 @@
 //! Attention of whole sequences for training: no cache, and the softmax's two numbers kept for the backward pass
-//! ([`super::backward`]). A head and a block of queries at a time: memory grows with the length, not with its square (Dao et
+//! ([`backward`]). A head and a block of queries at a time: memory grows with the length, not with its square (Dao et
 //! al. 2022, arXiv 2205.14135). On the CPU as products of matrices (`matmul/combine`).
+
+pub mod backward;
+mod cuda;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::cuda_train;
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
 use crate::ops::Write;
 use crate::simd::per_isa;
 use crate::staged::Staged;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[
+    KernelModule::one("forward", Role::Training),
+    KernelModule::one("forward_mma", Role::Training),
+    KernelModule::one("backward", Role::Training),
+    KernelModule::one("backward_mma", Role::Training),
+];
 
 /// Queries, keys and values of T positions that see nothing but each other, normed and rotated.
 #[derive(Clone, Copy)]
@@ -173,7 +184,7 @@ pub fn forward(device: &Device, out: ViewMut<'_, f32, 3>, stats: ViewMut<'_, f32
     check(&out, &stats, &s);
     match device {
         Device::Cpu(cpu) => forward_cpu(cpu, out, stats, s),
-        Device::Cuda(cuda) => cuda_train::forward(cuda, out, stats, s, None),
+        Device::Cuda(cuda) => cuda::forward(cuda, out, stats, s, None),
     }
 }
 
@@ -194,7 +205,7 @@ pub fn forward_batch(
                 forward_cpu(cpu, out, stats, s.host_rows(&rows));
             }
         }
-        Device::Cuda(cuda) => cuda_train::forward(cuda, out, stats, s, Some(starts)),
+        Device::Cuda(cuda) => cuda::forward(cuda, out, stats, s, Some(starts)),
     }
 }
 

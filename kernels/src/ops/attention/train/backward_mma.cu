@@ -1,4 +1,4 @@
-// Backward attention of whole sequences on tensor cores, as train_backward.cu does it: dq by queries; dk and dv by keys, in
+// Backward attention of whole sequences on tensor cores, as backward.cu does it: dq by queries; dk and dv by keys, in
 // one kernel where a warp's registers hold both.
 #include "train_mma.cuh"
 

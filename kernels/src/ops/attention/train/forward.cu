@@ -2,7 +2,7 @@
 // through the keys that any of them sees, 32 at a time.
 #include "train.cuh"
 
-// Later ones have tensor cores, and shared memory for every head (train_mma_forward.cu).
+// Later ones have tensor cores, and shared memory for every head (forward_mma.cu).
 #if LICHEN_ARCH < 80
 
 // A thread's rows ty + 16 i of queries, shared by the sixteen lanes with the same ty.

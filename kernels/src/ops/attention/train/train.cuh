@@ -6,7 +6,7 @@
 // different banks, and a thread reads four values at once. A multiprocessor has two blocks: one loads while the other
 // multiplies, which costs no registers.
 #pragma once
-#include "rows.cuh"
+#include "../rows.cuh"
 
 const u32 TRAIN_THREADS = 256;
 // A tile of scores: with 64 keys too, a thread of sm_53 had too few registers (128) and a multiprocessor one block.

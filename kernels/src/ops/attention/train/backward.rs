@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-use super::cuda_train;
-use super::train::{host_rows, host_rows_mut, products, with_scores, Block, Sequence, Starts};
+use super::{cuda, host_rows, host_rows_mut, products, with_scores, Block, Sequence, Starts};
 use crate::device::{Cpu, Device};
 use crate::math;
 use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
@@ -22,7 +21,7 @@ pub struct Given<'a> {
     pub out: View<'a, f32, 3>,
     /// (T, H, D).
     pub dout: View<'a, f32, 3>,
-    /// (T, H, 2) of [`super::train::forward`].
+    /// (T, H, 2) of [`super::forward`].
     pub stats: View<'a, f32, 3>,
 }
 
@@ -53,7 +52,7 @@ pub fn backward(device: &Device, gradients: Gradients<'_>, given: Given<'_>, s: 
     check(&gradients, &given, &s);
     match device {
         Device::Cpu(cpu) => backward_cpu(cpu, gradients, given, s),
-        Device::Cuda(cuda) => cuda_train::backward(cuda, gradients, given, s, None),
+        Device::Cuda(cuda) => cuda::backward(cuda, gradients, given, s, None),
     }
 }
 
@@ -73,7 +72,7 @@ pub fn backward_batch(
                 backward_cpu(cpu, gradients.host_rows(&rows), given.host_rows(&rows), s.host_rows(&rows));
             }
         }
-        Device::Cuda(cuda) => cuda_train::backward(cuda, gradients, given, s, Some(starts)),
+        Device::Cuda(cuda) => cuda::backward(cuda, gradients, given, s, Some(starts)),
     }
 }
 
@@ -173,7 +172,6 @@ impl Part<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::train;
     use super::*;
     use crate::ops::testing::{assert_same_on_every_isa, random};
 
@@ -207,7 +205,7 @@ mod tests {
                 };
                 let (mut out, mut stats) = (vec![0.0; t * h * d], vec![0.0; t * h * 2]);
                 let views = (ViewMut::new(&mut out, [t, h, d]), ViewMut::new(&mut stats, [t, h, 2]));
-                train::forward(device, views.0, views.1, s);
+                super::super::forward(device, views.0, views.1, s);
                 let (mut dq, mut dk, mut dv) =
                     (vec![f32::NAN; t * h * d], vec![f32::NAN; t * kv * d], vec![f32::NAN; t * kv * d]);
                 let given = Given {

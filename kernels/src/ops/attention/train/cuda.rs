@@ -1,7 +1,7 @@
 //! Launches of training's attention: one kernel forward, two backward.
 
 use super::backward::{Given, Gradients};
-use super::train::{Sequence, Starts};
+use super::{Sequence, Starts};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::view::ViewMut;
 

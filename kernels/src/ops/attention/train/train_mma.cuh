@@ -7,7 +7,7 @@
 // Scores, slopes and outputs are sums of three products of such terms (the rests' own is another 2^-18); what is added up
 // into gradients, one product of the first terms, as in every backward product.
 #pragma once
-#include "prefill_mma.cuh"
+#include "../cache/prefill_mma.cuh"
 #include "train.cuh"
 
 #if LICHEN_ARCH >= 80
