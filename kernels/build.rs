@@ -39,6 +39,8 @@ struct Kernel {
     name: String,
     param_bytes: Vec<u32>,
     threads_max: u32,
+    blocks_per_sm: u32,
+    static_shared_bytes: u32,
 }
 
 /// One source, compiled for one architecture.
@@ -291,10 +293,12 @@ fn write_module(table: &mut String, job: &Job, kernels: &[Kernel], ptx: &str, ba
     let file = job.ptx.with_extension("z");
     writeln!(table, "            stored_bytes: {}, compressed: include_bytes!({file:?}), kernels: &[", stored.len())
         .expect("a string");
-    for Kernel { name, param_bytes, threads_max } in kernels {
-        let line =
-            format!("KernelInfo {{ name: {name:?}, param_bytes: &{param_bytes:?}, threads_max: {threads_max} }},");
-        writeln!(table, "                {line}").expect("a string");
+    for Kernel { name, param_bytes, threads_max, blocks_per_sm, static_shared_bytes } in kernels {
+        writeln!(table, "                KernelInfo {{ name: {name:?}, param_bytes: &{param_bytes:?},")
+            .expect("a string");
+        let bounds = format!("threads_max: {threads_max}, blocks_per_sm: {blocks_per_sm}");
+        writeln!(table, "                    {bounds}, static_shared_bytes: {static_shared_bytes} }},")
+            .expect("a string");
     }
     table.push_str("        ] },\n");
     compressed
@@ -315,19 +319,52 @@ fn compress_once(stored: &str, file: &Path) -> usize {
 /// `name(\n .param .u64 name_param_0,\n .param .u32 name_param_1\n)\n.maxntid 256, 1, 1\n.minnctapersm 2\n`.
 fn parse(ptx: &str) -> Result<Vec<Kernel>, String> {
     let mut kernels = Vec::new();
-    for piece in ptx.split(".entry ").skip(1) {
-        let head = piece.split('{').next().unwrap_or("");
+    let mut pieces = ptx.split(".entry ");
+    let of_module = pieces.next().unwrap_or("");
+    for piece in pieces {
+        let (head, body) = piece.split_once('{').ok_or("an entry without a body")?;
         let (name, rest) = head.split_once('(').ok_or("an entry without parameters")?;
         let (params, attributes) = rest.split_once(')').ok_or("an entry whose parameters do not end")?;
         let mut param_bytes = Vec::new();
         for param in params.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             param_bytes.push(param_size(param).ok_or(format!("{}: a parameter `{param}`", name.trim()))?);
         }
-        let bound = attributes.split(".maxntid").nth(1).and_then(|b| b.trim().split([',', '\n']).next());
-        let threads_max = bound.and_then(|b| b.trim().parse().ok()).unwrap_or(1024);
-        kernels.push(Kernel { name: name.trim().into(), param_bytes, threads_max });
+        let bound = |directive: &str| {
+            let digits = attributes.split(directive).nth(1)?.trim().split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse().ok()
+        };
+        let static_shared_bytes =
+            shared_bytes(of_module, |array| body.contains(array))? + shared_bytes(body, |_| true)?;
+        kernels.push(Kernel {
+            name: name.trim().into(),
+            param_bytes,
+            threads_max: bound(".maxntid").unwrap_or(1024),
+            blocks_per_sm: bound(".minnctapersm").unwrap_or(1),
+            static_shared_bytes,
+        });
     }
     Ok(kernels)
+}
+
+/// Bytes of the arrays in shared memory that `ptx` declares, of those whose name is wanted, each at its alignment:
+/// `.shared .align 16 .b8 partial[256];`, or one number without brackets. What a launch asks for beside them is `.extern` there.
+fn shared_bytes(ptx: &str, wanted: impl Fn(&str) -> bool) -> Result<u32, String> {
+    let mut total = 0u32;
+    for line in ptx.lines().map(str::trim).filter(|line| line.starts_with(".shared ")) {
+        let sizes = || {
+            let mut words = line.trim_end_matches(';').split_whitespace().skip(1);
+            let align: u32 = words.next().filter(|w| *w == ".align").and_then(|_| words.next()?.parse().ok())?;
+            let bits: u32 = words.next()?.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()?;
+            let word = words.next()?;
+            let (name, count) = word.split_once('[').unwrap_or((word, "1"));
+            Some((name, align, count.trim_end_matches(']').parse::<u32>().ok()? * bits / 8))
+        };
+        let (name, align, bytes) = sizes().ok_or(format!("an array `{line}`"))?;
+        if wanted(name) {
+            total = total.next_multiple_of(align) + bytes;
+        }
+    }
+    Ok(total)
 }
 
 /// Numbers of 32 and 64 bits, and pointers: what the launch code passes.

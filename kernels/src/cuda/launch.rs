@@ -140,7 +140,8 @@ pub(super) fn check_args(kernel: &KernelInfo, shape: LaunchShape, args: &[Arg]) 
 mod tests {
     use super::*;
 
-    const KERNEL: KernelInfo = KernelInfo { name: "f", param_bytes: &[8, 4], threads_max: 256 };
+    const KERNEL: KernelInfo =
+        KernelInfo { name: "f", param_bytes: &[8, 4], threads_max: 256, blocks_per_sm: 1, static_shared_bytes: 0 };
     const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: 256, shared_bytes: 0 };
 
     fn complaint(shape: LaunchShape, args: &[Arg]) -> String {

@@ -31,6 +31,7 @@ use calls::Attribute;
 use context::Context;
 use driver::Driver;
 use module::Modules;
+use ptx::KernelInfo;
 
 /// The oldest architecture with kernels: Maxwell, as on the Jetson Nano.
 pub const LEAST_CAPABILITY: u32 = 53;
@@ -56,6 +57,15 @@ pub struct CudaOptions {
     pub arch: Option<u32>,
     /// Where machine code is cached. `None`: LICHEN_CACHE_DIR, else XDG_CACHE_HOME/lichen, else ~/.cache/lichen.
     pub cache_dir: Option<PathBuf>,
+}
+
+/// What a kernel takes of a multiprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Occupancy {
+    /// Blocks that there are registers for: the launch bounds promise it.
+    pub blocks_per_sm: u32,
+    /// Arrays of a block, beside the dynamic shared memory of a launch.
+    pub static_shared_bytes: u32,
 }
 
 /// What the driver says of a device.
@@ -170,6 +180,15 @@ impl Cuda {
     /// True when this program has the kernel for the device: wgmma's are an H100's and H200's, and no old clang makes them.
     pub fn has_kernel(&self, kernel: &str) -> bool {
         self.0.modules.find(kernel).is_some()
+    }
+
+    /// What a kernel takes of a multiprocessor, by its PTX. Panics when it is not there.
+    pub(crate) fn occupancy(&self, kernel: &str) -> Occupancy {
+        let Some(place) = self.0.modules.find(kernel) else {
+            panic!("no kernel {kernel} for CUDA architecture {}", self.arch());
+        };
+        let KernelInfo { blocks_per_sm, static_shared_bytes, .. } = *place.info;
+        Occupancy { blocks_per_sm, static_shared_bytes }
     }
 
     /// Gives the stream one kernel. A kernel that is not there, or arguments that are not its parameters, are a fault of
