@@ -3,6 +3,8 @@
 //! ops say of their files is collected in OUT_DIR/kernel_folders.rs.
 //!
 //! LICHEN_CLANG names the compiler; `off` builds without kernels. Without it the usual names are tried.
+//! LICHEN_CUDA_LINEINFO=1 puts the lines of the sources into the PTX, so that a profiler shows them beside the instructions:
+//! these stay the same, and the PTX names this machine's folders.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::HashMap;
@@ -19,6 +21,8 @@ use std::{env, fs, thread};
 const ARCHES: [(u32, u32); 5] = [(53, 63), (72, 63), (80, 70), (87, 74), (90, 78)];
 /// Files of instructions that the H100 and H200 alone have begin with this word; their target and PTX version.
 const WGMMA: (&str, &str, u32) = ("wgmma_", "90a", 80);
+/// Lines of the sources in the PTX, for a profiler: the instructions stay as they are.
+const LINE_INFO: &str = "-gline-tables-only";
 const CLANGS: [&str; 7] = ["clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14", "clang"];
 const CLANG_VERSION_MIN: u32 = 14;
 const NO_CLANG: &str = "CUDA kernels not compiled in: no clang at build time";
@@ -61,6 +65,7 @@ fn main() {
     env::set_current_dir(&root).expect("cargo's own folder");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     println!("cargo:rerun-if-env-changed=LICHEN_CLANG");
+    println!("cargo:rerun-if-env-changed=LICHEN_CUDA_LINEINFO");
     for watched in ["build.rs", "src/cuda/embed.rs", "cuda", "src/ops", "src/formats"] {
         println!("cargo:rerun-if-changed={watched}");
     }
@@ -77,7 +82,11 @@ fn main() {
         Some(clang) => compile_all(&clang, &sources, &out),
         None => "&[]".into(),
     };
-    let text = format!("pub const NOT_COMPILED: Option<&str> = {missing:?};\npub static ARCHES: &[Arch] = {table};\n");
+    let text = format!(
+        "pub const NOT_COMPILED: Option<&str> = {missing:?};\npub(super) const HAS_LINE_INFO: bool = {};\n\
+         pub(super) static ARCHES: &[Arch] = {table};\n",
+        has_line_info()
+    );
     fs::write(out.join("ptx_table.rs"), text).expect("OUT_DIR can be written");
     fs::write(out.join("kernel_folders.rs"), folders_table(&sources)).expect("OUT_DIR can be written");
 }
@@ -156,8 +165,13 @@ fn run_clang(clang: &str, source: &Path, target: &str, ptx_version: u32, ptx: &P
     command.arg(format!("--cuda-gpu-arch=sm_{target}"));
     command.args(["-Xclang", "-target-feature", "-Xclang", &format!("+ptx{ptx_version}")]);
     command.args(["-O3", "-ffp-contract=off", "-Icuda", &format!("-DLICHEN_ARCH={arch}"), "-S"]);
+    command.args(has_line_info().then_some(LINE_INFO));
     command.arg(source).arg("-o").arg(ptx);
     command.output().unwrap_or_else(|e| fail(&format!("{clang}: {e}")))
+}
+
+fn has_line_info() -> bool {
+    env::var("LICHEN_CUDA_LINEINFO").is_ok_and(|value| value == "1")
 }
 
 /// Compiles what changed since the last time, on all cores, and writes the table.
@@ -205,7 +219,7 @@ fn common_key(clang: &str) -> u64 {
     }
     headers.sort();
     let texts: Vec<Vec<u8>> = headers.iter().map(|h| fs::read(h).unwrap_or_default()).collect();
-    hash(&(clang, version, headers, texts))
+    hash(&(clang, version, headers, texts, has_line_info()))
 }
 
 fn hash(value: &impl Hash) -> u64 {

@@ -8,6 +8,7 @@ use std::ptr::{null, null_mut};
 
 use super::driver::{Code, Driver, Handle, LaunchAttribute, LaunchConfig};
 use super::launch::LaunchShape;
+use super::ptx::HAS_LINE_INFO;
 
 /// Attributes of a device (CUdevice_attribute): all known to CUDA 10.2, whose last is 105.
 #[derive(Clone, Copy)]
@@ -27,6 +28,7 @@ const STREAM_NON_BLOCKING: u32 = 1;
 const FUNC_MAX_DYNAMIC_SHARED_BYTES: i32 = 8;
 const JIT_ERROR_LOG: i32 = 5;
 const JIT_ERROR_LOG_BYTES: i32 = 6;
+const JIT_GENERATE_LINE_INFO: i32 = 12;
 const JIT_INPUT_PTX: i32 = 1;
 /// The thread that records may not make calls that a graph cannot hold; other threads may.
 const CAPTURE_THREAD_LOCAL: i32 = 1;
@@ -217,10 +219,12 @@ impl Driver {
     /// Machine code for the current context's device; the driver's words when it refuses.
     pub(super) fn compile(&self, ptx: &CString, name: &CString) -> std::result::Result<Vec<u8>, (Code, String)> {
         let mut log = vec![0u8; 8192];
-        let mut options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES];
-        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
+        let mut options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES, JIT_GENERATE_LINE_INFO];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void, 1 as *mut c_void];
+        // The last one only where there are lines to keep.
+        let n_options = if HAS_LINE_INFO { 3 } else { 2 };
         let (options, values) = (options.as_mut_ptr(), values.as_mut_ptr());
-        let link: Result<Handle> = written!(0, |out| (self.link_create)(2, options, values, out));
+        let link: Result<Handle> = written!(0, |out| (self.link_create)(n_options, options, values, out));
         let link = link.map_err(|code| (code, String::new()))?;
         let (text, bytes) = (ptx.as_ptr().cast(), ptx.as_bytes_with_nul().len());
         let (no_options, no_values) = (null_mut(), null_mut());
