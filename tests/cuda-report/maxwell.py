@@ -33,8 +33,8 @@ class Loop:
     n_pairs: int = 0
 
     def wide_loads(self):
-        """16-byte loads of what no one writes: a lane's weights."""
-        return sum(1 for i in self.instructions if re.match(r"LDG\b.*\.CI\b.*\.128\b", i))
+        """16-byte loads of what no one writes: a lane's weights. Volta and later call them LDG.E.128.CONSTANT."""
+        return sum(1 for i in self.instructions if re.match(r"LDG\b(?=\S*\.128\b)\S*\.(CI|CONSTANT)\b", i))
 
     def single_slots(self):
         """Slots if nothing issued in pairs."""
