@@ -1,7 +1,7 @@
 //! One transformer block, read like the paper: norm, attention, residual, norm, feed-forward, residual.
 
 use lichen_kernels::ops::activation::Activation;
-use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable};
+use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable, QkNorm};
 use lichen_kernels::ops::lora;
 use lichen_kernels::ops::matmul::{self, Family, Gated, Input, Product};
 use lichen_kernels::ops::residual::Residual;
@@ -134,7 +134,7 @@ impl BlockContext<'_> {
             pages: self.pages,
             step: self.step,
             rope: self.rope,
-            qk_norm: w.qk_norm.as_ref().map(|[q, k]| ([q.all(), k.all()], c.rms_eps)),
+            qk_norm: w.qk_norm.as_ref().map(|[q, k]| QkNorm { q: q.all(), k: k.all(), eps: c.rms_eps }),
             window: self.window,
             scale: c.query_scale,
         };

@@ -6,7 +6,7 @@ mod common;
 mod oracle;
 
 use attending::{expect, Inputs, Layer, Products, Session, SCALE};
-use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, Scratch, PAGE};
+use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, QkNorm, Scratch, PAGE};
 use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::{Buffer, Device, Row, Step, NO_SLOT};
 use oracle::{assert_same_bits, cpu, for_each_arch, random};
@@ -95,7 +95,7 @@ impl<'a> Pool<'a> {
             false => self.step.set_rows(rows),
         }
         self.step.send();
-        let norms = [self.norms[0].all(), self.norms[1].all()];
+        let norms = QkNorm { q: self.norms[0].all(), k: self.norms[1].all(), eps: EPS };
         let call = Attention {
             out: out.view_mut([n, n_heads, head_dim]),
             q: q.view_mut([n, n_heads, head_dim]),
@@ -105,7 +105,7 @@ impl<'a> Pool<'a> {
             pages: Some(&self.table),
             step: &self.step,
             rope: &self.rope,
-            qk_norm: self.layer.has_norm.then_some((norms, EPS)),
+            qk_norm: self.layer.has_norm.then_some(norms),
             window: self.layer.window,
             scale: SCALE,
         };

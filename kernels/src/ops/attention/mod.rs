@@ -4,7 +4,7 @@
 pub(crate) mod cache;
 pub mod train;
 
-pub use cache::{forward, Attention, KvFormat, KvStore, PageTable, Scratch, PAGE};
+pub use cache::{forward, Attention, KvFormat, KvStore, PageTable, QkNorm, Scratch, PAGE};
 
 use crate::math;
 use crate::simd::{fold_lanes, LANES};

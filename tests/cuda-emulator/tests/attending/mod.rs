@@ -2,9 +2,9 @@
 #![allow(dead_code)]
 
 use half::f16;
-use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, Scratch};
+use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, QkNorm, Scratch};
 use lichen_kernels::ops::rope::RopeTable;
-use lichen_kernels::{Buffer, Device, Step, View};
+use lichen_kernels::{Buffer, Device, Step};
 
 use crate::oracle::random;
 
@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
         step.set(first, &vec![0; n_rows]);
         step.send();
         let (q_shape, kv_shape) = ([n_rows, n_heads, head_dim], [n_rows, n_kv_heads, head_dim]);
-        let norms: [View<'_, f32, 1>; 2] = [self.norms[0].all(), self.norms[1].all()];
+        let norms = QkNorm { q: self.norms[0].all(), k: self.norms[1].all(), eps: EPS };
         let call = Attention {
             out: out.view_mut(q_shape),
             q: q.view_mut(q_shape),
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
             pages: None,
             step: &step,
             rope: &self.rope,
-            qk_norm: self.layer.has_norm.then_some((norms, EPS)),
+            qk_norm: self.layer.has_norm.then_some(norms),
             window: self.layer.window,
             scale: SCALE,
         };

@@ -1,7 +1,7 @@
 //! Launches of attention: one kernel for a single row or for rows of several sequences, two for several rows of one.
 
 use super::kv_store::Plane;
-use super::{Attention, KvFormat, PageTable, Scratch, PAGE};
+use super::{Attention, KvFormat, PageTable, QkNorm, Scratch, PAGE};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 
 /// Parts that the positions of a decode step are cut into at most: SPLITS_MAX of decode.cuh.
@@ -153,17 +153,30 @@ fn size(n: usize) -> Arg {
     Arg::U32(n as u32)
 }
 
-/// Cells and scales of the keys, and of the values; int8 alone has scales.
-fn planes(a: &Attention<'_>) -> ([Arg; 2], [Arg; 2]) {
-    let pointers = |plane: &Plane| {
-        let [cells, scales] = match plane {
-            Plane::F32(floats) => [floats.ptr(), DevicePtr::NULL],
-            Plane::F16(halves) => [halves.ptr(), DevicePtr::NULL],
-            Plane::I8(codes, scales) => [codes.ptr(), scales.ptr()],
+/// What is stored; int8 alone has scales.
+struct Stored {
+    keys: Arg,
+    key_scales: Arg,
+    values: Arg,
+    value_scales: Arg,
+}
+
+impl Stored {
+    fn of(a: &Attention<'_>) -> Stored {
+        let pointers = |plane: &Plane| match plane {
+            Plane::F32(floats) => (floats.ptr(), DevicePtr::NULL),
+            Plane::F16(halves) => (halves.ptr(), DevicePtr::NULL),
+            Plane::I8(codes, scales) => (codes.ptr(), scales.ptr()),
         };
-        [cells.into(), scales.into()]
-    };
-    (pointers(&a.cache.keys), pointers(&a.cache.values))
+        let (keys, key_scales) = pointers(&a.cache.keys);
+        let (values, value_scales) = pointers(&a.cache.values);
+        Stored {
+            keys: keys.into(),
+            key_scales: key_scales.into(),
+            values: values.into(),
+            value_scales: value_scales.into(),
+        }
+    }
 }
 
 /// Positions a query sees: no sequence has as many as the window of a layer that sees all.
@@ -179,13 +192,29 @@ fn chunk_pages(a: &Attention<'_>) -> (Arg, Arg) {
     (table.ptr().offset(4 * slot * table.n_entries()).into(), size(table.n_entries()))
 }
 
-/// cos, sin, q_norm, k_norm; and epsilon.
-fn rotation(a: &Attention<'_>) -> ([Arg; 4], Arg) {
-    let (q_norm, k_norm, eps) = match &a.qk_norm {
-        Some(([q, k], eps)) => (q.ptr(), k.ptr(), *eps),
-        None => (DevicePtr::NULL, DevicePtr::NULL, 0.0),
-    };
-    ([a.rope.cos().ptr(), a.rope.sin().ptr(), q_norm, k_norm].map(Arg::from), eps.into())
+/// What queries and keys pass before they meet; the norms may be null.
+struct Rotation {
+    cos: Arg,
+    sin: Arg,
+    q_norm: Arg,
+    k_norm: Arg,
+    eps: Arg,
+}
+
+impl Rotation {
+    fn of(a: &Attention<'_>) -> Rotation {
+        let (q_norm, k_norm, eps) = match &a.qk_norm {
+            Some(QkNorm { q, k, eps }) => (q.ptr(), k.ptr(), *eps),
+            None => (DevicePtr::NULL, DevicePtr::NULL, 0.0),
+        };
+        Rotation {
+            cos: a.rope.cos().ptr().into(),
+            sin: a.rope.sin().ptr().into(),
+            q_norm: q_norm.into(),
+            k_norm: k_norm.into(),
+            eps: eps.into(),
+        }
+    }
 }
 
 /// What the kernels of a decode step take, over a ring and over pages alike.
@@ -200,8 +229,8 @@ impl DecodeArgs {
     /// `n_counters` of the scratch are for blocks that are through; what the parts gave comes after them.
     fn new(a: &Attention<'_>, scratch: &Scratch, n_counters: usize) -> DecodeArgs {
         let ([_, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
-        let ([keys, key_scales], [values, value_scales]) = planes(a);
-        let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
+        let Stored { keys, key_scales, values, value_scales } = Stored::of(a);
+        let Rotation { cos, sin, q_norm, k_norm, eps } = Rotation::of(a);
         let [out, q, k, v] = [a.out.ptr(), a.q.ptr(), a.k.ptr(), a.v.ptr()].map(Arg::from);
         let finished = scratch.scores.ptr();
         let partial = finished.offset(4 * n_counters);
@@ -271,8 +300,8 @@ fn decode_pages(cuda: &Cuda, a: &Attention<'_>, table: &PageTable, heads: &Heads
 /// Norms and rotates q in place, and stores k and v.
 fn prepare(cuda: &Cuda, a: &Attention<'_>) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
-    let ([keys, key_scales], [values, value_scales]) = planes(a);
-    let ([cos, sin, q_norm, k_norm], eps) = rotation(a);
+    let Stored { keys, key_scales, values, value_scales } = Stored::of(a);
+    let Rotation { cos, sin, q_norm, k_norm, eps } = Rotation::of(a);
     let (pages, n_entries) = chunk_pages(a);
     let [rows, heads, kv_heads, dim, slots] = [n_rows, n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
     let args = [
@@ -307,7 +336,7 @@ fn prepare(cuda: &Cuda, a: &Attention<'_>) {
 fn prefill(cuda: &Cuda, a: &Attention<'_>, kernel: &'static str, shape: LaunchShape) {
     let ([n_rows, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
     let per_kv = n_heads / n_kv_heads;
-    let ([keys, key_scales], [values, value_scales]) = planes(a);
+    let Stored { keys, key_scales, values, value_scales } = Stored::of(a);
     let (pages, n_entries) = chunk_pages(a);
     let [rows, heads, per_kv, dim, slots] = [n_rows, n_heads, per_kv, head_dim, a.cache.n_slots()].map(size);
     let args = [

@@ -52,12 +52,21 @@ pub struct Attention<'a> {
     /// The positions of the rows; in a batch also their slots.
     pub step: &'a Step,
     pub rope: &'a RopeTable,
-    /// (D) each, over queries and keys (Gemma 3), and epsilon.
-    pub qk_norm: Option<([View<'a, f32, 1>; 2], f32)>,
+    pub qk_norm: Option<QkNorm<'a>>,
     /// Positions a query sees, its own included; `usize::MAX` for all.
     pub window: usize,
     /// What scores are multiplied by.
     pub scale: f32,
+}
+
+/// The norms over the heads of queries and keys, before they are rotated (Gemma 3).
+#[derive(Clone, Copy)]
+pub struct QkNorm<'a> {
+    /// (D).
+    pub q: View<'a, f32, 1>,
+    /// (D).
+    pub k: View<'a, f32, 1>,
+    pub eps: f32,
 }
 
 /// Where the rows are, and what they see.
@@ -177,9 +186,9 @@ pub fn forward(device: &Device, a: Attention<'_>, scratch: &mut Scratch) {
 
 /// QK-norm, RoPE, and the rows' keys and values into the cache.
 fn prepare_cpu(cpu: &Cpu, a: &mut Attention<'_>, span: Span<'_>) {
-    if let Some(([q_norm, k_norm], eps)) = a.qk_norm {
-        rmsnorm::in_place_cpu(cpu, a.q.host_mut(), q_norm.host(), eps);
-        rmsnorm::in_place_cpu(cpu, a.k.host_mut(), k_norm.host(), eps);
+    if let Some(QkNorm { q, k, eps }) = a.qk_norm {
+        rmsnorm::in_place_cpu(cpu, a.q.host_mut(), q.host(), eps);
+        rmsnorm::in_place_cpu(cpu, a.k.host_mut(), k.host(), eps);
     }
     let ([n_rows, n_heads, head_dim], [_, n_kv_heads, _]) = (a.q.shape(), a.k.shape());
     // Rows that follow each other are rotated at once.

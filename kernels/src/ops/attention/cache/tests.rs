@@ -164,7 +164,7 @@ fn attend(
         pages,
         step,
         rope: &rope,
-        qk_norm: Some(([norm.all(), norm.all()], 1e-6)),
+        qk_norm: Some(QkNorm { q: norm.all(), k: norm.all(), eps: 1e-6 }),
         window,
         scale: 0.3,
     };

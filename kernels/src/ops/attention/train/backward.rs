@@ -117,19 +117,35 @@ fn slopes(cpu: &Cpu, s: &Sequence<'_>, given: &Given<'_>, block: &Block, h: usiz
             x[visible.end..].fill(0.0);
         }
         let item = t * n_heads + h;
-        let rows = [&given.out.host()[item * d..][..d], &given.dout.host()[item * d..][..d]];
-        let stats = [given.stats.host()[2 * item], given.stats.host()[2 * item + 1], s.scale];
-        row(cpu.isa, rows, stats, &mut p[visible.clone()], &mut ds[visible]);
+        let head = QueryHead {
+            out: &given.out.host()[item * d..][..d],
+            dout: &given.dout.host()[item * d..][..d],
+            max: given.stats.host()[2 * item],
+            sum: given.stats.host()[2 * item + 1],
+            scale: s.scale,
+        };
+        row(cpu.isa, head, &mut p[visible.clone()], &mut ds[visible]);
     });
 }
 
+/// One head of a query: its output and the gradient of that, (D) each, and its softmax.
+#[derive(Clone, Copy)]
+struct QueryHead<'a> {
+    out: &'a [f32],
+    dout: &'a [f32],
+    max: f32,
+    sum: f32,
+    scale: f32,
+}
+
 per_isa! {
-    fn row(rows: [&[f32]; 2], stats: [f32; 3], p: &mut [f32], ds: &mut [f32]) = row_body;
+    fn row(head: QueryHead<'_>, p: &mut [f32], ds: &mut [f32]) = row_body;
 }
 
 #[inline(always)]
-fn row_body([o, d_o]: [&[f32]; 2], [max, sum, scale]: [f32; 3], p: &mut [f32], ds: &mut [f32]) {
-    let row_dot = dot(d_o, o);
+fn row_body(head: QueryHead<'_>, p: &mut [f32], ds: &mut [f32]) {
+    let QueryHead { out, dout, max, sum, scale } = head;
+    let row_dot = dot(dout, out);
     for (p, ds) in p.iter_mut().zip(ds) {
         *p = math::exp(*p * scale - max) / sum;
         *ds = *p * (*ds - row_dot) * scale;

@@ -5,7 +5,9 @@ use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
 use crate::matrix::{Matrix, PackedMatrix};
 use crate::ops::matmul::combine::cuda::{self as combine, Combination, Factor};
+use crate::ops::matmul::combine::Size;
 use crate::ops::matmul::prefill::cuda::{has_bf16, multiply, Call, Places, Planes, Prepared, Rows};
+use crate::ops::matmul::prefill::plan::PerFormat;
 use crate::ops::matmul::Product;
 use crate::ops::Write;
 use crate::view::{View, ViewMut};
@@ -19,10 +21,12 @@ const TILE_COLUMNS: usize = 32;
 const WIDEN_TOKENS_MIN: usize = 1024;
 /// A transposed slab of a matrix on a device with less than [`LARGE_DEVICE_BYTES`]: Gemma 3 1B's largest matrix of a layer
 /// takes 16 MiB. On a larger one the largest of Qwen 2.5 7B takes 130 MiB.
-const SLAB_BYTES: [usize; 2] = [24 << 20, 192 << 20];
+const SLAB_BYTES: usize = 24 << 20;
+const SLAB_BYTES_LARGE: usize = 192 << 20;
 const LARGE_DEVICE_BYTES: usize = 16 << 30;
 /// Sums of segments there: gradients of weights have many outputs, and in a small model few tiles of them.
-const PARTIALS_BYTES: [usize; 2] = [16 << 20, 64 << 20];
+const PARTIALS_BYTES: usize = 16 << 20;
+const PARTIALS_BYTES_LARGE: usize = 64 << 20;
 
 /// The memory that these products work in.
 #[derive(Clone, Copy)]
@@ -37,12 +41,18 @@ pub struct Workspace {
 
 /// What sums of segments may take beside slabs of this size.
 fn partials_bytes(slab_bytes: usize) -> usize {
-    PARTIALS_BYTES[usize::from(slab_bytes >= SLAB_BYTES[1])]
+    match slab_bytes >= SLAB_BYTES_LARGE {
+        true => PARTIALS_BYTES_LARGE,
+        false => PARTIALS_BYTES,
+    }
 }
 
 /// What a transposed slab may take on a device with this much memory.
 pub fn slab_bytes(device_bytes: usize) -> usize {
-    SLAB_BYTES[usize::from(device_bytes >= LARGE_DEVICE_BYTES)]
+    match device_bytes >= LARGE_DEVICE_BYTES {
+        true => SLAB_BYTES_LARGE,
+        false => SLAB_BYTES,
+    }
 }
 
 /// The largest shapes of a product in training: T rows of K inputs and N outputs.
@@ -117,7 +127,7 @@ pub fn forward_widened(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f3
             (weights.rows as u32).into(),
             (weights.padded_cols as u32 / 128).into(),
         ];
-        cuda.launch(kernel_of(weights.format, WIDEN), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+        cuda.launch(WIDEN.of(weights.format), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
         let planes = Planes { format: Format::F16, codes: wide, scales: DevicePtr::NULL, ..planes };
         multiply(cuda, planes, rows, Call::put(product));
     }
@@ -128,7 +138,7 @@ pub fn forward_f32(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>) 
     let ([rows, terms], weights) = (x.shape(), product.weights.packed());
     let (a, b) = (Factor::rows(x.ptr(), terms), Factor::transposed(weights.codes.ptr(), weights.padded_cols));
     let bias = product.bias.map(|b| b.ptr());
-    let combination = Combination::new(product.out.ptr(), a, b, [rows, terms, weights.rows]);
+    let combination = Combination::new(product.out.ptr(), a, b, Size { rows, terms, columns: weights.rows });
     Combination { is_exact: true, bias, ..combination }.launch(cuda);
 }
 
@@ -147,7 +157,8 @@ pub fn input(
     }
     if weights.format == Format::F32 {
         let (a, b) = (Factor::rows(dy.ptr(), outputs), Factor::rows(weights.codes.ptr(), weights.padded_cols));
-        let combination = Combination::new(dx.ptr(), a, b, [n_tokens, outputs, weights.cols]);
+        let combination =
+            Combination::new(dx.ptr(), a, b, Size { rows: n_tokens, terms: outputs, columns: weights.cols });
         assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for these products");
         return Combination { is_exact: true, write, partials: Some(room.at), ..combination }.launch(cuda);
     }
@@ -193,7 +204,7 @@ fn transpose(
         (padded_cols as u32).into(),
         overflows.into(),
     ];
-    cuda.launch(kernel_of(weights.format, TRANSPOSE), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+    cuda.launch(TRANSPOSE.of(weights.format), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
     let format = if has_bf16(cuda, weights.format) { Format::BF16 } else { Format::F16 };
     Planes { format, rows: weights.cols, padded_cols, codes: to, scales: DevicePtr::NULL, factor: planes.factor }
 }
@@ -214,7 +225,7 @@ pub fn weight(
     if !gradients_are_bf16(cuda) || format == Format::F32 {
         assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for gradients of weights");
         let (a, b) = (Factor::transposed(dy.ptr(), outputs), Factor::rows(x.ptr(), inputs));
-        let combination = Combination::new(dw.ptr(), a, b, [outputs, n_tokens, inputs]);
+        let combination = Combination::new(dw.ptr(), a, b, Size { rows: outputs, terms: n_tokens, columns: inputs });
         let partials = Some(room.at);
         return Combination { is_exact: true, write: Write::Add, partials, ..combination }.launch(cuda);
     }
@@ -249,23 +260,12 @@ fn transpose_rows(cuda: &Cuda, to: DevicePtr, scales: DevicePtr, x: View<'_, f32
     cuda.launch("matmul_transpose_rows", LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
 }
 
-/// In order of [`kernel_of`].
-const TRANSPOSE: [&str; 5] = [
-    "matmul_transpose_q8_0",
-    "matmul_transpose_q4_0",
-    "matmul_transpose_nf4",
-    "matmul_transpose_f16",
-    "matmul_transpose_bf16",
-];
-const WIDEN: [&str; 5] = ["matmul_widen_q8_0", "matmul_widen_q4_0", "matmul_widen_nf4", "", ""];
-
-fn kernel_of(format: Format, names: [&'static str; 5]) -> &'static str {
-    match format {
-        Format::Q8_0 => names[0],
-        Format::Q4_0 => names[1],
-        Format::NF4 => names[2],
-        Format::F16 => names[3],
-        Format::BF16 => names[4],
-        other => panic!("{other} has no kernel that transposes it"),
-    }
-}
+const TRANSPOSE: PerFormat = PerFormat {
+    q8_0: "matmul_transpose_q8_0",
+    q4_0: "matmul_transpose_q4_0",
+    nf4: "matmul_transpose_nf4",
+    f16: "matmul_transpose_f16",
+    bf16: "matmul_transpose_bf16",
+};
+const WIDEN: PerFormat =
+    PerFormat { q8_0: "matmul_widen_q8_0", q4_0: "matmul_widen_q4_0", nf4: "matmul_widen_nf4", f16: "", bf16: "" };

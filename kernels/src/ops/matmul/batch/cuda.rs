@@ -16,7 +16,8 @@ const PREPARE_THREADS_MIN: u32 = 128;
 const PREPARE_THREADS_MAX: u32 = 1024;
 /// Of weights that are asked for before their product begins: an H200 reads so much in 2 us, the time between two launches,
 /// and has six times that in its second-level cache; a board with one memory has 4 MB of it.
-const PREFETCH_BYTES: [usize; 2] = [8 << 20, 1 << 20];
+const PREFETCH_BYTES: usize = 8 << 20;
+const PREFETCH_BYTES_INTEGRATED: usize = 1 << 20;
 
 /// Computes every product by the same rows, any number of them. `workspace` is the prefill's. Where the rows are still to be
 /// made (a norm, a gated activation), all products must [have kernels](has_kernels): the first of them makes them.
@@ -78,7 +79,8 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
         _ => (1, 256),
     };
     let tile_rows = weights.rows.div_ceil(unit_rows);
-    let bytes = PREFETCH_BYTES[usize::from(cuda.info().is_integrated)].min(tile_rows * k_tiles * step_bytes);
+    let bytes_max = if cuda.info().is_integrated { PREFETCH_BYTES_INTEGRATED } else { PREFETCH_BYTES };
+    let bytes = bytes_max.min(tile_rows * k_tiles * step_bytes);
     let at = Places::new(kernel.columns, weights.padded_cols);
     let k_per_load = if let Order::Pieces { k_per_load } = kernel.order { k_per_load } else { 0 };
     let common: [Arg; 12] = [
@@ -97,12 +99,13 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
     ];
     let mut args = [Arg::U32(0); 18];
     args[..12].copy_from_slice(&common);
-    let (kernels, n_args) = source.arguments(&mut args[12..]);
+    let n_args = source.arguments(&mut args[12..]);
+    let kernel_name = source.kernel(kernel.order == Order::Bf16Rows);
     // A thread takes eight numbers at a time.
     let block = (weights.padded_cols as u32 / 8).next_multiple_of(32).clamp(PREPARE_THREADS_MIN, PREPARE_THREADS_MAX);
     let n_blocks = kernel.columns + bytes / 128 / block as usize;
     let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block, shared_bytes: 0 };
-    cuda.launch_early(kernels[usize::from(kernel.order == Order::Bf16Rows)], shape, &args[..12 + n_args]);
+    cuda.launch_early(kernel_name, shape, &args[..12 + n_args]);
     Prepared {
         rows: workspace,
         scales: workspace.offset(at.scales),

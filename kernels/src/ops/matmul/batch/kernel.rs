@@ -15,7 +15,8 @@ const BLOCK_ROWS: usize = 512;
 /// Steps of 128 k of `x` in shared memory: two rings of BATCH_STEPS.
 const X_STEPS: u32 = 4;
 /// Bytes of a row of `x` of one step in shared memory: for mma.sync (BATCH_X_STRIDE of batch.cuh), for wgmma.
-const X_STRIDE: [u32; 2] = [320, 256];
+const X_STRIDE_MMA: u32 = 320;
+const X_STRIDE_WGMMA: u32 = 256;
 /// The levels of every byte of NF4 codes, for each lane.
 const NF4_TABLE_BYTES: u32 = 256 * 32 * 4;
 /// The least warps of a block: a warpgroup's.
@@ -104,7 +105,7 @@ impl Kernel {
         let index = [8, 16, 32, 64].iter().position(|n| n_tokens <= *n).expect("at most COLUMNS_MAX");
         let columns = 8 << index;
         let table = if format == Format::NF4 { NF4_TABLE_BYTES } else { 0 };
-        let stride = X_STRIDE[usize::from(matches!(order, Order::Pieces { .. }))];
+        let stride = if matches!(order, Order::Pieces { .. }) { X_STRIDE_WGMMA } else { X_STRIDE_MMA };
         Kernel {
             name: names[index],
             columns,

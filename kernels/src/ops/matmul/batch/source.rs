@@ -66,22 +66,30 @@ impl Source {
         Source { making: Making::Given(rows), ..*self }
     }
 
-    /// Puts what this source's kernels take behind the others' into `args`. (kernels for halves and for bf16, arguments)
-    pub fn arguments(&self, args: &mut [Arg]) -> ([&'static str; 2], usize) {
+    /// The kernel that makes them f16, or bf16.
+    pub fn kernel(&self, is_bf16: bool) -> &'static str {
+        match (&self.making, is_bf16) {
+            (Making::Given(_), false) => "matmul_batch_prepare_f16",
+            (Making::Given(_), true) => "matmul_batch_prepare_bf16",
+            (Making::Gated { .. }, false) => "matmul_batch_prepare_gated_f16",
+            (Making::Gated { .. }, true) => "matmul_batch_prepare_gated_bf16",
+            (Making::Normed(_), false) => "matmul_batch_prepare_normed_f16",
+            (Making::Normed(_), true) => "matmul_batch_prepare_normed_bf16",
+        }
+    }
+
+    /// Puts what this source's kernels take behind the others' into `args`, and returns how many there are.
+    pub fn arguments(&self, args: &mut [Arg]) -> usize {
         let mut put = |values: &[Arg]| {
             args[..values.len()].copy_from_slice(values);
             values.len()
         };
         match self.making {
-            Making::Given(x) => (["matmul_batch_prepare_f16", "matmul_batch_prepare_bf16"], put(&[x.into()])),
-            Making::Gated { gate, up, activation } => (
-                ["matmul_batch_prepare_gated_f16", "matmul_batch_prepare_gated_bf16"],
-                put(&[gate.into(), up.into(), activation.into()]),
-            ),
-            Making::Normed(InPlace { x, y, post_weight, weight, h, eps }) => (
-                ["matmul_batch_prepare_normed_f16", "matmul_batch_prepare_normed_bf16"],
-                put(&[x.into(), y.into(), post_weight.into(), weight.into(), h.into(), eps.into()]),
-            ),
+            Making::Given(x) => put(&[x.into()]),
+            Making::Gated { gate, up, activation } => put(&[gate.into(), up.into(), activation.into()]),
+            Making::Normed(InPlace { x, y, post_weight, weight, h, eps }) => {
+                put(&[x.into(), y.into(), post_weight.into(), weight.into(), h.into(), eps.into()])
+            }
         }
     }
 }

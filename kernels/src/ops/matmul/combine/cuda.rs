@@ -1,5 +1,6 @@
 //! Launches of combine.cu, and of combine_mma.cu where tf32 will do.
 
+use super::Size;
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::ops::Write;
 
@@ -38,9 +39,7 @@ pub struct Combination {
     pub out: DevicePtr,
     pub a: Factor,
     pub b: Factor,
-    pub rows: usize,
-    pub terms: usize,
-    pub columns: usize,
+    pub size: Size,
     pub scale: f32,
     pub write: Write,
     /// In f32. Otherwise factors are rounded to tf32 where there are tensor cores for it and strides are multiples of four.
@@ -57,33 +56,35 @@ const TILES: [(&str, usize, usize); 3] =
     [("combine_128x32", 128, 32), ("combine_32x128", 32, 128), ("combine_64x64", 64, 64)];
 
 impl Combination {
-    /// `out = a b` with `[rows, terms, columns]`, rounded to tf32 where that can be, each output one chain of additions.
-    pub fn new(out: DevicePtr, a: Factor, b: Factor, [rows, terms, columns]: [usize; 3]) -> Combination {
+    /// `out = a b`, rounded to tf32 where that can be, each output one chain of additions.
+    pub fn new(out: DevicePtr, a: Factor, b: Factor, size: Size) -> Combination {
         let (scale, write, is_exact) = (1.0, Write::Replace, false);
-        Combination { out, a, b, rows, terms, columns, scale, write, is_exact, bias: None, partials: None }
+        Combination { out, a, b, size, scale, write, is_exact, bias: None, partials: None }
     }
 
     pub fn launch(&self, cuda: &Cuda) {
-        if self.rows == 0 || self.columns == 0 {
+        if self.size.rows == 0 || self.size.columns == 0 {
             return;
         }
         let tensor = if self.is_exact || cuda.arch() < 80 { None } else { self.tensor_kernel() };
         let (kernel, n_tiles, block, shared_bytes) = match tensor {
             Some(tensor) => {
-                let n_tiles = self.rows.div_ceil(tensor.rows) * self.columns.div_ceil(tensor.columns);
+                let n_tiles = self.size.rows.div_ceil(tensor.rows) * self.size.columns.div_ceil(tensor.columns);
                 (tensor.name, n_tiles, tensor.threads, tensor.shared_bytes)
             }
             None => {
-                let (name, n_tiles) = tile(self.rows, self.columns);
+                let (name, n_tiles) = tile(self.size.rows, self.size.columns);
                 (name, n_tiles, THREADS, 0)
             }
         };
         let has_parts = tensor.is_none_or(|tensor| tensor.name != DOTS);
         let part_terms = match self.partials {
-            Some(_) if has_parts => part_terms(cuda.n_sms() as usize, n_tiles, self.rows * self.columns, self.terms),
-            _ => self.terms.max(1),
+            Some(_) if has_parts => {
+                part_terms(cuda.n_sms() as usize, n_tiles, self.size.rows * self.size.columns, self.size.terms)
+            }
+            _ => self.size.terms.max(1),
         };
-        let n_parts = self.terms.div_ceil(part_terms).max(1);
+        let n_parts = self.size.terms.div_ceil(part_terms).max(1);
         let partials = self.partials.filter(|_| n_parts > 1).unwrap_or(DevicePtr::NULL);
         let (add, bias) = (u32::from(self.write == Write::Add), self.bias.unwrap_or(DevicePtr::NULL));
         let u32_of = |n: usize| Arg::from(u32::try_from(n).expect("strides and sizes below 2^32"));
@@ -97,9 +98,9 @@ impl Combination {
             u32_of(self.a.column),
             u32_of(self.b.row),
             u32_of(self.b.column),
-            u32_of(self.rows),
-            u32_of(self.columns),
-            u32_of(self.terms),
+            u32_of(self.size.rows),
+            u32_of(self.size.columns),
+            u32_of(self.size.terms),
             u32_of(part_terms),
             add.into(),
             self.scale.into(),
@@ -107,13 +108,13 @@ impl Combination {
         let shape = LaunchShape { grid: [n_tiles as u32, 1, n_parts as u32], block, shared_bytes };
         cuda.launch(kernel, shape, &args);
         if n_parts > 1 {
-            let n_blocks = (self.rows * self.columns).div_ceil(THREADS as usize);
+            let n_blocks = (self.size.rows * self.size.columns).div_ceil(THREADS as usize);
             let args: [Arg; 8] = [
                 self.out.into(),
                 partials.into(),
                 bias.into(),
-                u32_of(self.rows),
-                u32_of(self.columns),
+                u32_of(self.size.rows),
+                u32_of(self.size.columns),
                 u32_of(n_parts),
                 add.into(),
                 self.scale.into(),
@@ -142,15 +143,15 @@ impl Combination {
     fn tensor_kernel(&self) -> Option<Tensor> {
         let by_four = |factor: &Factor, n_sides: usize, side: usize, term: usize| {
             let (along, stride, run) = match (term, side) {
-                (1, stride) => (true, stride, self.terms),
+                (1, stride) => (true, stride, self.size.terms),
                 (stride, 1) => (false, stride, n_sides),
                 _ => return None,
             };
             (stride.is_multiple_of(4) && run.is_multiple_of(4) && factor.at.0.is_multiple_of(16)).then_some(along)
         };
-        let a_along = by_four(&self.a, self.rows, self.a.row, self.a.column)?;
-        let b_along = by_four(&self.b, self.columns, self.b.column, self.b.row)?;
-        tensor_kernel(self.rows, self.columns, a_along, b_along)
+        let a_along = by_four(&self.a, self.size.rows, self.a.row, self.a.column)?;
+        let b_along = by_four(&self.b, self.size.columns, self.b.column, self.b.row)?;
+        tensor_kernel(self.size.rows, self.size.columns, a_along, b_along)
     }
 }
 

@@ -88,6 +88,14 @@ pub(crate) fn has_bf16(cpu: &Cpu) -> bool {
     simd::has_bf16(cpu.isa)
 }
 
+/// Of a product (rows, terms) by (terms, columns).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub rows: usize,
+    pub terms: usize,
+    pub columns: usize,
+}
+
 /// Sizes of one combination: `out` (rows, columns), a row every `out_stride` numbers, and `terms` rows of `b`.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
@@ -275,7 +283,7 @@ impl Job<'_> {
         for first in (0..rows.len()).step_by(simd::ROWS) {
             let n = simd::ROWS.min(rows.len() - first);
             let tile = Coefficients { data: &a.data[first * a.row_stride..], ..a };
-            simd::tile(self.cpu.isa, [n, n_terms, n_columns], tile, panel, &mut sums);
+            simd::tile(self.cpu.isa, Size { rows: n, terms: n_terms, columns: n_columns }, tile, panel, &mut sums);
             self.add(rows.start + first..rows.start + first + n, strip, &sums, replace);
         }
     }

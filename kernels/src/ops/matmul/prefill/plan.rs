@@ -18,23 +18,52 @@ pub struct Tile {
     pub tokens: usize,
     pub rows: usize,
     pub threads: u32,
-    /// Dynamic shared memory: of the plain formats, and of the quantised ones.
-    shared_bytes: [u32; 2],
+    shared_bytes: SharedBytes,
     /// Outputs per time and processor, estimated: larger tiles load less for each product.
     speed: f64,
-    /// In order of [`format_index`].
-    kernels: [&'static str; 5],
+    kernels: PerFormat,
+}
+
+/// Dynamic shared memory of a tile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct SharedBytes {
+    plain: u32,
+    quantised: u32,
+}
+
+/// A kernel for each format of weights but F32; empty where there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PerFormat {
+    pub q8_0: &'static str,
+    pub q4_0: &'static str,
+    pub nf4: &'static str,
+    pub f16: &'static str,
+    pub bf16: &'static str,
+}
+
+impl PerFormat {
+    /// Panics for a format without a kernel.
+    pub fn of(&self, format: Format) -> &'static str {
+        match format {
+            Format::Q8_0 => self.q8_0,
+            Format::Q4_0 => self.q4_0,
+            Format::NF4 => self.nf4,
+            Format::F16 => self.f16,
+            Format::BF16 => self.bf16,
+            other => panic!("{other} has no kernel here"),
+        }
+    }
 }
 
 macro_rules! kernels {
     ($prefix:literal, $suffix:literal) => {
-        [
-            concat!($prefix, "q8_0", $suffix),
-            concat!($prefix, "q4_0", $suffix),
-            concat!($prefix, "nf4", $suffix),
-            concat!($prefix, "f16", $suffix),
-            concat!($prefix, "bf16", $suffix),
-        ]
+        PerFormat {
+            q8_0: concat!($prefix, "q8_0", $suffix),
+            q4_0: concat!($prefix, "q4_0", $suffix),
+            nf4: concat!($prefix, "nf4", $suffix),
+            f16: concat!($prefix, "f16", $suffix),
+            bf16: concat!($prefix, "bf16", $suffix),
+        }
     };
 }
 
@@ -43,7 +72,7 @@ const HALF2: [Tile; 1] = [Tile {
     tokens: 64,
     rows: 64,
     threads: 64,
-    shared_bytes: [0; 2],
+    shared_bytes: SharedBytes { plain: 0, quantised: 0 },
     speed: 1.0,
     kernels: kernels!("matmul_half2_", ""),
 }];
@@ -51,7 +80,7 @@ const WMMA: [Tile; 1] = [Tile {
     tokens: 128,
     rows: 64,
     threads: 128,
-    shared_bytes: [0; 2],
+    shared_bytes: SharedBytes { plain: 0, quantised: 0 },
     speed: 1.0,
     kernels: kernels!("matmul_wmma_", ""),
 }];
@@ -62,7 +91,7 @@ const MMA: [Tile; 3] = [
         tokens: 256,
         rows: 128,
         threads: 256,
-        shared_bytes: [3 * 384 * 128, (3 * 256 + 2 * 128) * 128],
+        shared_bytes: SharedBytes { plain: 3 * 384 * 128, quantised: (3 * 256 + 2 * 128) * 128 },
         speed: 1.0,
         kernels: kernels!("matmul_mma_", "_256x128"),
     },
@@ -70,7 +99,7 @@ const MMA: [Tile; 3] = [
         tokens: 128,
         rows: 128,
         threads: 128,
-        shared_bytes: [3 * 256 * 128, (3 * 128 + 2 * 128) * 128],
+        shared_bytes: SharedBytes { plain: 3 * 256 * 128, quantised: (3 * 128 + 2 * 128) * 128 },
         speed: 0.8,
         kernels: kernels!("matmul_mma_", "_128x128"),
     },
@@ -78,22 +107,11 @@ const MMA: [Tile; 3] = [
         tokens: 64,
         rows: 64,
         threads: 128,
-        shared_bytes: [4 * 128 * 128, (4 * 64 + 2 * 64) * 128],
+        shared_bytes: SharedBytes { plain: 4 * 128 * 128, quantised: (4 * 64 + 2 * 64) * 128 },
         speed: 0.5,
         kernels: kernels!("matmul_mma_", "_64x64"),
     },
 ];
-
-fn format_index(format: Format) -> usize {
-    match format {
-        Format::Q8_0 => 0,
-        Format::Q4_0 => 1,
-        Format::NF4 => 2,
-        Format::F16 => 3,
-        Format::BF16 => 4,
-        other => panic!("{other} has no prefill kernel"),
-    }
-}
 
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -154,19 +172,19 @@ pub fn plan(target: Target, shape: Shape, accumulates: bool, room: usize) -> Pla
         72..80 => &WMMA,
         _ => &MMA,
     };
-    let index = format_index(shape.format);
-    let is_quantised = index < 3;
+    let is_quantised = !shape.format.is_float();
     let padded = padded_tokens(target.arch, shape.n_tokens);
     let n_segments = n_segments(target, shape.n_rows, shape.padded_cols);
     let partials_bytes = n_segments * shape.n_tokens * shape.n_rows * size_of::<f32>();
     let may_split = n_segments > 1 && partials_bytes <= room && shape.n_tokens <= GRID_Y_MAX;
     let mut best: Option<(f64, Plan)> = None;
     for tile in tiles {
-        let shared_bytes = tile.shared_bytes[is_quantised as usize];
+        let SharedBytes { plain, quantised } = tile.shared_bytes;
+        let shared_bytes = if is_quantised { quantised } else { plain };
         if shared_bytes > target.max_shared_bytes || tile.tokens > padded {
             continue;
         }
-        let kernel = tile.kernels[index];
+        let kernel = tile.kernels.of(shape.format);
         for is_split in [false, true] {
             if is_split && !may_split {
                 continue;

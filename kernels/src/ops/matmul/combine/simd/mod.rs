@@ -4,7 +4,7 @@
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 
-use super::{Coefficients, BLOCK, STRIP};
+use super::{Coefficients, Size, BLOCK, STRIP};
 use crate::formats::q8_0;
 use crate::simd::Isa;
 
@@ -21,15 +21,10 @@ pub(super) fn has_bf16(isa: Isa) -> bool {
     false
 }
 
-/// `sums[i, k] = sum over j < n_terms of a(i, j) * panel[j, k]` for `n` rows, fused in order of j.
-/// Of the columns only as many are computed as fill the registers that hold the first `n_columns`.
-pub(super) fn tile(
-    isa: Isa,
-    [n, n_terms, n_columns]: [usize; 3],
-    a: Coefficients<'_>,
-    panel: &[f32],
-    sums: &mut [f32],
-) {
+/// `sums[i, k] = sum over j of a(i, j) * panel[j, k]` for the rows and terms of `size`, fused in order of j. Of the columns
+/// only as many are computed as fill the registers that hold the first of them.
+pub(super) fn tile(isa: Isa, size: Size, a: Coefficients<'_>, panel: &[f32], sums: &mut [f32]) {
+    let Size { rows: n, terms: n_terms, columns: n_columns } = size;
     assert!((1..=ROWS).contains(&n) && (1..=BLOCK).contains(&n_terms) && n_columns <= STRIP);
     assert!(panel.len() >= n_terms * STRIP && sums.len() >= n * STRIP);
     assert!(a.data.len() > (n - 1) * a.row_stride + (n_terms - 1) * a.column_stride);
@@ -39,11 +34,11 @@ pub(super) fn tile(
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::tile([n, n_terms, n_columns], a, panel, sums),
+            Isa::Avx512 => avx512::tile(size, a, panel, sums),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::tile([n, n_terms, n_columns], a, panel, sums),
+            Isa::Avx2 => avx2::tile(size, a, panel, sums),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDot => neon::tile([n, n_terms, n_columns], a, panel, sums),
+            Isa::Neon | Isa::NeonDot => neon::tile(size, a, panel, sums),
             _ => plain(n, n_terms, a, panel, sums),
         }
     }
@@ -172,7 +167,8 @@ pub(super) fn tile_bf16(f: &Factors<'_>, out: &mut [&mut [f32]], replace: bool) 
 macro_rules! tiles {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        pub unsafe fn tile([n, n_terms, n_columns]: [usize; 3], a: Coefficients<'_>, panel: &[f32], sums: &mut [f32]) {
+        pub unsafe fn tile(size: Size, a: Coefficients<'_>, panel: &[f32], sums: &mut [f32]) {
+            let Size { rows: n, terms: n_terms, columns: n_columns } = size;
             if n_columns <= WIDTH {
                 // A gradient of low rank: one register a row.
                 return by_rows::<1>(n, n_terms, WIDTH, a, panel, sums);
@@ -236,7 +232,7 @@ macro_rules! tiles {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Coefficients, ROWS, STRIP};
+    use super::{Coefficients, Size, ROWS, STRIP};
     use std::arch::x86_64::{
         _mm512_fmadd_ps as fma, _mm512_loadu_ps as load, _mm512_set1_ps as splat, _mm512_storeu_ps as store,
     };
@@ -249,7 +245,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Coefficients, ROWS, STRIP};
+    use super::{Coefficients, Size, ROWS, STRIP};
     use std::arch::x86_64::{
         _mm256_fmadd_ps as fma, _mm256_loadu_ps as load, _mm256_set1_ps as splat, _mm256_storeu_ps as store,
     };
@@ -262,7 +258,7 @@ mod avx2 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use super::{Coefficients, ROWS, STRIP};
+    use super::{Coefficients, Size, ROWS, STRIP};
     use std::arch::aarch64::{float32x4_t, vdupq_n_f32 as splat, vfmaq_f32, vld1q_f32 as load, vst1q_f32 as store};
 
     const WIDTH: usize = 4;
