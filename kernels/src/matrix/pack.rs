@@ -1,4 +1,5 @@
-//! The device's layouts of weights, and how rows of a file become them.
+//! The device's layouts of weights, and how rows of a file become them: `kernels/cuda/LAYOUTS.md` draws them, and lists the
+//! kernels that read them.
 //!
 //! Columns are padded to 128, rows to 8. Float formats stay row-major. Block formats have two planes, both in order of
 //! tiles [row / R][k / 128]: codes in tiles of R rows x 128 k = 512 bytes, so that each of 32 threads reads 16 bytes, a

@@ -1,4 +1,4 @@
-//! Weights in the device's own layouts (described in pack.rs).
+//! Weights in the device's own layouts (`kernels/cuda/LAYOUTS.md`).
 
 use std::ops::Range;
 use std::sync::Arc;

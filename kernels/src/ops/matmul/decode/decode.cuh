@@ -78,8 +78,8 @@ DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors
     }
 }
 
-// The warp's share of a chunk. `at` is its next k-tile, in bytes from the chunk's start, and `lane` is there; afterwards `at`
-// counts from the next chunk's start.
+// The warp's share of a chunk. `at` is its next k-tile, in bytes from the chunk's start, and `lane` is there; afterwards
+// `at` counts from the next chunk's start.
 template <class W, int columns>
 DEVICE void multiply_chunk(typename W::Lane& lane, u32& at, const u8* table, const u8* chunk, u32 n_tiles, u32 step,
                            typename W::template Sums<columns>& sums) {

@@ -1,4 +1,4 @@
-// F32, F16 and BF16 weights times x in f32. Row-major with rows of whole k-tiles (kernels/src/cuda/pack.rs). A lane holds 8 k
+// F32, F16 and BF16 weights times x in f32. Row-major with rows of whole k-tiles (kernels/cuda/LAYOUTS.md). A lane holds 8 k
 // of rows lane / 16 and lane / 16 + 2 of a tile of 4.
 #pragma once
 #include "common.cuh"

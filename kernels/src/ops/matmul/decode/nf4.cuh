@@ -1,4 +1,4 @@
-// Packed NF4 times x in halves. Planes (kernels/src/cuda/pack.rs): tiles of 8 rows x 128 k = 512 bytes, a row 64 bytes;
+// Packed NF4 times x in halves. Planes (kernels/cuda/LAYOUTS.md): tiles of 8 rows x 128 k = 512 bytes, a row 64 bytes;
 // absmax f16, 8 rows x 2 blocks a tile. A lane holds 32 k of row lane / 4, half a block.
 //
 // A table in shared memory turns a byte into its two levels as halves: 256 bytes x 32 lanes, each lane its own bank. x is

@@ -1,4 +1,4 @@
-// Packed Q4_0 times x in 16-bit integers. Planes (kernels/src/cuda/pack.rs): tiles of 8 rows x 128 k = 512 bytes, a row 64
+// Packed Q4_0 times x in 16-bit integers. Planes (kernels/cuda/LAYOUTS.md): tiles of 8 rows x 128 k = 512 bytes, a row 64
 // bytes, its blocks' nibbles in the file's order; scales f16, 8 rows x 4 blocks a tile. A lane holds one block of row
 // lane / 4: byte j has k = j in its low nibble and k = j + 16 in its high one.
 //

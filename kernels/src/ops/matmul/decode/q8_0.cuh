@@ -1,4 +1,4 @@
-// Packed Q8_0 times x in 16-bit integers. Planes (kernels/src/cuda/pack.rs): tiles of 4 rows x 128 k = 512 bytes, a row
+// Packed Q8_0 times x in 16-bit integers. Planes (kernels/cuda/LAYOUTS.md): tiles of 4 rows x 128 k = 512 bytes, a row
 // 128 bytes; scales f16, 4 rows x 4 blocks a tile. A lane holds 16 codes of row lane / 8, half a block.
 //
 // Within a block sums are exact. A lane finishes blocks of one of its two tiles: the even lanes the first, the odd ones the

@@ -1,6 +1,6 @@
-// Packed weights as halves, the same for every tile shape: where the codes and scales of a row lie, and how the sixteen
-// bytes one thread loads become pairs of f16 (element 0 in the low half). `pairs` gives the codes alone, which are exact
-// in f16 (integers, or NF4 levels rounded once); the caller multiplies by `scale`.
+// Packed weights (kernels/cuda/LAYOUTS.md) as halves, the same for every tile shape: where the codes and scales of a row
+// lie, and how the sixteen bytes one thread loads become pairs of f16 (element 0 in the low half). `pairs` gives the codes
+// alone, which are exact in f16 (integers, or NF4 levels rounded once); the caller multiplies by `scale`.
 //
 // `code_offset` is in bytes; `row` counts from the matrix's first or from any multiple of eight, `k` is a multiple of
 // K_PER_LOAD, `k_tiles` is the padded K / 128. The scale of the codes at a byte offset is the f16 that lies
