@@ -142,7 +142,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(wanted(&[Format::Q8_0]), q8_0);
-        // Weights of f32 are multiplied by what combines rows, and by nothing of answers.
+        // Weights of f32 are multiplied by GEMM, and by nothing of answers.
         assert_eq!(wanted(&[Format::F32]), always);
     }
 
@@ -190,7 +190,7 @@ mod tests {
             "embedding/backward",
             "encode/",
             "matmul/backward/",
-            "matmul/combine/",
+            "matmul/gemm/",
             "residual/",
             "rmsnorm/backward",
             "rope/",

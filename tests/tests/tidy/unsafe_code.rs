@@ -10,7 +10,7 @@ const LEAVES: [&str; 14] = [
     "kernels/src/pool.rs",
     "kernels/src/ops/attention/cache/mod.rs",
     "kernels/src/ops/matmul/mod.rs",
-    "kernels/src/ops/matmul/combine/mod.rs",
+    "kernels/src/ops/matmul/gemm/mod.rs",
     "kernels/src/ops/matmul/quantize.rs",
     // Instruction sets.
     "kernels/src/simd.rs",

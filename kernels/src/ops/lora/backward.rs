@@ -4,7 +4,7 @@
 use super::LoraPair;
 use crate::device::Device;
 use crate::ops::matmul::backward::cpu;
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
+use crate::ops::matmul::gemm::{gemm, Coefficients, Precision, Rows, Shape};
 use crate::ops::matmul::Scratch;
 use crate::ops::Write;
 use crate::view::{View, ViewMut};
@@ -48,14 +48,14 @@ pub fn parameters(
     let (cpu, exact) = (cpu(device), Precision::Exact);
     let shape = Shape::new(n, t, rank);
     let rows = Rows::Floats { data: u.host(), stride: rank };
-    combine(cpu, gradients.db.host_mut(), Coefficients::transposed(dy.host(), n), rows, shape, exact, Write::Add);
+    gemm(cpu, gradients.db.host_mut(), Coefficients::transposed(dy.host(), n), rows, shape, exact, Write::Add);
     let shape = Shape::new(t, n, rank);
     let rows = Rows::Floats { data: pair.b.host(), stride: rank };
-    combine(cpu, v.host_mut(), Coefficients::of(dy.host(), n), rows, shape, exact, Write::Replace);
+    gemm(cpu, v.host_mut(), Coefficients::of(dy.host(), n), rows, shape, exact, Write::Replace);
     v.host_mut().iter_mut().for_each(|v| *v *= pair.scale);
     let shape = Shape::new(rank, t, k);
     let rows = Rows::Floats { data: x.host(), stride: k };
-    combine(cpu, gradients.da.host_mut(), Coefficients::transposed(v.host(), rank), rows, shape, exact, Write::Add);
+    gemm(cpu, gradients.da.host_mut(), Coefficients::transposed(v.host(), rank), rows, shape, exact, Write::Add);
 }
 
 /// `dx` (T, K) `+= v A`, or `= v A`.
@@ -67,5 +67,5 @@ pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, 
     }
     let shape = Shape::new(t, rank, k);
     let rows = Rows::Floats { data: pair.a.host(), stride: k };
-    combine(cpu(device), dx.host_mut(), Coefficients::of(v.host(), rank), rows, shape, Precision::Exact, write);
+    gemm(cpu(device), dx.host_mut(), Coefficients::of(v.host(), rank), rows, shape, Precision::Exact, write);
 }

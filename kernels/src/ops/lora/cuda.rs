@@ -3,8 +3,8 @@
 use super::backward::{Given, LoraGradients};
 use super::LoraPair;
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
-use crate::ops::matmul::combine::cuda::{Combination, Factor};
-use crate::ops::matmul::combine::Size;
+use crate::ops::matmul::gemm::cuda::{Factor, Gemm};
+use crate::ops::matmul::gemm::Size;
 use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
@@ -38,17 +38,9 @@ pub fn forward_training(
 ) {
     let ([n_rows, k], [rank, _], [n, _]) = (x.shape(), pair.a.shape(), pair.b.shape());
     let (a, b) = (Factor::rows(x.ptr(), k), Factor::transposed(pair.a.ptr(), k));
-    Combination {
-        scale: pair.scale,
-        ..Combination::new(u.ptr(), a, b, Size { rows: n_rows, terms: k, columns: rank })
-    }
-    .launch(cuda);
+    Gemm { scale: pair.scale, ..Gemm::new(u.ptr(), a, b, Size { rows: n_rows, terms: k, columns: rank }) }.launch(cuda);
     let (a, b) = (Factor::rows(u.ptr(), rank), Factor::transposed(pair.b.ptr(), rank));
-    Combination {
-        write: Write::Add,
-        ..Combination::new(y.ptr(), a, b, Size { rows: n_rows, terms: rank, columns: n })
-    }
-    .launch(cuda);
+    Gemm { write: Write::Add, ..Gemm::new(y.ptr(), a, b, Size { rows: n_rows, terms: rank, columns: n }) }.launch(cuda);
 }
 
 /// The products of [`super::backward::parameters`]; `workspace` takes sums of parts.
@@ -64,23 +56,19 @@ pub fn parameters(
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     let partials = Some(workspace);
     let (a, b) = (Factor::transposed(dy.ptr(), n), Factor::rows(u.ptr(), rank));
-    let db = Combination::new(gradients.db.ptr(), a, b, Size { rows: n, terms: t, columns: rank });
-    Combination { write: Write::Add, partials, ..db }.launch(cuda);
+    let db = Gemm::new(gradients.db.ptr(), a, b, Size { rows: n, terms: t, columns: rank });
+    Gemm { write: Write::Add, partials, ..db }.launch(cuda);
     let (a, b) = (Factor::rows(dy.ptr(), n), Factor::rows(pair.b.ptr(), rank));
-    Combination {
-        scale: pair.scale,
-        partials,
-        ..Combination::new(v.ptr(), a, b, Size { rows: t, terms: n, columns: rank })
-    }
-    .launch(cuda);
+    Gemm { scale: pair.scale, partials, ..Gemm::new(v.ptr(), a, b, Size { rows: t, terms: n, columns: rank }) }
+        .launch(cuda);
     let (a, b) = (Factor::transposed(v.ptr(), rank), Factor::rows(x.ptr(), k));
-    let da = Combination::new(gradients.da.ptr(), a, b, Size { rows: rank, terms: t, columns: k });
-    Combination { write: Write::Add, partials, ..da }.launch(cuda);
+    let da = Gemm::new(gradients.da.ptr(), a, b, Size { rows: rank, terms: t, columns: k });
+    Gemm { write: Write::Add, partials, ..da }.launch(cuda);
 }
 
 /// `dx = v A`, or that added to it.
 pub fn input(cuda: &Cuda, dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, pair: LoraPair<'_>, write: Write) {
     let ([t, rank], [_, k]) = (v.shape(), pair.a.shape());
     let (a, b) = (Factor::rows(v.ptr(), rank), Factor::rows(pair.a.ptr(), k));
-    Combination { write, ..Combination::new(dx.ptr(), a, b, Size { rows: t, terms: rank, columns: k }) }.launch(cuda);
+    Gemm { write, ..Gemm::new(dx.ptr(), a, b, Size { rows: t, terms: rank, columns: k }) }.launch(cuda);
 }

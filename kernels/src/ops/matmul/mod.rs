@@ -16,11 +16,11 @@
 
 pub mod backward;
 pub(crate) mod batch;
-pub(crate) mod combine;
 mod cpu;
 mod cuda;
 pub(crate) mod decode;
 pub(crate) mod float;
+pub(crate) mod gemm;
 mod nf4;
 pub(crate) mod prefill;
 pub mod quantize;
@@ -129,15 +129,15 @@ pub fn forward_training(device: &Device, products: &mut [Product<'_>], x: View<'
     };
     for p in products {
         let precision = backward::precision(p.weights.format());
-        if precision == combine::Precision::Exact || !combine::has_bf16(cpu) {
+        if precision == gemm::Precision::Exact || !gemm::has_bf16(cpu) {
             forward(device, Family::ByRows, std::slice::from_mut(p), Input::Rows(x), scratch);
             continue;
         }
         let [n_rows, cols] = x.shape();
         assert!(p.weights.cols() == cols && p.out.shape() == [n_rows, p.weights.rows()]);
-        let shape = combine::Shape::new(n_rows, cols, p.weights.rows());
-        let (a, b) = (combine::Coefficients::of(x.host(), cols), combine::Rows::MatrixTransposed(p.weights));
-        combine::combine(cpu, p.out.host_mut(), a, b, shape, precision, Write::Replace);
+        let shape = gemm::Shape::new(n_rows, cols, p.weights.rows());
+        let (a, b) = (gemm::Coefficients::of(x.host(), cols), gemm::Rows::MatrixTransposed(p.weights));
+        gemm::gemm(cpu, p.out.host_mut(), a, b, shape, precision, Write::Replace);
         if let Some(bias) = p.bias {
             for row in p.out.host_mut().chunks_exact_mut(p.weights.rows()) {
                 row.iter_mut().zip(bias.host()).for_each(|(y, b)| *y += b);

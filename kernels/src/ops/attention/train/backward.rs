@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::{cuda, host_rows, host_rows_mut, products, with_scores, Block, Sequence, Starts};
 use crate::device::{Cpu, Device};
 use crate::math;
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
+use crate::ops::matmul::gemm::{gemm, Coefficients, Precision, Rows, Shape};
 use crate::ops::Write;
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
@@ -170,7 +170,7 @@ impl Part<'_> {
         let columns = self.s.q.shape()[2];
         let shape = Shape { rows: block.queries.len(), terms: n_keys, columns, out_stride: q_stride };
         let rows = Rows::Floats { data: k, stride: k_stride };
-        combine(self.cpu, out, Coefficients::of(ds, n_keys), rows, shape, Precision::Exact, Write::Replace);
+        gemm(self.cpu, out, Coefficients::of(ds, n_keys), rows, shape, Precision::Exact, Write::Replace);
     }
 
     /// `d[j] += sum over i of a[i, j] * x[i]`.
@@ -182,7 +182,7 @@ impl Part<'_> {
         let columns = self.s.q.shape()[2];
         let shape = Shape { rows: n_keys, terms: block.queries.len(), columns, out_stride: k_stride };
         let rows = Rows::Floats { data: x, stride: q_stride };
-        combine(self.cpu, out, Coefficients::transposed(a, n_keys), rows, shape, Precision::Exact, Write::Add);
+        gemm(self.cpu, out, Coefficients::transposed(a, n_keys), rows, shape, Precision::Exact, Write::Add);
     }
 }
 

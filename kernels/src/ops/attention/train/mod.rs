@@ -1,6 +1,6 @@
 //! Attention of whole sequences for training: no cache, and the softmax's two numbers kept for the backward pass
 //! ([`backward`]). A head and a block of queries at a time: memory grows with the length, not with its square (Dao et
-//! al. 2022, arXiv 2205.14135). On the CPU as products of matrices (`matmul/combine`).
+//! al. 2022, arXiv 2205.14135). On the CPU as products of matrices (`matmul/gemm`).
 
 pub mod backward;
 mod cuda;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
 use crate::ops::kernel_module::{KernelModule, Role};
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape};
+use crate::ops::matmul::gemm::{gemm, Coefficients, Precision, Rows, Shape};
 use crate::ops::Write;
 use crate::simd::per_isa;
 use crate::staged::Staged;
@@ -176,7 +176,7 @@ pub(super) fn products(cpu: &Cpu, out: &mut [f32], s: &Sequence<'_>, block: &Blo
     let a = Coefficients { data: &a[block.queries.start * q_stride..], row_stride: q_stride, column_stride: 1 };
     let b = Rows::Transposed { data: &b[block.keys.start * k_stride..], stride: k_stride };
     let shape = Shape::new(block.queries.len(), d, block.keys.len());
-    combine(cpu, out, a, b, shape, Precision::Exact, Write::Replace);
+    gemm(cpu, out, a, b, shape, Precision::Exact, Write::Replace);
 }
 
 /// `out` (T, H, D), and for each (t, h) the largest score and the sum of exponentials, `stats` (T, H, 2).
@@ -240,7 +240,7 @@ fn forward_cpu(cpu: &Cpu, mut out: ViewMut<'_, f32, 3>, mut stats: ViewMut<'_, f
                 let v = &s.v.host()[block.keys.start * k_stride + k_start..];
                 let shape = Shape { rows: block.queries.len(), terms: n_keys, columns: d, out_stride: q_stride };
                 let v = Rows::Floats { data: v, stride: k_stride };
-                combine(cpu, out, Coefficients::of(scores, n_keys), v, shape, Precision::Exact, Write::Replace);
+                gemm(cpu, out, Coefficients::of(scores, n_keys), v, shape, Precision::Exact, Write::Replace);
                 for (i, t) in block.queries.clone().enumerate() {
                     let sum = stats[(t * n_heads + h) * 2 + 1];
                     out[i * q_stride..][..d].iter_mut().for_each(|y| *y /= sum);

@@ -1,11 +1,11 @@
-//! The backward products of a GPU: the prefill's kernels over transposes, and `combine` in f32 where a weight has 32 bits or
+//! The backward products of a GPU: the prefill's kernels over transposes, and `gemm` in f32 where a weight has 32 bits or
 //! the device no products of bf16.
 
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
 use crate::matrix::{Matrix, PackedMatrix};
-use crate::ops::matmul::combine::cuda::{self as combine, Combination, Factor};
-use crate::ops::matmul::combine::Size;
+use crate::ops::matmul::gemm::cuda::{self as gemm, Factor, Gemm};
+use crate::ops::matmul::gemm::Size;
 use crate::ops::matmul::prefill::cuda::{has_bf16, multiply, Call, Places, Planes, Prepared, Rows};
 use crate::ops::matmul::prefill::plan::PerFormat;
 use crate::ops::matmul::Product;
@@ -68,7 +68,7 @@ pub struct Extent {
 pub fn workspace_bytes(extents: &[Extent], trained: Option<Format>, has_bf16: bool, slab_bytes: usize) -> usize {
     // Products in f32 alone: nothing is rounded or transposed on the way.
     if trained == Some(Format::F32) {
-        return if extents.is_empty() { 0 } else { combine::PARTIALS_BYTES_MAX };
+        return if extents.is_empty() { 0 } else { gemm::PARTIALS_BYTES_MAX };
     }
     let one = |e: &Extent| {
         let partials = partials_bytes(slab_bytes);
@@ -79,7 +79,7 @@ pub fn workspace_bytes(extents: &[Extent], trained: Option<Format>, has_bf16: bo
         }
         let slab = slab_rows(e.inputs, e.outputs, slab_bytes);
         let input = Places::at_most(e.rows, slab).end(partials) + 2 * e.inputs * slab.next_multiple_of(128);
-        let mut most = forward.max(input).max(combine::PARTIALS_BYTES_MAX);
+        let mut most = forward.max(input).max(gemm::PARTIALS_BYTES_MAX);
         if trained.is_some() && has_bf16 {
             let tokens = e.rows.next_multiple_of(128);
             most = most.max(Places::at_most(e.outputs, tokens).end(partials) + 2 * e.inputs * tokens);
@@ -138,8 +138,8 @@ pub fn forward_f32(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>) 
     let ([rows, terms], weights) = (x.shape(), product.weights.packed());
     let (a, b) = (Factor::rows(x.ptr(), terms), Factor::transposed(weights.codes.ptr(), weights.padded_cols));
     let bias = product.bias.map(|b| b.ptr());
-    let combination = Combination::new(product.out.ptr(), a, b, Size { rows, terms, columns: weights.rows });
-    Combination { is_exact: true, bias, ..combination }.launch(cuda);
+    let gemm = Gemm::new(product.out.ptr(), a, b, Size { rows, terms, columns: weights.rows });
+    Gemm { is_exact: true, bias, ..gemm }.launch(cuda);
 }
 
 /// `dx` (T, K) from `dy` (T, N).
@@ -157,10 +157,9 @@ pub fn input(
     }
     if weights.format == Format::F32 {
         let (a, b) = (Factor::rows(dy.ptr(), outputs), Factor::rows(weights.codes.ptr(), weights.padded_cols));
-        let combination =
-            Combination::new(dx.ptr(), a, b, Size { rows: n_tokens, terms: outputs, columns: weights.cols });
-        assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for these products");
-        return Combination { is_exact: true, write, partials: Some(room.at), ..combination }.launch(cuda);
+        let gemm = Gemm::new(dx.ptr(), a, b, Size { rows: n_tokens, terms: outputs, columns: weights.cols });
+        assert!(room.len >= gemm::PARTIALS_BYTES_MAX, "a scratch for these products");
+        return Gemm { is_exact: true, write, partials: Some(room.at), ..gemm }.launch(cuda);
     }
     let slab = slab_rows(weights.cols, outputs, room.slab_bytes);
     for first in (0..outputs).step_by(slab) {
@@ -223,11 +222,11 @@ pub fn weight(
         return;
     }
     if !gradients_are_bf16(cuda) || format == Format::F32 {
-        assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for gradients of weights");
+        assert!(room.len >= gemm::PARTIALS_BYTES_MAX, "a scratch for gradients of weights");
         let (a, b) = (Factor::transposed(dy.ptr(), outputs), Factor::rows(x.ptr(), inputs));
-        let combination = Combination::new(dw.ptr(), a, b, Size { rows: outputs, terms: n_tokens, columns: inputs });
+        let gemm = Gemm::new(dw.ptr(), a, b, Size { rows: outputs, terms: n_tokens, columns: inputs });
         let partials = Some(room.at);
-        return Combination { is_exact: true, write: Write::Add, partials, ..combination }.launch(cuda);
+        return Gemm { is_exact: true, write: Write::Add, partials, ..gemm }.launch(cuda);
     }
     let tokens = n_tokens.next_multiple_of(128);
     let places = Places::at_most(outputs, tokens);

@@ -1,11 +1,11 @@
-// Linear combinations of rows on tensor cores (sm_80 and later), both factors rounded to tf32: combine.cu's for adapters, whose
+// GEMM on tensor cores (sm_80 and later), both factors rounded to tf32: gemm.cu's for adapters, whose
 // inner side is narrow, so that they move bytes rather than multiply. Eleven bits, as f16, with the range of f32.
 //
-// A block computes ROWS x COLUMNS outputs, a warp 32 x WARP_COLUMNS, in steps of 32 terms that cp.async brings through STAGES
-// rings of shared memory. A factor whose terms lie side by side keeps rows of 32 terms and 4 more words, one whose other side
-// does keeps rows of that side and 8 more: fragments meet every bank once either way. Sixteen bytes at a time: strides, sides
-// and addresses are multiples of four floats.
-#include "combine.cuh"
+// A block computes ROWS x COLUMNS outputs, a warp 32 x WARP_COLUMNS, in steps of 32 terms that cp.async brings through
+// STAGES rings of shared memory. A factor whose terms lie side by side keeps rows of 32 terms and 4 more words, one whose
+// other side does keeps rows of that side and 8 more: fragments meet every bank once either way. Sixteen bytes at a time:
+// strides, sides and addresses are multiples of four floats.
+#include "gemm.cuh"
 
 #if LICHEN_ARCH >= 80
 
@@ -31,7 +31,7 @@ template <u32 SIDE, bool ALONG_TERMS> struct MmaSlice {
     }
 };
 
-template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, bool B_ALONG> struct MmaCombination {
+template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, bool B_ALONG> struct MmaGemm {
     static constexpr u32 WARPS_M = ROWS / 32, WARPS_N = COLUMNS / WARP_COLUMNS;
     static constexpr u32 THREADS = 32 * WARPS_M * WARPS_N;
     typedef MmaSlice<ROWS, A_ALONG> A;
@@ -39,7 +39,7 @@ template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, boo
     static constexpr u32 STAGE_FLOATS = A::FLOATS + B::FLOATS;
     static constexpr u32 NT = WARP_COLUMNS / 8;
 
-    DEVICE void copy_step(const CombineArgs& g, float* stage, u32 row, u32 column, u32 l, u32 end) {
+    DEVICE void copy_step(const GemmArgs& g, float* stage, u32 row, u32 column, u32 l, u32 end) {
         if (l < end) {
             A::copy(stage, g.a, A_ALONG ? g.a_row : g.a_column, row, g.m, l, end, THREADS);
             B::copy(stage + A::FLOATS, g.b, B_ALONG ? g.b_column : g.b_row, column, g.n, l, end, THREADS);
@@ -66,7 +66,7 @@ template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, boo
         }
     }
 
-    DEVICE void run(const CombineArgs& g, float* shared) {
+    DEVICE void run(const GemmArgs& g, float* shared) {
         u32 row_tiles = div_up(g.m, ROWS);
         u32 first_row = block_x() % row_tiles * ROWS, first_column = block_x() / row_tiles * COLUMNS;
         u32 row = warp_idx() % WARPS_M * 32, column = warp_idx() / WARPS_M * WARP_COLUMNS;
@@ -103,13 +103,13 @@ template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, boo
                 for (u32 n = 0; n < NT; n++)
 #pragma unroll
                     for (u32 j = 0; j < 2; j++)
-                        combine_put(g, row + 8 * i, column + 8 * n + j, sums[i / 2][n][i % 2 * 2 + j]);
+                        gemm_put(g, row + 8 * i, column + 8 * n + j, sums[i / 2][n][i % 2 * 2 + j]);
         }
     }
 
     // A lane's numbers of one row, two at a time. What is added to is read before anything is written: one at a time, each
     // would wait for the one before.
-    DEVICE void put_row(const CombineArgs& g, u32 row, u32 column, const float (&sums)[NT][4], u32 first) {
+    DEVICE void put_row(const GemmArgs& g, u32 row, u32 column, const float (&sums)[NT][4], u32 first) {
         if (row >= g.m) return;
         if (g.partials) {
             float* to = g.partials + ((u64)block_z() * g.m + row) * g.n + column;
@@ -140,8 +140,8 @@ template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, boo
     }
 };
 
-// Few outputs of many terms: 32 x 32 a block, whose four warps each take a quarter of the 128 terms of a step; their sums are
-// added in order. Both factors' terms lie side by side.
+// Few outputs of many terms: 32 x 32 a block, whose four warps each take a quarter of the 128 terms of a step; their sums
+// are added in order. Both factors' terms lie side by side.
 template <u32 STAGES> struct MmaDots {
     static constexpr u32 TERMS = 4 * MMA_TERMS, STRIDE = TERMS + 4, FACTOR_FLOATS = 32 * STRIDE;
     static constexpr u32 STAGE_FLOATS = 2 * FACTOR_FLOATS;
@@ -153,7 +153,7 @@ template <u32 STAGES> struct MmaDots {
             copy_async(to + side * STRIDE + at, from + (inside ? (u64)(first + side) * stride + l + at : 0), inside);
         }
     }
-    DEVICE void copy_step(const CombineArgs& g, float* stage, u32 row, u32 column, u32 l) {
+    DEVICE void copy_step(const GemmArgs& g, float* stage, u32 row, u32 column, u32 l) {
         if (l < g.k) {
             copy(stage, g.a, g.a_row, row, g.m, l, g.k);
             copy(stage + FACTOR_FLOATS, g.b, g.b_column, column, g.n, l, g.k);
@@ -181,7 +181,7 @@ template <u32 STAGES> struct MmaDots {
         }
     }
 
-    DEVICE void run(const CombineArgs& g, float* shared) {
+    DEVICE void run(const GemmArgs& g, float* shared) {
         u32 row_tiles = div_up(g.m, 32);
         u32 first_row = block_x() % row_tiles * 32, first_column = block_x() / row_tiles * 32;
         float sums[2][4][4];
@@ -218,30 +218,30 @@ template <u32 STAGES> struct MmaDots {
         for (u32 i = thread_idx(); i < 1024; i += 128) {
             float sum = shared[i];
             for (u32 w = 1; w < 4; w++) sum += shared[w * 1024 + i];
-            combine_put(g, first_row + i / 32, first_column + i % 32, sum);
+            gemm_put(g, first_row + i / 32, first_column + i % 32, sum);
         }
     }
 };
 
-KERNEL(128, 2, combine_mma_32x32, COMBINE_PARAMS) {
+KERNEL(128, 2, gemm_mma_32x32, GEMM_PARAMS) {
     DYNAMIC_SHARED(float, memory);
-    CombineArgs args = COMBINE_ARGS;
+    GemmArgs args = GEMM_ARGS;
     MmaDots<3>::run(args, memory);
 }
 
-#define COMBINE_MMA(threads, blocks, rows, columns, warp_columns, stages, a_along, b_along, layout)                            \
-    KERNEL(threads, blocks, combine_mma_##rows##x##columns##_##layout, COMBINE_PARAMS) {                                      \
+#define GEMM_MMA(threads, blocks, rows, columns, warp_columns, stages, a_along, b_along, layout)                            \
+    KERNEL(threads, blocks, gemm_mma_##rows##x##columns##_##layout, GEMM_PARAMS) {                                      \
         DYNAMIC_SHARED(float, memory);                                                                                        \
-        CombineArgs args = COMBINE_ARGS;                                                                                      \
-        MmaCombination<rows, columns, warp_columns, stages, a_along, b_along>::run(args, memory);                             \
+        GemmArgs args = GEMM_ARGS;                                                                                      \
+        MmaGemm<rows, columns, warp_columns, stages, a_along, b_along>::run(args, memory);                             \
     }
 
-// v = dy B; dB = dy^T u; dA = v^T x; y += u B^T; dx += v A (u = x A^T is above). Layout: t where the terms of a factor lie side
-// by side.
-COMBINE_MMA(128, 2, 128, 32, 32, 4, true, false, ts)
-COMBINE_MMA(128, 2, 128, 32, 32, 4, false, false, ss)
-COMBINE_MMA(128, 2, 32, 128, 32, 4, false, false, ss)
-COMBINE_MMA(256, 2, 128, 128, 64, 2, true, true, tt)
-COMBINE_MMA(256, 2, 128, 128, 64, 2, true, false, ts)
-COMBINE_MMA(256, 2, 128, 128, 64, 2, false, false, ss)
+// v = dy B; dB = dy^T u; dA = v^T x; y += u B^T; dx += v A (u = x A^T is above). Layout: t where the terms of a factor lie
+// side by side.
+GEMM_MMA(128, 2, 128, 32, 32, 4, true, false, ts)
+GEMM_MMA(128, 2, 128, 32, 32, 4, false, false, ss)
+GEMM_MMA(128, 2, 32, 128, 32, 4, false, false, ss)
+GEMM_MMA(256, 2, 128, 128, 64, 2, true, true, tt)
+GEMM_MMA(256, 2, 128, 128, 64, 2, true, false, ts)
+GEMM_MMA(256, 2, 128, 128, 64, 2, false, false, ss)
 #endif

@@ -7,7 +7,8 @@ use crate::matrix::Matrix;
 use crate::ops::matmul::nf4 as nf4_rows;
 use crate::simd::{per_isa, Isa};
 
-/// Rows `js`, columns `ks`, which begin and end at blocks of the format, into rows of `width`; what is left of those is zero.
+/// Rows `js`, columns `ks`, which begin and end at blocks of the format, into rows of `width`; what is left of those is
+/// zero.
 pub(super) fn rows(isa: Isa, m: &Matrix, js: &Range<usize>, ks: &Range<usize>, width: usize, out: &mut [f32]) {
     if m.format() != Format::NF4 {
         return plain(isa, m, js, ks, width, out);

@@ -1,12 +1,12 @@
 //! Pairs of bf16 on x86: thirty-two products an instruction.
 
-use super::{Factors, BLOCK, STRIP};
+use super::{Factors, BLOCK, COLUMN_TILE};
 use crate::formats::q8_0;
 use crate::ops::matmul::simd::transpose;
 use std::arch::x86_64::*;
 
 const WIDTH: usize = 16;
-const REGS: usize = STRIP / WIDTH;
+const REGS: usize = COLUMN_TILE / WIDTH;
 
 /// Thirty-two products an instruction: of each pair the second is added first.
 #[target_feature(enable = "avx512f,avx512bf16")]
@@ -64,10 +64,10 @@ pub unsafe fn round_row(out: &mut [u16], x: &[f32]) {
 #[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
 pub unsafe fn pair_rows(n_pairs: usize, panel: &[f32], pairs: &mut [u16]) {
     for p in 0..n_pairs {
-        let first = panel.as_ptr().add(2 * p * STRIP);
-        for i in (0..STRIP).step_by(WIDTH) {
-            let (a, b) = (_mm512_loadu_ps(first.add(i)), _mm512_loadu_ps(first.add(STRIP + i)));
-            store_pair(a, b, pairs.as_mut_ptr().add(2 * (p * STRIP + i)));
+        let first = panel.as_ptr().add(2 * p * COLUMN_TILE);
+        for i in (0..COLUMN_TILE).step_by(WIDTH) {
+            let (a, b) = (_mm512_loadu_ps(first.add(i)), _mm512_loadu_ps(first.add(COLUMN_TILE + i)));
+            store_pair(a, b, pairs.as_mut_ptr().add(2 * (p * COLUMN_TILE + i)));
         }
     }
 }
@@ -80,7 +80,7 @@ pub unsafe fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
         let left = n_terms - first;
         let mask = |n: usize| if n >= WIDTH { u16::MAX } else { (1u16 << n) - 1 };
         let (low, high) = (mask(left), mask(left.saturating_sub(WIDTH)));
-        for column in (0..STRIP).step_by(WIDTH) {
+        for column in (0..COLUMN_TILE).step_by(WIDTH) {
             let mut v = [_mm512_setzero_si512(); WIDTH];
             for (r, v) in v.iter_mut().enumerate() {
                 let at = rows.as_ptr().add((column + r) * BLOCK + first);
@@ -89,7 +89,7 @@ pub unsafe fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
             }
             transpose(&mut v);
             for (p, v) in v.iter().enumerate().take(left.div_ceil(2)) {
-                let at = (first / 2 + p) * 2 * STRIP + 2 * column;
+                let at = (first / 2 + p) * 2 * COLUMN_TILE + 2 * column;
                 _mm512_storeu_si512(pairs.as_mut_ptr().add(at) as *mut __m512i, *v);
             }
         }
@@ -100,7 +100,7 @@ pub unsafe fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
 pub unsafe fn transpose_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pairs: &mut [u16]) {
     for first in (0..n_terms).step_by(2 * WIDTH) {
         let block = first / q8_0::BLOCK * q8_0::BLOCK_BYTES;
-        for column in (0..STRIP).step_by(WIDTH) {
+        for column in (0..COLUMN_TILE).step_by(WIDTH) {
             let mut v = [_mm512_setzero_si512(); WIDTH];
             for (r, v) in v.iter_mut().enumerate() {
                 let at = bytes.as_ptr().add((column + r) * row_bytes + block);
@@ -110,7 +110,7 @@ pub unsafe fn transpose_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usiz
             }
             transpose(&mut v);
             for (p, v) in v.iter().enumerate() {
-                let at = (first / 2 + p) * 2 * STRIP + 2 * column;
+                let at = (first / 2 + p) * 2 * COLUMN_TILE + 2 * column;
                 _mm512_storeu_si512(pairs.as_mut_ptr().add(at) as *mut __m512i, *v);
             }
         }
@@ -124,8 +124,8 @@ pub unsafe fn pack_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pa
         // A missing last row is zero.
         let has_second = j + 1 < n_terms;
         let second = if has_second { first.add(row_bytes) } else { first };
-        let mut out = pairs.as_mut_ptr().add(j * STRIP);
-        for block in 0..STRIP / q8_0::BLOCK {
+        let mut out = pairs.as_mut_ptr().add(j * COLUMN_TILE);
+        for block in 0..COLUMN_TILE / q8_0::BLOCK {
             let at = block * q8_0::BLOCK_BYTES;
             let (a, b) = (first.add(at), second.add(at));
             let (a_scale, b_scale) = (scale(a), if has_second { scale(b) } else { _mm512_setzero_ps() });

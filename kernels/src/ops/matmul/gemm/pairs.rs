@@ -1,12 +1,12 @@
-//! Combinations by the instruction that multiplies pairs of bf16.
+//! GEMM by the instruction that multiplies pairs of bf16.
 //!
-//! Coefficients are rounded once for all strips, a span of j at a time; within a strip, `out` stays in the second-level cache
-//! through all blocks of the span.
+//! Coefficients are rounded once for all column tiles, a span of j at a time; within a column tile, `out` stays in the
+//! second-level cache through all blocks of the span.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{decode, simd, Job, Rows, Work, Write, BLOCK, STRIP, WORK};
+use super::{decode, simd, Job, Rows, Work, Write, BLOCK, COLUMN_TILE, WORK};
 use crate::formats::{q8_0, Format};
 
 /// Terms whose coefficients are rounded together: 4 MiB for 256 rows.
@@ -37,8 +37,10 @@ impl Job<'_> {
                 }
                 self.round(&terms, width, &mut halves[..needed]);
                 let rounded = Rounded { halves: &halves[..needed], width, terms };
-                self.share(&|rows, strips| {
-                    WORK.with_borrow_mut(|work| strips.for_each(|strip| self.strip(&rounded, &rows, strip, work)));
+                self.share(&|rows, column_tiles| {
+                    WORK.with_borrow_mut(|work| {
+                        column_tiles.for_each(|column_tile| self.column_tile(&rounded, &rows, column_tile, work))
+                    });
                 });
             }
         });
@@ -58,44 +60,44 @@ impl Job<'_> {
         }
     }
 
-    /// All blocks of a span for one strip.
-    fn strip(&self, a: &Rounded<'_>, rows: &Range<usize>, strip: usize, work: &mut Work) {
-        work.panel.resize(BLOCK * STRIP, 0.0);
-        work.pairs.resize(BLOCK * STRIP, 0);
+    /// All blocks of a span for one column tile.
+    fn column_tile(&self, a: &Rounded<'_>, rows: &Range<usize>, column_tile: usize, work: &mut Work) {
+        work.panel.resize(BLOCK * COLUMN_TILE, 0.0);
+        work.pairs.resize(BLOCK * COLUMN_TILE, 0);
         for first in (0..a.terms.len()).step_by(BLOCK) {
             let n_terms = BLOCK.min(a.terms.len() - first);
             let js = a.terms.start + first..a.terms.start + first + n_terms;
             let replace = js.start == 0 && self.write == Write::Replace;
-            self.pack_pairs(&js, strip, work);
+            self.pack_pairs(&js, column_tile, work);
             for row in rows.clone().step_by(simd::ROWS) {
                 let n = simd::ROWS.min(rows.end - row);
                 let halves = &a.halves[row * a.width + first..];
                 let n_pairs = n_terms.div_ceil(2);
                 let factors = simd::Factors { halves, width: a.width, pairs: &work.pairs, n_pairs };
-                self.tile(row..row + n, strip, &factors, replace);
+                self.tile(row..row + n, column_tile, &factors, replace);
             }
         }
     }
 
-    /// One tile; a strip that is not whole takes a detour.
-    fn tile(&self, rows: Range<usize>, strip: usize, factors: &simd::Factors<'_>, replace: bool) {
-        let (n, ks) = (rows.len(), self.columns(strip));
-        if ks.len() == STRIP {
+    /// One tile; a column tile that is not whole takes a detour.
+    fn tile(&self, rows: Range<usize>, column_tile: usize, factors: &simd::Factors<'_>, replace: bool) {
+        let (n, ks) = (rows.len(), self.columns(column_tile));
+        if ks.len() == COLUMN_TILE {
             let mut out: [&mut [f32]; simd::ROWS] =
                 std::array::from_fn(|i| if i < n { self.part(rows.start + i, &ks) } else { &mut [] });
             return simd::tile_bf16(factors, &mut out[..n], replace);
         }
-        let mut sums = [0.0f32; simd::ROWS * STRIP];
+        let mut sums = [0.0f32; simd::ROWS * COLUMN_TILE];
         let mut out: [&mut [f32]; simd::ROWS] = Default::default();
-        out.iter_mut().zip(sums.chunks_exact_mut(STRIP)).for_each(|(out, sums)| *out = sums);
+        out.iter_mut().zip(sums.chunks_exact_mut(COLUMN_TILE)).for_each(|(out, sums)| *out = sums);
         simd::tile_bf16(factors, &mut out[..n], true);
-        self.add(rows, strip, &sums, replace);
+        self.add(rows, column_tile, &sums, replace);
     }
 
-    /// Rows `js` of `b` and the columns of a strip as pairs, into `work.pairs`.
-    fn pack_pairs(&self, js: &Range<usize>, strip: usize, work: &mut Work) {
-        let ks = self.columns(strip);
-        let is_whole = ks.len() == STRIP;
+    /// Rows `js` of `b` and the columns of a column tile as pairs, into `work.pairs`.
+    fn pack_pairs(&self, js: &Range<usize>, column_tile: usize, work: &mut Work) {
+        let ks = self.columns(column_tile);
+        let is_whole = ks.len() == COLUMN_TILE;
         match self.b {
             Rows::Matrix(m) if m.format() == Format::Q8_0 && is_whole => {
                 let row_bytes = Format::Q8_0.row_bytes(m.cols()).expect("whole blocks");
@@ -109,11 +111,11 @@ impl Job<'_> {
             }
             Rows::MatrixTransposed(m) => {
                 decode::rows(self.cpu.isa, m, &ks, js, BLOCK, &mut work.panel);
-                // Columns past the last hold what an earlier strip left: they are computed and dropped.
+                // Columns past the last hold what an earlier column tile left: they are computed and dropped.
                 simd::transpose_pairs(js.len(), &work.panel, &mut work.pairs);
             }
             _ => {
-                self.pack(js.clone(), strip, &mut work.panel);
+                self.pack(js.clone(), column_tile, &mut work.panel);
                 simd::pair_rows(js.len(), &mut work.panel, &mut work.pairs);
             }
         }

@@ -1,10 +1,10 @@
-//! Tiles of a combination: up to six rows of `out` by one strip of columns, sums in registers through a whole block.
+//! Tiles of a GEMM: up to six rows of `out` by one column tile, sums in registers through a whole block.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 
-use super::{Coefficients, Size, BLOCK, STRIP};
+use super::{Coefficients, Size, BLOCK, COLUMN_TILE};
 use crate::formats::q8_0;
 use crate::simd::Isa;
 
@@ -25,8 +25,8 @@ pub(super) fn has_bf16(isa: Isa) -> bool {
 /// only as many are computed as fill the registers that hold the first of them.
 pub(super) fn tile(isa: Isa, size: Size, a: Coefficients<'_>, panel: &[f32], sums: &mut [f32]) {
     let Size { rows: n, terms: n_terms, columns: n_columns } = size;
-    assert!((1..=ROWS).contains(&n) && (1..=BLOCK).contains(&n_terms) && n_columns <= STRIP);
-    assert!(panel.len() >= n_terms * STRIP && sums.len() >= n * STRIP);
+    assert!((1..=ROWS).contains(&n) && (1..=BLOCK).contains(&n_terms) && n_columns <= COLUMN_TILE);
+    assert!(panel.len() >= n_terms * COLUMN_TILE && sums.len() >= n * COLUMN_TILE);
     assert!(a.data.len() > (n - 1) * a.row_stride + (n_terms - 1) * a.column_stride);
     // SAFETY:
     // - An instruction set is only chosen where `Isa::is_available` found it.
@@ -46,9 +46,9 @@ pub(super) fn tile(isa: Isa, size: Size, a: Coefficients<'_>, panel: &[f32], sum
 
 /// The scalar oracle.
 fn plain(n: usize, n_terms: usize, a: Coefficients<'_>, panel: &[f32], sums: &mut [f32]) {
-    for (i, sums) in sums.chunks_exact_mut(STRIP).take(n).enumerate() {
+    for (i, sums) in sums.chunks_exact_mut(COLUMN_TILE).take(n).enumerate() {
         sums.fill(0.0);
-        for (j, row) in panel.chunks_exact(STRIP).take(n_terms).enumerate() {
+        for (j, row) in panel.chunks_exact(COLUMN_TILE).take(n_terms).enumerate() {
             let factor = a.data[i * a.row_stride + j * a.column_stride];
             for (s, v) in sums.iter_mut().zip(row) {
                 *s = factor.mul_add(*v, *s);
@@ -70,12 +70,13 @@ pub(super) fn round_row(isa: Isa, out: &mut [u16], x: &[f32]) {
     out.iter_mut().zip(x).for_each(|(h, v)| *h = super::to_bf16(*v));
 }
 
-/// Rows `2 p` and `2 p + 1` of a panel of `n_terms` rows as bf16, interleaved: (pairs, STRIP, 2). A missing last row is zero.
+/// Rows `2 p` and `2 p + 1` of a panel of `n_terms` rows as bf16, interleaved: (pairs, COLUMN_TILE, 2). A missing last row
+/// is zero.
 pub(super) fn pair_rows(n_terms: usize, panel: &mut [f32], pairs: &mut [u16]) {
     let n_pairs = n_terms.div_ceil(2);
     // What an earlier block left behind the last row.
-    panel[n_terms * STRIP..2 * n_pairs * STRIP].fill(0.0);
-    assert!(pairs.len() >= n_pairs * 2 * STRIP);
+    panel[n_terms * COLUMN_TILE..2 * n_pairs * COLUMN_TILE].fill(0.0);
+    assert!(pairs.len() >= n_pairs * 2 * COLUMN_TILE);
     #[cfg(target_arch = "x86_64")]
     // SAFETY:
     // - Only called where `has_bf16` found the instruction; sizes asserted above.
@@ -86,11 +87,11 @@ pub(super) fn pair_rows(n_terms: usize, panel: &mut [f32], pairs: &mut [u16]) {
     unreachable!("no instruction for pairs of bf16 here");
 }
 
-/// The same straight from Q8_0: `bytes` begins at the first block of the strip in the first of `n_terms` rows.
+/// The same straight from Q8_0: `bytes` begins at the first block of the column tile in the first of `n_terms` rows.
 pub(super) fn pack_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pairs: &mut [u16]) {
-    let strip_bytes = STRIP / q8_0::BLOCK * q8_0::BLOCK_BYTES;
+    let strip_bytes = COLUMN_TILE / q8_0::BLOCK * q8_0::BLOCK_BYTES;
     assert!(n_terms > 0 && bytes.len() >= (n_terms - 1) * row_bytes + strip_bytes);
-    assert!(pairs.len() >= n_terms.div_ceil(2) * 2 * STRIP);
+    assert!(pairs.len() >= n_terms.div_ceil(2) * 2 * COLUMN_TILE);
     #[cfg(target_arch = "x86_64")]
     // SAFETY:
     // - Only called where `has_bf16` found the instruction; sizes asserted above.
@@ -101,10 +102,10 @@ pub(super) fn pack_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pa
     unreachable!("no instruction for pairs of bf16 here");
 }
 
-/// Columns of a strip, `rows` (STRIP, BLOCK) of which `n_terms` are filled, as pairs of bf16 (pairs, STRIP, 2). What is
-/// missing of the last pair is zero.
+/// Columns of a column tile, `rows` (COLUMN_TILE, BLOCK) of which `n_terms` are filled, as pairs of bf16 (pairs,
+/// COLUMN_TILE, 2). What is missing of the last pair is zero.
 pub(super) fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
-    assert!(rows.len() >= STRIP * BLOCK && n_terms <= BLOCK && pairs.len() >= BLOCK * STRIP);
+    assert!(rows.len() >= COLUMN_TILE * BLOCK && n_terms <= BLOCK && pairs.len() >= BLOCK * COLUMN_TILE);
     #[cfg(target_arch = "x86_64")]
     // SAFETY:
     // - Only called where `has_bf16` found the instruction; sizes asserted above.
@@ -115,10 +116,10 @@ pub(super) fn transpose_pairs(n_terms: usize, rows: &[f32], pairs: &mut [u16]) {
     unreachable!("no instruction for pairs of bf16 here");
 }
 
-/// The same straight from Q8_0: `bytes` begins at the first block of the block of terms in the strip's first column.
+/// The same straight from Q8_0: `bytes` begins at the first block of the block of terms in the column tile's first column.
 pub(super) fn transpose_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usize, pairs: &mut [u16]) {
-    assert!(n_terms.is_multiple_of(q8_0::BLOCK) && n_terms <= BLOCK && pairs.len() >= BLOCK * STRIP);
-    assert!(bytes.len() >= (STRIP - 1) * row_bytes + n_terms / q8_0::BLOCK * q8_0::BLOCK_BYTES);
+    assert!(n_terms.is_multiple_of(q8_0::BLOCK) && n_terms <= BLOCK && pairs.len() >= BLOCK * COLUMN_TILE);
+    assert!(bytes.len() >= (COLUMN_TILE - 1) * row_bytes + n_terms / q8_0::BLOCK * q8_0::BLOCK_BYTES);
     #[cfg(target_arch = "x86_64")]
     // SAFETY:
     // - Only called where `has_bf16` found the instruction; sizes asserted above.
@@ -134,17 +135,17 @@ pub(super) struct Factors<'a> {
     /// (n, width), of which the first 2 * n_pairs are used.
     pub halves: &'a [u16],
     pub width: usize,
-    /// (n_pairs, STRIP, 2).
+    /// (n_pairs, COLUMN_TILE, 2).
     pub pairs: &'a [u16],
     pub n_pairs: usize,
 }
 
-/// The same for pairs of bf16, added to whole strips of `out` or put there.
+/// The same for pairs of bf16, added to whole column tiles of `out` or put there.
 pub(super) fn tile_bf16(f: &Factors<'_>, out: &mut [&mut [f32]], replace: bool) {
     let n = out.len();
     assert!((1..=ROWS).contains(&n) && (1..=BLOCK / 2).contains(&f.n_pairs));
     assert!(f.halves.len() >= (n - 1) * f.width + 2 * f.n_pairs && f.width.is_multiple_of(2));
-    assert!(f.pairs.len() >= f.n_pairs * 2 * STRIP && out.iter().all(|row| row.len() == STRIP));
+    assert!(f.pairs.len() >= f.n_pairs * 2 * COLUMN_TILE && out.iter().all(|row| row.len() == COLUMN_TILE));
     #[cfg(target_arch = "x86_64")]
     // SAFETY:
     // - Only called where `has_bf16` found the instruction; sizes asserted above.
@@ -218,11 +219,11 @@ macro_rules! tiles {
                             *acc = fma(factor, v, *acc);
                         }
                     }
-                    b = b.wrapping_add(STRIP);
+                    b = b.wrapping_add(COLUMN_TILE);
                 }
                 for (i, acc) in acc.iter().enumerate() {
                     for (r, acc) in acc.iter().enumerate() {
-                        store(sums.as_mut_ptr().add(i * STRIP + first + r * WIDTH), *acc);
+                        store(sums.as_mut_ptr().add(i * COLUMN_TILE + first + r * WIDTH), *acc);
                     }
                 }
             }
@@ -232,7 +233,7 @@ macro_rules! tiles {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Coefficients, Size, ROWS, STRIP};
+    use super::{Coefficients, Size, COLUMN_TILE, ROWS};
     use std::arch::x86_64::{
         _mm512_fmadd_ps as fma, _mm512_loadu_ps as load, _mm512_set1_ps as splat, _mm512_storeu_ps as store,
     };
@@ -245,7 +246,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Coefficients, Size, ROWS, STRIP};
+    use super::{Coefficients, Size, COLUMN_TILE, ROWS};
     use std::arch::x86_64::{
         _mm256_fmadd_ps as fma, _mm256_loadu_ps as load, _mm256_set1_ps as splat, _mm256_storeu_ps as store,
     };
@@ -258,7 +259,7 @@ mod avx2 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use super::{Coefficients, Size, ROWS, STRIP};
+    use super::{Coefficients, Size, COLUMN_TILE, ROWS};
     use std::arch::aarch64::{float32x4_t, vdupq_n_f32 as splat, vfmaq_f32, vld1q_f32 as load, vst1q_f32 as store};
 
     const WIDTH: usize = 4;

@@ -1,4 +1,4 @@
-//! Launches of combine.cu, and of combine_mma.cu where tf32 will do.
+//! Launches of gemm.cu, and of gemm_mma.cu where tf32 will do.
 
 use super::Size;
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
@@ -35,7 +35,7 @@ impl Factor {
 }
 
 /// `out` (rows, columns) `= scale * a b + bias`, or that added to it: `a` (rows, terms), `b` (terms, columns).
-pub struct Combination {
+pub struct Gemm {
     pub out: DevicePtr,
     pub a: Factor,
     pub b: Factor,
@@ -46,20 +46,19 @@ pub struct Combination {
     pub is_exact: bool,
     /// (columns).
     pub bias: Option<DevicePtr>,
-    /// [`PARTIALS_BYTES_MAX`] bytes, where few outputs of many terms may be shared out. Without them each output is one chain
-    /// of additions, whatever the number of rows.
+    /// [`PARTIALS_BYTES_MAX`] bytes, where few outputs of many terms may be shared out. Without them each output is one
+    /// chain of additions, whatever the number of rows.
     pub partials: Option<DevicePtr>,
 }
 
 /// Kernels with the rows and columns of their tiles.
-const TILES: [(&str, usize, usize); 3] =
-    [("combine_128x32", 128, 32), ("combine_32x128", 32, 128), ("combine_64x64", 64, 64)];
+const TILES: [(&str, usize, usize); 3] = [("gemm_128x32", 128, 32), ("gemm_32x128", 32, 128), ("gemm_64x64", 64, 64)];
 
-impl Combination {
+impl Gemm {
     /// `out = a b`, rounded to tf32 where that can be, each output one chain of additions.
-    pub fn new(out: DevicePtr, a: Factor, b: Factor, size: Size) -> Combination {
+    pub fn new(out: DevicePtr, a: Factor, b: Factor, size: Size) -> Gemm {
         let (scale, write, is_exact) = (1.0, Write::Replace, false);
-        Combination { out, a, b, size, scale, write, is_exact, bias: None, partials: None }
+        Gemm { out, a, b, size, scale, write, is_exact, bias: None, partials: None }
     }
 
     pub fn launch(&self, cuda: &Cuda) {
@@ -120,15 +119,15 @@ impl Combination {
                 self.scale.into(),
             ];
             let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block: THREADS, shared_bytes: 0 };
-            cuda.launch("combine_reduce", shape, &args);
+            cuda.launch("gemm_reduce", shape, &args);
         }
     }
 }
 
 /// The kernel whose blocks share the terms out among their own warps.
-const DOTS: &str = "combine_mma_32x32";
+const DOTS: &str = "gemm_mma_32x32";
 
-/// A kernel of combine_mma.cu.
+/// A kernel of gemm_mma.cu.
 #[derive(Clone, Copy)]
 struct Tensor {
     name: &'static str,
@@ -138,7 +137,7 @@ struct Tensor {
     shared_bytes: u32,
 }
 
-impl Combination {
+impl Gemm {
     /// The kernel for these strides, if there is one: sixteen bytes are copied at a time.
     fn tensor_kernel(&self) -> Option<Tensor> {
         let by_four = |factor: &Factor, n_sides: usize, side: usize, term: usize| {
@@ -164,18 +163,18 @@ fn tensor_kernel(rows: usize, columns: usize, a_along: bool, b_along: bool) -> O
         (true, true) if columns <= 32 => {
             Tensor { name: DOTS, rows: 32, columns: 32, threads: 128, shared_bytes: 3 * 4 * 2 * 32 * 132 }
         }
-        (true, false) if columns <= 32 => tall("combine_mma_128x32_ts", 4 * 4 * (128 * 36 + 32 * 40)),
-        (false, false) if columns <= 32 => tall("combine_mma_128x32_ss", 4 * 4 * 32 * (136 + 40)),
+        (true, false) if columns <= 32 => tall("gemm_mma_128x32_ts", 4 * 4 * (128 * 36 + 32 * 40)),
+        (false, false) if columns <= 32 => tall("gemm_mma_128x32_ss", 4 * 4 * 32 * (136 + 40)),
         (false, false) if rows <= 32 => Tensor {
-            name: "combine_mma_32x128_ss",
+            name: "gemm_mma_32x128_ss",
             rows: 32,
             columns: 128,
             threads: 128,
             shared_bytes: 4 * 4 * 32 * (40 + 136),
         },
-        (true, true) => square("combine_mma_128x128_tt", 2 * 4 * 2 * 128 * 36),
-        (true, false) => square("combine_mma_128x128_ts", 2 * 4 * (128 * 36 + 32 * 136)),
-        (false, false) => square("combine_mma_128x128_ss", 2 * 4 * 2 * 32 * 136),
+        (true, true) => square("gemm_mma_128x128_tt", 2 * 4 * 2 * 128 * 36),
+        (true, false) => square("gemm_mma_128x128_ts", 2 * 4 * (128 * 36 + 32 * 136)),
+        (false, false) => square("gemm_mma_128x128_ss", 2 * 4 * 2 * 32 * 136),
         (false, true) => return None,
     })
 }
@@ -183,7 +182,7 @@ fn tensor_kernel(rows: usize, columns: usize, a_along: bool, b_along: bool) -> O
 /// `out` (columns) `+=` the sum of the rows of `x` (rows, columns).
 pub fn add_column_sums(cuda: &Cuda, out: DevicePtr, x: DevicePtr, rows: usize, columns: usize) {
     let shape = LaunchShape { grid: [columns.div_ceil(32) as u32, 1, 1], block: THREADS, shared_bytes: 0 };
-    cuda.launch("combine_column_sums", shape, &[out.into(), x.into(), (rows as u32).into(), (columns as u32).into()]);
+    cuda.launch("gemm_column_sums", shape, &[out.into(), x.into(), (rows as u32).into(), (columns as u32).into()]);
 }
 
 /// The kernel that computes least outside the result, and its tiles.
@@ -207,24 +206,24 @@ mod tests {
 
     #[test]
     fn narrow_results_take_narrow_tiles() {
-        assert_eq!(tile(8192, 8).0, "combine_128x32");
-        assert_eq!(tile(8, 3584).0, "combine_32x128");
-        assert_eq!(tile(8192, 32).0, "combine_128x32");
-        assert_eq!(tile(32, 3584).0, "combine_32x128");
-        assert_eq!(tile(512, 512).0, "combine_64x64");
-        assert_eq!(tile(1, 1).0, "combine_64x64");
+        assert_eq!(tile(8192, 8).0, "gemm_128x32");
+        assert_eq!(tile(8, 3584).0, "gemm_32x128");
+        assert_eq!(tile(8192, 32).0, "gemm_128x32");
+        assert_eq!(tile(32, 3584).0, "gemm_32x128");
+        assert_eq!(tile(512, 512).0, "gemm_64x64");
+        assert_eq!(tile(1, 1).0, "gemm_64x64");
     }
 
     #[test]
     fn adapters_of_any_rank_have_a_kernel_for_every_product() {
         let name = |rows, columns, a, b| tensor_kernel(rows, columns, a, b).map(|t| t.name);
-        assert_eq!(name(8192, 32, true, true), Some("combine_mma_32x32"));
-        assert_eq!(name(8192, 8, true, false), Some("combine_mma_128x32_ts"));
-        assert_eq!(name(3584, 32, false, false), Some("combine_mma_128x32_ss"));
-        assert_eq!(name(32, 3584, false, false), Some("combine_mma_32x128_ss"));
-        assert_eq!(name(64, 3584, false, false), Some("combine_mma_128x128_ss"));
-        assert_eq!(name(8192, 18944, true, true), Some("combine_mma_128x128_tt"));
-        assert_eq!(name(8192, 3584, true, false), Some("combine_mma_128x128_ts"));
+        assert_eq!(name(8192, 32, true, true), Some("gemm_mma_32x32"));
+        assert_eq!(name(8192, 8, true, false), Some("gemm_mma_128x32_ts"));
+        assert_eq!(name(3584, 32, false, false), Some("gemm_mma_128x32_ss"));
+        assert_eq!(name(32, 3584, false, false), Some("gemm_mma_32x128_ss"));
+        assert_eq!(name(64, 3584, false, false), Some("gemm_mma_128x128_ss"));
+        assert_eq!(name(8192, 18944, true, true), Some("gemm_mma_128x128_tt"));
+        assert_eq!(name(8192, 3584, true, false), Some("gemm_mma_128x128_ts"));
         assert_eq!(name(8, 8, false, true), None);
     }
 

@@ -1,4 +1,4 @@
-//! Linear combinations of rows, the shape of every backward product: `out[i, k] += sum over j of a(i, j) * b[j, k]`.
+//! GEMM of factors with any strides, the shape of every backward product: `out[i, k] += sum over j of a(i, j) * b[j, k]`.
 //!
 //! Numerical contract, equal bits for every instruction set, thread count and number of rows: j runs in blocks of 128. In a
 //! block, products are fused into a sum that starts at zero; the sums of blocks are added to `out` in order of j.
@@ -26,12 +26,12 @@ use crate::simd::per_isa;
 
 /// What the kernels of this folder are for.
 pub(crate) const MODULES: &[KernelModule] =
-    &[KernelModule::one("combine", Role::Training), KernelModule::one("combine_mma", Role::Training)];
+    &[KernelModule::one("gemm", Role::Training), KernelModule::one("gemm_mma", Role::Training)];
 
 /// Rows of `b` whose products are summed before they meet `out`.
 pub(crate) const BLOCK: usize = 128;
 /// Columns of `out` that one panel of `b` covers: four AVX-512 registers. A panel of a block takes 32 KiB.
-pub(crate) const STRIP: usize = 64;
+pub(crate) const COLUMN_TILE: usize = 64;
 /// Tasks per thread: enough to share evenly, few enough that a block of coefficients is read again rarely.
 const TASKS_PER_THREAD: usize = 3;
 
@@ -58,7 +58,7 @@ impl<'a> Coefficients<'a> {
     }
 }
 
-/// The rows that are combined, `b` (J, K).
+/// The second factor, `b` (J, K).
 #[derive(Clone, Copy)]
 pub(crate) enum Rows<'a> {
     Matrix(&'a Matrix),
@@ -96,7 +96,7 @@ pub(crate) struct Size {
     pub columns: usize,
 }
 
-/// Sizes of one combination: `out` (rows, columns), a row every `out_stride` numbers, and `terms` rows of `b`.
+/// Sizes of one GEMM: `out` (rows, columns), a row every `out_stride` numbers, and `terms` rows of `b`.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub rows: usize,
@@ -113,7 +113,7 @@ impl Shape {
 }
 
 /// Computes `out` (I, K).
-pub(crate) fn combine(
+pub(crate) fn gemm(
     cpu: &Cpu,
     out: &mut [f32],
     a: Coefficients<'_>,
@@ -137,7 +137,7 @@ pub(crate) fn combine(
     let job = Job { cpu, a, b, shape, precision, write, out: Disjoint::new(out) };
     match precision == Precision::Bf16 && simd::has_bf16(cpu.isa) && terms > 0 {
         true => job.in_pairs(),
-        false => job.share(&|rows, strips| job.block(rows, strips)),
+        false => job.share(&|rows, column_tiles| job.block(rows, column_tiles)),
     }
 }
 
@@ -154,9 +154,9 @@ struct Job<'a> {
 /// What a thread works in: grown to the largest number of rows once.
 #[derive(Default)]
 struct Work {
-    /// (BLOCK, STRIP) of `b`, or of a transposed matrix (STRIP, BLOCK).
+    /// (BLOCK, COLUMN_TILE) of `b`, or of a transposed matrix (COLUMN_TILE, BLOCK).
     panel: Vec<f32>,
-    /// The same in bf16, pairs of rows interleaved: (BLOCK / 2, STRIP, 2), where there is an instruction for it.
+    /// The same in bf16, pairs of rows interleaved: (BLOCK / 2, COLUMN_TILE, 2), where there is an instruction for it.
     pairs: Vec<u16>,
     /// Coefficients of a block in bf16: (I, BLOCK).
     halves: Vec<u16>,
@@ -168,46 +168,53 @@ thread_local! {
     static WORK: RefCell<Work> = RefCell::new(Work::default());
 }
 
-/// Bytes each thread keeps for combinations of `rows` rows.
+/// Bytes each thread keeps for a GEMM of `rows` rows.
 pub(crate) fn worker_bytes(rows: usize) -> usize {
-    BLOCK * STRIP * 6 + rows * BLOCK * 6
+    BLOCK * COLUMN_TILE * 6 + rows * BLOCK * 6
 }
 
-/// Bytes that the one thread which asks keeps beside, for combinations of `terms` terms.
-pub(crate) fn asker_bytes(rows: usize, terms: usize) -> usize {
+/// Bytes that the calling thread keeps beside, for a GEMM of `terms` terms.
+pub(crate) fn caller_scratch_bytes(rows: usize, terms: usize) -> usize {
     rows * terms.min(pairs::SPAN).next_multiple_of(BLOCK) * 2
 }
 
 impl Job<'_> {
-    /// Shares rows and strips of `out` out to all threads.
+    /// Shares rows and column tiles of `out` out to all threads.
     fn share(&self, part: &(dyn Fn(Range<usize>, Range<usize>) + Sync)) {
         let Shape { rows, terms, columns, .. } = self.shape;
-        let n_strips = columns.div_ceil(STRIP);
+        let n_column_tiles = columns.div_ceil(COLUMN_TILE);
         let n_tasks = self.cpu.pool.n_threads() * TASKS_PER_THREAD;
-        let strips_per_task = n_strips.div_ceil(n_tasks).max(1);
-        let n_groups = n_strips.div_ceil(strips_per_task);
-        // A gradient of low rank has one strip: then its rows are shared out.
+        let tiles_per_task = n_column_tiles.div_ceil(n_tasks).max(1);
+        let n_groups = n_column_tiles.div_ceil(tiles_per_task);
+        // A gradient of low rank has one column tile: then its rows are shared out.
         let rows_per_task = rows.div_ceil((n_tasks / n_groups).max(1)).next_multiple_of(ROWS_PER_TASK);
-        let worth_it = rows * terms * columns.next_multiple_of(STRIP) >= WORTH_SHARING;
+        let worth_it = rows * terms * columns.next_multiple_of(COLUMN_TILE) >= WORTH_SHARING;
         self.cpu.pool.run_if(worth_it, n_groups * rows.div_ceil(rows_per_task), &|task| {
-            let (first, row) = (task % n_groups * strips_per_task, task / n_groups * rows_per_task);
-            part(row..(row + rows_per_task).min(rows), first..(first + strips_per_task).min(n_strips));
+            let (first, row) = (task % n_groups * tiles_per_task, task / n_groups * rows_per_task);
+            part(row..(row + rows_per_task).min(rows), first..(first + tiles_per_task).min(n_column_tiles));
         });
     }
 
-    /// All blocks of j for these rows and strips of columns.
-    fn block(&self, rows: Range<usize>, strips: Range<usize>) {
+    /// All blocks of j for these rows and column tiles.
+    fn block(&self, rows: Range<usize>, column_tiles: Range<usize>) {
         let isa = self.cpu.isa;
         WORK.with_borrow_mut(|work| {
-            work.panel.resize(BLOCK * STRIP, 0.0);
+            work.panel.resize(BLOCK * COLUMN_TILE, 0.0);
             for first in (0..self.shape.terms).step_by(BLOCK) {
                 let js = first..(first + BLOCK).min(self.shape.terms);
                 let replace = first == 0 && self.write == Write::Replace;
                 match self.precision {
                     Precision::Exact => {
-                        for strip in strips.clone() {
-                            self.pack(js.clone(), strip, &mut work.panel);
-                            self.tiles(&rows, self.rows_of(&rows, js.start), js.len(), &work.panel, strip, replace);
+                        for column_tile in column_tiles.clone() {
+                            self.pack(js.clone(), column_tile, &mut work.panel);
+                            self.tiles(
+                                &rows,
+                                self.rows_of(&rows, js.start),
+                                js.len(),
+                                &work.panel,
+                                column_tile,
+                                replace,
+                            );
                         }
                     }
                     Precision::Bf16 => {
@@ -215,32 +222,32 @@ impl Job<'_> {
                         let even = js.len().next_multiple_of(2);
                         swap_pairs(&work.halves, even, &mut work.rounded);
                         let a = Coefficients { data: &work.rounded, row_stride: BLOCK, column_stride: 1 };
-                        for strip in strips.clone() {
-                            self.pack(js.clone(), strip, &mut work.panel);
+                        for column_tile in column_tiles.clone() {
+                            self.pack(js.clone(), column_tile, &mut work.panel);
                             round_and_swap_rows(isa, js.len(), &mut work.panel);
-                            self.tiles(&rows, a, even, &work.panel, strip, replace);
+                            self.tiles(&rows, a, even, &work.panel, column_tile, replace);
                         }
                     }
                 }
             }
             if self.shape.terms == 0 && self.write == Write::Replace {
-                strips
-                    .clone()
-                    .for_each(|strip| rows.clone().for_each(|i| self.part(i, &self.columns(strip)).fill(0.0)));
+                column_tiles.clone().for_each(|column_tile| {
+                    rows.clone().for_each(|i| self.part(i, &self.columns(column_tile)).fill(0.0))
+                });
             }
         });
     }
 
-    /// Columns of a strip.
-    fn columns(&self, strip: usize) -> Range<usize> {
-        strip * STRIP..((strip + 1) * STRIP).min(self.shape.columns)
+    /// Of a column tile.
+    fn columns(&self, column_tile: usize) -> Range<usize> {
+        column_tile * COLUMN_TILE..((column_tile + 1) * COLUMN_TILE).min(self.shape.columns)
     }
 
-    /// Rows `js` of `b`, columns of `strip`, into `panel`; missing columns are zero.
-    fn pack(&self, js: Range<usize>, strip: usize, panel: &mut [f32]) {
-        let (isa, ks) = (self.cpu.isa, self.columns(strip));
+    /// Rows `js` of `b`, columns of `column_tile`, into `panel`; missing columns are zero.
+    fn pack(&self, js: Range<usize>, column_tile: usize, panel: &mut [f32]) {
+        let (isa, ks) = (self.cpu.isa, self.columns(column_tile));
         match self.b {
-            Rows::Matrix(m) => decode::rows(isa, m, &js, &ks, STRIP, panel),
+            Rows::Matrix(m) => decode::rows(isa, m, &js, &ks, COLUMN_TILE, panel),
             Rows::MatrixTransposed(m) => {
                 let mut row = [0.0f32; BLOCK];
                 for (column, k) in ks.enumerate() {
@@ -249,13 +256,13 @@ impl Job<'_> {
                 }
             }
             Rows::Floats { data, stride } => {
-                for (j, row) in js.zip(panel.chunks_exact_mut(STRIP)) {
+                for (j, row) in js.zip(panel.chunks_exact_mut(COLUMN_TILE)) {
                     row[..ks.len()].copy_from_slice(&data[j * stride..][ks.clone()]);
                     row[ks.len()..].fill(0.0);
                 }
             }
             Rows::Transposed { data, stride } => {
-                panel[..js.len() * STRIP].fill(0.0);
+                panel[..js.len() * COLUMN_TILE].fill(0.0);
                 for (column, k) in ks.enumerate() {
                     put_column(panel, column, &data[k * stride..][js.clone()]);
                 }
@@ -276,22 +283,22 @@ impl Job<'_> {
         a: Coefficients<'_>,
         n_terms: usize,
         panel: &[f32],
-        strip: usize,
+        column_tile: usize,
         replace: bool,
     ) {
-        let (mut sums, n_columns) = ([0.0f32; simd::ROWS * STRIP], self.columns(strip).len());
+        let (mut sums, n_columns) = ([0.0f32; simd::ROWS * COLUMN_TILE], self.columns(column_tile).len());
         for first in (0..rows.len()).step_by(simd::ROWS) {
             let n = simd::ROWS.min(rows.len() - first);
             let tile = Coefficients { data: &a.data[first * a.row_stride..], ..a };
             simd::tile(self.cpu.isa, Size { rows: n, terms: n_terms, columns: n_columns }, tile, panel, &mut sums);
-            self.add(rows.start + first..rows.start + first + n, strip, &sums, replace);
+            self.add(rows.start + first..rows.start + first + n, column_tile, &sums, replace);
         }
     }
 
     /// Adds the sums of a block to `out`, or puts them there.
-    fn add(&self, rows: Range<usize>, strip: usize, sums: &[f32], replace: bool) {
-        let ks = self.columns(strip);
-        for (i, sums) in rows.zip(sums.chunks_exact(STRIP)) {
+    fn add(&self, rows: Range<usize>, column_tile: usize, sums: &[f32], replace: bool) {
+        let ks = self.columns(column_tile);
+        for (i, sums) in rows.zip(sums.chunks_exact(COLUMN_TILE)) {
             let out = self.part(i, &ks);
             match replace {
                 true => out.copy_from_slice(&sums[..ks.len()]),
@@ -303,7 +310,7 @@ impl Job<'_> {
     #[allow(unsafe_code, clippy::mut_from_ref)]
     fn part(&self, i: usize, ks: &Range<usize>) -> &mut [f32] {
         // SAFETY:
-        // - Tasks hold disjoint strips of columns, and a task uses one part at a time.
+        // - Tasks hold disjoint column tiles, and a task uses one part at a time.
         unsafe { self.out.part(i * self.shape.out_stride + ks.start, ks.len()) }
     }
 
@@ -349,14 +356,14 @@ per_isa! {
 
 /// Column `column` of a panel.
 fn put_column(panel: &mut [f32], column: usize, values: &[f32]) {
-    for (row, v) in panel.chunks_exact_mut(STRIP).zip(values) {
+    for (row, v) in panel.chunks_exact_mut(COLUMN_TILE).zip(values) {
         row[column] = *v;
     }
 }
 
 #[inline(always)]
 fn add_row_body(out: &mut [f32], x: &[f32]) {
-    match (<&mut [f32; STRIP]>::try_from(&mut *out), <&[f32; STRIP]>::try_from(x)) {
+    match (<&mut [f32; COLUMN_TILE]>::try_from(&mut *out), <&[f32; COLUMN_TILE]>::try_from(x)) {
         (Ok(out), Ok(x)) => out.iter_mut().zip(x).for_each(|(y, v)| *y += v),
         _ => out.iter_mut().zip(x).for_each(|(y, v)| *y += v),
     }
@@ -365,10 +372,10 @@ fn add_row_body(out: &mut [f32], x: &[f32]) {
 #[inline(always)]
 fn round_and_swap_body(n_terms: usize, panel: &mut [f32]) {
     if n_terms % 2 == 1 {
-        panel[n_terms * STRIP..(n_terms + 1) * STRIP].fill(0.0);
+        panel[n_terms * COLUMN_TILE..(n_terms + 1) * COLUMN_TILE].fill(0.0);
     }
-    for rows in panel.chunks_exact_mut(2 * STRIP).take(n_terms.div_ceil(2)) {
-        let (first, second) = rows.split_at_mut(STRIP);
+    for rows in panel.chunks_exact_mut(2 * COLUMN_TILE).take(n_terms.div_ceil(2)) {
+        let (first, second) = rows.split_at_mut(COLUMN_TILE);
         for (a, b) in first.iter_mut().zip(second) {
             (*a, *b) = (from_bf16(to_bf16(*b)), from_bf16(to_bf16(*a)));
         }
