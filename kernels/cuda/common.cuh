@@ -107,15 +107,16 @@ DEVICE u32 load_stream(const u32* p) {
     return v;
 }
 // Asks for a line of 128 bytes of global memory, and waits for nothing.
-DEVICE void prefetch_second_level(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
-// Kernels that are launched early (Cuda::launch_early): until the kernels before have ended and what they wrote is seen.
-DEVICE void wait_for_previous() {
+DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+// Programmatic dependent launch, PDL: from sm_90 on a kernel that Cuda::launch_pdl gives may begin while the one before it, its
+// primary, still runs. Waits until the primary has ended and what it wrote is seen.
+DEVICE void wait_for_primary() {
 #if LICHEN_ARCH >= 90
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// The next kernel may begin, if it is launched early, once every block has come here or ended.
-DEVICE void let_next_begin() {
+// The next kernel may begin, if it is a PDL launch, once every block has come here or ended.
+DEVICE void launch_dependents() {
 #if LICHEN_ARCH >= 90
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif

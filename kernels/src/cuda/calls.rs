@@ -264,12 +264,12 @@ impl Driver {
     }
 
     /// `values` are of the function's parameters, each in the low bytes of a word: the caller has compared their sizes.
-    /// `is_early`: it may begin before the launch before it has ended.
+    /// `is_pdl`: it may begin before the launch before it has ended.
     pub(super) fn launch(
         &self,
         function: Handle,
         shape: LaunchShape,
-        is_early: bool,
+        is_pdl: bool,
         stream: Handle,
         values: &mut [u64],
     ) -> Result<()> {
@@ -282,7 +282,7 @@ impl Driver {
         }
         let (arguments, no_extra) = (pointers.as_mut_ptr(), null_mut());
         let LaunchShape { grid, block, shared_bytes } = shape;
-        if let Some(launch) = self.launch_kernel_ex.filter(|_| is_early) {
+        if let Some(launch) = self.launch_kernel_ex.filter(|_| is_pdl) {
             // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: 1 allows it.
             let mut value = [0; 16];
             value[0] = 1;

@@ -2,7 +2,7 @@
 //!
 //! Kernels reach the device as PTX that build.rs compiled with clang; the driver makes machine code of it once, and the
 //! result is cached on disk. There is one context (the device's primary one) and one stream: work is done in the order
-//! in which it is given, but for kernels that say where they wait ([`Cuda::launch_early`]). A failure of a launch stays:
+//! in which it is given, but for kernels that say where they wait ([`Cuda::launch_pdl`]). A failure of a launch stays:
 //! what is launched after it does nothing, and [`Cuda::check`] and [`Cuda::synchronize`] return it.
 
 mod calls;
@@ -42,8 +42,8 @@ pub struct Cuda(Arc<Shared>);
 
 struct Shared {
     arch: u32,
-    /// Launches may [overlap](Cuda::launch_early).
-    overlaps: bool,
+    /// The device and its driver know [PDL](Cuda::launch_pdl).
+    has_pdl: bool,
     modules: Modules,
     context: Context,
 }
@@ -85,8 +85,8 @@ pub struct DeviceInfo {
     pub max_shared_bytes: u32,
 }
 
-/// CUDA 12.3: graphs keep launches that overlap.
-const OVERLAP_VERSION_MIN: u32 = 12_030;
+/// CUDA 12.3: graphs keep PDL launches.
+const PDL_VERSION_MIN: u32 = 12_030;
 
 /// Architectures whose kernels are in this program.
 pub fn embedded_archs() -> Vec<u32> {
@@ -121,8 +121,8 @@ impl Cuda {
         let modules = Modules::new(arch, folder, &info);
         let context = Context::open(driver, info)?;
         let is_off = std::env::var_os("LICHEN_CUDA_OVERLAP").is_some_and(|v| v == "off");
-        let overlaps = arch.arch >= 90 && driver.version >= OVERLAP_VERSION_MIN && !is_off;
-        Ok(Cuda(Arc::new(Shared { arch: arch.arch, overlaps, modules, context })))
+        let has_pdl = arch.arch >= 90 && driver.version >= PDL_VERSION_MIN && !is_off;
+        Ok(Cuda(Arc::new(Shared { arch: arch.arch, has_pdl, modules, context })))
     }
 
     /// The machine's devices. None is opened.
@@ -199,20 +199,20 @@ impl Cuda {
     }
 
     /// [`launch`](Cuda::launch) of a kernel that may begin while the one before it still runs (CUDA C++ Programming Guide,
-    /// "Programmatic Dependent Launch"): it calls wait_for_previous before it touches what others write. From sm_90 and
+    /// "Programmatic Dependent Launch", PDL): it calls wait_for_primary before it touches what others write. From sm_90 and
     /// CUDA 12.3 on, whose graphs keep such launches; LICHEN_CUDA_OVERLAP=off lets every kernel wait for the one before.
-    pub fn launch_early(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
-        self.give(kernel, shape, args, self.0.overlaps);
+    pub fn launch_pdl(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
+        self.give(kernel, shape, args, self.0.has_pdl);
     }
 
-    fn give(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg], is_early: bool) {
+    fn give(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg], is_pdl: bool) {
         let (modules, context) = (&self.0.modules, self.context());
         let Some(place) = modules.find(kernel) else {
             panic!("no kernel {kernel} for CUDA architecture {}", self.arch());
         };
         launch::check_args(place.info, shape, args);
         match modules.kernel(context, place) {
-            Ok(kernel) => kernel.launch(context, shape, args, is_early),
+            Ok(kernel) => kernel.launch(context, shape, args, is_pdl),
             Err(error) => context.fail(error),
         }
     }

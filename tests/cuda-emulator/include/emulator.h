@@ -119,10 +119,10 @@ DEVICE u32 load_stream(const u32* p) { return *p; }
 DEVICE u32 load_coherent(const u32* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 DEVICE float load_coherent(const float* p) { return __builtin_bit_cast(float, __atomic_load_n((const u32*)p, __ATOMIC_RELAXED)); }
 // Launches come one after the other, early ones too: a wait that is missing is not seen.
-DEVICE void wait_for_previous() {}
-DEVICE void let_next_begin() {}
+DEVICE void wait_for_primary() {}
+DEVICE void launch_dependents() {}
 // Memory that is not there is noticed here.
-DEVICE void prefetch_second_level(const void* p) { (void)*(const volatile u8*)p; }
+DEVICE void prefetch_l2(const void* p) { (void)*(const volatile u8*)p; }
 DEVICE void fence_device() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 DEVICE u32 atomic_add(u32* p, u32 v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
 DEVICE u64 atomic_max(u64* p, u64 v) {

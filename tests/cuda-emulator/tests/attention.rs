@@ -140,7 +140,7 @@ fn decoding_at_lengths_around_splits_equals_f64() {
     });
 }
 
-/// How many parts the positions are cut into depends on the multiprocessors; what comes out hardly does.
+/// How many KV splits the positions are cut into depends on the multiprocessors; what comes out hardly does.
 #[test]
 fn the_number_of_splits_changes_no_result_by_more_than_rounding() {
     let layer = layer(HEADS[4], usize::MAX, 500, KvFormat::F32);

@@ -1,5 +1,5 @@
 //! Attention over pages on every architecture: the pool's bytes are the CPU's, results are near f64's over what the pool
-//! holds, rows have the same bits in any company, and a prompt's chunks have those of a ring.
+//! holds, rows have the same bits in any batch, and a prompt's chunks have those of a ring.
 
 mod attending;
 mod common;
@@ -180,7 +180,7 @@ enum Filling {
     Random,
 }
 
-/// Sequences of these lengths, a decode step of all of them with a row of nobody in between, then some steps more.
+/// Sequences of these lengths, a decode step of all of them with a padding row in between, then some steps more.
 fn check(layer: Layer, n_entries: usize, chunk: usize, lengths: &[usize], device: &Device, arch: u32) {
     check_filled(layer, n_entries, Filling::Chunks(chunk, [1.0; 3]), lengths, device, arch);
 }
@@ -217,8 +217,8 @@ fn check_filled(layer: Layer, n_entries: usize, filling: Filling, lengths: &[usi
         padded.insert(1, Row { token: 0, position: 0, slot: NO_SLOT });
         let want = on_cpu.call(&inputs, &rows, false);
         let mut got = on_gpu.call(&inputs, &padded, false).out;
-        let of_nobody: Vec<f32> = got.drain(width..2 * width).collect();
-        assert!(of_nobody.iter().all(|v| *v == 7.5), "{what}: a row of nobody was written");
+        let of_padding: Vec<f32> = got.drain(width..2 * width).collect();
+        assert!(of_padding.iter().all(|v| *v == 7.5), "{what}: a padding row was written");
         let saved = on_cpu.saved();
         assert!(on_gpu.saved() == saved, "{what}: the pools differ");
         for (t, row) in rows.iter().enumerate() {
@@ -259,9 +259,9 @@ fn rows_of_several_sequences_equal_f64() {
     });
 }
 
-/// Across the length of a part, where blocks merge what they found.
+/// Across the length of a KV split, where blocks merge what they found.
 #[test]
-fn lengths_around_parts_equal_f64() {
+fn lengths_around_kv_splits_equal_f64() {
     for_each_arch(|device, arch| {
         let all = [[126, 255], [128, 383], [130, 256]];
         let some = if arch == 53 || arch == 90 { &all[..] } else { &all[..1] };
@@ -298,9 +298,9 @@ fn queries_and_weights_beyond_halves_equal_f64() {
     });
 }
 
-/// With eight groups of heads there are at most sixteen parts, longer ones from 2048 positions on.
+/// With eight groups of heads there are at most sixteen KV splits, longer ones from 2048 positions on.
 #[test]
-fn long_sequences_in_longer_parts_equal_f64() {
+fn long_sequences_in_longer_kv_splits_equal_f64() {
     for_each_arch(|device, arch| {
         let (dim, format) = if arch < 80 { (8, KvFormat::F32) } else { (64, KvFormat::F16) };
         let lengths = [2046, 2080, 2210];
@@ -311,7 +311,7 @@ fn long_sequences_in_longer_parts_equal_f64() {
 
 /// The same sequence alone, and between others in a larger pool with a longer context.
 #[test]
-fn company_changes_no_bit() {
+fn the_batch_changes_no_bit() {
     for_each_arch(|device, arch| {
         for (i, heads) in HEADS.into_iter().enumerate() {
             let layer = layer(heads, if i % 2 == 0 { usize::MAX } else { 40 }, FORMATS[i % 3]);

@@ -1,6 +1,6 @@
-//! A batch on devices whose like is not among the tests' usual ones: little shared memory (RTX 30, 40 and 50), a capability that
-//! does not run sm_90a, an H100 with a driver that does not know wgmma's PTX. They open with what they have, and the bits of a
-//! row do not depend on its company there either.
+//! A batch on devices whose like is not among the tests' usual ones: little shared memory (RTX 30, 40 and 50), a capability
+//! that does not run sm_90a, an H100 with a driver that does not know wgmma's PTX. They open with what they have, and the bits
+//! of a row do not depend on its batch there either.
 
 #[path = "common/again.rs"]
 mod again;

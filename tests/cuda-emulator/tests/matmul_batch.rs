@@ -14,7 +14,7 @@ use model::Model;
 const FORMATS: [Format; 5] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16];
 
 /// (T, N, K): every number of columns of a kernel, one less and one more; K is rounded up to blocks of the format. A warp
-/// has 32 rows, a block four or eight of them; 1,184 has segments.
+/// has 32 rows, a block four or eight of them; 1,184 has splits.
 const SIZES: [(usize, usize, usize); 9] = [
     (1, 1, 32),
     (3, 31, 128),

@@ -132,7 +132,7 @@ fn check_exactly(device: &Device, format: Format, t: usize, n: usize, k: usize, 
 fn a_row_has_the_same_bits_in_every_batch() {
     for device in devices() {
         for format in FORMATS {
-            // K of two segments where the rows are few; rows for the largest tile.
+            // K of two splits where the rows are few; rows for the largest tile.
             for (n, k) in [(64usize, 1184usize), (257, 128)] {
                 let k = k.next_multiple_of(format.block_len());
                 let weights = on_gpu(&device, &matrix(format, n, k, 1));

@@ -19,7 +19,7 @@ pub struct LoraGradients<'a> {
 
 /// What the gradients of a pair are made of.
 #[derive(Clone, Copy)]
-pub struct Given<'a> {
+pub struct SavedForward<'a> {
     /// (T, N).
     pub dy: View<'a, f32, 2>,
     /// (T, K).
@@ -32,18 +32,18 @@ pub struct Given<'a> {
 pub fn parameters(
     device: &Device,
     mut gradients: LoraGradients<'_>,
-    given: Given<'_>,
+    saved: SavedForward<'_>,
     pair: LoraPair<'_>,
     mut v: ViewMut<'_, f32, 2>,
     scratch: &mut Scratch,
 ) {
-    let Given { dy, x, u } = given;
+    let SavedForward { dy, x, u } = saved;
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     assert!(x.shape() == [t, k] && u.shape() == [t, rank] && v.shape() == [t, rank]);
     assert!(pair.a.shape() == [rank, k] && pair.b.shape() == [n, rank]);
     assert!(gradients.da.shape() == [rank, k] && gradients.db.shape() == [n, rank]);
     if let Device::Cuda(cuda) = device {
-        return super::cuda::parameters(cuda, gradients, given, pair, v, scratch.training().at);
+        return super::cuda::parameters(cuda, gradients, saved, pair, v, scratch.training().at);
     }
     let (cpu, exact) = (cpu(device), Precision::Exact);
     let shape = Shape::new(n, t, rank);

@@ -1,6 +1,6 @@
 //! Launches of lora.cu.
 
-use super::backward::{Given, LoraGradients};
+use super::backward::{LoraGradients, SavedForward};
 use super::LoraPair;
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
 use crate::ops::matmul::gemm::cuda::{Factor, Gemm};
@@ -43,16 +43,16 @@ pub fn forward_training(
     Gemm { write: Write::Add, ..Gemm::new(y.ptr(), a, b, Size { rows: n_rows, terms: rank, columns: n }) }.launch(cuda);
 }
 
-/// The products of [`super::backward::parameters`]; `workspace` takes sums of parts.
+/// The products of [`super::backward::parameters`]; `workspace` takes split-K partials.
 pub fn parameters(
     cuda: &Cuda,
     gradients: LoraGradients<'_>,
-    given: Given<'_>,
+    saved: SavedForward<'_>,
     pair: LoraPair<'_>,
     v: ViewMut<'_, f32, 2>,
     workspace: DevicePtr,
 ) {
-    let Given { dy, x, u } = given;
+    let SavedForward { dy, x, u } = saved;
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     let partials = Some(workspace);
     let (a, b) = (Factor::transposed(dy.ptr(), n), Factor::rows(u.ptr(), rank));

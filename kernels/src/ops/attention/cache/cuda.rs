@@ -4,19 +4,19 @@ use super::kv_store::Plane;
 use super::{Attention, KvFormat, PageTable, QkNorm, Scratch, PAGE};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 
-/// Parts that the positions of a decode step are cut into at most: SPLITS_MAX of decode.cuh.
+/// KV splits that the positions of a decode step are cut into at most: SPLITS_MAX of decode.cuh.
 const SPLITS_MAX: usize = 64;
-/// Positions of a part at least: PART_MIN of decode.cuh.
-const PART_MIN: usize = 32;
-/// Positions of a part in pages at least. Half as many halve what a block does one after the other, and double the blocks,
+/// Positions of a KV split at least: SPLIT_MIN of decode.cuh.
+const SPLIT_MIN: usize = 32;
+/// Positions of a KV split in pages at least. Half as many halve what a block does one after the other, and double the blocks,
 /// which each norm and rotate the queries: on an H200 64 sequences at position 1,024 of 72B's heads took 143 us so, and 106
 /// with these.
-const PAGES_PART_MIN: usize = 8 * PAGE;
-/// Blocks that a long sequence alone is cut into, nearly one for each multiprocessor of an H200; and parts of each group of
-/// heads that there may be however many groups are. More would help nobody else: a block whose part a short sequence does
+const PAGES_SPLIT_MIN: usize = 8 * PAGE;
+/// Blocks that a long sequence alone is cut into, nearly one for each multiprocessor of an H200; and KV splits of each group of
+/// heads that there may be however many groups are. More would help nobody else: a block whose KV split a short sequence does
 /// not have takes 0.5 us of its place all the same.
 const PAGES_BLOCKS: usize = 128;
-const PAGES_PARTS_MIN: usize = 16;
+const PAGES_SPLITS_MIN: usize = 16;
 /// Values of a head at most: eight for each lane of a warp.
 const HEAD_DIM_MAX: usize = 256;
 
@@ -26,7 +26,7 @@ const PREFILL_WARPS: usize = 8;
 /// Rows of a block of prefill_mma.cuh.
 const MMA_ROWS: usize = 64;
 
-/// f32 values of the scratch memory: a counter for each head, then the partial results of the parts: maximum, sum and
+/// f32 values of the scratch memory: a counter for each head, then the partial results of the KV splits: maximum, sum and
 /// values.
 pub fn scratch_len(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
     n_heads + n_heads * splits_max(cuda) * (head_dim + 2)
@@ -34,19 +34,19 @@ pub fn scratch_len(cuda: &Cuda, n_heads: usize, head_dim: usize) -> usize {
 
 /// The same for the rows of a batch that see at most `longest` positions.
 pub fn batch_scratch_len(max_rows: usize, n_heads: usize, head_dim: usize, longest: usize) -> usize {
-    // Of every window up to the whole pages of the longest: fewer positions may be cut into more parts.
+    // Of every window up to the whole pages of the longest: fewer positions may be cut into more KV splits.
     let most = longest.next_multiple_of(PAGE) + PAGE - 1;
-    let n_parts = most.div_ceil(PAGES_PART_MIN).min(SPLITS_MAX);
-    max_rows * n_heads * (1 + n_parts * (head_dim + 2))
+    let n_splits = most.div_ceil(PAGES_SPLIT_MIN).min(SPLITS_MAX);
+    max_rows * n_heads * (1 + n_splits * (head_dim + 2))
 }
 
-/// Parts in pages at most, for `n_groups` groups of heads that see at most `longest` positions. A row's parts have
-/// [`PAGES_PART_MIN`] positions, more where its own would else be more than so many; with a shorter `longest` there are
+/// KV splits in pages at most, for `n_groups` groups of heads that see at most `longest` positions. A row's KV splits have
+/// [`PAGES_SPLIT_MIN`] positions, more where its own would else be more than so many; with a shorter `longest` there are
 /// fewer only where no row has more. So a row's sums depend on its position and the heads alone.
-fn page_parts(longest: usize, n_groups: usize) -> usize {
+fn page_splits(longest: usize, n_groups: usize) -> usize {
     // The oldest that is visible may be the last of its page.
     let most = longest + PAGE - 1;
-    most.div_ceil(PAGES_PART_MIN).min((PAGES_BLOCKS / n_groups).clamp(PAGES_PARTS_MIN, SPLITS_MAX))
+    most.div_ceil(PAGES_SPLIT_MIN).min((PAGES_BLOCKS / n_groups).clamp(PAGES_SPLITS_MIN, SPLITS_MAX))
 }
 
 /// Blocks of a decode step in one direction: twice the multiprocessors keep every one of them busy.
@@ -226,7 +226,7 @@ struct DecodeArgs {
 }
 
 impl DecodeArgs {
-    /// `n_counters` of the scratch are for blocks that are through; what the parts gave comes after them.
+    /// `n_counters` of the scratch are for blocks that are through; what the KV splits gave comes after them.
     fn new(a: &Attention<'_>, scratch: &Scratch, n_counters: usize) -> DecodeArgs {
         let ([_, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
         let Stored { keys, key_scales, values, value_scales } = Stored::of(a);
@@ -269,7 +269,7 @@ fn decode(cuda: &Cuda, a: &Attention<'_>, heads: &Heads, scratch: &mut Scratch) 
     let ([_, n_heads, head_dim], grid_y) = (a.q.shape(), decode_groups(a, heads));
     // By what the cache may hold, not by the position: the launch is recorded once.
     let wanted = (2 * cuda.n_sms() as usize).div_ceil(grid_y).min(splits_max(cuda));
-    let n_splits = (window(a) as usize).div_ceil(PART_MIN).min(wanted);
+    let n_splits = (window(a) as usize).div_ceil(SPLIT_MIN).min(wanted);
     assert!(scratch.scores.len() >= n_heads + n_heads * n_splits * (head_dim + 2));
     let args = DecodeArgs::new(a, scratch, n_heads).around::<22>(&[a.step.position_ptr().into()], &[]);
     let grid = [n_splits as u32, grid_y as u32, 1];
@@ -284,17 +284,17 @@ fn decode_pages(cuda: &Cuda, a: &Attention<'_>, table: &PageTable, heads: &Heads
     let heads = &Heads { rows: if is_mma { PAGES_MMA_HEADS } else { heads.rows }, ..*heads };
     let kernel = heads.kernel(if is_mma { &PAGES_MMA } else { &PAGES[format_index(format)] });
     let grid_y = decode_groups(a, heads);
-    let n_parts = page_parts(window(a) as usize, grid_y);
+    let n_splits = page_splits(window(a) as usize, grid_y);
     // A counter for each block of the largest launch, whatever this one's size: they are zeros between launches.
     let n_counters = scratch.max_rows * n_heads;
     assert!(n_rows <= scratch.max_rows && grid_y <= n_heads, "{n_rows} rows");
-    assert!(scratch.scores.len() >= n_counters + n_rows * n_heads * n_parts * (head_dim + 2));
+    assert!(scratch.scores.len() >= n_counters + n_rows * n_heads * n_splits * (head_dim + 2));
     let rows = [a.step.positions_ptr(), a.step.slots_ptr(), table.ptr()].map(Arg::from);
-    let parts = [table.n_entries(), PAGES_PART_MIN].map(size);
-    let args = DecodeArgs::new(a, scratch, n_counters).around::<26>(&rows, &parts);
-    let grid = [n_parts as u32, grid_y as u32, n_rows as u32];
+    let splits = [table.n_entries(), PAGES_SPLIT_MIN].map(size);
+    let args = DecodeArgs::new(a, scratch, n_counters).around::<26>(&rows, &splits);
+    let grid = [n_splits as u32, grid_y as u32, n_rows as u32];
     let shape = LaunchShape { grid, block: 32 * DECODE_WARPS as u32, shared_bytes: 0 };
-    cuda.launch_early(kernel, shape, &args);
+    cuda.launch_pdl(kernel, shape, &args);
 }
 
 /// Norms and rotates q in place, and stores k and v.
@@ -368,10 +368,10 @@ mod tests {
     fn a_batchs_scratch_holds_the_parts_of_every_window_up_to_its_context() {
         for longest in (1usize..=1700).chain(8_000..8_400).chain([40_000, 131_072]) {
             for window in [longest, longest.next_multiple_of(PAGE), longest * 31 / 32, 8_161.min(longest)] {
-                let n_parts =
-                    [1usize, 4, 8, 64].map(|n_groups| page_parts(window, n_groups)).into_iter().max().unwrap();
-                assert!(n_parts <= SPLITS_MAX);
-                let needed = 3 * 4 * (1 + n_parts * (64 + 2));
+                let n_splits =
+                    [1usize, 4, 8, 64].map(|n_groups| page_splits(window, n_groups)).into_iter().max().unwrap();
+                assert!(n_splits <= SPLITS_MAX);
+                let needed = 3 * 4 * (1 + n_splits * (64 + 2));
                 assert!(batch_scratch_len(3, 4, 64, longest) >= needed, "{longest} positions, a window of {window}");
             }
         }

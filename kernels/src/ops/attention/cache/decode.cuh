@@ -2,22 +2,22 @@
 // in one launch.
 //
 // Block (split, kv head and group of its query heads, row of the batch). The visible older positions are cut into as many
-// parts as the grid is wide, fewer where there are few of them; the block of the last part also prepares and stores the
-// newest key and value, and is the only one to read them. Blocks without a part leave. The last block to finish merges the
-// parts in order.
+// KV splits as the grid is wide, fewer where there are few of them; the block of the last KV split also prepares and stores the
+// newest key and value, and is the only one to read them. Blocks without a KV split leave. The last block to finish merges the
+// KV splits in order.
 //
-// A batch keeps its positions in pages (PAGED). Its parts begin at whole pages, and their length is what the row's own
-// positions want: a row's sums depend on its position alone, neither on the rows beside it nor on the grid (see page_parts
+// A batch keeps its positions in pages (PAGED). Its KV splits begin at whole pages, and their length is what the row's own
+// positions want: a row's sums depend on its position alone, neither on the rows beside it nor on the grid (see page_splits
 // of cuda.rs).
 #pragma once
 #include "prepare.cuh"
 
 const u32 WARPS = 4;
-// Parts are at least this long: two groups of keys a warp.
-const u32 PART_MIN = 2 * WARPS * GROUP;
+// KV splits are at least this long: two groups of keys a warp.
+const u32 SPLIT_MIN = 2 * WARPS * GROUP;
 // The grid's width at most.
 const u32 SPLITS_MAX = 64;
-// The slot of a row that belongs to nobody.
+// The slot of a padding row.
 const u32 NO_SLOT = 0xffffffff;
 
 struct DecodeArgs {
@@ -45,9 +45,9 @@ struct DecodeArgs {
     float* partial;
     float eps, scale;
     u32 window, n_heads, n_kv_heads, dim, n_slots;
-    // Pages alone: those of the sequence (n_entries), and the least length of a part, whole pages.
+    // Pages alone: those of the sequence (n_entries), and the least length of a KV split, whole pages.
     const u32* pages;
-    u32 n_entries, part_min;
+    u32 n_entries, split_min;
 };
 
 // Shared memory, floats: `work` (WARPS * ROWS * dim) holds the prepared vectors, then the warps' results, then the merge
@@ -67,17 +67,17 @@ struct DecodeShared {
 };
 
 // What a block does, the same in all its threads.
-struct DecodePart {
+struct KvSplit {
     u32 kv_head, first_head, n_rows;
-    // The part's older positions, `begin..end`: in a ring counted from the oldest that is visible, which is in slot `start`;
-    // in pages as they are, and `start` is the oldest that is visible.
+    // The KV split's older positions, `begin..end`: in a ring counted from the oldest that is visible, which is in slot
+    // `start`; in pages as they are, and `start` is the oldest that is visible.
     u32 begin, end, start;
-    u32 position, n_parts;
+    u32 position, n_splits;
     bool owns_newest;
 };
 
-template <int ROWS, bool PAGED> DEVICE DecodePart decode_part(const DecodeArgs& a) {
-    DecodePart p;
+template <int ROWS, bool PAGED> DEVICE KvSplit kv_split(const DecodeArgs& a) {
+    KvSplit p;
     u32 per_kv = a.n_heads / a.n_kv_heads, groups = div_up(per_kv, ROWS);
     p.kv_head = block_y() / groups;
     u32 group = block_y() - p.kv_head * groups;
@@ -89,26 +89,26 @@ template <int ROWS, bool PAGED> DEVICE DecodePart decode_part(const DecodeArgs& 
         p.start = p.position - n_older;
         u32 base = n_older == 0 ? p.position : p.start / PAGE * PAGE;
         u32 length = div_up(div_up(p.position - base, grid_x()), PAGE) * PAGE;
-        if (length < a.part_min) length = a.part_min;
-        p.n_parts = n_older == 0 ? 1 : div_up(p.position - base, length);
+        if (length < a.split_min) length = a.split_min;
+        p.n_splits = n_older == 0 ? 1 : div_up(p.position - base, length);
         p.begin = base + block_x() * length;
         p.end = p.begin + length < p.position ? p.begin + length : p.position;
     } else {
         p.start = (p.position - n_older) % a.n_slots;
         u32 length = div_up(div_up(n_older, grid_x()), WARPS * GROUP) * WARPS * GROUP;
-        if (length < PART_MIN) length = PART_MIN;
-        p.n_parts = n_older == 0 ? 1 : div_up(n_older, length);
+        if (length < SPLIT_MIN) length = SPLIT_MIN;
+        p.n_splits = n_older == 0 ? 1 : div_up(n_older, length);
         p.begin = block_x() * length;
         p.end = p.begin + length < n_older ? p.begin + length : n_older;
     }
-    p.owns_newest = block_x() + 1 == p.n_parts;
+    p.owns_newest = block_x() + 1 == p.n_splits;
     return p;
 }
 
-// The block's query heads into `work` (n_rows, dim), and with the last part the newest key and value into `newest` and,
+// The block's query heads into `work` (n_rows, dim), and with the last KV split the newest key and value into `newest` and,
 // by the first group of heads, into the cache.
 template <int FORMAT, int DIMS, int ROWS, bool PAGED>
-DEVICE void decode_prepare(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
+DEVICE void decode_prepare(const DecodeArgs& a, const KvSplit& p, const DecodeShared& s) {
     u64 angle = (u64)p.position * (a.dim / 2);
     u32 n_vectors = p.n_rows + (p.owns_newest ? 2 : 0);
     for (u32 i = warp_idx(); i < n_vectors; i += WARPS) {
@@ -135,16 +135,16 @@ DEVICE void decode_prepare(const DecodeArgs& a, const DecodePart& p, const Decod
 }
 
 // Where a ring has visible older position i.
-DEVICE u32 decode_slot(const DecodeArgs& a, const DecodePart& p, u32 i) {
+DEVICE u32 decode_slot(const DecodeArgs& a, const KvSplit& p, u32 i) {
     u32 slot = p.start + i;
     return slot >= a.n_slots ? slot - a.n_slots : slot;
 }
 
-// The keys and values of the part that are the warp's: every WARPS-th group, and before them the newest, a group of one, by
+// The keys and values of the KV split that are the warp's: every WARPS-th group, and before them the newest, a group of one, by
 // the first warp of the block that has it. Groups in pages begin at multiples of their length: one lies in one page, and
 // the first ones may hold positions that are not visible any more.
 template <int FORMAT, int DIMS, int ROWS, bool PAGED>
-DEVICE void decode_attend(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s, FlashRows<FORMAT, DIMS, ROWS>& f) {
+DEVICE void decode_attend(const DecodeArgs& a, const KvSplit& p, const DecodeShared& s, FlashRows<FORMAT, DIMS, ROWS>& f) {
     u64 plane = (u64)p.kv_head * a.n_slots;
     u32 bytes = kv_bytes<FORMAT>(a.dim);
     bool has_dims = lane_idx() * DIMS < a.dim;
@@ -181,7 +181,7 @@ DEVICE void decode_attend(const DecodeArgs& a, const DecodePart& p, const Decode
 
 // A warp leaves its results where decode_merge_warps finds them. The queries have been read by all.
 template <int FORMAT, int DIMS, int ROWS>
-DEVICE void decode_leave(const DecodeArgs& a, const DecodeShared& s, const FlashRows<FORMAT, DIMS, ROWS>& f) {
+DEVICE void write_partials(const DecodeArgs& a, const DecodeShared& s, const FlashRows<FORMAT, DIMS, ROWS>& f) {
     float sum = flash_sum(f);
     u32 warp = warp_idx(), first = lane_idx() * DIMS;
     if (flash_key() == 0) {
@@ -198,7 +198,7 @@ DEVICE void decode_leave(const DecodeArgs& a, const DecodeShared& s, const Flash
 
 // The warps' results, (WARPS, ROWS) maxima and sums and (WARPS, ROWS, dim) values in `work`, are merged and written: to
 // `out` where the block did everything, else to `partial`.
-template <int ROWS> DEVICE void decode_merge_warps(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
+template <int ROWS> DEVICE void decode_merge_warps(const DecodeArgs& a, const KvSplit& p, const DecodeShared& s) {
     for (u32 r = 0; r < p.n_rows; r++) {
         float top = s.tops[r], total = 0.0f, weights[WARPS];
         for (u32 w = 1; w < WARPS; w++) top = max_f32(top, s.tops[w * ROWS + r]);
@@ -211,10 +211,10 @@ template <int ROWS> DEVICE void decode_merge_warps(const DecodeArgs& a, const De
         for (u32 d = thread_idx(); d < a.dim; d += WARPS * 32) {
             float v = 0.0f;
             for (u32 w = 0; w < WARPS; w++) v = fma(weights[w], s.work[(w * ROWS + r) * a.dim + d], v);
-            if (p.n_parts == 1) a.out[head * a.dim + d] = divide(v, total);
+            if (p.n_splits == 1) a.out[head * a.dim + d] = divide(v, total);
             else partial[2 + d] = v;
         }
-        if (p.n_parts > 1 && thread_idx() == 0) {
+        if (p.n_splits > 1 && thread_idx() == 0) {
             partial[0] = top;
             partial[1] = total;
         }
@@ -222,18 +222,18 @@ template <int ROWS> DEVICE void decode_merge_warps(const DecodeArgs& a, const De
 }
 
 // The last block merges what all blocks of its heads left.
-template <int ROWS> DEVICE void decode_merge_parts(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
+template <int ROWS> DEVICE void merge_kv_splits(const DecodeArgs& a, const KvSplit& p, const DecodeShared& s) {
     u32 stride = a.dim + 2;
     const float* partial = a.partial + (u64)p.first_head * grid_x() * stride;
-    // A warp has a row, and each lane two parts of it: their weights into `work` (ROWS, SPLITS_MAX), zeros behind the last.
+    // A warp has a row, and each lane two KV splits of it: their weights into `work` (ROWS, SPLITS_MAX), zeros behind the last.
     for (u32 r = warp_idx(); r < p.n_rows; r += WARPS) {
         float tops[2], sums[2];
 #pragma unroll
         for (u32 j = 0; j < 2; j++) {
-            u32 part = lane_idx() + 32 * j;
-            const float* from = partial + ((u64)r * grid_x() + part) * stride;
-            tops[j] = part < p.n_parts ? load_coherent(from) : minus_infinity();
-            sums[j] = part < p.n_parts ? load_coherent(from + 1) : 0.0f;
+            u32 split = lane_idx() + 32 * j;
+            const float* from = partial + ((u64)r * grid_x() + split) * stride;
+            tops[j] = split < p.n_splits ? load_coherent(from) : minus_infinity();
+            sums[j] = split < p.n_splits ? load_coherent(from + 1) : 0.0f;
         }
         float top = warp_max<32>(max_f32(tops[0], tops[1])), total = 0.0f;
 #pragma unroll
@@ -246,7 +246,7 @@ template <int ROWS> DEVICE void decode_merge_parts(const DecodeArgs& a, const De
         if (lane_idx() == 0) s.sums[r] = total;
     }
     sync_block();
-    // Sixteen loads at a time are on their way: eight parts of two values.
+    // Sixteen loads at a time are on their way: eight KV splits of two values.
     const u32 AT_ONCE = 8, THREADS = WARPS * 32;
     u32 n_values = p.n_rows * a.dim;
     for (u32 i = thread_idx(); i < n_values; i += 2 * THREADS) {
@@ -260,18 +260,18 @@ template <int ROWS> DEVICE void decode_merge_parts(const DecodeArgs& a, const De
             rows[k] = value / a.dim;
             from[k] = partial + (u64)rows[k] * grid_x() * stride + 2 + (value - rows[k] * a.dim);
         }
-        for (u32 part = 0; part < p.n_parts; part += AT_ONCE) {
+        for (u32 split = 0; split < p.n_splits; split += AT_ONCE) {
             float terms[2][AT_ONCE];
 #pragma unroll
             for (u32 k = 0; k < 2; k++)
 #pragma unroll
                 for (u32 j = 0; j < AT_ONCE; j++)
-                    terms[k][j] = part + j < p.n_parts ? load_coherent(from[k] + (u64)(part + j) * stride) : 0.0f;
+                    terms[k][j] = split + j < p.n_splits ? load_coherent(from[k] + (u64)(split + j) * stride) : 0.0f;
 #pragma unroll
             for (u32 k = 0; k < 2; k++)
 #pragma unroll
                 for (u32 j = 0; j < AT_ONCE; j++)
-                    if (part + j < p.n_parts) v[k] = fma(s.work[rows[k] * SPLITS_MAX + part + j], terms[k][j], v[k]);
+                    if (split + j < p.n_splits) v[k] = fma(s.work[rows[k] * SPLITS_MAX + split + j], terms[k][j], v[k]);
         }
 #pragma unroll
         for (u32 k = 0; k < 2; k++)
@@ -281,25 +281,25 @@ template <int ROWS> DEVICE void decode_merge_parts(const DecodeArgs& a, const De
 }
 
 // After every warp has left its results: the block merges them, and the last of its heads' blocks what all gave.
-template <int ROWS> DEVICE void decode_finish(const DecodeArgs& a, const DecodePart& p, const DecodeShared& s) {
+template <int ROWS> DEVICE void decode_finish(const DecodeArgs& a, const KvSplit& p, const DecodeShared& s) {
     sync_block();
     decode_merge_warps<ROWS>(a, p, s);
-    if (p.n_parts == 1) return;
+    if (p.n_splits == 1) return;
     fence_device();
     sync_block();
     if (thread_idx() == 0) {
-        bool is_last = atomic_add(a.finished + block_y(), 1) + 1 == p.n_parts;
+        bool is_last = atomic_add(a.finished + block_y(), 1) + 1 == p.n_splits;
         if (is_last) a.finished[block_y()] = 0;
         *s.is_last = is_last;
         fence_device();
     }
     sync_block();
-    if (*s.is_last) decode_merge_parts<ROWS>(a, p, s);
+    if (*s.is_last) merge_kv_splits<ROWS>(a, p, s);
 }
 
 template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const DecodeArgs& a, const DecodeShared& s) {
-    DecodePart p = decode_part<ROWS, PAGED>(a);
-    if (block_x() >= p.n_parts) return;
+    KvSplit p = kv_split<ROWS, PAGED>(a);
+    if (block_x() >= p.n_splits) return;
     decode_prepare<FORMAT, DIMS, ROWS, PAGED>(a, p, s);
     sync_block();
     FlashRows<FORMAT, DIMS, ROWS> f;
@@ -310,7 +310,7 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
     decode_attend<FORMAT, DIMS, ROWS, PAGED>(a, p, s, f);
     // The queries have been read: their memory takes the results.
     sync_block();
-    decode_leave(a, s, f);
+    write_partials(a, s, f);
     decode_finish<ROWS>(a, p, s);
 }
 
@@ -347,10 +347,10 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
            u8* value_cells, float* value_scales, const float* cos, const float* sin, const float* q_norm,                      \
            const float* k_norm, const u32* positions, const u32* slots, const u32* table, u32* finished, float* partial,       \
            float eps, float scale, u32 window, u32 n_heads, u32 n_kv_heads, u32 dim, u32 n_slots, u32 n_entries,               \
-           u32 part_min) {                                                                                                     \
+           u32 split_min) {                                                                                                     \
         DECODE_SHARED(FORMAT, DIMS, ROWS)                                                                                      \
-        let_next_begin();                                                                                                      \
-        wait_for_previous();                                                                                                   \
+        launch_dependents();                                                                                                      \
+        wait_for_primary();                                                                                                   \
         u32 row = block_z(), slot = slots[row];                                                                                \
         if (slot == NO_SLOT) return;                                                                                           \
         u64 q_row = (u64)row * n_heads * dim, kv_row = (u64)row * n_kv_heads * dim;                                            \
@@ -378,7 +378,7 @@ template <int FORMAT, int DIMS, int ROWS, bool PAGED> DEVICE void decode(const D
                            n_slots,                                                                                            \
                            table + (u64)slot * n_entries,                                                                      \
                            n_entries,                                                                                          \
-                           part_min};                                                                                          \
+                           split_min};                                                                                          \
         __VA_ARGS__(args, shared);                                                                                             \
     }
 

@@ -65,7 +65,7 @@ template <int DIM> DEVICE void mma_load(MmaValues<DIM>& values, const u8* cells,
 
 // The newest key where the 16 from position `first` on have it: memory does not yet, or not for sure. Scores of what is not
 // visible are not looked at.
-template <int DIM> DEVICE void mma_edge(MmaKeys<DIM>& keys, const DecodePart& p, const DecodeShared& s, u32 first) {
+template <int DIM> DEVICE void mma_edge(MmaKeys<DIM>& keys, const KvSplit& p, const DecodeShared& s, u32 first) {
     if (!p.owns_newest) return;
 #pragma unroll
     for (u32 j = 0; j < 2; j++) {
@@ -78,7 +78,7 @@ template <int DIM> DEVICE void mma_edge(MmaKeys<DIM>& keys, const DecodePart& p,
 
 // The newest value, and zeros for what is not visible: a weight of 0 does not hide an infinity or NaN.
 template <int DIM>
-DEVICE void mma_edge(MmaValues<DIM>& values, const DecodePart& p, const DecodeShared& s, u32 first, u32 end) {
+DEVICE void mma_edge(MmaValues<DIM>& values, const KvSplit& p, const DecodeShared& s, u32 first, u32 end) {
     const u32x4 zeros = {0, 0, 0, 0};
     const u32x4* newest = (const u32x4*)(s.newest + DIM) + lane_idx() / 4;
 #pragma unroll
@@ -101,7 +101,7 @@ DEVICE void mma_split(u32& first, u32& rest, float low, float high) {
 // The block's queries, in `work` (n_rows, DIM) since a barrier, times `scale` and a power of two for each head, which make
 // the products' rows behind them; zeros past the last head. One with an infinity or NaN takes no factor, and makes all of
 // its head's results NaN. There after a barrier.
-template <int DIM> DEVICE void mma_load(MmaHeads<DIM>& m, const DecodePart& p, const DecodeShared& s, float scale) {
+template <int DIM> DEVICE void mma_load(MmaHeads<DIM>& m, const KvSplit& p, const DecodeShared& s, float scale) {
     u32 head = lane_idx() / 4, lane = lane_idx() & 3, bits = 0;
     const f32x4* q = (const f32x4*)(s.work + head * DIM);
     bool is_there = head < p.n_rows;
@@ -161,7 +161,7 @@ template <int DIM> DEVICE void mma_scores(float (&scores)[4], const MmaHeads<DIM
 }
 
 // Scores become weights relative to the new maximum; sums and results so far follow it.
-template <int DIM> DEVICE void mma_softmax(MmaHeads<DIM>& m, float (&scores)[4], const DecodePart& p, u32 first, u32 end) {
+template <int DIM> DEVICE void mma_softmax(MmaHeads<DIM>& m, float (&scores)[4], const KvSplit& p, u32 first, u32 end) {
     float top = m.top;
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
@@ -237,8 +237,8 @@ template <int DIM> DEVICE void mma_leave(const MmaHeads<DIM>& m, const DecodeSha
 // as soon as these are used. With 256 the one set takes the place of the other.
 template <int DIM> DEVICE void mma_decode(const DecodeArgs& a, const DecodeShared& s) {
     const bool HAS_BOTH = DIM < 256;
-    DecodePart p = decode_part<MMA_HEADS, true>(a);
-    if (block_x() >= p.n_parts) return;
+    KvSplit p = kv_split<MMA_HEADS, true>(a);
+    if (block_x() >= p.n_splits) return;
     u32 plane = p.kv_head * a.n_slots;
     // Behind the last position that the block sees, the newest included where it is the block's.
     u32 end = p.owns_newest ? p.position + 1 : p.end;

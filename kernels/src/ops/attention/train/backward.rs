@@ -16,7 +16,7 @@ use crate::view::{View, ViewMut};
 
 /// What the forward pass left and what comes back.
 #[derive(Clone, Copy)]
-pub struct Given<'a> {
+pub struct SavedForward<'a> {
     /// (T, H, D).
     pub out: View<'a, f32, 3>,
     /// (T, H, D).
@@ -32,11 +32,11 @@ pub struct Gradients<'a> {
     pub dv: ViewMut<'a, f32, 3>,
 }
 
-impl<'a> Given<'a> {
+impl<'a> SavedForward<'a> {
     /// One of several sequences that lie side by side.
-    fn host_rows(&self, rows: &Range<usize>) -> Given<'a> {
+    fn host_rows(&self, rows: &Range<usize>) -> SavedForward<'a> {
         let [out, dout, stats] = [&self.out, &self.dout, &self.stats].map(|x| host_rows(x, rows));
-        Given { out, dout, stats }
+        SavedForward { out, dout, stats }
     }
 }
 
@@ -48,11 +48,11 @@ impl Gradients<'_> {
 }
 
 /// Computes all three.
-pub fn backward(device: &Device, gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>) {
-    check(&gradients, &given, &s);
+pub fn backward(device: &Device, gradients: Gradients<'_>, saved: SavedForward<'_>, s: Sequence<'_>) {
+    check(&gradients, &saved, &s);
     match device {
-        Device::Cpu(cpu) => backward_cpu(cpu, gradients, given, s),
-        Device::Cuda(cuda) => cuda::backward(cuda, gradients, given, s, None),
+        Device::Cpu(cpu) => backward_cpu(cpu, gradients, saved, s),
+        Device::Cuda(cuda) => cuda::backward(cuda, gradients, saved, s, None),
     }
 }
 
@@ -60,31 +60,31 @@ pub fn backward(device: &Device, gradients: Gradients<'_>, given: Given<'_>, s: 
 pub fn backward_batch(
     device: &Device,
     mut gradients: Gradients<'_>,
-    given: Given<'_>,
+    saved: SavedForward<'_>,
     s: Sequence<'_>,
     starts: &Starts,
 ) {
-    check(&gradients, &given, &s);
+    check(&gradients, &saved, &s);
     assert_eq!(starts.n_rows(), s.q.shape()[0]);
     match device {
         Device::Cpu(cpu) => {
             for rows in starts.sequences() {
-                backward_cpu(cpu, gradients.host_rows(&rows), given.host_rows(&rows), s.host_rows(&rows));
+                backward_cpu(cpu, gradients.host_rows(&rows), saved.host_rows(&rows), s.host_rows(&rows));
             }
         }
-        Device::Cuda(cuda) => cuda::backward(cuda, gradients, given, s, Some(starts)),
+        Device::Cuda(cuda) => cuda::backward(cuda, gradients, saved, s, Some(starts)),
     }
 }
 
-fn check(gradients: &Gradients<'_>, given: &Given<'_>, s: &Sequence<'_>) {
+fn check(gradients: &Gradients<'_>, saved: &SavedForward<'_>, s: &Sequence<'_>) {
     s.check();
     let [t, n_heads, _] = s.q.shape();
-    assert!(given.out.shape() == s.q.shape() && given.dout.shape() == s.q.shape());
-    assert!(given.stats.shape() == [t, n_heads, 2] && gradients.dq.shape() == s.q.shape());
+    assert!(saved.out.shape() == s.q.shape() && saved.dout.shape() == s.q.shape());
+    assert!(saved.stats.shape() == [t, n_heads, 2] && gradients.dq.shape() == s.q.shape());
     assert!(gradients.dk.shape() == s.k.shape() && gradients.dv.shape() == s.k.shape());
 }
 
-fn backward_cpu(cpu: &Cpu, mut gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>) {
+fn backward_cpu(cpu: &Cpu, mut gradients: Gradients<'_>, saved: SavedForward<'_>, s: Sequence<'_>) {
     let n_heads = s.q.shape()[1];
     let (dq, dk, dv) = (gradients.dq.host_mut(), gradients.dk.host_mut(), gradients.dv.host_mut());
     dk.fill(0.0);
@@ -94,19 +94,27 @@ fn backward_cpu(cpu: &Cpu, mut gradients: Gradients<'_>, given: Given<'_>, s: Se
         for block in s.blocks() {
             with_scores(&block, |p, ds| {
                 products(cpu, p, &s, &block, &s.q.host()[q_start..], &s.k.host()[k_start..]);
-                products(cpu, ds, &s, &block, &given.dout.host()[q_start..], &s.v.host()[k_start..]);
-                slopes(cpu, &s, &given, &block, h, p, ds);
+                products(cpu, ds, &s, &block, &saved.dout.host()[q_start..], &s.v.host()[k_start..]);
+                slopes(cpu, &s, &saved, &block, h, p, ds);
                 let part = Part { cpu, s: &s, block: &block, h };
                 part.queries(dq, ds);
                 part.keys(dk, ds, s.q.host());
-                part.keys(dv, p, given.dout.host());
+                part.keys(dv, p, saved.dout.host());
             });
         }
     }
 }
 
 /// From `p` with raw scores and `ds` with dp, both (queries, keys), to probabilities and slopes.
-fn slopes(cpu: &Cpu, s: &Sequence<'_>, given: &Given<'_>, block: &Block, h: usize, p: &mut [f32], ds: &mut [f32]) {
+fn slopes(
+    cpu: &Cpu,
+    s: &Sequence<'_>,
+    saved: &SavedForward<'_>,
+    block: &Block,
+    h: usize,
+    p: &mut [f32],
+    ds: &mut [f32],
+) {
     let ([_, n_heads, d], n_keys) = (s.q.shape(), block.keys.len());
     let ds = &mut ds[..p.len()];
     cpu.pool.for_chunk_pairs(true, (p, n_keys), (ds, n_keys), &|i, p, ds| {
@@ -118,10 +126,10 @@ fn slopes(cpu: &Cpu, s: &Sequence<'_>, given: &Given<'_>, block: &Block, h: usiz
         }
         let item = t * n_heads + h;
         let head = QueryHead {
-            out: &given.out.host()[item * d..][..d],
-            dout: &given.dout.host()[item * d..][..d],
-            max: given.stats.host()[2 * item],
-            sum: given.stats.host()[2 * item + 1],
+            out: &saved.out.host()[item * d..][..d],
+            dout: &saved.dout.host()[item * d..][..d],
+            max: saved.stats.host()[2 * item],
+            sum: saved.stats.host()[2 * item + 1],
             scale: s.scale,
         };
         row(cpu.isa, head, &mut p[visible.clone()], &mut ds[visible]);
@@ -224,7 +232,7 @@ mod tests {
                 super::super::forward(device, views.0, views.1, s);
                 let (mut dq, mut dk, mut dv) =
                     (vec![f32::NAN; t * h * d], vec![f32::NAN; t * kv * d], vec![f32::NAN; t * kv * d]);
-                let given = Given {
+                let saved = SavedForward {
                     out: View::new(&out, [t, h, d]),
                     dout: View::new(&dout, [t, h, d]),
                     stats: View::new(&stats, [t, h, 2]),
@@ -234,7 +242,7 @@ mod tests {
                     dk: ViewMut::new(&mut dk, [t, kv, d]),
                     dv: ViewMut::new(&mut dv, [t, kv, d]),
                 };
-                backward(device, gradients, given, s);
+                backward(device, gradients, saved, s);
                 [out, dq, dk, dv].concat()
             });
             let want = oracle(case, [&q, &k, &v, &dout], scale as f64);

@@ -1,6 +1,6 @@
 //! Launches of training's attention: one kernel forward, two backward.
 
-use super::backward::{Given, Gradients};
+use super::backward::{Gradients, SavedForward};
 use super::{Sequence, Starts};
 use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::view::ViewMut;
@@ -84,7 +84,7 @@ impl<'a> Launch<'a> {
         Launch { s, starts, n_sequences, longest, width }
     }
 
-    /// A block for each tile of rows, head and sequence; `outputs` come before what all kernels are given.
+    /// A block for each tile of rows, head and sequence; `outputs` come before what all kernels are saved.
     fn run(&self, cuda: &Cuda, kernel: Kernel, n_heads: usize, outputs: &[DevicePtr]) {
         if self.longest == 0 {
             return;
@@ -139,10 +139,16 @@ pub fn forward(
     launch.run(cuda, kernel, s.q.shape()[1], &[out.ptr(), stats.ptr()]);
 }
 
-pub fn backward(cuda: &Cuda, gradients: Gradients<'_>, given: Given<'_>, s: Sequence<'_>, starts: Option<&Starts>) {
+pub fn backward(
+    cuda: &Cuda,
+    gradients: Gradients<'_>,
+    saved: SavedForward<'_>,
+    s: Sequence<'_>,
+    starts: Option<&Starts>,
+) {
     let ([_, n_heads, _], [_, n_kv_heads, _]) = (s.q.shape(), s.k.shape());
     let launch = Launch::new(s, starts);
-    let [out, dout, stats] = [given.out, given.dout, given.stats].map(|x| x.ptr());
+    let [out, dout, stats] = [saved.out, saved.dout, saved.stats].map(|x| x.ptr());
     launch.run(cuda, launch.choose(cuda, &DQ, &DQ_MMA), n_heads, &[gradients.dq.ptr(), out, dout, stats]);
     let by_keys = [gradients.dk.ptr(), gradients.dv.ptr(), out, dout, stats];
     let kernel = launch.choose(cuda, &DKV, &DKV_MMA);

@@ -24,7 +24,7 @@ const WIDEN_TOKENS_MIN: usize = 1024;
 const SLAB_BYTES: usize = 24 << 20;
 const SLAB_BYTES_LARGE: usize = 192 << 20;
 const LARGE_DEVICE_BYTES: usize = 16 << 30;
-/// Sums of segments there: gradients of weights have many outputs, and in a small model few tiles of them.
+/// Split-K partials there: gradients of weights have many outputs, and in a small model few tiles of them.
 const PARTIALS_BYTES: usize = 16 << 20;
 const PARTIALS_BYTES_LARGE: usize = 64 << 20;
 
@@ -39,7 +39,7 @@ pub struct Workspace {
     pub slab_bytes: usize,
 }
 
-/// What sums of segments may take beside slabs of this size.
+/// What split-K partials may take beside slabs of this size.
 fn partials_bytes(slab_bytes: usize) -> usize {
     match slab_bytes >= SLAB_BYTES_LARGE {
         true => PARTIALS_BYTES_LARGE,

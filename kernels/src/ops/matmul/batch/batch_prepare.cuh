@@ -8,20 +8,20 @@
 
 #if LICHEN_ARCH >= 80
 
-// Where the blocks of a product begin to read: `n_segments` places in each of its tiles of rows, whose k-tiles are
+// Where the blocks of a product begin to read: `n_splits` places in each of its tiles of rows, whose k-tiles are
 // `step_bytes` and lie one behind the other.
 struct Beginnings {
     const u8* codes;
-    u32 tile_rows, k_tiles, n_segments, step_bytes;
+    u32 tile_rows, k_tiles, n_splits, step_bytes;
 };
 
 // Thread `index` of all brings one line of 128 bytes into the second-level cache: the first of every beginning, then the
 // second. What one block needs alone would only let it wait for the others.
 DEVICE void prefetch_line(const Beginnings& b, u32 index) {
-    u32 n = b.tile_rows * b.n_segments, line = index / n, place = index % n;
-    u32 row = place / b.n_segments, segment = place % b.n_segments;
-    u64 at = ((u64)row * b.k_tiles + segment * b.k_tiles / b.n_segments) * b.step_bytes + line * 128;
-    if (at < (u64)b.tile_rows * b.k_tiles * b.step_bytes) prefetch_second_level(b.codes + at);
+    u32 n = b.tile_rows * b.n_splits, line = index / n, place = index % n;
+    u32 row = place / b.n_splits, split = place % b.n_splits;
+    u64 at = ((u64)row * b.k_tiles + split * b.k_tiles / b.n_splits) * b.step_bytes + line * 128;
+    if (at < (u64)b.tile_rows * b.k_tiles * b.step_bytes) prefetch_l2(b.codes + at);
 }
 
 // Units that a thread keeps in registers: with 1024 threads rows of 32,768 numbers.

@@ -5,7 +5,7 @@ use crate::formats::Format;
 use crate::ops::matmul::prefill::cuda::{Places, Planes, Prepared};
 use crate::ops::matmul::{decode, Input, Product};
 
-use super::kernel::{columns_max, n_segments, Kernel, Order};
+use super::kernel::{columns_max, n_splits, Kernel, Order};
 use super::source::Source;
 
 /// BATCH_PARTS of batch_args.cuh: matrices of a launch.
@@ -26,7 +26,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, work
         let has_kernels = |product: &Product<'_>| has_kernels(cuda, product.weights.format());
         for run in products.chunk_by_mut(|a, b| has_kernels(a) == has_kernels(b)) {
             match has_kernels(&run[0]) {
-                true => forward_columns(cuda, run, &Source::given(x), workspace),
+                true => forward_columns(cuda, run, &Source::rows(x), workspace),
                 false => decode::cuda::forward(cuda, run, Input::Rows(x)),
             }
         }
@@ -72,7 +72,7 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
     let (format, weights) = (next[0].weights.format(), Planes::of(next[0].weights.packed()));
     let k_tiles = weights.padded_cols / 128;
     let n_rows: [usize; PARTS_MAX] = std::array::from_fn(|i| next.get(i).map_or(0, |p| p.weights.rows()));
-    let n_segments = n_segments(cuda.n_sms() as usize, &n_rows, k_tiles);
+    let n_splits = n_splits(cuda.n_sms() as usize, &n_rows, k_tiles);
     let (unit_rows, step_bytes) = match format {
         Format::Q8_0 => (4, 512),
         Format::Q4_0 | Format::NF4 => (8, 512),
@@ -94,7 +94,7 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
         weights.codes.into(),
         (tile_rows as u32).into(),
         (k_tiles as u32).into(),
-        (n_segments as u32).into(),
+        (n_splits as u32).into(),
         (step_bytes as u32).into(),
     ];
     let mut args = [Arg::U32(0); 18];
@@ -105,7 +105,7 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
     let block = (weights.padded_cols as u32 / 8).next_multiple_of(32).clamp(PREPARE_THREADS_MIN, PREPARE_THREADS_MAX);
     let n_blocks = kernel.columns + bytes / 128 / block as usize;
     let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block, shared_bytes: 0 };
-    cuda.launch_early(kernel_name, shape, &args[..12 + n_args]);
+    cuda.launch_pdl(kernel_name, shape, &args[..12 + n_args]);
     Prepared {
         rows: workspace,
         scales: workspace.offset(at.scales),
@@ -119,30 +119,30 @@ fn multiply(cuda: &Cuda, kernel: &Kernel, products: &[Product<'_>], x: Prepared,
     let parts: [Option<Part>; PARTS_MAX] = std::array::from_fn(|i| products.get(i).map(|p| Part::of(p, first)));
     let n_rows = parts.map(|part| part.map_or(0, |part| part.weights.rows));
     let (n_sms, k_tiles) = (cuda.n_sms() as usize, products[0].weights.packed().padded_cols / 128);
-    let n_segments = n_segments(n_sms, &n_rows, k_tiles);
-    let n_warps = kernel.n_warps(n_sms, &n_rows, n_segments);
+    let n_splits = n_splits(n_sms, &n_rows, k_tiles);
+    let n_warps = kernel.n_warps(n_sms, &n_rows, n_splits);
     let [a, b, c] = parts.map(|part| part.map_or(Part::NO_ARGS, |part| part.args()));
-    let partials = if n_segments > 1 { x.partials } else { DevicePtr::NULL };
+    let partials = if n_splits > 1 { x.partials } else { DevicePtr::NULL };
     let rest: [Arg; 6] = [
         partials.into(),
         x.rows.into(),
         x.scales.into(),
         (x.n_tokens as u32).into(),
         (k_tiles as u32).into(),
-        (n_segments as u32).into(),
+        (n_splits as u32).into(),
     ];
     // BATCH_PARAMS of batch_args.cuh.
     let mut args = [Arg::U32(0); 6 * PARTS_MAX + 6];
     for (to, from) in args.chunks_exact_mut(6).zip([a, b, c, rest]) {
         to.copy_from_slice(&from);
     }
-    let grid = [kernel.n_tiles(n_warps, &n_rows) as u32, 1, n_segments as u32];
+    let grid = [kernel.n_tiles(n_warps, &n_rows) as u32, 1, n_splits as u32];
     let shape = LaunchShape { grid, block: 32 * n_warps as u32, shared_bytes: kernel.shared_bytes };
-    cuda.launch_early(kernel.name, shape, &args);
-    if n_segments > 1 {
+    cuda.launch_pdl(kernel.name, shape, &args);
+    if n_splits > 1 {
         let all_rows = n_rows.iter().sum::<usize>() as u32;
         let grid = [all_rows.div_ceil(SUM_THREADS), x.n_tokens as u32, 1];
-        cuda.launch_early("matmul_batch_sum", LaunchShape { grid, block: SUM_THREADS, shared_bytes: 0 }, &args);
+        cuda.launch_pdl("matmul_batch_sum", LaunchShape { grid, block: SUM_THREADS, shared_bytes: 0 }, &args);
     }
 }
 

@@ -5,13 +5,13 @@ use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::ops::Write;
 
 const THREADS: u32 = 256;
-/// Terms of one step of a tile; parts are multiples of it.
+/// Terms of one step of a tile; splits are multiples of it.
 const STEP: usize = 16;
-/// Shorter parts cost more in sums that are written and read than idle processors do.
-const PART_TERMS_MIN: usize = 128;
+/// Shorter splits cost more in sums that are written and read than idle processors do.
+const SPLIT_TERMS_MIN: usize = 128;
 /// Blocks that a processor should have.
 const BLOCKS_PER_SM: usize = 2;
-/// What the sums of parts may take.
+/// What the split-K partials may take.
 pub const PARTIALS_BYTES_MAX: usize = 8 << 20;
 
 /// `element(i, j)` lies `i * row + j * column` numbers from `at`.
@@ -76,15 +76,15 @@ impl Gemm {
                 (name, n_tiles, THREADS, 0)
             }
         };
-        let has_parts = tensor.is_none_or(|tensor| tensor.name != DOTS);
-        let part_terms = match self.partials {
-            Some(_) if has_parts => {
-                part_terms(cuda.n_sms() as usize, n_tiles, self.size.rows * self.size.columns, self.size.terms)
+        let may_split = tensor.is_none_or(|tensor| tensor.name != DOTS);
+        let split_terms = match self.partials {
+            Some(_) if may_split => {
+                split_terms(cuda.n_sms() as usize, n_tiles, self.size.rows * self.size.columns, self.size.terms)
             }
             _ => self.size.terms.max(1),
         };
-        let n_parts = self.size.terms.div_ceil(part_terms).max(1);
-        let partials = self.partials.filter(|_| n_parts > 1).unwrap_or(DevicePtr::NULL);
+        let n_splits = self.size.terms.div_ceil(split_terms).max(1);
+        let partials = self.partials.filter(|_| n_splits > 1).unwrap_or(DevicePtr::NULL);
         let (add, bias) = (u32::from(self.write == Write::Add), self.bias.unwrap_or(DevicePtr::NULL));
         let u32_of = |n: usize| Arg::from(u32::try_from(n).expect("strides and sizes below 2^32"));
         let args: [Arg; 15] = [
@@ -100,13 +100,13 @@ impl Gemm {
             u32_of(self.size.rows),
             u32_of(self.size.columns),
             u32_of(self.size.terms),
-            u32_of(part_terms),
+            u32_of(split_terms),
             add.into(),
             self.scale.into(),
         ];
-        let shape = LaunchShape { grid: [n_tiles as u32, 1, n_parts as u32], block, shared_bytes };
+        let shape = LaunchShape { grid: [n_tiles as u32, 1, n_splits as u32], block, shared_bytes };
         cuda.launch(kernel, shape, &args);
-        if n_parts > 1 {
+        if n_splits > 1 {
             let n_blocks = (self.size.rows * self.size.columns).div_ceil(THREADS as usize);
             let args: [Arg; 8] = [
                 self.out.into(),
@@ -114,7 +114,7 @@ impl Gemm {
                 bias.into(),
                 u32_of(self.size.rows),
                 u32_of(self.size.columns),
-                u32_of(n_parts),
+                u32_of(n_splits),
                 add.into(),
                 self.scale.into(),
             ];
@@ -192,12 +192,12 @@ fn tile(rows: usize, columns: usize) -> (&'static str, usize) {
     tiles.into_iter().rev().min_by_key(|(_, n)| *n).expect("three of them")
 }
 
-/// Terms of one part: enough parts to keep the processors busy, of multiples of [`STEP`].
-fn part_terms(n_sms: usize, n_tiles: usize, outputs: usize, terms: usize) -> usize {
+/// Terms of one split: enough splits to keep the processors busy, of multiples of [`STEP`].
+fn split_terms(n_sms: usize, n_tiles: usize, outputs: usize, terms: usize) -> usize {
     let wanted = (n_sms * BLOCKS_PER_SM).div_ceil(n_tiles);
     let room = PARTIALS_BYTES_MAX / (4 * outputs);
-    let n_parts = wanted.min(terms / PART_TERMS_MIN).min(room).max(1);
-    terms.div_ceil(n_parts).next_multiple_of(STEP).max(STEP)
+    let n_splits = wanted.min(terms / SPLIT_TERMS_MIN).min(room).max(1);
+    terms.div_ceil(n_splits).next_multiple_of(STEP).max(STEP)
 }
 
 #[cfg(test)]
@@ -228,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn parts_cover_all_terms_and_their_sums_fit() {
+    fn splits_cover_all_terms_and_their_sums_fit() {
         for n_sms in [1, 8, 132] {
             for (rows, columns) in [(1, 1), (8, 1152), (32, 18944), (3584, 32), (300, 700)] {
                 for terms in [1, 15, 127, 128, 256, 2049, 8192] {
-                    let part = part_terms(n_sms, tile(rows, columns).1, rows * columns, terms);
-                    let n = terms.div_ceil(part);
-                    assert!(part.is_multiple_of(STEP) && n * part >= terms);
+                    let split = split_terms(n_sms, tile(rows, columns).1, rows * columns, terms);
+                    let n = terms.div_ceil(split);
+                    assert!(split.is_multiple_of(STEP) && n * split >= terms);
                     assert!(n == 1 || n * rows * columns * 4 <= PARTIALS_BYTES_MAX, "{rows} {columns} {terms}");
                 }
             }

@@ -3,7 +3,7 @@
 //
 // A block computes ROWS x COLUMNS outputs, a thread four by four, in steps of 16 terms through shared memory. Both factors
 // have any two strides, one of which is 1 where it matters: reads run along that one. An output is one chain of fused
-// multiply-adds in order of l within a part; grid_z cuts the terms into parts, whose sums gemm_reduce adds in order.
+// multiply-adds in order of l within a split; grid_z cuts the terms into splits, whose sums gemm_reduce adds in order.
 #include "gemm.cuh"
 
 const u32 GEMM_TERMS = 16;
@@ -47,7 +47,7 @@ template <u32 ROWS, u32 COLUMNS> DEVICE void gemm_tile(const GemmArgs& g, float*
     u32 row_tiles = div_up(g.m, ROWS);
     u32 first_row = block_x() % row_tiles * ROWS, first_column = block_x() / row_tiles * COLUMNS;
     u32 row = thread_idx() / (COLUMNS / 4) * 4, column = thread_idx() % (COLUMNS / 4) * 4;
-    u32 begin = block_z() * g.part_terms, end = g.k - begin < g.part_terms ? g.k : begin + g.part_terms;
+    u32 begin = block_z() * g.split_terms, end = g.k - begin < g.split_terms ? g.k : begin + g.split_terms;
     float sums[4][4];
 #pragma unroll
     for (u32 i = 0; i < 4; i++)
@@ -96,12 +96,12 @@ GEMM_KERNEL(128, 32)
 GEMM_KERNEL(32, 128)
 
 // c[i, j] = scale * sum over p, in order, of partials[p, i, j], with the bias, added or in its place.
-KERNEL(256, 2, gemm_reduce, float* c, const float* partials, const float* bias, u32 m, u32 n, u32 n_parts, u32 add,
+KERNEL(256, 2, gemm_reduce, float* c, const float* partials, const float* bias, u32 m, u32 n, u32 n_splits, u32 add,
        float scale) {
     u64 at = (u64)block_x() * GEMM_THREADS + thread_idx(), size = (u64)m * n;
     if (at >= size) return;
     float sum = partials[at];
-    for (u32 p = 1; p < n_parts; p++) sum += partials[p * size + at];
+    for (u32 p = 1; p < n_splits; p++) sum += partials[p * size + at];
     gemm_finish(c + at, sum, bias ? bias[at % n] : 0.0f, add, scale);
 }
 

@@ -10,15 +10,15 @@ struct GemmArgs {
     const float* b;
     // (n) or null.
     const float* bias;
-    u32 a_row, a_column, b_row, b_column, m, n, k, part_terms, add;
+    u32 a_row, a_column, b_row, b_column, m, n, k, split_terms, add;
     float scale;
 };
 
 #define GEMM_PARAMS                                                                                                         \
     float *c, float *partials, const float *a, const float *b, const float *bias, u32 a_row, u32 a_column, u32 b_row,         \
-        u32 b_column, u32 m, u32 n, u32 k, u32 part_terms, u32 add, float scale
+        u32 b_column, u32 m, u32 n, u32 k, u32 split_terms, u32 add, float scale
 #define GEMM_ARGS                                                                                                           \
-    GemmArgs { c, partials, a, b, bias, a_row, a_column, b_row, b_column, m, n, k, part_terms, add, scale }
+    GemmArgs { c, partials, a, b, bias, a_row, a_column, b_row, b_column, m, n, k, split_terms, add, scale }
 
 DEVICE void gemm_finish(float* out, float sum, float bias, u32 add, float scale) {
     *out = fma(sum, scale, add ? *out + bias : bias);

@@ -70,7 +70,7 @@ template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, boo
         u32 row_tiles = div_up(g.m, ROWS);
         u32 first_row = block_x() % row_tiles * ROWS, first_column = block_x() / row_tiles * COLUMNS;
         u32 row = warp_idx() % WARPS_M * 32, column = warp_idx() / WARPS_M * WARP_COLUMNS;
-        u32 begin = block_z() * g.part_terms, end = g.k - begin < g.part_terms ? g.k : begin + g.part_terms;
+        u32 begin = block_z() * g.split_terms, end = g.k - begin < g.split_terms ? g.k : begin + g.split_terms;
         float sums[2][NT][4];
 #pragma unroll
         for (u32 m = 0; m < 2; m++)

@@ -171,8 +171,8 @@ fn low_rank_gradients_equal_f64_and_accumulate() {
             let gradients =
                 lora::backward::LoraGradients { da: ViewMut::new(&mut da, [r, k]), db: ViewMut::new(&mut db, [n, r]) };
             let (dy, u) = (View::new(&dy, [t, n]), View::new(&u, [t, r]));
-            let given = lora::backward::Given { dy, x, u };
-            lora::backward::parameters(device, gradients, given, pair, ViewMut::new(&mut v, [t, r]), scratch);
+            let saved = lora::backward::SavedForward { dy, x, u };
+            lora::backward::parameters(device, gradients, saved, pair, ViewMut::new(&mut v, [t, r]), scratch);
             lora::backward::input(device, ViewMut::new(&mut dx, [t, k]), View::new(&v, [t, r]), pair, Write::Add);
             [da, db, dx].concat()
         });

@@ -185,8 +185,8 @@ template <class W> struct HalfTile {
         }
     }
 
-    DEVICE_MEMBER void segment(u32 index) const {
-        u32 begin = 4 * segment_start(a, index), end = 4 * segment_start(a, index + 1);
+    DEVICE_MEMBER void split(u32 index) const {
+        u32 begin = 4 * split_start(a, index), end = 4 * split_start(a, index + 1);
         float sums[8][8];
 #pragma unroll
         for (u32 i = 0; i < 8; i++)
@@ -201,7 +201,7 @@ template <class W> struct HalfTile {
             if (step + 1 < end) load(staged, step + 1);
             multiply(sums);
         }
-        Sink sink = sink_of_segment(a, index);
+        Sink sink = sink_of_split(a, index);
         u32 tid = forget(thread_idx());
 #pragma unroll
         for (u32 i = 0; i < 8; i++) {
@@ -217,7 +217,7 @@ template <class W> struct HalfTile {
     }
 
     DEVICE_MEMBER void run() const {
-        Segments s = segments_of_block(a);
-        for (u32 i = s.first; i < s.end; i++) segment(i);
+        Splits s = splits_of_block(a);
+        for (u32 i = s.first; i < s.end; i++) split(i);
     }
 };

@@ -1,15 +1,15 @@
-//! Which tiles a product runs in, and into how many segments its K is cut.
+//! Which tiles a product runs in, and into how many splits its K is cut.
 
 use crate::formats::Format;
 
-/// Most segments of K.
-const SEGMENTS_MAX: usize = 8;
-/// Shorter segments of K cost more in sums that are written and read than idle processors do.
-const SEGMENT_COLS_MIN: usize = 512;
-/// What the sums of segments may take: one wave of 64 x 64 tiles on an H200 takes 2.1 MiB.
+/// Most splits of K.
+const SPLITS_MAX: usize = 8;
+/// Shorter splits of K cost more in sums that are written and read than idle processors do.
+const SPLIT_COLS_MIN: usize = 512;
+/// What the split-K partials may take: one wave of 64 x 64 tiles on an H200 takes 2.1 MiB.
 pub const PARTIALS_BYTES_MAX: usize = 16 << 20;
 
-/// The kernel that adds the sums of segments has a row of blocks for each token.
+/// The kernel that adds the split-K partials has a row of blocks for each token.
 const GRID_Y_MAX: usize = 65535;
 
 /// The shape of a block's tile, and the kernels that have it.
@@ -135,9 +135,9 @@ pub struct Plan {
     pub tile: Tile,
     pub kernel: &'static str,
     pub shared_bytes: u32,
-    /// Segments of K: of the matrix and the device, not of the number of tokens (but for products that accumulate).
-    pub n_segments: usize,
-    /// Each segment has blocks of its own, and a second kernel adds their sums.
+    /// Splits of K: of the matrix and the device, not of the number of tokens (but for products that accumulate).
+    pub n_splits: usize,
+    /// Each split has blocks of its own, and a second kernel adds their sums.
     pub is_split: bool,
 }
 
@@ -159,13 +159,13 @@ pub fn padded_tokens(arch: u32, n_tokens: usize) -> usize {
 }
 
 /// Enough that a matrix of few rows keeps all processors busy with 64 tokens.
-fn n_segments(target: Target, n_rows: usize, padded_cols: usize) -> usize {
+fn n_splits(target: Target, n_rows: usize, padded_cols: usize) -> usize {
     let idle = target.n_sms / n_rows.div_ceil(64);
-    idle.min(padded_cols / SEGMENT_COLS_MIN).clamp(1, SEGMENTS_MAX)
+    idle.min(padded_cols / SPLIT_COLS_MIN).clamp(1, SPLITS_MAX)
 }
 
 /// The fastest by a plain estimate: processors work through equal shares of the tiles. A product that `accumulates` cannot
-/// keep sums of segments where it adds: without `room` for them elsewhere, in bytes, it has one segment.
+/// keep split-K partials where it adds: without `room` for them elsewhere, in bytes, it has one split.
 pub fn plan(target: Target, shape: Shape, accumulates: bool, room: usize) -> Plan {
     let tiles: &[Tile] = match target.arch {
         ..72 => &HALF2,
@@ -174,9 +174,9 @@ pub fn plan(target: Target, shape: Shape, accumulates: bool, room: usize) -> Pla
     };
     let is_quantised = !shape.format.is_float();
     let padded = padded_tokens(target.arch, shape.n_tokens);
-    let n_segments = n_segments(target, shape.n_rows, shape.padded_cols);
-    let partials_bytes = n_segments * shape.n_tokens * shape.n_rows * size_of::<f32>();
-    let may_split = n_segments > 1 && partials_bytes <= room && shape.n_tokens <= GRID_Y_MAX;
+    let n_splits = n_splits(target, shape.n_rows, shape.padded_cols);
+    let partials_bytes = n_splits * shape.n_tokens * shape.n_rows * size_of::<f32>();
+    let may_split = n_splits > 1 && partials_bytes <= room && shape.n_tokens <= GRID_Y_MAX;
     let mut best: Option<(f64, Plan)> = None;
     for tile in tiles {
         let SharedBytes { plain, quantised } = tile.shared_bytes;
@@ -189,9 +189,9 @@ pub fn plan(target: Target, shape: Shape, accumulates: bool, room: usize) -> Pla
             if is_split && !may_split {
                 continue;
             }
-            let n_segments = if accumulates && !is_split { 1 } else { n_segments };
-            let plan = Plan { tile: *tile, kernel, shared_bytes, n_segments, is_split };
-            let parts = if is_split { n_segments } else { 1 };
+            let n_splits = if accumulates && !is_split { 1 } else { n_splits };
+            let plan = Plan { tile: *tile, kernel, shared_bytes, n_splits, is_split };
+            let parts = if is_split { n_splits } else { 1 };
             let waves = (plan.n_tiles(shape) * parts).div_ceil(target.n_sms);
             let work = waves as f64 * (tile.tokens * tile.rows) as f64 / parts as f64 / tile.speed;
             // Writing sums and reading them again must be worth it.
@@ -220,7 +220,7 @@ mod tests {
             false,
             PARTIALS_BYTES_MAX,
         );
-        (p.tile.tokens, p.tile.rows, p.n_segments, p.is_split)
+        (p.tile.tokens, p.tile.rows, p.n_splits, p.is_split)
     }
 
     #[test]
@@ -235,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn segments_do_not_depend_on_the_number_of_tokens() {
+    fn splits_do_not_depend_on_the_number_of_tokens() {
         for target in [H200, A100, ORIN_NANO, NANO] {
             for (rows, cols) in [(1, 128), (256, 1152), (1152, 6912), (6912, 1152), (262_144, 1152)] {
-                let segments = |tokens| chosen(target, tokens, rows, cols).2;
-                assert!([9, 64, 65, 128, 200, 512, 8192].iter().all(|t| segments(*t) == segments(16)));
+                let splits = |tokens| chosen(target, tokens, rows, cols).2;
+                assert!([9, 64, 65, 128, 200, 512, 8192].iter().all(|t| splits(*t) == splits(16)));
             }
         }
     }
@@ -254,8 +254,8 @@ mod tests {
                         let p = plan(target, shape, accumulates, PARTIALS_BYTES_MAX);
                         assert!(p.shared_bytes <= target.max_shared_bytes);
                         assert_eq!(padded_tokens(target.arch, n_tokens) % p.tile.tokens, 0);
-                        assert!(!p.is_split || p.n_segments * n_tokens * 1152 * 4 <= PARTIALS_BYTES_MAX);
-                        assert!(!accumulates || p.is_split || p.n_segments == 1);
+                        assert!(!p.is_split || p.n_splits * n_tokens * 1152 * 4 <= PARTIALS_BYTES_MAX);
+                        assert!(!accumulates || p.is_split || p.n_splits == 1);
                     }
                 }
             }

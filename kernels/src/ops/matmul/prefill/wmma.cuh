@@ -124,8 +124,8 @@ template <class W> struct WmmaTile {
         }
     }
 
-    DEVICE_MEMBER void segment(u32 index) const {
-        u32 begin = 4 * segment_start(a, index), end = 4 * segment_start(a, index + 1);
+    DEVICE_MEMBER void split(u32 index) const {
+        u32 begin = 4 * split_start(a, index), end = 4 * split_start(a, index + 1);
         WmmaC sums[4][2];
 #pragma unroll
         for (u32 i = 0; i < 4; i++)
@@ -144,14 +144,14 @@ template <class W> struct WmmaTile {
             if (step + 1 < end) store(staged, stage ^ 1);
             sync_block();
         }
-        put(sink_of_segment(a, index), sums);
+        put(sink_of_split(a, index), sums);
     }
 
     DEVICE_MEMBER void run() const {
-        Segments s = segments_of_block(a);
+        Splits s = splits_of_block(a);
         for (u32 i = s.first; i < s.end; i++) {
             if (i > s.first) sync_block();
-            segment(i);
+            split(i);
         }
     }
 };
