@@ -86,8 +86,8 @@ def issue_slots(arch, loop):
     """Of one turn; what instructions cost is known of Maxwell."""
     if arch != 53:
         return f"{len(loop.instructions)} a turn: one an instruction, which a pipe at less than the full rate may hold up"
-    return (f"{loop.issue_slots()} a turn, {loop.single_slots()} without pairs; the shared memory's pipe "
-            f"{loop.shared_slots()} beside them")
+    return (f"{loop.issue_slots()} a turn, {loop.unpaired_issue_slots()} without pairs; the shared memory's pipe "
+            f"{loop.shared_pipe_issue_slots()} beside them")
 
 
 if __name__ == "__main__":

@@ -98,10 +98,10 @@ class Sass(unittest.TestCase):
         loop = maxwell.main_loop(*maxwell.functions(SASS)["matvec"])
         self.assertEqual((loop.start, loop.end, len(loop.instructions), loop.wide_loads()), (0x28, 0x68, 7, 1))
         # A load, a shift (2), a shared load, a permutation, a conversion (4), a product, a branch.
-        self.assertEqual(loop.single_slots(), 1 + 2 + 1 + 1 + 4 + 1 + 1)
+        self.assertEqual(loop.unpaired_issue_slots(), 1 + 2 + 1 + 1 + 4 + 1 + 1)
         # The branch issues with the product.
-        self.assertEqual(loop.issue_slots(), loop.single_slots() - 1)
-        self.assertEqual(loop.shared_slots(), 8)
+        self.assertEqual(loop.issue_slots(), loop.unpaired_issue_slots() - 1)
+        self.assertEqual(loop.shared_pipe_issue_slots(), 8)
 
     def test_a_kernel_without_a_streaming_loop_has_none(self):
         self.assertIsNone(maxwell.main_loop(*maxwell.functions(SASS.replace(".128", ""))["matvec"]))

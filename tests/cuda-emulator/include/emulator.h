@@ -132,7 +132,7 @@ DEVICE u64 atomic_max(u64* p, u64 v) {
     return old;
 }
 
-DEVICE u32 forget(u32 v) { return v; }
+DEVICE u32 opaque(u32 v) { return v; }
 DEVICE u32 computed_here(u32 v) { return v; }
 
 DEVICE u32 f32_bits(float v) { return __builtin_bit_cast(u32, v); }
@@ -167,7 +167,7 @@ DEVICE u32 permute_bytes(u32 a, u32 b, u32 selector) {
 DEVICE s32 mad_low16(u32 a, u32 b, s32 c) { return (s32)((u32)((s32)(s16)a * (s32)(s16)b) + (u32)c); }
 DEVICE s32 mad_high16(u32 a, u32 b, s32 c) { return mad_low16(a >> 16, b >> 16, c); }
 
-#include "halves.h"
+#include "f16.h"
 #if LICHEN_ARCH >= 72
 #include "tensor.h"
 DEVICE s32 dot4(u32 a, u32 b, s32 c) {

@@ -95,7 +95,7 @@ fn check(layer: Layer, chunks: &[usize], device: &lichen_kernels::Device, arch: 
                 assert!(fits, "{what}: head {h} [{i}] is {got}, {} expected", head.out[i]);
             }
         }
-        // Every row, against the CPU's, whose sums are as uncertain. Halves: scores of a few units, moved by 2^-11.
+        // Every row, against the CPU's, whose sums are as uncertain. f16: scores of a few units, moved by 2^-11.
         let bound = if is_half { 4e-3 } else { 2.0 * bound as f32 };
         for (i, (got, want)) in got.out.iter().zip(&want.out).enumerate() {
             assert!((got - want).abs() <= bound, "{what}: [{i}] is {got}, the CPU has {want}");

@@ -127,7 +127,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Puts arbitrary numbers where all positions are: f32 or halves.
+    /// Puts arbitrary numbers where all positions are: f32 or f16.
     fn fill_at_random(&mut self) {
         let n = self.store.n_slots();
         let values = random(2 * n * self.layer.n_kv_heads * self.layer.head_dim, 1.0, 9);
@@ -285,7 +285,7 @@ fn groups_of_keys_and_of_heads_equal_f64() {
     });
 }
 
-/// Queries that no half holds, with keys that make scores of a few units of them, and weights that no half holds, of values
+/// Queries that no f16 holds, with keys that make scores of a few units of them, and weights that no f16 holds, of values
 /// beside which the others are nothing.
 #[test]
 fn queries_and_weights_beyond_halves_equal_f64() {
@@ -358,7 +358,7 @@ fn chunks_have_the_bits_of_a_ring() {
                 let rows = [Row { token: 0, position: first, slot: 0 }];
                 let (got, want) = (pool.call(&inputs, &rows, true), ring.run(&inputs, first as usize, 1));
                 for (g, w) in got.out.iter().zip(&want.out) {
-                    // Scores of a few units, moved by the 2^-11 of halves.
+                    // Scores of a few units, moved by the 2^-11 of f16.
                     assert!((g - w).abs() <= 4e-3, "sm_{arch} {layer:?}: {g} {w}");
                 }
             }

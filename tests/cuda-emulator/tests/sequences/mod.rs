@@ -39,7 +39,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Values and gradients of sizes that a half could not hold.
+    /// Values and gradients of sizes that an f16 could not hold.
     pub fn new(c: &Case) -> Inputs {
         let (wide, narrow) = (c.t * c.n_heads * c.head_dim, c.t * c.n_kv_heads * c.head_dim);
         Inputs {

@@ -165,7 +165,7 @@ impl Stored {
     fn of(a: &Attention<'_>) -> Stored {
         let pointers = |plane: &Plane| match plane {
             Plane::F32(floats) => (floats.ptr(), DevicePtr::NULL),
-            Plane::F16(halves) => (halves.ptr(), DevicePtr::NULL),
+            Plane::F16(f16s) => (f16s.ptr(), DevicePtr::NULL),
             Plane::I8(codes, scales) => (codes.ptr(), scales.ptr()),
         };
         let (keys, key_scales) = pointers(&a.cache.keys);

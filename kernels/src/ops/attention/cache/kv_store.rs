@@ -194,8 +194,8 @@ impl Plane {
         let cells = vector * x.len()..(vector + 1) * x.len();
         match self {
             Plane::F32(floats) => floats.host_mut()[cells].copy_from_slice(x),
-            Plane::F16(halves) => {
-                halves.host_mut()[cells].reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
+            Plane::F16(f16s) => {
+                f16s.host_mut()[cells].reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
             }
             Plane::I8(codes, scales) => {
                 let amax = x.iter().fold(0.0f32, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
@@ -211,7 +211,7 @@ impl Plane {
         let cells = vectors.start * head_dim..vectors.end * head_dim;
         match self {
             Plane::F32(floats) => KvRows::F32(&floats.host()[cells]),
-            Plane::F16(halves) => KvRows::F16(&halves.host()[cells]),
+            Plane::F16(f16s) => KvRows::F16(&f16s.host()[cells]),
             Plane::I8(codes, scales) => KvRows::I8(&codes.host()[cells], &scales.host()[vectors]),
         }
     }
@@ -220,7 +220,7 @@ impl Plane {
         let (first, n) = (vectors.start * head_dim, vectors.len() * head_dim);
         match self {
             Plane::F32(floats) => append(floats, first, n, out),
-            Plane::F16(halves) => append(halves, first, n, out),
+            Plane::F16(f16s) => append(f16s, first, n, out),
             Plane::I8(codes, scales) => {
                 append(codes, first, n, out)?;
                 append(scales, vectors.start, vectors.len(), out)
@@ -232,7 +232,7 @@ impl Plane {
         let (first, n) = (vectors.start * head_dim, vectors.len() * head_dim);
         match self {
             Plane::F32(floats) => fill(floats, first, bytes),
-            Plane::F16(halves) => fill(halves, first, bytes),
+            Plane::F16(f16s) => fill(f16s, first, bytes),
             Plane::I8(codes, scales) => {
                 let (code_bytes, scale_bytes) = bytes.split_at(n);
                 fill(codes, first, code_bytes)?;

@@ -3,7 +3,7 @@
 //
 // A warp takes 16 keys at a time, from multiples of 16 positions on, so that they lie in one page. It reads them from global
 // memory into fragments, one set ahead of what it computes: nothing passes through shared memory, and no warp waits for
-// another. Queries and weights are sums of two halves, the nearest and the nearest to the rest, which leaves out 2^-22.
+// another. Queries and weights are sums of two f16, the nearest and the nearest to the rest, which leaves out 2^-22.
 // Scores have up to eight heads' queries as their rows and the rests as the other eight; outputs have values as rows and
 // heads as columns, so the scores' layout is what the weights need.
 #include "decode.cuh"
@@ -12,7 +12,7 @@
 
 const u32 MMA_KEYS = 16;
 const u32 MMA_HEADS = 8;
-// Exponents of the largest query of a head, and of the largest weight, as halves: far from both ends of their range.
+// Exponents of the largest query of a head, and of the largest weight, as f16: far from both ends of their range.
 const s32 MMA_TOP = 14;
 const float MMA_WEIGHT = 32768.0f;
 
@@ -91,7 +91,7 @@ DEVICE void mma_edge(MmaValues<DIM>& values, const KvSplit& p, const DecodeShare
     }
 }
 
-// Both terms of two numbers as halves.
+// Both terms of two numbers as f16.
 DEVICE void mma_split(u32& first, u32& rest, float low, float high) {
     u16 l = f32_to_f16(low), h = f32_to_f16(high);
     first = pack16(l, h);
@@ -145,7 +145,7 @@ template <int DIM> DEVICE void mma_load(MmaHeads<DIM>& m, const KvSplit& p, cons
 template <int DIM> DEVICE void mma_scores(float (&scores)[4], const MmaHeads<DIM>& m, const MmaKeys<DIM>& keys) {
     float c[2][4] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
     // Read for every 16 keys: registers have better uses.
-    u32 lane = forget(lane_idx());
+    u32 lane = opaque(lane_idx());
 #pragma unroll
     for (u32 k = 0; k < DIM / 16; k++) {
         u32 q[4];

@@ -1,7 +1,7 @@
 // Attention of several new tokens on tensor cores, after attention_prepare: f16 products, f32 sums and softmax.
 //
 // A block takes 64 neighbouring rows (t, head of the group) of one kv head, 16 a warp. Keys and values pass through shared
-// memory as halves in tiles that begin at multiples of their length in positions, so a row's sums do not depend on the rows
+// memory as f16 in tiles that begin at multiples of their length in positions, so a row's sums do not depend on the rows
 // beside it. While scores are computed the tile's values are on their way, and while values are added the next keys.
 #pragma once
 #include "../rows.cuh"
@@ -11,11 +11,11 @@
 const u32 MMA_THREADS = 128;
 const u32 MMA_ROWS = 64;
 
-// Where value `8 * chunk` of a row of DIM halves is in a tile: neighbouring rows differ in their banks.
+// Where value `8 * chunk` of a row of DIM f16 is in a tile: neighbouring rows differ in their banks.
 template <int DIM> DEVICE u16* mma_chunk(u16* tile, u32 row, u32 chunk) { return tile + row * DIM + (chunk ^ (row & 7)) * 8; }
 
-// Eight int8 codes times their scale, as halves.
-DEVICE u32x4 mma_halves(u32x2 codes, float scale) {
+// Eight int8 codes times their scale, as f16.
+DEVICE u32x4 mma_f16(u32x2 codes, float scale) {
     Packed<KV_I8, 8> packed = {{codes.x, codes.y}};
     u16 h[8];
 #pragma unroll
@@ -23,7 +23,7 @@ DEVICE u32x4 mma_halves(u32x2 codes, float scale) {
     return {pack16(h[0], h[1]), pack16(h[2], h[3]), pack16(h[4], h[5]), pack16(h[6], h[7])};
 }
 
-// Rows of a tile: positions base .. base + KEYS of one plane, zeros for those outside `first..=last`. Halves are there after
+// Rows of a tile: positions base .. base + KEYS of one plane, zeros for those outside `first..=last`. f16 are there after
 // a wait, int8 at once; both after a barrier. int8 codes are multiplied by their scales, or where `tile_scales` is not null
 // left as they are, exact, beside the scales.
 template <int FORMAT, int DIM, int KEYS>
@@ -55,26 +55,26 @@ DEVICE void mma_load(const PrefillArgs& a, u16* tile, float* tile_scales, const 
                 scale = scales[vector];
             }
             if (tile_scales && chunk == 0) tile_scales[row] = scale;
-            *(u32x4*)to = mma_halves(codes, tile_scales ? 1.0f : scale);
+            *(u32x4*)to = mma_f16(codes, tile_scales ? 1.0f : scale);
         }
     }
     if (FORMAT == KV_F16) copy_async_commit();
 }
 
-// The block's queries times `scale`, as halves; zeros past the last row and the last value.
+// The block's queries times `scale`, as f16; zeros past the last row and the last value.
 template <int DIM> DEVICE void mma_load_queries(const PrefillArgs& a, u16* tile, u32 first, u32 total, u32 per_kv, float scale) {
     const u32 CHUNKS = DIM / 8;
     for (u32 i = thread_idx(); i < MMA_ROWS * CHUNKS; i += MMA_THREADS) {
         u32 r = i / CHUNKS, chunk = i % CHUNKS, row = first + r, t = row / per_kv;
-        u32x4 halves = {0, 0, 0, 0};
+        u32x4 words = {0, 0, 0, 0};
         if (row < total && chunk * 8 < a.dim) {
             const float* q = a.q + ((u64)t * a.n_heads + block_y() * per_kv + row - t * per_kv) * a.dim + chunk * 8;
             u16 h[8];
 #pragma unroll
             for (int j = 0; j < 8; j++) h[j] = f32_to_f16(q[j] * scale);
-            halves = {pack16(h[0], h[1]), pack16(h[2], h[3]), pack16(h[4], h[5]), pack16(h[6], h[7])};
+            words = {pack16(h[0], h[1]), pack16(h[2], h[3]), pack16(h[4], h[5]), pack16(h[6], h[7])};
         }
-        *(u32x4*)mma_chunk<DIM>(tile, r, chunk) = halves;
+        *(u32x4*)mma_chunk<DIM>(tile, r, chunk) = words;
     }
 }
 
@@ -248,7 +248,7 @@ template <int FORMAT, int DIM, int KEYS> DEVICE void prefill_mma(const PrefillAr
     mma_write(a, m, first, total, per_kv);
 }
 
-// (ceil(T * heads of a kv head / 64), n_kv_heads) blocks; (64 + 2 KEYS) * DIM halves of shared memory. At most DIM values a
+// (ceil(T * heads of a kv head / 64), n_kv_heads) blocks; (64 + 2 KEYS) * DIM f16 of shared memory. At most DIM values a
 // head.
 #define PREFILL_MMA_KERNEL(FORMAT, DIM, KEYS, name)                                                                            \
     KERNEL(128, 2, name, float* out, const float* q, const u8* key_cells, const float* key_scales, const u8* value_cells,      \

@@ -144,7 +144,7 @@ const KEYS: usize = 4;
 const CHUNKS: usize = 4;
 
 /// Defines `scores` and `accumulate` from what the module around it gives: a register type `V` of `WIDTH` lanes and
-/// `halves`, `load`, `store`, `splat`, `fma` on it. Sixteen lanes are `LANES / WIDTH` registers, so the order of
+/// `load_f16`, `load`, `store`, `splat`, `fma` on it. Sixteen lanes are `LANES / WIDTH` registers, so the order of
 /// operations, and with it every bit, is that of the plain loops above.
 macro_rules! half_kernels {
     ($features:literal) => {
@@ -163,7 +163,7 @@ macro_rules! half_kernels {
                         let at = i + r * WIDTH;
                         let x = load(q.as_ptr().add(at));
                         for (acc, row) in acc.iter_mut().zip(row) {
-                            acc[r] = fma(x, halves(row.add(at)), acc[r]);
+                            acc[r] = fma(x, load_f16(row.add(at)), acc[r]);
                         }
                     }
                 }
@@ -191,7 +191,7 @@ macro_rules! half_kernels {
                     let weight = splat(*p);
                     let row = rows.as_ptr().add(j * dim + at);
                     for (c, a) in acc.iter_mut().enumerate().take(n) {
-                        *a = fma(weight, halves(row.add(c * WIDTH)), *a);
+                        *a = fma(weight, load_f16(row.add(c * WIDTH)), *a);
                     }
                 }
                 for (c, a) in acc.iter().enumerate().take(n) {
@@ -216,7 +216,7 @@ mod avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl")]
-    unsafe fn halves(p: *const u16) -> V {
+    unsafe fn load_f16(p: *const u16) -> V {
         _mm512_cvtph_ps(_mm256_loadu_si256(p as *const __m256i))
     }
 
@@ -236,7 +236,7 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn halves(p: *const u16) -> V {
+    unsafe fn load_f16(p: *const u16) -> V {
         _mm256_cvtph_ps(_mm_loadu_si128(p as *const __m128i))
     }
 
@@ -246,7 +246,7 @@ mod avx2 {
 #[cfg(target_arch = "aarch64")]
 mod neon {
     use super::{fold_lanes, CHUNKS, KEYS, LANES};
-    use crate::simd::widen_halves;
+    use crate::simd::widen_f16;
     use std::arch::aarch64::{
         float32x4_t, vdupq_n_f32 as splat, vfmaq_f32, vld1_u16, vld1q_f32 as load, vst1q_f32 as store,
     };
@@ -255,8 +255,8 @@ mod neon {
     const WIDTH: usize = 4;
 
     #[inline(always)]
-    unsafe fn halves(p: *const u16) -> V {
-        widen_halves(vld1_u16(p))
+    unsafe fn load_f16(p: *const u16) -> V {
+        widen_f16(vld1_u16(p))
     }
 
     #[inline(always)]

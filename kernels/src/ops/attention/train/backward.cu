@@ -17,7 +17,8 @@ DEVICE void train_dq(const TrainArgs& a, const TrainBackward& b, float* dq, floa
     float sums[4][WIDTH / 64][4];
     train_clear<4, WIDTH>(sums);
     for (u32 key = first_visible(first, a.window) / TRAIN_KEYS * TRAIN_KEYS; key <= last; key += TRAIN_KEYS) {
-        u32 ty = forget(thread_idx()) / 16, tx = forget(thread_idx()) % 16;
+        // Opaque: read again here: no register holds it through the loops before.
+        u32 ty = opaque(thread_idx()) / 16, tx = opaque(thread_idx()) % 16;
         float scores[4][2];
         train_clear_scores(scores);
         train_dots(scores, train_queries_tile(a, a.q, s, first, head), train_keys_tile(a, a.k, s, key, kv_head), a.dim, work);
@@ -53,8 +54,9 @@ template <int WIDTH> struct TrainKeys {
 template <int WIDTH>
 DEVICE void train_keys_add(TrainKeys<WIDTH>& t, const TrainArgs& a, const TrainBackward& b, const TrainRows& s, u32 nth,
                            u32 query, float* work, float* weights, float* numbers) {
-    u32 key = forget(block_x()) * TRAIN_KEYS, kv_head = forget(block_y()), head = kv_head * a.per_kv + nth;
-    u32 ty = forget(thread_idx()) / 16, tx = forget(thread_idx()) % 16;
+    // Opaque: read again here: no register holds it through the loops before.
+    u32 key = opaque(block_x()) * TRAIN_KEYS, kv_head = opaque(block_y()), head = kv_head * a.per_kv + nth;
+    u32 ty = opaque(thread_idx()) / 16, tx = opaque(thread_idx()) % 16;
     TrainQueries of = train_shared_queries(numbers, TRAIN_QUERIES);
     u64 item = (u64)(s.first + query) * a.n_heads + head;
     train_queries(of, train_queries_tile(a, b.out, s, query, head), train_queries_tile(a, b.dout, s, query, head),
@@ -107,10 +109,11 @@ DEVICE void train_dkv(const TrainArgs& a, const TrainBackward& b, float* dk, flo
     train_clear<2, WIDTH>(t.dk);
     train_clear<2, WIDTH>(t.dv);
     for (u32 nth = 0; nth < a.per_kv; nth++)
-        for (u32 query = forget(block_x()) * TRAIN_KEYS; query < end; query += TRAIN_QUERIES)
+        // Opaque: read again here: no register holds it through the loops before.
+        for (u32 query = opaque(block_x()) * TRAIN_KEYS; query < end; query += TRAIN_QUERIES)
             train_keys_add(t, a, b, s, nth, query, work, weights, numbers);
-    first = forget(block_x()) * TRAIN_KEYS;
-    kv_head = forget(block_y());
+    first = opaque(block_x()) * TRAIN_KEYS;
+    kv_head = opaque(block_y());
     u64 item = (u64)(s.first + first) * n_kv_heads + kv_head;
     train_write<2, WIDTH>(t.dk, dk + item * a.dim, n_kv_heads * a.dim, n_keys, a.dim);
     train_write<2, WIDTH>(t.dv, dv + item * a.dim, n_kv_heads * a.dim, n_keys, a.dim);

@@ -135,7 +135,7 @@ DEVICE void split_dkv(const TrainArgs& a, const TrainBackward& b, float* dk, flo
     if constexpr ((WANTED & SPLIT_DV) != 0) split_write<DIM>(sums.dv, dv + item, n_kv_heads * a.dim, n_keys, a.dim, ones);
 }
 
-// (ceil(longest sequence / 64), n_heads, sequences) blocks; (256 + 4 KEYS) * DIM halves and 192 floats of shared memory. dq
+// (ceil(longest sequence / 64), n_heads, sequences) blocks; (256 + 4 KEYS) * DIM bf16 and 192 floats of shared memory. dq
 // (T, n_heads, dim).
 #define SPLIT_DQ_KERNEL(DIM, KEYS, BLOCKS, name)                                                                               \
     KERNEL(128, BLOCKS, name, float* dq, const float* out, const float* dout, const float* stats, TRAIN_PARAMS) {              \
@@ -144,7 +144,7 @@ DEVICE void split_dkv(const TrainArgs& a, const TrainBackward& b, float* dk, flo
         TrainBackward given = {out, dout, stats};                                                                              \
         split_dq<DIM, KEYS>(args, given, dq, shared);                                                                          \
     }
-// (ceil(longest sequence / 64), n_kv_heads, sequences) blocks; (256 + 4 QUERIES) * DIM halves (of dv alone (128 + 4 QUERIES)
+// (ceil(longest sequence / 64), n_kv_heads, sequences) blocks; (256 + 4 QUERIES) * DIM bf16 (of dv alone (128 + 4 QUERIES)
 // * DIM) and 3 QUERIES floats of shared memory. dk, dv (T, n_kv_heads, dim); what is not wanted is not touched.
 #define SPLIT_DKV_KERNEL(WANTED, DIM, QUERIES, BLOCKS, name)                                                                   \
     KERNEL(128, BLOCKS, name, float* dk, float* dv, const float* out, const float* dout, const float* stats, TRAIN_PARAMS) {   \

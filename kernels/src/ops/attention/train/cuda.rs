@@ -28,7 +28,7 @@ const fn plain(name: &'static str, rows: usize) -> Kernel {
     Kernel { name, threads: 256, rows, shared_bytes: 0 }
 }
 
-/// On tensor cores: tiles of 64 rows that stay, two of `columns` that pass, and `n_floats` beside them. Two halves a value.
+/// On tensor cores: tiles of 64 rows that stay, two of `columns` that pass, and `n_floats` beside them. Two bf16 a value.
 const fn split(name: &'static str, width: usize, n_resident: usize, columns: usize, n_floats: usize) -> Kernel {
     let shared_bytes = 4 * width * (64 * n_resident + 2 * columns) + 4 * n_floats;
     Kernel { name, threads: 128, rows: 64, shared_bytes }

@@ -66,13 +66,15 @@ template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float
     for (u32 key = first_visible(first, a.window) / KEYS * KEYS; key < end; key += KEYS) {
         // Nobody needs the tiles before.
         sync_block();
-        u32 kv_head = forget(block_y()) / a.per_kv, n_kv_heads = a.n_heads / a.per_kv;
+        // Opaque: read again here: no register holds it through the loops before.
+        u32 kv_head = opaque(block_y()) / a.per_kv, n_kv_heads = a.n_heads / a.per_kv;
         // More at once has no registers beside the widest results.
         const u32 AT_ONCE = DIM == 256 ? 2 : 4;
         split_load<DIM, KEYS, AT_ONCE>(keys, train_tile(a.k, s, key, KEYS, kv_head, n_kv_heads, a.dim), a.dim);
         split_load<DIM, KEYS, AT_ONCE>(values, train_tile(a.v, s, key, KEYS, kv_head, n_kv_heads, a.dim), a.dim);
         sync_block();
-        u32 warp_first = first + forget(warp_idx()) * 16, lane = forget(lane_idx());
+        // Opaque: read again here: no register holds it through the loops before.
+        u32 warp_first = first + opaque(warp_idx()) * 16, lane = opaque(lane_idx());
         // Nothing to do for a warp whose rows see none of the tile.
         if (warp_first >= s.n || key > warp_first + 15 || key + KEYS <= first_visible(warp_first, a.window)) continue;
         float scores[KEYS / 8][4];
@@ -82,7 +84,8 @@ template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float
         split_add<true, DIM, KEYS>(f.out, scores, values);
     }
     u64 item = (u64)(s.first + first) * a.n_heads + head;
-    u32 lane = forget(lane_idx());
+    // Opaque: read again here: no register holds it through the loops before.
+    u32 lane = opaque(lane_idx());
     float inverses[2];
 #pragma unroll
     for (u32 h = 0; h < 2; h++) {
@@ -99,7 +102,7 @@ template <int DIM, int KEYS> DEVICE void split_forward(const TrainArgs& a, float
     split_write<DIM>(f.out, out + item * a.dim, a.n_heads * a.dim, end - first, a.dim, inverses);
 }
 
-// (ceil(longest sequence / 64), n_heads, sequences) blocks; (128 + 4 KEYS) * DIM halves of shared memory. out (T, n_heads,
+// (ceil(longest sequence / 64), n_heads, sequences) blocks; (128 + 4 KEYS) * DIM bf16 of shared memory. out (T, n_heads,
 // dim), stats (T, n_heads, 2).
 #define SPLIT_FORWARD(DIM, KEYS, BLOCKS, name)                                                                                 \
     KERNEL(128, BLOCKS, name, float* out, float* stats, TRAIN_PARAMS) {                                                        \

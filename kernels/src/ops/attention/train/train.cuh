@@ -53,7 +53,7 @@ struct TrainTile {
 // At most `wanted` rows of head `head` from row `row` of the sequence on. Where it is used: kept, the addresses of all tiles
 // of a step would be spilled.
 DEVICE TrainTile train_tile(const float* x, const TrainRows& s, u32 row, u32 wanted, u32 head, u32 n_heads, u32 dim) {
-    row = forget(row);
+    row = opaque(row);
     u32 n = s.n - row < wanted ? s.n - row : wanted;
     return {x + ((u64)(s.first + row) * n_heads + head) * dim, n_heads * dim, n};
 }
@@ -78,7 +78,8 @@ DEVICE bool train_visible(u32 query, u32 key, u32 n_rows, u32 window) {
 // Four values; zeros past the last one. Past the last row the last one once more, which no weight takes: so that there is no
 // branch, and loads wait for each other's data alone.
 DEVICE f32x4 train_load(const TrainTile& tile, u32 row, u32 column, u32 dim) {
-    row = forget(row < tile.n ? row : tile.n - 1);
+    // Opaque: the address is computed where it is used; kept, those of all loads of a tile would be spilled.
+    row = opaque(row < tile.n ? row : tile.n - 1);
     bool is_inside = column < dim;
     f32x4 v = *(const f32x4*)(tile.rows + (row * tile.stride + (is_inside ? column : 0)));
     return {is_inside ? v.x : 0.0f, is_inside ? v.y : 0.0f, is_inside ? v.z : 0.0f, is_inside ? v.w : 0.0f};
@@ -88,7 +89,8 @@ DEVICE f32x4 train_load(const TrainTile& tile, u32 row, u32 column, u32 dim) {
 // may need what is in `work`.
 template <int RA, int RB>
 DEVICE void train_dots(float (&sums)[RA][RB], const TrainTile& a, const TrainTile& b, u32 dim, float* work) {
-    u32 tid = forget(thread_idx()), row = tid / 8, chunk = tid % 8 * 4;
+    // Opaque: read again for each tile: no register holds it between two of them.
+    u32 tid = opaque(thread_idx()), row = tid / 8, chunk = tid % 8 * 4;
     float *a_work = work, *b_work = work + 16 * RA * SLICE_STRIDE;
 #pragma unroll 1
     for (u32 from = 0; from < dim; from += SLICE) {
@@ -138,7 +140,8 @@ DEVICE void train_weights(float (&w)[4], const float* from) {
 template <int COLUMNS, int R, int WIDTH>
 DEVICE void train_add(float (&sums)[R][WIDTH / 64][4], const float* weights, const TrainTile& b, u32 dim, float* work) {
     const u32 PART_ROWS = TRAIN_PART / WIDTH, CHUNKS = WIDTH / 4;
-    u32 tid = forget(thread_idx()), row = tid / CHUNKS, column = tid % CHUNKS * 4;
+    // Opaque: read again for each tile: no register holds it between two of them.
+    u32 tid = opaque(thread_idx()), row = tid / CHUNKS, column = tid % CHUNKS * 4;
     const u32 ROW_STEP = TRAIN_THREADS / CHUNKS, LOADS = TRAIN_PART / 4 / TRAIN_THREADS, STRIDE = COLUMNS + 4;
 #pragma unroll 1
     for (u32 part = 0; part < b.n; part += PART_ROWS) {
@@ -224,7 +227,8 @@ DEVICE void train_query(const TrainQueries& to, u32 row, bool is_there, float de
 // Of 64 queries; there after the next barrier.
 DEVICE void train_queries(const TrainQueries& to, const TrainTile& out, const TrainTile& dout, const float* stats,
                           u32 stats_stride, u32 dim) {
-    u32 tid = forget(thread_idx()), row = tid / 4;
+    // Opaque: read again for each tile: no register holds it between two of them.
+    u32 tid = opaque(thread_idx()), row = tid / 4;
     float delta = 0.0f;
 #pragma unroll 1
     for (u32 column = tid % 4 * 4; column < dim; column += 16) {

@@ -41,7 +41,8 @@ template <int DIM, int ROWS, int AT_ONCE> struct SplitLoad {
 // A tile from global memory; zeros past the last value, and any row past the last. There after a barrier.
 template <int DIM, int ROWS, int AT_ONCE = 4> DEVICE void split_load(u16* tile, const TrainTile& from, u32 dim) {
     typedef SplitLoad<DIM, ROWS, AT_ONCE> Load;
-    u32 tid = forget(thread_idx()), row = tid / Load::CHUNKS, chunk = tid % Load::CHUNKS;
+    // Opaque: read again for each tile: no register holds it between two of them.
+    u32 tid = opaque(thread_idx()), row = tid / Load::CHUNKS, chunk = tid % Load::CHUNKS;
 #pragma unroll 1
     for (u32 n = 0; n < Load::LOADS; n += Load::BATCH) {
         f32x4 x[Load::BATCH], y[Load::BATCH];
@@ -60,7 +61,8 @@ template <int DIM, int ROWS>
 DEVICE void split_load_dout(u16* tile, const TrainQueries& to, const TrainTile& dout, const TrainTile& out,
                             const float* stats, u32 stats_stride, u32 dim) {
     typedef SplitLoad<DIM, ROWS, 2> Load;
-    u32 tid = forget(thread_idx()), row = tid / Load::CHUNKS, chunk = tid % Load::CHUNKS;
+    // Opaque: read again for each tile: no register holds it between two of them.
+    u32 tid = opaque(thread_idx()), row = tid / Load::CHUNKS, chunk = tid % Load::CHUNKS;
 #pragma unroll 1
     for (u32 n = 0; n < Load::LOADS; n += Load::BATCH) {
         f32x4 x[Load::BATCH], y[Load::BATCH], u[Load::BATCH], v[Load::BATCH];
@@ -104,7 +106,8 @@ DEVICE void split_products(float (&sums)[N][4], const u32 (&a)[4], const u32 (&b
 
 // sums += the warp's 16 rows of `a` (64, DIM) . all rows of `b`.
 template <int DIM, int COLUMNS> DEVICE void split_dots(float (&sums)[COLUMNS / 8][4], u16* a, u16* b) {
-    u32 lane = forget(lane_idx());
+    // Opaque: read again here: no register holds it through the loops before.
+    u32 lane = opaque(lane_idx());
     SplitLane a_lane = split_lane<DIM>(a, warp_idx() * 16 + (lane & 15), lane >> 4);
     SplitLane b_lane = split_lane<DIM>(b, (lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
 #pragma unroll 2
@@ -129,7 +132,8 @@ template <int DIM, int COLUMNS> DEVICE void split_dots(float (&sums)[COLUMNS / 8
 // sums += the 16 x COLUMNS `weights`, which the warp holds as it does sums of products, . all rows of `b`.
 template <bool IS_SPLIT, int DIM, int COLUMNS>
 DEVICE void split_add(float (&sums)[DIM / 8][4], const float (&weights)[COLUMNS / 8][4], u16* b) {
-    u32 lane = forget(lane_idx());
+    // Opaque: read again here: no register holds it through the loops before.
+    u32 lane = opaque(lane_idx());
     SplitLane b_lane = split_lane<DIM>(b, lane & 15, lane >> 4);
 #pragma unroll
     for (u32 k = 0; k < COLUMNS / 16; k++) {

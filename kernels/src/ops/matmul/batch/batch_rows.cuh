@@ -95,7 +95,8 @@ template <class W, u32 N, u32 SPREAD> struct BatchRows {
     template <u32 NT>
     DEVICE void put(const BatchArgs& a, const BatchPart& part, u32 first_row, const float (&sums)[N / 2][NT][4],
                     float* partials, u32 all_rows) {
-        u32 lane = forget(lane_idx()), stride = partials ? all_rows : part.n_rows;
+        // Opaque: read again behind the sum: no register holds it through that.
+        u32 lane = opaque(lane_idx()), stride = partials ? all_rows : part.n_rows;
         float* out = partials ? partials : part.out;
 #pragma unroll
         for (u32 n = 0; n < NT; n++)
@@ -145,7 +146,7 @@ template <class Tile> DEVICE void batch_run(const BatchArgs& a, const BatchPart 
         tile.sum(sums, split * a.k_tiles / a.n_splits, (split + 1) * a.k_tiles / a.n_splits);
     }
     // Found again: during the sum it would take ten registers.
-    BatchPlace place = batch_place(parts, forget(block_x()), Tile::rows_of_block());
+    BatchPlace place = batch_place(parts, opaque(block_x()), Tile::rows_of_block());
     u32 all_rows = 0;
 #pragma unroll
     for (u32 i = 0; i < BATCH_PARTS; i++) all_rows += parts[i].n_rows;

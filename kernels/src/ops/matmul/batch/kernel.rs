@@ -25,7 +25,7 @@ const WARPS_MIN: usize = 4;
 /// How rows of `x` lie in memory for a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As they come, in halves or in bf16.
+    /// As they come, in f16 or in bf16.
     Rows,
     Bf16Rows,
     /// As batch_wgmma.cuh has them, for formats with so many codes in sixteen bytes.

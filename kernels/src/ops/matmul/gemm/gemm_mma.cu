@@ -90,7 +90,8 @@ template <u32 ROWS, u32 COLUMNS, u32 WARP_COLUMNS, u32 STAGES, bool A_ALONG, boo
             free_stage = stage;
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }
-        u32 lane = forget(lane_idx());
+        // Opaque: read again behind the sum: no register holds it through that.
+        u32 lane = opaque(lane_idx());
         row += first_row + (lane >> 2);
         column += first_column + (lane & 3) * 2;
         bool in_pairs = (g.n & 1) == 0 && ((u64)(g.partials ? g.partials : g.c) & 7) == 0;

@@ -159,7 +159,7 @@ struct Work {
     /// The same in bf16, pairs of rows interleaved: (BLOCK / 2, COLUMN_TILE, 2), where there is an instruction for it.
     pairs: Vec<u16>,
     /// Coefficients of a block in bf16: (I, BLOCK).
-    halves: Vec<u16>,
+    bf16s: Vec<u16>,
     /// The same as f32, pairs swapped, where there is no instruction for bf16.
     rounded: Vec<f32>,
 }
@@ -218,9 +218,9 @@ impl Job<'_> {
                         }
                     }
                     Precision::Bf16 => {
-                        self.round_coefficients(&rows, &js, &mut work.halves);
+                        self.round_coefficients(&rows, &js, &mut work.bf16s);
                         let even = js.len().next_multiple_of(2);
-                        swap_pairs(&work.halves, even, &mut work.rounded);
+                        swap_pairs(&work.bf16s, even, &mut work.rounded);
                         let a = Coefficients { data: &work.rounded, row_stride: BLOCK, column_stride: 1 };
                         for column_tile in column_tiles.clone() {
                             self.pack(js.clone(), column_tile, &mut work.panel);
@@ -315,11 +315,11 @@ impl Job<'_> {
     }
 
     /// Coefficients of `rows` and block `js` as bf16, (rows, BLOCK), zero past the end.
-    fn round_coefficients(&self, rows: &Range<usize>, js: &Range<usize>, halves: &mut Vec<u16>) {
-        halves.resize(rows.len() * BLOCK, 0);
-        for (i, halves) in rows.clone().zip(halves.chunks_exact_mut(BLOCK)) {
+    fn round_coefficients(&self, rows: &Range<usize>, js: &Range<usize>, bf16s: &mut Vec<u16>) {
+        bf16s.resize(rows.len() * BLOCK, 0);
+        for (i, bf16s) in rows.clone().zip(bf16s.chunks_exact_mut(BLOCK)) {
             let at = i * self.a.row_stride + js.start * self.a.column_stride;
-            let (now, rest) = halves.split_at_mut(js.len());
+            let (now, rest) = bf16s.split_at_mut(js.len());
             if self.a.column_stride == 1 {
                 now.iter_mut().zip(&self.a.data[at..]).for_each(|(h, v)| *h = to_bf16(*v));
             } else {
@@ -383,10 +383,10 @@ fn round_and_swap_body(n_terms: usize, panel: &mut [f32]) {
 }
 
 /// Coefficients as f32 with the members of each pair swapped, (I, BLOCK).
-fn swap_pairs(halves: &[u16], even: usize, out: &mut Vec<f32>) {
-    out.resize(halves.len(), 0.0);
-    for (out, halves) in out.chunks_exact_mut(BLOCK).zip(halves.chunks_exact(BLOCK)) {
-        for (out, pair) in out[..even].chunks_exact_mut(2).zip(halves.chunks_exact(2)) {
+fn swap_pairs(bf16s: &[u16], even: usize, out: &mut Vec<f32>) {
+    out.resize(bf16s.len(), 0.0);
+    for (out, bf16s) in out.chunks_exact_mut(BLOCK).zip(bf16s.chunks_exact(BLOCK)) {
+        for (out, pair) in out[..even].chunks_exact_mut(2).zip(bf16s.chunks_exact(2)) {
             (out[0], out[1]) = (from_bf16(pair[1]), from_bf16(pair[0]));
         }
     }

@@ -14,12 +14,12 @@ pub(super) const SPAN: usize = 8192;
 
 thread_local! {
     /// Coefficients of a span as bf16, of the thread that asked for the product: (I, SPAN or less). Grown once.
-    static HALVES: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+    static BF16S: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Rounded coefficients of terms `terms`, `width` of them a row; what is past the last term is zero.
 struct Rounded<'a> {
-    halves: &'a [u16],
+    bf16s: &'a [u16],
     width: usize,
     terms: Range<usize>,
 }
@@ -27,16 +27,16 @@ struct Rounded<'a> {
 impl Job<'_> {
     pub(super) fn in_pairs(&self) {
         assert_eq!(self.a.column_stride, 1, "coefficients of a product lie in rows");
-        HALVES.with_borrow_mut(|halves| {
+        BF16S.with_borrow_mut(|bf16s| {
             for first in (0..self.shape.terms).step_by(SPAN) {
                 let terms = first..(first + SPAN).min(self.shape.terms);
                 let width = terms.len().next_multiple_of(BLOCK);
                 let needed = self.shape.rows * width;
-                if halves.len() < needed {
-                    halves.resize(needed, 0);
+                if bf16s.len() < needed {
+                    bf16s.resize(needed, 0);
                 }
-                self.round(&terms, width, &mut halves[..needed]);
-                let rounded = Rounded { halves: &halves[..needed], width, terms };
+                self.round(&terms, width, &mut bf16s[..needed]);
+                let rounded = Rounded { bf16s: &bf16s[..needed], width, terms };
                 self.share(&|rows, column_tiles| {
                     WORK.with_borrow_mut(|work| {
                         column_tiles.for_each(|column_tile| self.column_tile(&rounded, &rows, column_tile, work))
@@ -46,17 +46,17 @@ impl Job<'_> {
         });
     }
 
-    fn round(&self, terms: &Range<usize>, width: usize, halves: &mut [u16]) {
+    fn round(&self, terms: &Range<usize>, width: usize, bf16s: &mut [u16]) {
         let isa = self.cpu.isa;
-        let row = |i: usize, halves: &mut [u16]| {
+        let row = |i: usize, bf16s: &mut [u16]| {
             let at = i * self.a.row_stride;
-            let (now, rest) = halves.split_at_mut(terms.len());
+            let (now, rest) = bf16s.split_at_mut(terms.len());
             simd::round_row(isa, now, &self.a.data[at + terms.start..at + terms.end]);
             rest.fill(0);
         };
-        match halves.len() >= 1 << 16 {
-            true => self.cpu.pool.for_chunks(halves, width, &row),
-            false => halves.chunks_exact_mut(width).enumerate().for_each(|(i, halves)| row(i, halves)),
+        match bf16s.len() >= 1 << 16 {
+            true => self.cpu.pool.for_chunks(bf16s, width, &row),
+            false => bf16s.chunks_exact_mut(width).enumerate().for_each(|(i, bf16s)| row(i, bf16s)),
         }
     }
 
@@ -71,9 +71,9 @@ impl Job<'_> {
             self.pack_pairs(&js, column_tile, work);
             for row in rows.clone().step_by(simd::ROWS) {
                 let n = simd::ROWS.min(rows.end - row);
-                let halves = &a.halves[row * a.width + first..];
+                let bf16s = &a.bf16s[row * a.width + first..];
                 let n_pairs = n_terms.div_ceil(2);
-                let factors = simd::Factors { halves, width: a.width, pairs: &work.pairs, n_pairs };
+                let factors = simd::Factors { bf16s, width: a.width, pairs: &work.pairs, n_pairs };
                 self.tile(row..row + n, column_tile, &factors, replace);
             }
         }

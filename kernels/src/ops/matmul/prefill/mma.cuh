@@ -148,7 +148,7 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
     // neighbour, odd ones the second's, so that each has four rows of one token.
     DEVICE_MEMBER void put(const Sink& sink, float (&sums)[FT][2 * FN][4]) const {
         // Else the addresses of all stores are computed before the products, and spilled.
-        u32 lane = forget(lane_idx()), odd = lane & 1;
+        u32 lane = opaque(lane_idx()), odd = lane & 1;
         u32 t0 = place.token + warp_idx() % WARPS_T * FT * 16 + (lane >> 2) + 8 * odd;
         u32 n0 = place.row + warp_idx() / WARPS_T * FN * 16 + (lane & 2) * 2;
 #pragma unroll

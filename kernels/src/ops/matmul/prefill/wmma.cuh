@@ -1,7 +1,7 @@
-// Tiles for sm_72: wmma m16n16k16 of halves with f32 sums. A block of four warps computes 128 tokens x 64 rows, a warp
+// Tiles for sm_72: wmma m16n16k16 of f16 with f32 sums. A block of four warps computes 128 tokens x 64 rows, a warp
 // 64 x 32, in steps of 32 k. The next step's activations and codes are loaded into registers while this one's products
 // run (there is no cp.async), and stored to the other half of shared memory; weights are decoded to f16 once per block.
-// Rows of a step are 40 halves apart: eight rows then start in different groups of four banks.
+// Rows of a step are 40 f16 apart: eight rows then start in different groups of four banks.
 #pragma once
 #include "epilogue.cuh"
 #include "weights.cuh"
@@ -103,7 +103,8 @@ template <class W> struct WmmaTile {
 
     // Which sum a register holds is not known: through shared memory, 16 x 16 at a time, a warp in its own part.
     DEVICE_MEMBER void put(const Sink& sink, const WmmaC (&sums)[4][2]) const {
-        u32 lane = forget(lane_idx());
+        // Opaque: read again behind the products: no register holds it through them.
+        u32 lane = opaque(lane_idx());
         float* part = (float*)shared + warp_idx() * 16 * 20;
         u32 t = place.token + warp_idx() / 2 * 64 + lane / 4, n = place.row + warp_idx() % 2 * 32 + lane % 4 * 4;
 #pragma unroll

@@ -252,9 +252,9 @@ unsafe fn dot32(w: [int16x8_t; 4], x: [int16x8_t; 4]) -> int32x4_t {
 #[inline(always)]
 pub(super) unsafe fn row_scales(w: &Weights<'_>, first: usize, b: usize, valid: usize) -> float32x4_t {
     let base = w.bytes.as_ptr().add(first * w.row_bytes + b * w.block_bytes);
-    let halves: [u16; GROUP] =
+    let scales: [u16; GROUP] =
         std::array::from_fn(|r| (base.add(r.min(valid - 1) * w.row_bytes) as *const u16).read_unaligned());
-    crate::simd::widen_halves(vld1_u16(halves.as_ptr()))
+    crate::simd::widen_f16(vld1_u16(scales.as_ptr()))
 }
 
 /// Sums each of four vectors; lane r of the result is the sum of `v[r]`.

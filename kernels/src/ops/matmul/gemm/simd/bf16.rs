@@ -11,15 +11,15 @@ const REGS: usize = COLUMN_TILE / WIDTH;
 /// Thirty-two products an instruction: of each pair the second is added first.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub unsafe fn tile<const N: usize>(f: &Factors<'_>, out: &mut [&mut [f32]], replace: bool) {
-    let factors: [*const i32; N] = std::array::from_fn(|i| f.halves.as_ptr().add(i * f.width) as *const i32);
+    let factors: [*const i32; N] = std::array::from_fn(|i| f.bf16s.as_ptr().add(i * f.width) as *const i32);
     let mut acc = [[_mm512_setzero_ps(); REGS]; N];
     let mut b = f.pairs.as_ptr() as *const __m512i;
     for p in 0..f.n_pairs {
         let row: [__m512i; REGS] = std::array::from_fn(|r| _mm512_loadu_si512(b.add(r)));
         for (acc, factor) in acc.iter_mut().zip(factors) {
-            let factor = as_halves(_mm512_set1_epi32(factor.add(p).read_unaligned()));
+            let factor = as_bf16(_mm512_set1_epi32(factor.add(p).read_unaligned()));
             for (acc, v) in acc.iter_mut().zip(row) {
-                *acc = _mm512_dpbf16_ps(*acc, factor, as_halves(v));
+                *acc = _mm512_dpbf16_ps(*acc, factor, as_bf16(v));
             }
         }
         b = b.wrapping_add(REGS);
@@ -37,8 +37,8 @@ pub unsafe fn tile<const N: usize>(f: &Factors<'_>, out: &mut [&mut [f32]], repl
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
 unsafe fn rounded(v: __m512) -> __m512i {
-    let halves = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
-    _mm512_cvtepu16_epi32(halves)
+    let bf16s = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+    _mm512_cvtepu16_epi32(bf16s)
 }
 
 #[inline]
@@ -52,9 +52,9 @@ unsafe fn store_pair(first: __m512, second: __m512, out: *mut u16) {
 pub unsafe fn round_row(out: &mut [u16], x: &[f32]) {
     let whole = x.len() / WIDTH * WIDTH;
     for i in (0..whole).step_by(WIDTH) {
-        let halves = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(i)));
-        let halves = std::mem::transmute::<__m256bh, __m256i>(halves);
-        _mm256_storeu_si256(out.as_mut_ptr().add(i) as *mut __m256i, halves);
+        let bf16s = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(i)));
+        let bf16s = std::mem::transmute::<__m256bh, __m256i>(bf16s);
+        _mm256_storeu_si256(out.as_mut_ptr().add(i) as *mut __m256i, bf16s);
     }
     for (h, v) in out[whole..].iter_mut().zip(&x[whole..]) {
         *h = super::super::to_bf16(*v);
@@ -154,7 +154,7 @@ unsafe fn codes(p: *const u8, scale: __m512) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn as_halves(v: __m512i) -> __m512bh {
+unsafe fn as_bf16(v: __m512i) -> __m512bh {
     // SAFETY:
     // - Both are 64 bytes of plain data.
     std::mem::transmute::<__m512i, __m512bh>(v)

@@ -133,7 +133,7 @@ pub(super) fn transpose_q8_0_pairs(bytes: &[u8], row_bytes: usize, n_terms: usiz
 /// What a tile of pairs multiplies.
 pub(super) struct Factors<'a> {
     /// (n, width), of which the first 2 * n_pairs are used.
-    pub halves: &'a [u16],
+    pub bf16s: &'a [u16],
     pub width: usize,
     /// (n_pairs, COLUMN_TILE, 2).
     pub pairs: &'a [u16],
@@ -144,7 +144,7 @@ pub(super) struct Factors<'a> {
 pub(super) fn tile_bf16(f: &Factors<'_>, out: &mut [&mut [f32]], replace: bool) {
     let n = out.len();
     assert!((1..=ROWS).contains(&n) && (1..=BLOCK / 2).contains(&f.n_pairs));
-    assert!(f.halves.len() >= (n - 1) * f.width + 2 * f.n_pairs && f.width.is_multiple_of(2));
+    assert!(f.bf16s.len() >= (n - 1) * f.width + 2 * f.n_pairs && f.width.is_multiple_of(2));
     assert!(f.pairs.len() >= f.n_pairs * 2 * COLUMN_TILE && out.iter().all(|row| row.len() == COLUMN_TILE));
     #[cfg(target_arch = "x86_64")]
     // SAFETY:

@@ -2,10 +2,10 @@
 #pragma once
 
 #ifdef __F16C__
-typedef short emulated_halves __attribute__((vector_size(16)));
+typedef short emulated_f16x8 __attribute__((vector_size(16)));
 typedef float emulated_floats __attribute__((vector_size(16)));
 DEVICE float f16_to_f32(u16 v) {
-    emulated_halves h = {(short)v, 0, 0, 0, 0, 0, 0, 0};
+    emulated_f16x8 h = {(short)v, 0, 0, 0, 0, 0, 0, 0};
     return __builtin_ia32_vcvtph2ps(h)[0];
 }
 DEVICE u16 f32_to_f16(float v) {
@@ -37,7 +37,7 @@ DEVICE u16 f32_to_f16(float v) {
 }
 #endif
 
-// a * b + c rounded once to 16 bits. The product of halves is exact in f32. The sum is rounded there to odd: with 24 bits
+// a * b + c rounded once to 16 bits. The product of f16 is exact in f32. The sum is rounded there to odd: with 24 bits
 // against 11 the second rounding then goes where a single one would have gone.
 DEVICE u16 fma_f16(u16 a, u16 b, u16 c) {
     float product = f16_to_f32(a) * f16_to_f32(b);
