@@ -1,5 +1,5 @@
 # Every target is one or a few commands that also work by hand.
-.PHONY: check test fmt lint docs deny oracle soak soak-files soak-runs fuzz peers cuda-report gpu-package gpu-check
+.PHONY: check test fmt lint docs deny oracle soak soak-files soak-runs fuzz peers cuda-report kernel gpu-package gpu-check
 
 # What a change must pass before it is sent; .ci/run adds the aarch64 build.
 check: fmt lint test docs oracle deny
@@ -61,6 +61,14 @@ CUDA_TOOLS ?= target/cuda-tools
 cuda-report:
 	tests/cuda-report/fetch_tools.sh $(CUDA_TOOLS)
 	LICHEN_PTXAS=$(CUDA_TOOLS)/ptxas LICHEN_NVDISASM=$(CUDA_TOOLS)/nvdisasm $(PYTHON) tests/cuda-report/report.py
+
+# What the kernels of one file take, and their innermost loops: `make kernel K=matmul/decode/decode_nf4 ARCH=53`.
+K ?=
+ARCH ?= 53
+kernel:
+	@tests/cuda-report/fetch_tools.sh $(CUDA_TOOLS)
+	@LICHEN_PTXAS=$(CUDA_TOOLS)/ptxas LICHEN_NVDISASM=$(CUDA_TOOLS)/nvdisasm \
+		$(PYTHON) tests/cuda-report/kernel.py "$(K)" --arch "$(ARCH)"
 
 # The CUDA kernels on a real GPU: parity tests, benchmarks, one JSON under tests/benchmarks/results (or in OUT). The package
 # runs by itself on a machine without cargo: copy target/gpu-check.tar.xz there, unpack it, start run.sh.

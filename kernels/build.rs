@@ -1,7 +1,10 @@
 //! Compiles every `src/ops/**/*.cu` to PTX with clang, once for each architecture, and writes the table of what came out
-//! to OUT_DIR/ptx_table.rs. No CUDA SDK takes part, and the PTX does not depend on the target that Rust builds for.
+//! to OUT_DIR/ptx_table.rs. No CUDA SDK takes part, and the PTX does not depend on the target that Rust builds for. What the
+//! ops say of their files is collected in OUT_DIR/kernel_folders.rs.
 //!
 //! LICHEN_CLANG names the compiler; `off` builds without kernels. Without it the usual names are tried.
+//! LICHEN_CUDA_LINEINFO=1 puts the lines of the sources into the PTX, so that a profiler shows them beside the instructions:
+//! these stay the same, and the PTX names this machine's folders.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::HashMap;
@@ -18,6 +21,8 @@ use std::{env, fs, thread};
 const ARCHES: [(u32, u32); 5] = [(53, 63), (72, 63), (80, 70), (87, 74), (90, 78)];
 /// Files of instructions that the H100 and H200 alone have begin with this word; their target and PTX version.
 const WGMMA: (&str, &str, u32) = ("wgmma_", "90a", 80);
+/// Lines of the sources in the PTX, for a profiler: the instructions stay as they are.
+const LINE_INFO: &str = "-gline-tables-only";
 const CLANGS: [&str; 7] = ["clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14", "clang"];
 const CLANG_VERSION_MIN: u32 = 14;
 const NO_CLANG: &str = "CUDA kernels not compiled in: no clang at build time";
@@ -38,6 +43,8 @@ struct Kernel {
     name: String,
     param_bytes: Vec<u32>,
     threads_max: u32,
+    blocks_per_sm: u32,
+    static_shared_bytes: u32,
 }
 
 /// One source, compiled for one architecture.
@@ -58,6 +65,7 @@ fn main() {
     env::set_current_dir(&root).expect("cargo's own folder");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     println!("cargo:rerun-if-env-changed=LICHEN_CLANG");
+    println!("cargo:rerun-if-env-changed=LICHEN_CUDA_LINEINFO");
     for watched in ["build.rs", "src/cuda/embed.rs", "cuda", "src/ops", "src/formats"] {
         println!("cargo:rerun-if-changed={watched}");
     }
@@ -74,8 +82,26 @@ fn main() {
         Some(clang) => compile_all(&clang, &sources, &out),
         None => "&[]".into(),
     };
-    let text = format!("pub const NOT_COMPILED: Option<&str> = {missing:?};\npub static ARCHES: &[Arch] = {table};\n");
+    let text = format!(
+        "pub const NOT_COMPILED: Option<&str> = {missing:?};\npub(super) const HAS_LINE_INFO: bool = {};\n\
+         pub(super) static ARCHES: &[Arch] = {table};\n",
+        has_line_info()
+    );
     fs::write(out.join("ptx_table.rs"), text).expect("OUT_DIR can be written");
+    fs::write(out.join("kernel_folders.rs"), folders_table(&sources)).expect("OUT_DIR can be written");
+}
+
+/// The folders of the sources, each with the `MODULES` of its `mod.rs`.
+fn folders_table(sources: &[PathBuf]) -> String {
+    let mut folders: Vec<String> = sources.iter().map(|s| module_name(s.parent().expect("a folder"))).collect();
+    folders.sort();
+    folders.dedup();
+    let line = |folder: &String| {
+        let path = folder.replace('/', "::");
+        format!("    ({folder:?}, crate::ops::{path}::MODULES),\n")
+    };
+    let lines: String = folders.iter().map(line).collect();
+    format!("static FOLDERS: &[(&str, &[KernelModule])] = &[\n{lines}];\n")
 }
 
 fn files_under(folder: &Path, extension: &str) -> Vec<PathBuf> {
@@ -139,8 +165,13 @@ fn run_clang(clang: &str, source: &Path, target: &str, ptx_version: u32, ptx: &P
     command.arg(format!("--cuda-gpu-arch=sm_{target}"));
     command.args(["-Xclang", "-target-feature", "-Xclang", &format!("+ptx{ptx_version}")]);
     command.args(["-O3", "-ffp-contract=off", "-Icuda", &format!("-DLICHEN_ARCH={arch}"), "-S"]);
+    command.args(has_line_info().then_some(LINE_INFO));
     command.arg(source).arg("-o").arg(ptx);
     command.output().unwrap_or_else(|e| fail(&format!("{clang}: {e}")))
+}
+
+fn has_line_info() -> bool {
+    env::var("LICHEN_CUDA_LINEINFO").is_ok_and(|value| value == "1")
 }
 
 /// Compiles what changed since the last time, on all cores, and writes the table.
@@ -188,7 +219,7 @@ fn common_key(clang: &str) -> u64 {
     }
     headers.sort();
     let texts: Vec<Vec<u8>> = headers.iter().map(|h| fs::read(h).unwrap_or_default()).collect();
-    hash(&(clang, version, headers, texts))
+    hash(&(clang, version, headers, texts, has_line_info()))
 }
 
 fn hash(value: &impl Hash) -> u64 {
@@ -276,10 +307,12 @@ fn write_module(table: &mut String, job: &Job, kernels: &[Kernel], ptx: &str, ba
     let file = job.ptx.with_extension("z");
     writeln!(table, "            stored_bytes: {}, compressed: include_bytes!({file:?}), kernels: &[", stored.len())
         .expect("a string");
-    for Kernel { name, param_bytes, threads_max } in kernels {
-        let line =
-            format!("KernelInfo {{ name: {name:?}, param_bytes: &{param_bytes:?}, threads_max: {threads_max} }},");
-        writeln!(table, "                {line}").expect("a string");
+    for Kernel { name, param_bytes, threads_max, blocks_per_sm, static_shared_bytes } in kernels {
+        writeln!(table, "                KernelInfo {{ name: {name:?}, param_bytes: &{param_bytes:?},")
+            .expect("a string");
+        let bounds = format!("threads_max: {threads_max}, blocks_per_sm: {blocks_per_sm}");
+        writeln!(table, "                    {bounds}, static_shared_bytes: {static_shared_bytes} }},")
+            .expect("a string");
     }
     table.push_str("        ] },\n");
     compressed
@@ -300,19 +333,52 @@ fn compress_once(stored: &str, file: &Path) -> usize {
 /// `name(\n .param .u64 name_param_0,\n .param .u32 name_param_1\n)\n.maxntid 256, 1, 1\n.minnctapersm 2\n`.
 fn parse(ptx: &str) -> Result<Vec<Kernel>, String> {
     let mut kernels = Vec::new();
-    for piece in ptx.split(".entry ").skip(1) {
-        let head = piece.split('{').next().unwrap_or("");
+    let mut pieces = ptx.split(".entry ");
+    let of_module = pieces.next().unwrap_or("");
+    for piece in pieces {
+        let (head, body) = piece.split_once('{').ok_or("an entry without a body")?;
         let (name, rest) = head.split_once('(').ok_or("an entry without parameters")?;
         let (params, attributes) = rest.split_once(')').ok_or("an entry whose parameters do not end")?;
         let mut param_bytes = Vec::new();
         for param in params.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             param_bytes.push(param_size(param).ok_or(format!("{}: a parameter `{param}`", name.trim()))?);
         }
-        let bound = attributes.split(".maxntid").nth(1).and_then(|b| b.trim().split([',', '\n']).next());
-        let threads_max = bound.and_then(|b| b.trim().parse().ok()).unwrap_or(1024);
-        kernels.push(Kernel { name: name.trim().into(), param_bytes, threads_max });
+        let bound = |directive: &str| {
+            let digits = attributes.split(directive).nth(1)?.trim().split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse().ok()
+        };
+        let static_shared_bytes =
+            shared_bytes(of_module, |array| body.contains(array))? + shared_bytes(body, |_| true)?;
+        kernels.push(Kernel {
+            name: name.trim().into(),
+            param_bytes,
+            threads_max: bound(".maxntid").unwrap_or(1024),
+            blocks_per_sm: bound(".minnctapersm").unwrap_or(1),
+            static_shared_bytes,
+        });
     }
     Ok(kernels)
+}
+
+/// Bytes of the arrays in shared memory that `ptx` declares, of those whose name is wanted, each at its alignment:
+/// `.shared .align 16 .b8 partial[256];`, or one number without brackets. What a launch asks for beside them is `.extern` there.
+fn shared_bytes(ptx: &str, wanted: impl Fn(&str) -> bool) -> Result<u32, String> {
+    let mut total = 0u32;
+    for line in ptx.lines().map(str::trim).filter(|line| line.starts_with(".shared ")) {
+        let sizes = || {
+            let mut words = line.trim_end_matches(';').split_whitespace().skip(1);
+            let align: u32 = words.next().filter(|w| *w == ".align").and_then(|_| words.next()?.parse().ok())?;
+            let bits: u32 = words.next()?.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()?;
+            let word = words.next()?;
+            let (name, count) = word.split_once('[').unwrap_or((word, "1"));
+            Some((name, align, count.trim_end_matches(']').parse::<u32>().ok()? * bits / 8))
+        };
+        let (name, align, bytes) = sizes().ok_or(format!("an array `{line}`"))?;
+        if wanted(name) {
+            total = total.next_multiple_of(align) + bytes;
+        }
+    }
+    Ok(total)
 }
 
 /// Numbers of 32 and 64 bits, and pointers: what the launch code passes.

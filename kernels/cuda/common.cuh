@@ -1,7 +1,7 @@
 // The dialect every .cu file is written in, in two builds: the device's (clang to PTX, no CUDA SDK: intrinsics are inline
 // PTX) and the host's (the emulator's C++, one fiber per thread: emulator.h gives the same functions).
 //
-// LICHEN_ARCH is the architecture being compiled for: 53, 72, 80, 87 or 90. Halves travel as u16, pairs of them as u32
+// LICHEN_ARCH is the architecture being compiled for: 53, 72, 80, 87 or 90. f16 travel as u16, pairs of them as u32
 // (element 0 in the low bits): clang's own half types differ from version to version. Products and sums are fused only
 // where `fma` says so: both builds use -ffp-contract=off.
 #pragma once
@@ -107,15 +107,16 @@ DEVICE u32 load_stream(const u32* p) {
     return v;
 }
 // Asks for a line of 128 bytes of global memory, and waits for nothing.
-DEVICE void prefetch_second_level(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
-// Kernels that are launched early (Cuda::launch_early): until the kernels before have ended and what they wrote is seen.
-DEVICE void wait_for_previous() {
+DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+// Programmatic dependent launch, PDL: from sm_90 on a kernel that Cuda::launch_pdl gives may begin while the one before it, its
+// primary, still runs. Waits until the primary has ended and what it wrote is seen.
+DEVICE void wait_for_primary() {
 #if LICHEN_ARCH >= 90
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// The next kernel may begin, if it is launched early, once every block has come here or ended.
-DEVICE void let_next_begin() {
+// The next kernel may begin, if it is a PDL launch, once every block has come here or ended.
+DEVICE void launch_dependents() {
 #if LICHEN_ARCH >= 90
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
@@ -146,8 +147,8 @@ DEVICE u64 atomic_max(u64* p, u64 v) {
 }
 
 // The same value, of which the compiler knows nothing: what is computed from it is computed again and not kept in registers
-// since an earlier use.
-DEVICE u32 forget(u32 v) {
+// since an earlier use. Each use says why that is better there.
+DEVICE u32 opaque(u32 v) {
     asm volatile("" : "+r"(v));
     return v;
 }
@@ -205,7 +206,7 @@ DEVICE s32 f32_to_s32(float v) {
     return r;
 }
 
-// Pairs of halves.
+// Pairs of f16.
 DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
     u32 r;
     asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
@@ -249,7 +250,7 @@ DEVICE s32 dot4(u32 a, u32 b, s32 c) {
     return r;
 }
 
-// 16 x 16 x 16 products of halves by a whole warp, f32 sums. a is row-major (16, k) with `stride` halves between rows, b
+// 16 x 16 x 16 products of f16 by a whole warp, f32 sums. a is row-major (16, k) with `stride` f16 between rows, b
 // column-major (its columns are rows of (n, k)), c row-major f32. Shared or global memory, 16-byte aligned. Which element
 // a register holds is the hardware's secret.
 struct WmmaA {
@@ -332,7 +333,7 @@ DEVICE void mma_tf32(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-// Four 8 x 8 matrices of halves from shared memory: lane i gives the address of row i % 8 of matrix i / 8; register j gets
+// Four 8 x 8 matrices of f16 from shared memory: lane i gives the address of row i % 8 of matrix i / 8; register j gets
 // (row g, columns 2t, 2t + 1) of matrix j. The transposed form gets (rows 2t, 2t + 1, column g).
 DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -1,5 +1,5 @@
 // Products of a warpgroup (four neighbouring warps) on sm_90's tensor cores: wgmma.mma_async, m64 n{8, 16, 32, 64} k16, of
-// halves with f32 sums (PTX ISA 8.0, "Asynchronous Warpgroup Level Matrix Instructions"). Its target is sm_90a, which later
+// f16 with f32 sums (PTX ISA 8.0, "Asynchronous Warpgroup Level Matrix Instructions"). Its target is sm_90a, which later
 // devices do not run: build.rs compiles files named wgmma_* for it.
 //
 // a: 16 rows of the 64 for each warp, in registers as mma_f16 has them. b: eight columns by eight k are 128 bytes of shared

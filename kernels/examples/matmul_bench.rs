@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lichen_kernels::formats::{float, nf4, q4_0, q8_0};
-use lichen_kernels::ops::matmul::{forward, Input, Product, Scratch};
+use lichen_kernels::ops::matmul::{forward, Family, Input, Product, Scratch};
 use lichen_kernels::{Device, Format, Isa, Matrix, SharedBytes, View, ViewMut};
 
 fn main() {
@@ -42,7 +42,7 @@ fn time(device: &Device, w: &Matrix, t: usize) -> f64 {
         let start = Instant::now();
         let out = ViewMut::new(&mut out, [t, w.rows()]);
         let x = View::new(&x, [t, w.cols()]);
-        forward(device, &mut [Product { out, weights: w, bias: None }], Input::Rows(x), &mut scratch);
+        forward(device, Family::ByRows, &mut [Product { out, weights: w, bias: None }], Input::Rows(x), &mut scratch);
         start.elapsed().as_secs_f64()
     };
     (0..5).map(|_| run()).fold(f64::INFINITY, f64::min)

@@ -17,7 +17,7 @@ pub mod view;
 pub use cuda::DeviceError;
 pub use device::{Cpu, Device};
 pub use formats::Format;
-pub use matrix::{Matrix, SharedBytes};
+pub use matrix::{Matrix, PackedMatrix, SharedBytes};
 pub use readback::Readback;
 pub use simd::Isa;
 pub use staged::Staged;

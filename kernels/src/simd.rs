@@ -107,7 +107,7 @@ pub(crate) use per_isa;
 #[cfg(target_arch = "aarch64")]
 #[allow(unsafe_code)]
 #[inline(always)]
-pub fn widen_halves(bits: std::arch::aarch64::uint16x4_t) -> std::arch::aarch64::float32x4_t {
+pub fn widen_f16(bits: std::arch::aarch64::uint16x4_t) -> std::arch::aarch64::float32x4_t {
     let floats;
     // SAFETY:
     // - `fcvtl` from half to single belongs to the target's base; it touches two registers and nothing else.

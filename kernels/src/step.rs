@@ -15,7 +15,7 @@ pub struct Row {
     pub slot: u32,
 }
 
-/// The slot of a row that belongs to nobody: it is computed, stores nothing and sees nothing.
+/// The slot of a padding row: it is computed, stores nothing and sees nothing.
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// The rows of one forward pass.

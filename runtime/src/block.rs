@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use lichen_kernels::ops::activation::Activation;
-use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable};
+use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable, QkNorm};
 use lichen_kernels::ops::lora::{self, LoraPair};
-use lichen_kernels::ops::matmul::{self, Gated, Input, Product};
+use lichen_kernels::ops::matmul::{self, Family, Gated, Input, Product};
 use lichen_kernels::ops::residual::Residual;
 use lichen_kernels::ops::rmsnorm::Normed;
 use lichen_kernels::ops::rope::RopeTable;
@@ -114,6 +114,8 @@ pub struct BlockContext<'a> {
     pub pages: Option<&'a PageTable>,
     /// Positions a query sees.
     pub window: usize,
+    /// The kernels of the products.
+    pub family: Family,
     /// The rows of this chunk, T, and the position of the first.
     pub step: &'a Step,
     /// The norm over what the block before left pending (Gemma 3's after the feed-forward layer).
@@ -140,7 +142,7 @@ impl BlockContext<'_> {
             Product { out: a.v.view_mut([t, kv_dim]), weights: &w.v, bias: bias(2) },
         ];
         let input = self.normed(&mut a.residual, &mut a.h, self.pending_norm, &w.attn_norm);
-        matmul::forward(device, products, input, &mut a.matmul);
+        matmul::forward(device, self.family, products, input, &mut a.matmul);
         for (target, y) in [(Q, &mut a.q), (K, &mut a.k), (V, &mut a.v)] {
             self.adapt(target, y, &a.h, &mut a.low_rank, dim);
         }
@@ -154,13 +156,13 @@ impl BlockContext<'_> {
             pages: self.pages,
             step: self.step,
             rope: self.rope,
-            qk_norm: w.qk_norm.as_ref().map(|[q, k]| ([q.all(), k.all()], c.rms_eps)),
+            qk_norm: w.qk_norm.as_ref().map(|[q, k]| QkNorm { q: q.all(), k: k.all(), eps: c.rms_eps }),
             window: self.window,
             scale: c.query_scale,
         };
         attention::forward(device, attention, &mut a.attention);
         let products = &mut [Product { out: a.residual.output(t), weights: &w.o, bias: None }];
-        matmul::forward(device, products, Input::Rows(a.heads.view([t, q_dim])), &mut a.matmul);
+        matmul::forward(device, self.family, products, Input::Rows(a.heads.view([t, q_dim])), &mut a.matmul);
         self.adapt_output(O, &mut a.residual, &a.heads, &mut a.low_rank, q_dim);
     }
 
@@ -181,16 +183,16 @@ impl BlockContext<'_> {
                 Product { out: gate, weights: &w.gate, bias: None },
                 Product { out: up, weights: &w.up, bias: None },
             ];
-            matmul::forward(device, products, input, &mut a.matmul);
+            matmul::forward(device, self.family, products, input, &mut a.matmul);
             self.adapt(Gate, &mut a.gate, &a.h, &mut a.low_rank, c.dim);
             self.adapt(Up, &mut a.up, &a.h, &mut a.low_rank, c.dim);
             Input::Gated { gate: a.gate.view_mut([t, hidden]), up: a.up.view([t, hidden]), activation }
         } else {
             let gated = Gated { out: gate, gate: &w.gate, up: &w.up, activation, spare: up };
-            matmul::forward_gated(device, gated, input, &mut a.matmul)
+            matmul::forward_gated(device, self.family, gated, input, &mut a.matmul)
         };
         let products = &mut [Product { out: a.residual.output(t), weights: &w.down, bias: None }];
-        matmul::forward(device, products, gated, &mut a.matmul);
+        matmul::forward(device, self.family, products, gated, &mut a.matmul);
         self.adapt_output(Down, &mut a.residual, &a.gate, &mut a.low_rank, hidden);
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lichen_kernels::ops::attention::{KvStore, PageTable};
 use lichen_kernels::ops::embedding;
-use lichen_kernels::ops::matmul::{self, Input, Product};
+use lichen_kernels::ops::matmul::{self, Family, Input, Product};
 use lichen_kernels::ops::rmsnorm::Normed;
 use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::{Device, DeviceError, Step, ViewMut};
@@ -37,6 +37,8 @@ pub(crate) struct Forward<'a> {
     pub ropes: &'a Ropes,
     /// Where a batch has its keys and values; `None` for a session's rings.
     pub pages: Option<&'a LocalGlobal<PageTable>>,
+    /// The kernels of the products.
+    pub family: Family,
     pub step: &'a Step,
 }
 
@@ -58,6 +60,7 @@ impl Forward<'_> {
                 rope: self.ropes.of(is_global),
                 pages: self.pages.map(|pages| pages.of(is_global)),
                 window: if is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) },
+                family: self.family,
                 step: self.step,
                 pending_norm: before.map(|b| b.all()),
             };
@@ -78,6 +81,6 @@ impl Forward<'_> {
             rows,
         });
         let products = &mut [Product { out, weights: &model.head, bias: None }];
-        matmul::forward(self.device, products, input, &mut a.matmul);
+        matmul::forward(self.device, self.family, products, input, &mut a.matmul);
     }
 }

@@ -4,6 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use lichen_kernels::ops::attention::KvStore;
+use lichen_kernels::ops::matmul::Family;
 use lichen_kernels::ops::sampling;
 use lichen_kernels::{Device, Readback, Row, Step};
 
@@ -342,6 +343,7 @@ impl Session {
             adapters: &self.adapters,
             ropes: &self.ropes,
             pages: None,
+            family: Family::ByRows,
             step: &self.step,
         };
         (forward, &mut self.activations, &mut self.cache, &mut self.logits)

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use lichen_kernels::cuda::{Arena, Cuda, PackedMatrix, PinnedBytes};
-use lichen_kernels::{Device, Format, Matrix};
+use lichen_kernels::cuda::{Arena, Cuda, PinnedBytes};
+use lichen_kernels::{Device, Format, Matrix, PackedMatrix};
 
 use crate::error::Result;
 

@@ -1,11 +1,11 @@
-"""What the matrix-vector kernels of sm_53 may cost: the Nano's one multiprocessor is out of slots before it is out of
+"""What the matrix-vector kernels of sm_53 may cost: the Nano's one multiprocessor is out of issue slots before it is out of
 bandwidth unless their loops are short.
 """
 
 from dataclasses import dataclass
 
-# Four schedulers of 32 lanes at 921.6 MHz: lanes' slots a second.
-NANO_SLOTS_PER_S = 128 * 0.9216e9
+# Four schedulers of 32 lanes at 921.6 MHz: lanes' issue slots a second.
+NANO_ISSUE_SLOTS_PER_S = 128 * 0.9216e9
 # Bytes a second the board's memory gives at most.
 NANO_BYTES_PER_S = 25.6e9
 
@@ -21,7 +21,7 @@ class Budget:
     weights_per_load: int
     # 16-byte loads of a lane in one turn of the loop: the source's own unrolling.
     loads: int
-    slots_per_weight_max: float
+    issue_slots_per_weight_max: float
 
     def weights(self):
         return self.weights_per_load * self.loads

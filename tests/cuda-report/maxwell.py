@@ -1,12 +1,12 @@
 """Issue slots of a loop on a Maxwell multiprocessor (sm_53), from its disassembly.
 
-A slot is one warp's issue of a full-rate instruction: four schedulers give four a clock. An instruction that its pipe
-takes at half the rate costs two slots, at a quarter four. Rates of sm_5x: CUDA C Programming Guide, "Throughput of
+An issue slot is one warp's issue of a full-rate instruction: four schedulers give four a clock. An instruction that its pipe
+takes at half the rate costs two issue slots, at a quarter four. Rates of sm_5x: CUDA C Programming Guide, "Throughput of
 Native Arithmetic Instructions" (shifts, bit fields, compare, minimum: 64 of 128 lanes a clock; conversions, reciprocals: 32),
 and per opcode maxas (NervanaSystems/maxas, MaxAsGrammar.pm: x32 full; shift, cmp half; qtr quarter). Memory
-instructions cost the slot they are issued in; what they hold up is the memory's time, except for shared memory, whose
+instructions cost the issue slot they are issued in; what they hold up is the memory's time, except for shared memory, whose
 own pipe (32 lanes a clock, a quarter rate) is counted beside. The compiler pairs some instructions (braces in the
-disassembly): the second of a pair issues in the first one's slot.
+disassembly): the second of a pair issues in the first one's issue slot.
 """
 
 import re
@@ -19,7 +19,7 @@ FULL = """FADD FADD32I FMUL FMUL32I FFMA FFMA32I FSWZADD FCHK HADD2 HADD2_32I HM
 HALF = """SHL SHR SHF BFE BFI ISCADD ISCADD32I LEA FMNMX IMNMX FSET ISET FCMP ICMP FSETP ISETP PSET PSETP HSET2
     HSETP2 R2P VOTE RRO ISAD VADD VMNMX VABSDIFF VSET VSHL VSHR""".split()
 QUARTER = "MUFU I2F F2F F2I I2I FLO POPC".split()
-SLOTS = {**dict.fromkeys(FULL, 1), **dict.fromkeys(HALF, 2), **dict.fromkeys(QUARTER, 4)}
+ISSUE_SLOTS = {**dict.fromkeys(FULL, 1), **dict.fromkeys(HALF, 2), **dict.fromkeys(QUARTER, 4)}
 
 
 @dataclass
@@ -33,18 +33,18 @@ class Loop:
     n_pairs: int = 0
 
     def wide_loads(self):
-        """16-byte loads of what no one writes: a lane's weights."""
-        return sum(1 for i in self.instructions if re.match(r"LDG\b.*\.CI\b.*\.128\b", i))
+        """16-byte loads of what no one writes: a lane's weights. Volta and later call them LDG.E.128.CONSTANT."""
+        return sum(1 for i in self.instructions if re.match(r"LDG\b(?=\S*\.128\b)\S*\.(CI|CONSTANT)\b", i))
 
-    def single_slots(self):
-        """Slots if nothing issued in pairs."""
-        return sum(SLOTS[opcode(i)] for i in self.instructions)
+    def unpaired_issue_slots(self):
+        """Issue slots if nothing issued in pairs."""
+        return sum(ISSUE_SLOTS[opcode(i)] for i in self.instructions)
 
     def issue_slots(self):
-        return self.single_slots() - self.n_pairs
+        return self.unpaired_issue_slots() - self.n_pairs
 
-    def shared_slots(self):
-        """Slots that go by while the shared memory's pipe serves the loop, without bank conflicts or broadcasts."""
+    def shared_pipe_issue_slots(self):
+        """Issue slots that go by while the shared memory's pipe serves the loop, without bank conflicts or broadcasts."""
         slots = 0
         for instruction in self.instructions:
             if opcode(instruction) in ("LDS", "STS", "ATOMS", "SHFL"):
@@ -55,7 +55,7 @@ class Loop:
 
 def opcode(instruction):
     name = instruction.split()[0].split(".")[0]
-    if name not in SLOTS:
+    if name not in ISSUE_SLOTS:
         raise ValueError(f"maxwell.py has no rate for {instruction}")
     return name
 

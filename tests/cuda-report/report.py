@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The static evidence of the CUDA kernels: registers, shared memory, spills, slots per weight, sizes.
+"""The static evidence of the CUDA kernels: registers, shared memory, spills, issue slots per weight, sizes.
 
 Compiles every kernels/src/ops/**/*.cu as kernels/build.rs does, assembles it with ptxas, disassembles the matrix-vector
 kernels of sm_53, and writes the table beside this file. With --check nothing is written: it fails on a spill, on a lost
@@ -88,8 +88,8 @@ def matvec_loops(tools, modules, found):
         if loop.wide_loads() != budget.loads:
             offences.append(f"{budget.kernel}: {loop.wide_loads()} 16-byte loads a turn, declared {budget.loads}")
         slots = loop.issue_slots() / budget.weights()
-        if not slots <= budget.slots_per_weight_max:
-            offences.append(f"{budget.kernel}: {slots:.2f} slots per weight, at most {budget.slots_per_weight_max}")
+        if not slots <= budget.issue_slots_per_weight_max:
+            offences.append(f"{budget.kernel}: {slots:.2f} issue slots per weight, at most {budget.issue_slots_per_weight_max}")
     return loops, offences
 
 
@@ -120,15 +120,15 @@ def render_sizes(modules, found):
     return "\n".join(lines)
 
 
-LOOPS_HEAD = """## Slots per weight on sm_53
+LOOPS_HEAD = """## Issue slots per weight on sm_53
 
-The main loop of each matrix-vector kernel, counted in the disassembly: full-rate instructions cost one slot, half-rate
+The main loop of each matrix-vector kernel, counted in the disassembly: full-rate instructions cost one issue slot, half-rate
 two, quarter-rate four, the second of a pair that issues together one less (`maxwell.py` has the table and its sources);
 "unpaired" is without that. "shared pipe" is the time of the shared memory in the same unit, at most; it passes beside the
-other instructions. The bound is the share of the Nano's 25.6 GB/s that 118 G slots a second keep up with: above 100 %
+other instructions. The bound is the share of the Nano's 25.6 GB/s that 118 G issue slots a second keep up with: above 100 %
 memory is what limits.
 
-| kernel | weights a turn | instructions | slots per weight | budget | unpaired | shared pipe | bound |
+| kernel | weights a turn | instructions | issue slots per weight | budget | unpaired | shared pipe | bound |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
@@ -136,11 +136,11 @@ def render_loops(loops):
     lines = [LOOPS_HEAD]
     for budget, loop in loops:
         n_weights = budget.weights()
-        slots, single, shared = loop.issue_slots(), loop.single_slots(), loop.shared_slots()
+        slots, single, shared = loop.issue_slots(), loop.unpaired_issue_slots(), loop.shared_pipe_issue_slots()
         per_weight = max(slots, shared) / n_weights
-        bound = budgets.NANO_SLOTS_PER_S / per_weight * budget.bytes_per_weight / budgets.NANO_BYTES_PER_S
+        bound = budgets.NANO_ISSUE_SLOTS_PER_S / per_weight * budget.bytes_per_weight / budgets.NANO_BYTES_PER_S
         lines.append(f"| `{budget.kernel}` | {n_weights} | {len(loop.instructions)} | {slots / n_weights:.2f} "
-                     f"| {budget.slots_per_weight_max} | {single / n_weights:.2f} | {shared / n_weights:.2f} "
+                     f"| {budget.issue_slots_per_weight_max} | {single / n_weights:.2f} | {shared / n_weights:.2f} "
                      f"| {100 * bound:.0f} % |")
     return "\n".join(lines)
 

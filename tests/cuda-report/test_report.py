@@ -4,6 +4,7 @@ import pathlib
 import tempfile
 import unittest
 
+import kernel
 import kernels
 import maxwell
 from toolchain import Module
@@ -97,10 +98,10 @@ class Sass(unittest.TestCase):
         loop = maxwell.main_loop(*maxwell.functions(SASS)["matvec"])
         self.assertEqual((loop.start, loop.end, len(loop.instructions), loop.wide_loads()), (0x28, 0x68, 7, 1))
         # A load, a shift (2), a shared load, a permutation, a conversion (4), a product, a branch.
-        self.assertEqual(loop.single_slots(), 1 + 2 + 1 + 1 + 4 + 1 + 1)
+        self.assertEqual(loop.unpaired_issue_slots(), 1 + 2 + 1 + 1 + 4 + 1 + 1)
         # The branch issues with the product.
-        self.assertEqual(loop.issue_slots(), loop.single_slots() - 1)
-        self.assertEqual(loop.shared_slots(), 8)
+        self.assertEqual(loop.issue_slots(), loop.unpaired_issue_slots() - 1)
+        self.assertEqual(loop.shared_pipe_issue_slots(), 8)
 
     def test_a_kernel_without_a_streaming_loop_has_none(self):
         self.assertIsNone(maxwell.main_loop(*maxwell.functions(SASS.replace(".128", ""))["matvec"]))
@@ -108,6 +109,34 @@ class Sass(unittest.TestCase):
     def test_an_unknown_instruction_is_an_error(self):
         loop = maxwell.main_loop(*maxwell.functions(SASS.replace("PRMT", "FROB"))["matvec"])
         self.assertRaises(ValueError, loop.issue_slots)
+
+
+class OneKernel(unittest.TestCase):
+    NAMES = ["attention/cache/prepare", "matmul/decode/decode_nf4", "matmul/decode/decode_q8_0", "matmul/prefill/prepare"]
+
+    def refusal(self, find, *args):
+        with self.assertRaises(SystemExit) as refused:
+            find(*args)
+        return str(refused.exception)
+
+    def test_finds_a_file_or_names_the_nearest(self):
+        self.assertEqual(kernel.find_name("matmul/decode/decode_nf4.cu", self.NAMES), "matmul/decode/decode_nf4")
+        for wrong in ["decode_nf4", "matmul/decode_nf4", "matmul/decode/decode_nf"]:
+            self.assertIn("the nearest: matmul/decode/decode_nf4", self.refusal(kernel.find_name, wrong, self.NAMES))
+        both = "attention/cache/prepare, matmul/prefill/prepare"
+        self.assertIn(both, self.refusal(kernel.find_name, "prepare", self.NAMES))
+        self.assertIn("no file is named", self.refusal(kernel.find_name, "", self.NAMES))
+
+    def test_refuses_another_architecture(self):
+        self.assertEqual((kernel.find_arch("53"), kernel.find_arch("sm_90")), (53, 90))
+        self.assertIn("no kernels for sm_54: there are 53, 72", self.refusal(kernel.find_arch, "54"))
+
+    def test_describes_a_kernel(self):
+        loop = kernel.longest_loop(*maxwell.functions(SASS)["matvec"])
+        lines = list(kernel.describe(kernels.Kernel("matvec", "m", 53, 256, 4, registers=39, shared_bytes=528), loop))
+        self.assertIn("  registers      39 of 64", lines)
+        self.assertIn("  issue slots    10 a turn, 11 without pairs; the shared memory's pipe 8 beside them", lines)
+        self.assertEqual(sum(line.startswith("      ") for line in lines), 7)
 
 
 if __name__ == "__main__":

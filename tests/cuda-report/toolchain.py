@@ -86,24 +86,27 @@ def sources():
     return found or fail("no .cu file under kernels/src/ops")
 
 
+def names():
+    """Of the sources, below kernels/src/ops and without the ending: matmul/decode/decode_nf4."""
+    return [str(source.relative_to(ROOT / "kernels/src/ops").with_suffix("")) for source in sources()]
+
+
+def compile_one(tools, name, arch, out):
+    """With the flags of kernels/build.rs and its names for what comes out."""
+    module = Module(name, arch, out / f"{arch}-{name.replace('/', '-')}.ptx")
+    target, version = module.target()
+    flag = "+ptx" + version.replace(".", "")
+    run([tools.clang, "-x", "cuda", "-std=c++17", "--cuda-device-only", "-nocudainc", "-nocudalib",
+         f"--cuda-gpu-arch={target}", "-Xclang", "-target-feature", "-Xclang", flag, "-O3", "-ffp-contract=off",
+         f"-I{ROOT}/kernels/cuda", f"-DLICHEN_ARCH={arch}", "-S", ROOT / f"kernels/src/ops/{name}.cu", "-o", module.ptx])
+    return module
+
+
 def compile_all(tools, out):
-    """Every source for every architecture, with the flags of kernels/build.rs and its names for what comes out."""
-    jobs = [(source, arch) for source in sources() for arch in ARCHS]
-
-    def compile_one(job):
-        source, arch = job
-        name = str(source.relative_to(ROOT / "kernels/src/ops").with_suffix(""))
-        ptx = out / f"{arch}-{name.replace('/', '-')}.ptx"
-        module = Module(name, arch, ptx)
-        target, version = module.target()
-        flag = "+ptx" + version.replace(".", "")
-        run([tools.clang, "-x", "cuda", "-std=c++17", "--cuda-device-only", "-nocudainc", "-nocudalib",
-             f"--cuda-gpu-arch={target}", "-Xclang", "-target-feature", "-Xclang", flag, "-O3", "-ffp-contract=off",
-             f"-I{ROOT}/kernels/cuda", f"-DLICHEN_ARCH={arch}", "-S", source, "-o", ptx])
-        return module
-
+    """Every source for every architecture."""
+    jobs = [(name, arch) for name in names() for arch in ARCHS]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        modules = list(pool.map(compile_one, jobs))
+        modules = list(pool.map(lambda job: compile_one(tools, *job, out), jobs))
     # A file may have nothing for an architecture.
     return [m for m in modules if ".entry" in m.ptx.read_text()]
 

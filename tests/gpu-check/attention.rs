@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use lichen_kernels::cuda::Cuda;
-use lichen_kernels::ops::attention::backward::{self, Given, Gradients};
+use lichen_kernels::ops::attention::train::backward::{self, Gradients, SavedForward};
 use lichen_kernels::ops::attention::train::{self, Sequence, Starts};
 use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, Scratch, PAGE};
 use lichen_kernels::ops::rope::RopeTable;
@@ -72,9 +72,9 @@ fn one(cuda: &Cuda, c: &Case) -> Result<Value, DeviceError> {
         train::forward_batch(&device, out.view_mut(wide), stats.view_mut(stats_shape), s, &starts);
     })?;
     let backward_ms = best_ms(cuda, &mut || {
-        let given = Given { out: out.view(wide), dout: dout.view(wide), stats: stats.view(stats_shape) };
+        let saved = SavedForward { out: out.view(wide), dout: dout.view(wide), stats: stats.view(stats_shape) };
         let gradients = Gradients { dq: dq.view_mut(wide), dk: dk.view_mut(narrow), dv: dv.view_mut(narrow) };
-        backward::backward_batch(&device, gradients, given, s, &starts);
+        backward::backward_batch(&device, gradients, saved, s, &starts);
     })?;
     device.synchronize()?;
     let pairs: usize = (0..c.t).map(|t| (t + 1).min(c.window)).sum();

@@ -1,9 +1,9 @@
 //! Kernels alone, at the sizes of released models: the pure read, decode products in GB/s, prefill products in TFLOP/s, and
 //! the attention of training and of a batch's decode step.
 
-use lichen_kernels::cuda::{Cuda, PackedMatrix};
+use lichen_kernels::cuda::Cuda;
 use lichen_kernels::ops::matmul::{self, Family, Input, Product, Scratch};
-use lichen_kernels::{Buffer, Device, DeviceError, Format, Matrix};
+use lichen_kernels::{Buffer, Device, DeviceError, Format, Matrix, PackedMatrix};
 use serde_json::{json, Map, Value};
 
 use crate::attention;
@@ -150,14 +150,13 @@ impl Bench {
         let x = Buffer::from_slice(&self.device, &values)?;
         let mut out = Buffer::new(&self.device, t * rows)?;
         let mut scratch = Scratch::new(&self.device, t, cols, rows)?;
-        scratch.family = family;
         let mut best = f64::INFINITY;
         // The first round compiles and warms up.
         for round in 0..=ROUNDS {
             let mut record = || {
                 for weights in matrices {
                     let products = &mut [Product { out: out.view_mut([t, rows]), weights, bias: None }];
-                    matmul::forward(&self.device, products, Input::Rows(x.view([t, cols])), &mut scratch);
+                    matmul::forward(&self.device, family, products, Input::Rows(x.view([t, cols])), &mut scratch);
                 }
             };
             let ms = f64::from(self.cuda.time_ms(&mut record)?);

@@ -3,7 +3,7 @@
 //! Policy: gradients of parameters are added to, over micro-batches; those of activations are replaced, but for the stream's,
 //! `dx`, which every branch adds to.
 
-use lichen_kernels::ops::attention::backward::{self as attention, Given, Gradients};
+use lichen_kernels::ops::attention::train::backward::{self as attention, Gradients, SavedForward};
 use lichen_kernels::ops::lora::backward as lora;
 use lichen_kernels::ops::matmul::{self, Write};
 use lichen_kernels::ops::{activation, copy, dropout, embedding, residual, rmsnorm, rope};
@@ -107,7 +107,7 @@ impl Backward<'_> {
         );
         mutation::apply(Term::Heads, i, work.dheads.view_mut([t, c.q_dim()]));
         let (q_shape, kv_shape) = ([t, c.n_heads, c.head_dim], [t, c.n_kv_heads, c.head_dim]);
-        let given = Given {
+        let saved = SavedForward {
             out: s.heads.view(q_shape),
             dout: work.dheads.view(q_shape),
             stats: s.stats.view([t, c.n_heads, 2]),
@@ -115,7 +115,7 @@ impl Backward<'_> {
         let gradients =
             Gradients { dq: work.dq.view_mut(q_shape), dk: work.dk.view_mut(kv_shape), dv: work.dv.view_mut(kv_shape) };
         let sequences = pass.sequences(i, &s.q, &s.k, &s.v);
-        attention::backward_batch(device, gradients, given, sequences, pass.batch.starts());
+        attention::backward_batch(device, gradients, saved, sequences, pass.batch.starts());
         mutation::apply(Term::Values, i, work.dv.view_mut([t, c.kv_dim()]));
         self.unrotate_and_norm(i, s, work);
         mutation::apply(Term::Queries, i, work.dq.view_mut([t, c.q_dim()]));
@@ -242,8 +242,8 @@ impl Backward<'_> {
                 let rank = layout.rank;
                 let u = low_rank.part(target * t * rank, [t, rank]);
                 let seen = pass.dropped(i, target, x, &mut work.dropped);
-                let given = lora::Given { dy, x: seen, u };
-                lora::parameters(device, gradients, given, pair, work.v.view_mut([t, rank]), scratch);
+                let saved = lora::SavedForward { dy, x: seen, u };
+                lora::parameters(device, gradients, saved, pair, work.v.view_mut([t, rank]), scratch);
                 mutation::apply(Term::LowRank, i, work.v.view_mut([t, rank]));
                 let v = work.v.view([t, rank]);
                 let Some(drop) = pass.dropout.filter(|d| d.share > 0.0) else {

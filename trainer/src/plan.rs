@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use lichen_kernels::cuda::{Arena, PackedMatrix};
-use lichen_kernels::Format;
+use lichen_kernels::cuda::Arena;
+use lichen_kernels::{Format, PackedMatrix};
 use lichen_runtime::memory_plan::{mib, Item, ModelBytes, Place, STAGING_BYTES};
 use lichen_runtime::model_source::{Part, PartShape};
 use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL};

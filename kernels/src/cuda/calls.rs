@@ -8,6 +8,7 @@ use std::ptr::{null, null_mut};
 
 use super::driver::{Code, Driver, Handle, LaunchAttribute, LaunchConfig};
 use super::launch::LaunchShape;
+use super::ptx::HAS_LINE_INFO;
 
 /// Attributes of a device (CUdevice_attribute): all known to CUDA 10.2, whose last is 105.
 #[derive(Clone, Copy)]
@@ -27,6 +28,7 @@ const STREAM_NON_BLOCKING: u32 = 1;
 const FUNC_MAX_DYNAMIC_SHARED_BYTES: i32 = 8;
 const JIT_ERROR_LOG: i32 = 5;
 const JIT_ERROR_LOG_BYTES: i32 = 6;
+const JIT_GENERATE_LINE_INFO: i32 = 12;
 const JIT_INPUT_PTX: i32 = 1;
 /// The thread that records may not make calls that a graph cannot hold; other threads may.
 const CAPTURE_THREAD_LOCAL: i32 = 1;
@@ -217,10 +219,12 @@ impl Driver {
     /// Machine code for the current context's device; the driver's words when it refuses.
     pub(super) fn compile(&self, ptx: &CString, name: &CString) -> std::result::Result<Vec<u8>, (Code, String)> {
         let mut log = vec![0u8; 8192];
-        let mut options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES];
-        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
+        let mut options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES, JIT_GENERATE_LINE_INFO];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void, 1 as *mut c_void];
+        // The last one only where there are lines to keep.
+        let n_options = if HAS_LINE_INFO { 3 } else { 2 };
         let (options, values) = (options.as_mut_ptr(), values.as_mut_ptr());
-        let link: Result<Handle> = written!(0, |out| (self.link_create)(2, options, values, out));
+        let link: Result<Handle> = written!(0, |out| (self.link_create)(n_options, options, values, out));
         let link = link.map_err(|code| (code, String::new()))?;
         let (text, bytes) = (ptx.as_ptr().cast(), ptx.as_bytes_with_nul().len());
         let (no_options, no_values) = (null_mut(), null_mut());
@@ -260,12 +264,12 @@ impl Driver {
     }
 
     /// `values` are of the function's parameters, each in the low bytes of a word: the caller has compared their sizes.
-    /// `is_early`: it may begin before the launch before it has ended.
+    /// `is_pdl`: it may begin before the launch before it has ended.
     pub(super) fn launch(
         &self,
         function: Handle,
         shape: LaunchShape,
-        is_early: bool,
+        is_pdl: bool,
         stream: Handle,
         values: &mut [u64],
     ) -> Result<()> {
@@ -278,7 +282,7 @@ impl Driver {
         }
         let (arguments, no_extra) = (pointers.as_mut_ptr(), null_mut());
         let LaunchShape { grid, block, shared_bytes } = shape;
-        if let Some(launch) = self.launch_kernel_ex.filter(|_| is_early) {
+        if let Some(launch) = self.launch_kernel_ex.filter(|_| is_pdl) {
             // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: 1 allows it.
             let mut value = [0; 16];
             value[0] = 1;

@@ -92,9 +92,9 @@ impl Kernel {
         Kernel { info, function, shared_bytes: AtomicU32::new(SHARED_BYTES_UNASKED) }
     }
 
-    /// The shape and the arguments have been [checked](check_args). `is_early`: as
-    /// [`Cuda::launch_early`](super::Cuda::launch_early) gives it.
-    pub fn launch(&self, context: &Context, shape: LaunchShape, args: &[Arg], is_early: bool) {
+    /// The shape and the arguments have been [checked](check_args). `is_pdl`: as
+    /// [`Cuda::launch_pdl`](super::Cuda::launch_pdl) gives it.
+    pub fn launch(&self, context: &Context, shape: LaunchShape, args: &[Arg], is_pdl: bool) {
         let mut words: [u64; ARGS_MAX] = [0; ARGS_MAX];
         for (word, arg) in words.iter_mut().zip(args) {
             *word = arg.word();
@@ -109,7 +109,7 @@ impl Kernel {
                 self.shared_bytes.store(shared_bytes, Ordering::Relaxed);
             }
             let words = &mut words[..args.len()];
-            context.driver.launch(self.function, shape, is_early, context.stream, words)
+            context.driver.launch(self.function, shape, is_pdl, context.stream, words)
         });
     }
 }
@@ -140,7 +140,8 @@ pub(super) fn check_args(kernel: &KernelInfo, shape: LaunchShape, args: &[Arg]) 
 mod tests {
     use super::*;
 
-    const KERNEL: KernelInfo = KernelInfo { name: "f", param_bytes: &[8, 4], threads_max: 256 };
+    const KERNEL: KernelInfo =
+        KernelInfo { name: "f", param_bytes: &[8, 4], threads_max: 256, blocks_per_sm: 1, static_shared_bytes: 0 };
     const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: 256, shared_bytes: 0 };
 
     fn complaint(shape: LaunchShape, args: &[Arg]) -> String {

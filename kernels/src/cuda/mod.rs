@@ -2,7 +2,7 @@
 //!
 //! Kernels reach the device as PTX that build.rs compiled with clang; the driver makes machine code of it once, and the
 //! result is cached on disk. There is one context (the device's primary one) and one stream: work is done in the order
-//! in which it is given, but for kernels that say where they wait ([`Cuda::launch_early`]). A failure of a launch stays:
+//! in which it is given, but for kernels that say where they wait ([`Cuda::launch_pdl`]). A failure of a launch stays:
 //! what is launched after it does nothing, and [`Cuda::check`] and [`Cuda::synchronize`] return it.
 
 mod calls;
@@ -15,8 +15,6 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
-mod pack;
-mod packed;
 mod ptx;
 mod scope;
 
@@ -27,13 +25,13 @@ pub use error::DeviceError;
 pub use graph::Graph;
 pub use launch::{Arg, DevicePtr, LaunchShape};
 pub use memory::{Allocation, Arena, PinnedBytes, ALIGNMENT};
-pub use packed::PackedMatrix;
 pub use ptx::NOT_COMPILED;
 
 use calls::Attribute;
 use context::Context;
 use driver::Driver;
 use module::Modules;
+use ptx::KernelInfo;
 
 /// The oldest architecture with kernels: Maxwell, as on the Jetson Nano.
 pub const LEAST_CAPABILITY: u32 = 53;
@@ -44,8 +42,8 @@ pub struct Cuda(Arc<Shared>);
 
 struct Shared {
     arch: u32,
-    /// Launches may [overlap](Cuda::launch_early).
-    overlaps: bool,
+    /// The device and its driver know [PDL](Cuda::launch_pdl).
+    has_pdl: bool,
     modules: Modules,
     context: Context,
 }
@@ -59,6 +57,15 @@ pub struct CudaOptions {
     pub arch: Option<u32>,
     /// Where machine code is cached. `None`: LICHEN_CACHE_DIR, else XDG_CACHE_HOME/lichen, else ~/.cache/lichen.
     pub cache_dir: Option<PathBuf>,
+}
+
+/// What a kernel takes of a multiprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Occupancy {
+    /// Blocks that there are registers for: the launch bounds promise it.
+    pub blocks_per_sm: u32,
+    /// Arrays of a block, beside the dynamic shared memory of a launch.
+    pub static_shared_bytes: u32,
 }
 
 /// What the driver says of a device.
@@ -78,8 +85,8 @@ pub struct DeviceInfo {
     pub max_shared_bytes: u32,
 }
 
-/// CUDA 12.3: graphs keep launches that overlap.
-const OVERLAP_VERSION_MIN: u32 = 12_030;
+/// CUDA 12.3: graphs keep PDL launches.
+const PDL_VERSION_MIN: u32 = 12_030;
 
 /// Architectures whose kernels are in this program.
 pub fn embedded_archs() -> Vec<u32> {
@@ -114,8 +121,8 @@ impl Cuda {
         let modules = Modules::new(arch, folder, &info);
         let context = Context::open(driver, info)?;
         let is_off = std::env::var_os("LICHEN_CUDA_OVERLAP").is_some_and(|v| v == "off");
-        let overlaps = arch.arch >= 90 && driver.version >= OVERLAP_VERSION_MIN && !is_off;
-        Ok(Cuda(Arc::new(Shared { arch: arch.arch, overlaps, modules, context })))
+        let has_pdl = arch.arch >= 90 && driver.version >= PDL_VERSION_MIN && !is_off;
+        Ok(Cuda(Arc::new(Shared { arch: arch.arch, has_pdl, modules, context })))
     }
 
     /// The machine's devices. None is opened.
@@ -175,6 +182,15 @@ impl Cuda {
         self.0.modules.find(kernel).is_some()
     }
 
+    /// What a kernel takes of a multiprocessor, by its PTX. Panics when it is not there.
+    pub(crate) fn occupancy(&self, kernel: &str) -> Occupancy {
+        let Some(place) = self.0.modules.find(kernel) else {
+            panic!("no kernel {kernel} for CUDA architecture {}", self.arch());
+        };
+        let KernelInfo { blocks_per_sm, static_shared_bytes, .. } = *place.info;
+        Occupancy { blocks_per_sm, static_shared_bytes }
+    }
+
     /// Gives the stream one kernel. A kernel that is not there, or arguments that are not its parameters, are a fault of
     /// this program and panic. What was not prepared is loaded now, which takes seconds when it must be compiled; that it
     /// cannot be, because this thread is recording or the driver refuses, is a failure of the launch.
@@ -183,20 +199,20 @@ impl Cuda {
     }
 
     /// [`launch`](Cuda::launch) of a kernel that may begin while the one before it still runs (CUDA C++ Programming Guide,
-    /// "Programmatic Dependent Launch"): it calls wait_for_previous before it touches what others write. From sm_90 and
+    /// "Programmatic Dependent Launch", PDL): it calls wait_for_primary before it touches what others write. From sm_90 and
     /// CUDA 12.3 on, whose graphs keep such launches; LICHEN_CUDA_OVERLAP=off lets every kernel wait for the one before.
-    pub fn launch_early(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
-        self.give(kernel, shape, args, self.0.overlaps);
+    pub fn launch_pdl(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg]) {
+        self.give(kernel, shape, args, self.0.has_pdl);
     }
 
-    fn give(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg], is_early: bool) {
+    fn give(&self, kernel: &'static str, shape: LaunchShape, args: &[Arg], is_pdl: bool) {
         let (modules, context) = (&self.0.modules, self.context());
         let Some(place) = modules.find(kernel) else {
             panic!("no kernel {kernel} for CUDA architecture {}", self.arch());
         };
         launch::check_args(place.info, shape, args);
         match modules.kernel(context, place) {
-            Ok(kernel) => kernel.launch(context, shape, args, is_early),
+            Ok(kernel) => kernel.launch(context, shape, args, is_pdl),
             Err(error) => context.fail(error),
         }
     }

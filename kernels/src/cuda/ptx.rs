@@ -21,8 +21,11 @@ pub(super) struct KernelInfo {
     pub name: &'static str,
     /// Size of each parameter.
     pub param_bytes: &'static [u32],
-    /// Its launch bound.
+    /// Its launch bounds: threads of a block at most, and blocks that a multiprocessor has registers for.
     pub threads_max: u32,
+    pub blocks_per_sm: u32,
+    /// Arrays of a block in shared memory, beside what a launch asks for.
+    pub static_shared_bytes: u32,
 }
 
 /// All kernels for one architecture: 53 is sm_53.
@@ -119,6 +122,21 @@ mod tests {
         let device = DeviceInfo { capability: 90, ..DeviceInfo::default() };
         let error = choose(&[], None, &device).err().expect("refused").to_string();
         assert!(error.starts_with("CUDA kernels not compiled in"), "{error}");
+    }
+
+    /// The kernel `matmul_decode_q8_0_t2` of decode_q8_0.cu: launch bounds of (256, 3); eight warps' sums of eight rows, a
+    /// factor of eight bytes for each of two columns in a row of 16, and eight warps' sums of squares.
+    #[test]
+    fn launch_bounds_and_arrays_are_those_of_the_ptx() {
+        for arch in ARCHES {
+            let kernels = arch.modules.iter().flat_map(|m| m.kernels);
+            let kernel = kernels.into_iter().find(|k| k.name == "matmul_decode_q8_0_t2").expect("on every device");
+            assert_eq!((kernel.threads_max, kernel.blocks_per_sm), (256, 3), "sm_{}", arch.arch);
+            assert_eq!(kernel.static_shared_bytes, 2 * (8 * 8 * 4 + 16 + 8 * 4), "sm_{}", arch.arch);
+            // What any device gives a block that asks for nothing.
+            let fits = |k: &KernelInfo| k.static_shared_bytes <= 48 << 10 && k.blocks_per_sm >= 1;
+            assert!(arch.modules.iter().flat_map(|m| m.kernels).all(fits));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-// Single values of packed weights (kernels/src/cuda/pack.rs), equal bit for bit to the CPU's decoding; NF4's absmax as f16
+// Single values of packed weights (kernels/cuda/LAYOUTS.md), equal bit for bit to the CPU's decoding; NF4's absmax as f16
 // rounded it. `n_tiles` is K / 128, rounded up.
 #pragma once
 #include "common.cuh"

@@ -97,7 +97,6 @@ impl Pass {
         self.step.set_chunk(rows);
         self.adapters.clear();
         self.adapters.extend(adapter.map(|a| AdapterRows { rows: 0..rows.len(), adapter: a.clone() }));
-        self.activations.matmul.family = Family::ByRows;
         self.blocks();
         if wants_logits {
             self.compute_logits(rows.len() - 1, 1);
@@ -122,7 +121,6 @@ impl Pass {
             self.rows.resize(BUCKETS[index], Row { token: 0, position: 0, slot: NO_SLOT });
         }
         self.step.set_rows(&self.rows);
-        self.activations.matmul.family = Family::Batch;
         let mut graph = std::mem::take(&mut self.graphs[index]);
         let device = self.device.clone();
         let ran = graph.run(&device, &mut || {
@@ -248,6 +246,7 @@ impl Pass {
             adapters: &self.adapters,
             ropes: &self.ropes,
             pages: Some(&self.tables),
+            family: if self.step.is_chunk() { Family::ByRows } else { Family::Batch },
             step: &self.step,
         };
         (forward, &mut self.activations, &mut self.pools, &mut self.logits)

@@ -119,10 +119,10 @@ DEVICE u32 load_stream(const u32* p) { return *p; }
 DEVICE u32 load_coherent(const u32* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 DEVICE float load_coherent(const float* p) { return __builtin_bit_cast(float, __atomic_load_n((const u32*)p, __ATOMIC_RELAXED)); }
 // Launches come one after the other, early ones too: a wait that is missing is not seen.
-DEVICE void wait_for_previous() {}
-DEVICE void let_next_begin() {}
+DEVICE void wait_for_primary() {}
+DEVICE void launch_dependents() {}
 // Memory that is not there is noticed here.
-DEVICE void prefetch_second_level(const void* p) { (void)*(const volatile u8*)p; }
+DEVICE void prefetch_l2(const void* p) { (void)*(const volatile u8*)p; }
 DEVICE void fence_device() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 DEVICE u32 atomic_add(u32* p, u32 v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
 DEVICE u64 atomic_max(u64* p, u64 v) {
@@ -132,7 +132,7 @@ DEVICE u64 atomic_max(u64* p, u64 v) {
     return old;
 }
 
-DEVICE u32 forget(u32 v) { return v; }
+DEVICE u32 opaque(u32 v) { return v; }
 DEVICE u32 computed_here(u32 v) { return v; }
 
 DEVICE u32 f32_bits(float v) { return __builtin_bit_cast(u32, v); }
@@ -167,7 +167,7 @@ DEVICE u32 permute_bytes(u32 a, u32 b, u32 selector) {
 DEVICE s32 mad_low16(u32 a, u32 b, s32 c) { return (s32)((u32)((s32)(s16)a * (s32)(s16)b) + (u32)c); }
 DEVICE s32 mad_high16(u32 a, u32 b, s32 c) { return mad_low16(a >> 16, b >> 16, c); }
 
-#include "halves.h"
+#include "f16.h"
 #if LICHEN_ARCH >= 72
 #include "tensor.h"
 DEVICE s32 dot4(u32 a, u32 b, s32 c) {

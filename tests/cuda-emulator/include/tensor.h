@@ -1,6 +1,6 @@
 // Tensor cores: warp collectives, computed by the lane that arrives last. Part of emulator.h.
 //
-// Products of halves, and of tf32, are exact in f32; each element is c plus its products in order of k.
+// Products of f16, and of tf32, are exact in f32; each element is c plus its products in order of k.
 #pragma once
 
 namespace emulated {

@@ -95,7 +95,7 @@ fn check(layer: Layer, chunks: &[usize], device: &lichen_kernels::Device, arch: 
                 assert!(fits, "{what}: head {h} [{i}] is {got}, {} expected", head.out[i]);
             }
         }
-        // Every row, against the CPU's, whose sums are as uncertain. Halves: scores of a few units, moved by 2^-11.
+        // Every row, against the CPU's, whose sums are as uncertain. f16: scores of a few units, moved by 2^-11.
         let bound = if is_half { 4e-3 } else { 2.0 * bound as f32 };
         for (i, (got, want)) in got.out.iter().zip(&want.out).enumerate() {
             assert!((got - want).abs() <= bound, "{what}: [{i}] is {got}, the CPU has {want}");
@@ -140,7 +140,7 @@ fn decoding_at_lengths_around_splits_equals_f64() {
     });
 }
 
-/// How many parts the positions are cut into depends on the multiprocessors; what comes out hardly does.
+/// How many KV splits the positions are cut into depends on the multiprocessors; what comes out hardly does.
 #[test]
 fn the_number_of_splits_changes_no_result_by_more_than_rounding() {
     let layer = layer(HEADS[4], usize::MAX, 500, KvFormat::F32);

@@ -1,12 +1,12 @@
 //! Attention over pages on every architecture: the pool's bytes are the CPU's, results are near f64's over what the pool
-//! holds, rows have the same bits in any company, and a prompt's chunks have those of a ring.
+//! holds, rows have the same bits in any batch, and a prompt's chunks have those of a ring.
 
 mod attending;
 mod common;
 mod oracle;
 
 use attending::{expect, Inputs, Layer, Products, Session, SCALE};
-use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, Scratch, PAGE};
+use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, PageTable, QkNorm, Scratch, PAGE};
 use lichen_kernels::ops::rope::RopeTable;
 use lichen_kernels::{Buffer, Device, Row, Step, NO_SLOT};
 use oracle::{assert_same_bits, cpu, for_each_arch, random};
@@ -95,7 +95,7 @@ impl<'a> Pool<'a> {
             false => self.step.set_rows(rows),
         }
         self.step.send();
-        let norms = [self.norms[0].all(), self.norms[1].all()];
+        let norms = QkNorm { q: self.norms[0].all(), k: self.norms[1].all(), eps: EPS };
         let call = Attention {
             out: out.view_mut([n, n_heads, head_dim]),
             q: q.view_mut([n, n_heads, head_dim]),
@@ -105,7 +105,7 @@ impl<'a> Pool<'a> {
             pages: Some(&self.table),
             step: &self.step,
             rope: &self.rope,
-            qk_norm: self.layer.has_norm.then_some((norms, EPS)),
+            qk_norm: self.layer.has_norm.then_some(norms),
             window: self.layer.window,
             scale: SCALE,
         };
@@ -127,7 +127,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Puts arbitrary numbers where all positions are: f32 or halves.
+    /// Puts arbitrary numbers where all positions are: f32 or f16.
     fn fill_at_random(&mut self) {
         let n = self.store.n_slots();
         let values = random(2 * n * self.layer.n_kv_heads * self.layer.head_dim, 1.0, 9);
@@ -180,7 +180,7 @@ enum Filling {
     Random,
 }
 
-/// Sequences of these lengths, a decode step of all of them with a row of nobody in between, then some steps more.
+/// Sequences of these lengths, a decode step of all of them with a padding row in between, then some steps more.
 fn check(layer: Layer, n_entries: usize, chunk: usize, lengths: &[usize], device: &Device, arch: u32) {
     check_filled(layer, n_entries, Filling::Chunks(chunk, [1.0; 3]), lengths, device, arch);
 }
@@ -217,8 +217,8 @@ fn check_filled(layer: Layer, n_entries: usize, filling: Filling, lengths: &[usi
         padded.insert(1, Row { token: 0, position: 0, slot: NO_SLOT });
         let want = on_cpu.call(&inputs, &rows, false);
         let mut got = on_gpu.call(&inputs, &padded, false).out;
-        let of_nobody: Vec<f32> = got.drain(width..2 * width).collect();
-        assert!(of_nobody.iter().all(|v| *v == 7.5), "{what}: a row of nobody was written");
+        let of_padding: Vec<f32> = got.drain(width..2 * width).collect();
+        assert!(of_padding.iter().all(|v| *v == 7.5), "{what}: a padding row was written");
         let saved = on_cpu.saved();
         assert!(on_gpu.saved() == saved, "{what}: the pools differ");
         for (t, row) in rows.iter().enumerate() {
@@ -259,9 +259,9 @@ fn rows_of_several_sequences_equal_f64() {
     });
 }
 
-/// Across the length of a part, where blocks merge what they found.
+/// Across the length of a KV split, where blocks merge what they found.
 #[test]
-fn lengths_around_parts_equal_f64() {
+fn lengths_around_kv_splits_equal_f64() {
     for_each_arch(|device, arch| {
         let all = [[126, 255], [128, 383], [130, 256]];
         let some = if arch == 53 || arch == 90 { &all[..] } else { &all[..1] };
@@ -285,7 +285,7 @@ fn groups_of_keys_and_of_heads_equal_f64() {
     });
 }
 
-/// Queries that no half holds, with keys that make scores of a few units of them, and weights that no half holds, of values
+/// Queries that no f16 holds, with keys that make scores of a few units of them, and weights that no f16 holds, of values
 /// beside which the others are nothing.
 #[test]
 fn queries_and_weights_beyond_halves_equal_f64() {
@@ -298,9 +298,9 @@ fn queries_and_weights_beyond_halves_equal_f64() {
     });
 }
 
-/// With eight groups of heads there are at most sixteen parts, longer ones from 2048 positions on.
+/// With eight groups of heads there are at most sixteen KV splits, longer ones from 2048 positions on.
 #[test]
-fn long_sequences_in_longer_parts_equal_f64() {
+fn long_sequences_in_longer_kv_splits_equal_f64() {
     for_each_arch(|device, arch| {
         let (dim, format) = if arch < 80 { (8, KvFormat::F32) } else { (64, KvFormat::F16) };
         let lengths = [2046, 2080, 2210];
@@ -311,7 +311,7 @@ fn long_sequences_in_longer_parts_equal_f64() {
 
 /// The same sequence alone, and between others in a larger pool with a longer context.
 #[test]
-fn company_changes_no_bit() {
+fn the_batch_changes_no_bit() {
     for_each_arch(|device, arch| {
         for (i, heads) in HEADS.into_iter().enumerate() {
             let layer = layer(heads, if i % 2 == 0 { usize::MAX } else { 40 }, FORMATS[i % 3]);
@@ -358,7 +358,7 @@ fn chunks_have_the_bits_of_a_ring() {
                 let rows = [Row { token: 0, position: first, slot: 0 }];
                 let (got, want) = (pool.call(&inputs, &rows, true), ring.run(&inputs, first as usize, 1));
                 for (g, w) in got.out.iter().zip(&want.out) {
-                    // Scores of a few units, moved by the 2^-11 of halves.
+                    // Scores of a few units, moved by the 2^-11 of f16.
                     assert!((g - w).abs() <= 4e-3, "sm_{arch} {layer:?}: {g} {w}");
                 }
             }

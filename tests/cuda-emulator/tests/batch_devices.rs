@@ -1,6 +1,6 @@
-//! A batch on devices whose like is not among the tests' usual ones: little shared memory (RTX 30, 40 and 50), a capability that
-//! does not run sm_90a, an H100 with a driver that does not know wgmma's PTX. They open with what they have, and the bits of a
-//! row do not depend on its company there either.
+//! A batch on devices whose like is not among the tests' usual ones: little shared memory (RTX 30, 40 and 50), a capability
+//! that does not run sm_90a, an H100 with a driver that does not know wgmma's PTX. They open with what they have, and the bits
+//! of a row do not depend on its batch there either.
 
 #[path = "common/again.rs"]
 mod again;
@@ -35,9 +35,8 @@ fn check_products(cuda: &Cuda) {
             let there = Buffer::from_vec(&device, rows.to_vec()).unwrap();
             let mut out = Buffer::new(&device, t * n).unwrap();
             let mut scratch = Scratch::new(&device, t, k, n).unwrap();
-            scratch.family = Family::Batch;
             let products = &mut [Product { out: out.view_mut([t, n]), weights: &weights, bias: None }];
-            matmul::forward(&device, products, Input::Rows(there.view([t, k])), &mut scratch);
+            matmul::forward(&device, Family::Batch, products, Input::Rows(there.view([t, k])), &mut scratch);
             device.synchronize().unwrap();
             read(&out)
         };

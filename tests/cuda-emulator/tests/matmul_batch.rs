@@ -14,7 +14,7 @@ use model::Model;
 const FORMATS: [Format; 5] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16];
 
 /// (T, N, K): every number of columns of a kernel, one less and one more; K is rounded up to blocks of the format. A warp
-/// has 32 rows, a block four or eight of them; 1,184 has segments.
+/// has 32 rows, a block four or eight of them; 1,184 has splits.
 const SIZES: [(usize, usize, usize); 9] = [
     (1, 1, 32),
     (3, 31, 128),
@@ -39,8 +39,7 @@ fn product(device: &Device, w: &Matrix, x: &[f32], bias: Option<&[f32]>) -> Vec<
     let mut out: Buffer<f32> = upload(device, &vec![f32::NAN; t * n]);
     let mut scratch = Scratch::new(device, t, k, n).unwrap();
     let p = Product { out: out.view_mut([t, n]), weights: w, bias: bias.as_ref().map(|b| b.all()) };
-    scratch.family = Family::Batch;
-    matmul::forward(device, &mut [p], Input::Rows(x.view([t, k])), &mut scratch);
+    matmul::forward(device, Family::Batch, &mut [p], Input::Rows(x.view([t, k])), &mut scratch);
     download(device, &out)
 }
 
@@ -109,9 +108,8 @@ fn matrices_that_meet_the_same_rows_each_equal_their_model() {
                 products.push(Product { out: out.view_mut([t, shapes[i].0]), weights: &w[i], bias });
             }
             let mut scratch = Scratch::new(device, t, k, 1100).unwrap();
-            scratch.family = Family::Batch;
             let there = upload(device, &x);
-            matmul::forward(device, &mut products, Input::Rows(there.view([t, k])), &mut scratch);
+            matmul::forward(device, Family::Batch, &mut products, Input::Rows(there.view([t, k])), &mut scratch);
             for (i, (n, format)) in shapes.into_iter().enumerate() {
                 let (got, model) = (download(device, &out[i]), Model::new(cuda(device).arch(), w[i].packed()));
                 for (at, got) in got.iter().enumerate() {

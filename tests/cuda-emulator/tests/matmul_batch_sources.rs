@@ -17,9 +17,7 @@ use stream::{assert_close, read_stream, Stream};
 const FORMATS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16, Format::F32];
 
 fn scratch(device: &Device, t: usize, k: usize, n: usize) -> Scratch {
-    let mut scratch = Scratch::new(device, t, k, n).unwrap();
-    scratch.family = Family::Batch;
-    scratch
+    Scratch::new(device, t, k, n).unwrap()
 }
 
 /// Products by these formats, each with `n` rows.
@@ -31,7 +29,7 @@ fn products(device: &Device, formats: &[Format], n: usize, [t, k]: [usize; 2], i
         Product { out: out.view_mut([t, n]), weights, bias: None }
     };
     let mut list: Vec<Product<'_>> = outs.iter_mut().zip(&weights).map(product).collect();
-    matmul::forward(device, &mut list, input, &mut scratch(device, t, k, n));
+    matmul::forward(device, Family::Batch, &mut list, input, &mut scratch(device, t, k, n));
     drop(list);
     outs.iter().map(read).collect()
 }
@@ -95,7 +93,7 @@ fn an_activation_is_that_of_its_op_and_the_product_has_the_bits_of_its_rows() {
                 let shape = [t, hidden];
                 let (out_view, spare_view) = (out.view_mut(shape), spare.view_mut(shape));
                 let gated = Gated { out: out_view, gate: &gate, up: &up, activation, spare: spare_view };
-                let input = matmul::forward_gated(device, gated, Input::Rows(x.view([t, k])), &mut room);
+                let input = matmul::forward_gated(device, Family::Batch, gated, Input::Rows(x.view([t, k])), &mut room);
                 let got = products(device, &[down], 8, shape, input);
 
                 let [mut want, mut second] = [(); 2].map(|()| Buffer::new(device, t * hidden).unwrap());
@@ -103,7 +101,7 @@ fn an_activation_is_that_of_its_op_and_the_product_has_the_bits_of_its_rows() {
                     Product { out: want.view_mut(shape), weights: &gate, bias: None },
                     Product { out: second.view_mut(shape), weights: &up, bias: None },
                 ];
-                matmul::forward(device, list, Input::Rows(x.view([t, k])), &mut room);
+                matmul::forward(device, Family::Batch, list, Input::Rows(x.view([t, k])), &mut room);
                 activation::forward(device, activation, want.view_mut(shape), second.view(shape));
                 // The device's exponential and the rounding of its argument, below 128: 2^-22 and 2^-18.
                 assert_close(&read(&out), &read(&want), 4e-6, &what);

@@ -39,9 +39,9 @@ fn tolerance(format: Format, k: usize, arch: u32) -> (f64, f64) {
     match format {
         // Half a step of 32512 for each x; a rounding for each of K / 128 blocks of a lane and few more.
         Format::Q8_0 | Format::Q4_0 => ((k as f64 / 128.0 + 16.0) * 2f64.powi(-24), 0.5 / 32512.0),
-        // x and the level rounded to halves, sums of f32 in an order that is the tensor core's.
+        // x and the level rounded to f16, sums of f32 in an order that is the tensor core's.
         Format::NF4 if arch >= 80 => (2.0 * 2f64.powi(-11) + (k as f64 / 16.0 + 24.0) * 2f64.powi(-23), 2f64.powi(-35)),
-        // Eight roundings of a chain in halves at most, those of x and of the level, each 2^-11; x far below the row's
+        // Eight roundings of a chain in f16 at most, those of x and of the level, each 2^-11; x far below the row's
         // largest is rounded to 2^-25 of 1024.
         Format::NF4 => (10.0 * 2f64.powi(-11), 2f64.powi(-35)),
         // A lane's share of K in turn, then five folds and the splits.

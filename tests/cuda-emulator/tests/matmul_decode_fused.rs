@@ -34,7 +34,13 @@ fn the_norm_before_a_product_is_that_of_the_cpu_and_the_product_that_of_its_rows
                 let mut stream = Stream::new(device, t, dim, is_pending);
                 let mut out = Buffer::new(device, t * n).unwrap();
                 let p = Product { out: out.view_mut([t, n]), weights: &w, bias: None };
-                matmul::forward(device, &mut [p], Input::Normed(stream.normed(t, has_post)), &mut scratch);
+                matmul::forward(
+                    device,
+                    Family::ByRows,
+                    &mut [p],
+                    Input::Normed(stream.normed(t, has_post)),
+                    &mut scratch,
+                );
 
                 let mut oracle = Stream::new(&cpu, t, dim, is_pending);
                 rmsnorm::add_norm(&cpu, oracle.normed(t, has_post));
@@ -76,7 +82,7 @@ fn the_activation_behind_gate_and_up_is_that_of_the_cpu() {
                         spare: spare.view_mut([t, n]),
                     };
                     let mut scratch = Scratch::new(device, t, k, n).unwrap();
-                    let _ = matmul::forward_gated(device, g, Input::Rows(x.view([t, k])), &mut scratch);
+                    let _ = matmul::forward_gated(device, Family::ByRows, g, Input::Rows(x.view([t, k])), &mut scratch);
                     let act = |v: f32| match activation {
                         Activation::GeluTanh => math::gelu_tanh(v),
                         Activation::Silu => math::silu(v),
@@ -149,7 +155,6 @@ fn many_rows_by_the_kernels_of_batches_have_the_bits_of_one() {
                 let (gate, up) =
                     (upload(device, &matrix(format, n, dim, 1)), upload(device, &matrix(format, n, dim, 2)));
                 let mut scratch = Scratch::new(device, t, dim, n).unwrap();
-                scratch.family = Family::Batch;
                 let mut stream = Stream::new(device, t, dim, true);
                 let (mut out, mut spare) = (Buffer::new(device, t * n).unwrap(), Buffer::new(device, t * n).unwrap());
                 let gated = Gated {
@@ -159,11 +164,23 @@ fn many_rows_by_the_kernels_of_batches_have_the_bits_of_one() {
                     activation: Activation::Silu,
                     spare: spare.view_mut([t, n]),
                 };
-                let _ = matmul::forward_gated(device, gated, Input::Normed(stream.normed(t, true)), &mut scratch);
+                let _ = matmul::forward_gated(
+                    device,
+                    Family::Batch,
+                    gated,
+                    Input::Normed(stream.normed(t, true)),
+                    &mut scratch,
+                );
                 let (gated, h, whole) = (read(&out), read(&stream.h), read_stream(device, &stream.residual, t));
                 let mut plain = Buffer::new(device, t * n).unwrap();
                 let product = Product { out: plain.view_mut([t, n]), weights: &gate, bias: None };
-                matmul::forward(device, &mut [product], Input::Rows(stream.h.view([t, dim])), &mut scratch);
+                matmul::forward(
+                    device,
+                    Family::Batch,
+                    &mut [product],
+                    Input::Rows(stream.h.view([t, dim])),
+                    &mut scratch,
+                );
                 let plain = read(&plain);
                 for row in 0..t {
                     let mut stream = Stream::new(device, t, dim, true);
@@ -174,13 +191,14 @@ fn many_rows_by_the_kernels_of_batches_have_the_bits_of_one() {
                     let mut spare = Buffer::new(device, n).unwrap();
                     let (out_view, spare) = (out.view_mut([1, n]), spare.view_mut([1, n]));
                     let gated_one = Gated { out: out_view, gate: &gate, up: &up, activation: Activation::Silu, spare };
-                    let _ = matmul::forward_gated(device, gated_one, Input::Normed(normed), &mut scratch);
+                    let _ =
+                        matmul::forward_gated(device, Family::Batch, gated_one, Input::Normed(normed), &mut scratch);
                     let want = read(&out);
                     assert_same(&gated[row * n..(row + 1) * n], &want, &format!("{what}: row {row}, gated"));
                     let h_row = &h[row * dim..(row + 1) * dim];
                     let (x, mut one) = (Buffer::from_slice(device, h_row).unwrap(), Buffer::new(device, n).unwrap());
                     let product = Product { out: one.view_mut([1, n]), weights: &gate, bias: None };
-                    matmul::forward(device, &mut [product], Input::Rows(x.view([1, dim])), &mut scratch);
+                    matmul::forward(device, Family::Batch, &mut [product], Input::Rows(x.view([1, dim])), &mut scratch);
                     let want = read(&one);
                     assert_same(&plain[row * n..(row + 1) * n], &want, &format!("{what}: row {row}"));
                     assert!(whole[row * dim..(row + 1) * dim].iter().all(|v| v.is_finite()), "{what}: the stream");

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use common::{cuda, devices, download, encode, name, on_gpu, upload, Random};
 use lichen_kernels::formats::Format;
-use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
+use lichen_kernels::ops::matmul::{self, Family, Input, Product, Scratch};
 use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
 use model::Model;
 
@@ -48,7 +48,7 @@ fn product(device: &Device, w: &Matrix, x: &[f32], bias: Option<&[f32]>) -> Vec<
     let mut out: Buffer<f32> = upload(device, &vec![f32::NAN; t * n]);
     let mut scratch = Scratch::new(device, t, k, n).unwrap();
     let p = Product { out: out.view_mut([t, n]), weights: w, bias: bias.as_ref().map(|b| b.all()) };
-    matmul::forward(device, &mut [p], Input::Rows(x.view([t, k])), &mut scratch);
+    matmul::forward(device, Family::ByRows, &mut [p], Input::Rows(x.view([t, k])), &mut scratch);
     download(device, &out)
 }
 
@@ -132,7 +132,7 @@ fn check_exactly(device: &Device, format: Format, t: usize, n: usize, k: usize, 
 fn a_row_has_the_same_bits_in_every_batch() {
     for device in devices() {
         for format in FORMATS {
-            // K of two segments where the rows are few; rows for the largest tile.
+            // K of two splits where the rows are few; rows for the largest tile.
             for (n, k) in [(64usize, 1184usize), (257, 128)] {
                 let k = k.next_multiple_of(format.block_len());
                 let weights = on_gpu(&device, &matrix(format, n, k, 1));
@@ -210,7 +210,7 @@ fn products_of_different_formats_share_their_rows() {
             .map(|(o, w)| Product { out: o.view_mut([t, w.rows()]), weights: w, bias: None })
             .collect();
         let mut scratch = Scratch::new(&device, t, k, 50).unwrap();
-        matmul::forward(&device, &mut products, Input::Rows(rows.view([t, k])), &mut scratch);
+        matmul::forward(&device, Family::ByRows, &mut products, Input::Rows(rows.view([t, k])), &mut scratch);
         for (out, w) in outs.iter().zip(&weights) {
             let what = format!("{} {}", name(&device), w.format());
             common::assert_same(&download(&device, out), &product(&device, w, &x, None), what);

@@ -1,4 +1,4 @@
-//! Training's matrix products on a GPU against f64: the way forward, the gradients of inputs, weights, biases and adapters.
+//! Training's matrix products on a GPU against f64: the forward pass, the gradients of inputs, weights, biases and adapters.
 //!
 //! Bounds follow from what is rounded. S is the sum of the magnitudes of an element's terms: factors of f16 are off by 2^-11
 //! each, of bf16 by 2^-8, and sm_53 sums sixteen products in f16, 2^-11 of a partial sum at each. f16 has no more than 2^-24
@@ -9,7 +9,7 @@ mod common;
 use common::{cuda, devices, download, encode, name, on_gpu, upload, Random};
 use lichen_kernels::formats::Format;
 use lichen_kernels::ops::lora::{self, backward::LoraGradients, LoraPair};
-use lichen_kernels::ops::matmul::{self, backward, Extent, Input, Product, Scratch, Write};
+use lichen_kernels::ops::matmul::{self, backward, Extent, Family, Input, Product, Scratch, Write};
 use lichen_kernels::{Buffer, Device, Matrix};
 
 const FORMATS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::NF4, Format::F16, Format::BF16, Format::F32];
@@ -165,7 +165,13 @@ fn forward_products_of_training_have_the_bits_of_inference_and_f32_is_exact() {
                 let product = Product { out: out.view_mut([t, n]), weights: &w, bias: Some(bias.all()) };
                 match is_training {
                     true => matmul::forward_training(&device, &mut [product], x.view([t, k]), &mut scratch),
-                    false => matmul::forward(&device, &mut [product], Input::Rows(x.view([t, k])), &mut scratch),
+                    false => matmul::forward(
+                        &device,
+                        Family::ByRows,
+                        &mut [product],
+                        Input::Rows(x.view([t, k])),
+                        &mut scratch,
+                    ),
                 }
                 download(&device, &out)
             };
@@ -212,8 +218,8 @@ fn adapters_and_their_gradients_are_those_of_f64() {
             lora::forward_training(&device, ys.view_mut([t, n]), xs.view([t, k]), pair, u.view_mut([t * r]));
             let gradients = LoraGradients { da: da.view_mut([r, k]), db: db.view_mut([n, r]) };
             let mut scratch = scratch(&device, Format::F32, [t, n, k], SLAB_ROWS);
-            let given = lora::backward::Given { dy: dys.view([t, n]), x: xs.view([t, k]), u: u.view([t, r]) };
-            lora::backward::parameters(&device, gradients, given, pair, v.view_mut([t, r]), &mut scratch);
+            let saved = lora::backward::SavedForward { dy: dys.view([t, n]), x: xs.view([t, k]), u: u.view([t, r]) };
+            lora::backward::parameters(&device, gradients, saved, pair, v.view_mut([t, r]), &mut scratch);
             lora::backward::input(&device, dxs.view_mut([t, k]), v.view([t, r]), pair, Write::Add);
 
             let low = products(t, k, r, |i, l| x[i * k + l], |l, j| 2.0 * a[j * k + l]);

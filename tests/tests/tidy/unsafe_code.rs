@@ -8,9 +8,9 @@ use crate::{enforce, lines_of};
 const LEAVES: [&str; 14] = [
     // Parts of one buffer, handed to several threads.
     "kernels/src/pool.rs",
-    "kernels/src/ops/attention/mod.rs",
+    "kernels/src/ops/attention/cache/mod.rs",
     "kernels/src/ops/matmul/mod.rs",
-    "kernels/src/ops/matmul/combine/mod.rs",
+    "kernels/src/ops/matmul/gemm/mod.rs",
     "kernels/src/ops/matmul/quantize.rs",
     // Instruction sets.
     "kernels/src/simd.rs",

@@ -6,8 +6,13 @@ mod cuda;
 
 use crate::device::Device;
 use crate::math;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::simd::per_isa;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] =
+    &[KernelModule::one("activation", Role::Every), KernelModule::one("backward", Role::Training)];
 
 /// The gate's function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,12 @@
 mod cuda;
 
 use crate::device::Device;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::simd::per_isa;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("adamw", Role::Training)];
 
 /// Elements per task: 16 k values take about 10 microseconds.
 pub const CHUNK: usize = 16 << 10;

@@ -3,6 +3,10 @@
 mod cuda;
 
 use crate::cuda::{Cuda, DeviceError};
+use crate::ops::kernel_module::{KernelModule, Role};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("bandwidth", Role::Bench)];
 
 /// What one pass over a buffer found.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,9 +8,13 @@ mod cuda;
 
 use crate::device::Device;
 use crate::math;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::pool::WORTH_SHARING;
 use crate::simd::{fold_lanes, per_isa, LANES};
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("cross_entropy", Role::Training)];
 
 /// Exponentials summed in f32 before they meet an f64: a sum over the whole vocabulary in f32 loses a hundred thousandth.
 const CHUNK: usize = 4096;

@@ -4,9 +4,13 @@
 mod cuda;
 
 use crate::device::Device;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::pool::WORTH_SHARING;
 use crate::simd::per_isa;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("dropout", Role::Training)];
 
 /// Elements per task.
 const CHUNK: usize = 16 << 10;

@@ -4,8 +4,13 @@ mod cuda;
 
 use crate::device::Device;
 use crate::matrix::Matrix;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::step::Step;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] =
+    &[KernelModule::one("embedding", Role::Every), KernelModule::one("backward", Role::Training)];
 
 /// Shapes: `out` (T, D), `table` (V, D); the step has T tokens. Panics on a token outside the table: callers check what
 /// people give them.

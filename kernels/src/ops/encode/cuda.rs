@@ -1,7 +1,8 @@
 //! Launches of encode.cu.
 
-use crate::cuda::{Cuda, LaunchShape, PackedMatrix};
+use crate::cuda::{Cuda, LaunchShape};
 use crate::formats::Format;
+use crate::matrix::PackedMatrix;
 use crate::view::View;
 
 /// ENCODE_THREADS of encode.cu.

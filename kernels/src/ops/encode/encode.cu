@@ -1,4 +1,4 @@
-// Float weights from values of f32, into the device's layout (kernels/src/cuda/pack.rs): rows padded to whole tiles.
+// Float weights from values of f32, into the device's layout (kernels/cuda/LAYOUTS.md): rows padded to whole tiles.
 #include "elements.cuh"
 
 const u32 ENCODE_THREADS = 256;

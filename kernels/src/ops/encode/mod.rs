@@ -8,7 +8,11 @@ use half::f16;
 use crate::device::Device;
 use crate::formats::{float, Format};
 use crate::matrix::Matrix;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::view::View;
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("encode", Role::Training)];
 
 /// Bytes of a task: 64 k take some microseconds.
 const CHUNK_BYTES: usize = 64 << 10;

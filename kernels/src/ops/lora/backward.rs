@@ -4,8 +4,9 @@
 use super::LoraPair;
 use crate::device::Device;
 use crate::ops::matmul::backward::cpu;
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::ops::matmul::gemm::{gemm, Coefficients, Precision, Rows, Shape};
 use crate::ops::matmul::Scratch;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 /// Gradients of one pair; both accumulate over micro-batches.
@@ -18,7 +19,7 @@ pub struct LoraGradients<'a> {
 
 /// What the gradients of a pair are made of.
 #[derive(Clone, Copy)]
-pub struct Given<'a> {
+pub struct SavedForward<'a> {
     /// (T, N).
     pub dy: View<'a, f32, 2>,
     /// (T, K).
@@ -31,30 +32,30 @@ pub struct Given<'a> {
 pub fn parameters(
     device: &Device,
     mut gradients: LoraGradients<'_>,
-    given: Given<'_>,
+    saved: SavedForward<'_>,
     pair: LoraPair<'_>,
     mut v: ViewMut<'_, f32, 2>,
     scratch: &mut Scratch,
 ) {
-    let Given { dy, x, u } = given;
+    let SavedForward { dy, x, u } = saved;
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     assert!(x.shape() == [t, k] && u.shape() == [t, rank] && v.shape() == [t, rank]);
     assert!(pair.a.shape() == [rank, k] && pair.b.shape() == [n, rank]);
     assert!(gradients.da.shape() == [rank, k] && gradients.db.shape() == [n, rank]);
     if let Device::Cuda(cuda) = device {
-        return super::cuda::parameters(cuda, gradients, given, pair, v, scratch.training().at);
+        return super::cuda::parameters(cuda, gradients, saved, pair, v, scratch.training().at);
     }
     let (cpu, exact) = (cpu(device), Precision::Exact);
     let shape = Shape::new(n, t, rank);
     let rows = Rows::Floats { data: u.host(), stride: rank };
-    combine(cpu, gradients.db.host_mut(), Coefficients::transposed(dy.host(), n), rows, shape, exact, Write::Add);
+    gemm(cpu, gradients.db.host_mut(), Coefficients::transposed(dy.host(), n), rows, shape, exact, Write::Add);
     let shape = Shape::new(t, n, rank);
     let rows = Rows::Floats { data: pair.b.host(), stride: rank };
-    combine(cpu, v.host_mut(), Coefficients::of(dy.host(), n), rows, shape, exact, Write::Replace);
+    gemm(cpu, v.host_mut(), Coefficients::of(dy.host(), n), rows, shape, exact, Write::Replace);
     v.host_mut().iter_mut().for_each(|v| *v *= pair.scale);
     let shape = Shape::new(rank, t, k);
     let rows = Rows::Floats { data: x.host(), stride: k };
-    combine(cpu, gradients.da.host_mut(), Coefficients::transposed(v.host(), rank), rows, shape, exact, Write::Add);
+    gemm(cpu, gradients.da.host_mut(), Coefficients::transposed(v.host(), rank), rows, shape, exact, Write::Add);
 }
 
 /// `dx` (T, K) `+= v A`, or `= v A`.
@@ -66,5 +67,5 @@ pub fn input(device: &Device, mut dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, 
     }
     let shape = Shape::new(t, rank, k);
     let rows = Rows::Floats { data: pair.a.host(), stride: k };
-    combine(cpu(device), dx.host_mut(), Coefficients::of(v.host(), rank), rows, shape, Precision::Exact, write);
+    gemm(cpu(device), dx.host_mut(), Coefficients::of(v.host(), rank), rows, shape, Precision::Exact, write);
 }

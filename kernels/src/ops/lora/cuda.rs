@@ -1,10 +1,11 @@
 //! Launches of lora.cu.
 
-use super::backward::{Given, LoraGradients};
+use super::backward::{LoraGradients, SavedForward};
 use super::LoraPair;
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
-use crate::ops::matmul::combine::cuda::{Combination, Factor};
-use crate::ops::matmul::Write;
+use crate::ops::matmul::gemm::cuda::{Factor, Gemm};
+use crate::ops::matmul::gemm::Size;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 /// LORA_WARPS, LORA_ROWS and LORA_RANK_MAX of lora.cu.
@@ -37,36 +38,37 @@ pub fn forward_training(
 ) {
     let ([n_rows, k], [rank, _], [n, _]) = (x.shape(), pair.a.shape(), pair.b.shape());
     let (a, b) = (Factor::rows(x.ptr(), k), Factor::transposed(pair.a.ptr(), k));
-    Combination { scale: pair.scale, ..Combination::new(u.ptr(), a, b, [n_rows, k, rank]) }.launch(cuda);
+    Gemm { scale: pair.scale, ..Gemm::new(u.ptr(), a, b, Size { rows: n_rows, terms: k, columns: rank }) }.launch(cuda);
     let (a, b) = (Factor::rows(u.ptr(), rank), Factor::transposed(pair.b.ptr(), rank));
-    Combination { write: Write::Add, ..Combination::new(y.ptr(), a, b, [n_rows, rank, n]) }.launch(cuda);
+    Gemm { write: Write::Add, ..Gemm::new(y.ptr(), a, b, Size { rows: n_rows, terms: rank, columns: n }) }.launch(cuda);
 }
 
-/// The products of [`super::backward::parameters`]; `workspace` takes sums of parts.
+/// The products of [`super::backward::parameters`]; `workspace` takes split-K partials.
 pub fn parameters(
     cuda: &Cuda,
     gradients: LoraGradients<'_>,
-    given: Given<'_>,
+    saved: SavedForward<'_>,
     pair: LoraPair<'_>,
     v: ViewMut<'_, f32, 2>,
     workspace: DevicePtr,
 ) {
-    let Given { dy, x, u } = given;
+    let SavedForward { dy, x, u } = saved;
     let ([t, n], [_, k], [rank, _]) = (dy.shape(), x.shape(), pair.a.shape());
     let partials = Some(workspace);
     let (a, b) = (Factor::transposed(dy.ptr(), n), Factor::rows(u.ptr(), rank));
-    let db = Combination::new(gradients.db.ptr(), a, b, [n, t, rank]);
-    Combination { write: Write::Add, partials, ..db }.launch(cuda);
+    let db = Gemm::new(gradients.db.ptr(), a, b, Size { rows: n, terms: t, columns: rank });
+    Gemm { write: Write::Add, partials, ..db }.launch(cuda);
     let (a, b) = (Factor::rows(dy.ptr(), n), Factor::rows(pair.b.ptr(), rank));
-    Combination { scale: pair.scale, partials, ..Combination::new(v.ptr(), a, b, [t, n, rank]) }.launch(cuda);
+    Gemm { scale: pair.scale, partials, ..Gemm::new(v.ptr(), a, b, Size { rows: t, terms: n, columns: rank }) }
+        .launch(cuda);
     let (a, b) = (Factor::transposed(v.ptr(), rank), Factor::rows(x.ptr(), k));
-    let da = Combination::new(gradients.da.ptr(), a, b, [rank, t, k]);
-    Combination { write: Write::Add, partials, ..da }.launch(cuda);
+    let da = Gemm::new(gradients.da.ptr(), a, b, Size { rows: rank, terms: t, columns: k });
+    Gemm { write: Write::Add, partials, ..da }.launch(cuda);
 }
 
 /// `dx = v A`, or that added to it.
 pub fn input(cuda: &Cuda, dx: ViewMut<'_, f32, 2>, v: View<'_, f32, 2>, pair: LoraPair<'_>, write: Write) {
     let ([t, rank], [_, k]) = (v.shape(), pair.a.shape());
     let (a, b) = (Factor::rows(v.ptr(), rank), Factor::rows(pair.a.ptr(), k));
-    Combination { write, ..Combination::new(dx.ptr(), a, b, [t, rank, k]) }.launch(cuda);
+    Gemm { write, ..Gemm::new(dx.ptr(), a, b, Size { rows: t, terms: rank, columns: k }) }.launch(cuda);
 }

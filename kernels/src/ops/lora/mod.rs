@@ -4,10 +4,15 @@ pub mod backward;
 mod cuda;
 
 use crate::device::{Cpu, Device};
-use crate::ops::matmul::combine::{combine, Coefficients, Precision, Rows, Shape, Write};
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::ops::matmul::float;
+use crate::ops::matmul::gemm::{gemm, Coefficients, Precision, Rows, Shape};
+use crate::ops::Write;
 use crate::pool::WORTH_SHARING;
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("lora", Role::Every)];
 
 /// One adapted matrix.
 #[derive(Clone, Copy)]
@@ -72,7 +77,7 @@ fn apply(cpu: &Cpu, y: &mut [f32], x: &[f32], pair: LoraPair<'_>, u: &mut [f32])
     }
     let shape = Shape::new(t, rank, n);
     let b = Rows::Transposed { data: pair.b.host(), stride: rank };
-    combine(cpu, y, Coefficients::of(u, rank), b, shape, Precision::Exact, Write::Add);
+    gemm(cpu, y, Coefficients::of(u, rank), b, shape, Precision::Exact, Write::Add);
 }
 
 #[cfg(test)]

@@ -7,21 +7,16 @@ use crate::formats::Format;
 use crate::ops::activation;
 use crate::view::View;
 
-/// Bytes of the workspace: the prefill's alone.
-pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
-    prefill::cuda::workspace_bytes(max_rows, max_cols, max_outputs)
-}
-
-pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
+pub fn forward(cuda: &Cuda, family: Family, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
     let ([n_rows, _], device) = (input.shape(), Device::Cuda(cuda.clone()));
     let workspace = scratch.workspace.as_ref().expect("a scratch of this device").ptr();
-    if scratch.family == Family::Batch && !batch::cuda::is_decode(cuda, products) {
+    if family == Family::Batch && !batch::cuda::is_decode(cuda, products) {
         if products.iter().all(|product| batch::cuda::has_kernels(cuda, product.weights.format())) {
             return batch::cuda::forward(cuda, products, input, workspace);
         }
         return with_rows(&device, input, |x| batch::cuda::forward(cuda, products, Input::Rows(x), workspace));
     }
-    if n_rows <= decode::cuda::COLUMNS_MAX || scratch.family == Family::Batch {
+    if n_rows <= decode::cuda::COLUMNS_MAX || family == Family::Batch {
         return match input {
             Input::Gated { .. } => with_rows(&device, input, |x| decode::cuda::forward(cuda, products, Input::Rows(x))),
             _ => decode::cuda::forward(cuda, products, input),
@@ -56,10 +51,16 @@ pub fn forward_training(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f
     }
 }
 
-pub fn forward_gated<'a>(cuda: &Cuda, mut g: Gated<'a>, input: Input<'_>, scratch: &mut Scratch) -> Input<'a> {
+pub fn forward_gated<'a>(
+    cuda: &Cuda,
+    family: Family,
+    mut g: Gated<'a>,
+    input: Input<'_>,
+    scratch: &mut Scratch,
+) -> Input<'a> {
     let [n_rows, _] = input.shape();
-    let is_of_batch = scratch.family == Family::Batch && batch::cuda::has_kernels(cuda, g.gate.format());
-    let is_decode = !is_of_batch && (scratch.family == Family::Batch || n_rows <= decode::cuda::COLUMNS_MAX);
+    let is_of_batch = family == Family::Batch && batch::cuda::has_kernels(cuda, g.gate.format());
+    let is_decode = !is_of_batch && (family == Family::Batch || n_rows <= decode::cuda::COLUMNS_MAX);
     if is_decode && g.gate.format() == g.up.format() {
         decode::cuda::forward_gated(cuda, &g, input);
         return Input::Rows(g.out.into_view());
@@ -68,7 +69,7 @@ pub fn forward_gated<'a>(cuda: &Cuda, mut g: Gated<'a>, input: Input<'_>, scratc
         Product { out: g.out.reborrow(), weights: g.gate, bias: None },
         Product { out: g.spare.reborrow(), weights: g.up, bias: None },
     ];
-    forward(cuda, products, input, scratch);
+    forward(cuda, family, products, input, scratch);
     if is_of_batch {
         return Input::Gated { gate: g.out, up: g.spare.into_view(), activation: g.activation };
     }

@@ -15,14 +15,14 @@
 //! bits for any T, a batch whose sequences come and go, asks for one [`Family`].
 
 pub mod backward;
-mod batch;
-pub(crate) mod combine;
+pub(crate) mod batch;
 mod cpu;
 mod cuda;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod float;
+pub(crate) mod gemm;
 mod nf4;
-mod prefill;
+pub(crate) mod prefill;
 pub mod quantize;
 mod scratch;
 mod simd;
@@ -37,10 +37,11 @@ use crate::ops::rmsnorm::{self, Normed};
 use crate::pool::{Disjoint, WORTH_SHARING};
 use crate::view::{View, ViewMut};
 
-pub use combine::Write;
+pub use crate::ops::Write;
 use quantize::BY_ROW_MAX;
 
-pub use scratch::{Extent, Family, Scratch};
+pub use backward::cuda::Extent;
+pub use scratch::Scratch;
 
 /// Tasks per thread of a decode step. Long runs of rows: a kernel prefetches the rows after the ones it computes, so every
 /// task starts cold once. With 64 rows a task (78 kB) a quarter of Gemma 3 1B was read cold.
@@ -49,6 +50,15 @@ const DECODE_TASKS_PER_THREAD: usize = 6;
 const DECODE_ROW_GROUP: usize = 16;
 /// Rows of one packed panel: two AVX-512 registers of 32-bit lanes.
 pub(crate) const PANEL_ROWS: usize = 32;
+
+/// Which of a GPU's kernels multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Decode's for up to eight rows, the prefill's for more.
+    ByRows,
+    /// Those of batches (`matmul/batch`): a row has the same bits alone and among any others.
+    Batch,
+}
 
 /// One product of a [`forward`] call: several may share `x` (q, k, v; gate and up).
 pub struct Product<'a> {
@@ -87,8 +97,9 @@ pub fn worker_scratch_bytes(max_cols: usize) -> usize {
     PANEL_ROWS * max_cols * 4
 }
 
-/// Computes every product. Panics when shapes disagree or two outputs overlap (they cannot: `&mut`).
-pub fn forward(device: &Device, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
+/// Computes every product; on a GPU with the kernels of `family`. Panics when shapes disagree or two outputs overlap (they
+/// cannot: `&mut`).
+pub fn forward(device: &Device, family: Family, products: &mut [Product<'_>], input: Input<'_>, scratch: &mut Scratch) {
     let [n_rows, cols] = input.shape();
     check_shapes(products, [n_rows, cols]);
     if n_rows == 0 {
@@ -96,7 +107,7 @@ pub fn forward(device: &Device, products: &mut [Product<'_>], input: Input<'_>, 
     }
     match device {
         Device::Cpu(cpu) => with_rows(device, input, |x| forward_cpu(cpu, products, x, scratch)),
-        Device::Cuda(cuda) => cuda::forward(cuda, products, input, scratch),
+        Device::Cuda(cuda) => cuda::forward(cuda, family, products, input, scratch),
     }
 }
 
@@ -118,15 +129,15 @@ pub fn forward_training(device: &Device, products: &mut [Product<'_>], x: View<'
     };
     for p in products {
         let precision = backward::precision(p.weights.format());
-        if precision == combine::Precision::Exact || !combine::has_bf16(cpu) {
-            forward(device, std::slice::from_mut(p), Input::Rows(x), scratch);
+        if precision == gemm::Precision::Exact || !gemm::has_bf16(cpu) {
+            forward(device, Family::ByRows, std::slice::from_mut(p), Input::Rows(x), scratch);
             continue;
         }
         let [n_rows, cols] = x.shape();
         assert!(p.weights.cols() == cols && p.out.shape() == [n_rows, p.weights.rows()]);
-        let shape = combine::Shape::new(n_rows, cols, p.weights.rows());
-        let (a, b) = (combine::Coefficients::of(x.host(), cols), combine::Rows::MatrixTransposed(p.weights));
-        combine::combine(cpu, p.out.host_mut(), a, b, shape, precision, Write::Replace);
+        let shape = gemm::Shape::new(n_rows, cols, p.weights.rows());
+        let (a, b) = (gemm::Coefficients::of(x.host(), cols), gemm::Rows::MatrixTransposed(p.weights));
+        gemm::gemm(cpu, p.out.host_mut(), a, b, shape, precision, Write::Replace);
         if let Some(bias) = p.bias {
             for row in p.out.host_mut().chunks_exact_mut(p.weights.rows()) {
                 row.iter_mut().zip(bias.host()).for_each(|(y, b)| *y += b);
@@ -150,7 +161,13 @@ pub struct Gated<'a> {
 /// Computes both products and the activation. Returns the result as the input of a product; a batch on a GPU leaves the
 /// activation to that.
 #[must_use]
-pub fn forward_gated<'a>(device: &Device, mut g: Gated<'a>, input: Input<'_>, scratch: &mut Scratch) -> Input<'a> {
+pub fn forward_gated<'a>(
+    device: &Device,
+    family: Family,
+    mut g: Gated<'a>,
+    input: Input<'_>,
+    scratch: &mut Scratch,
+) -> Input<'a> {
     let [n_rows, cols] = input.shape();
     assert!(g.gate.cols() == cols && g.up.cols() == cols && g.gate.rows() == g.up.rows());
     assert!(g.out.shape() == [n_rows, g.gate.rows()] && g.spare.shape() == g.out.shape());
@@ -158,13 +175,13 @@ pub fn forward_gated<'a>(device: &Device, mut g: Gated<'a>, input: Input<'_>, sc
         return Input::Rows(g.out.into_view());
     }
     if let Device::Cuda(cuda) = device {
-        return cuda::forward_gated(cuda, g, input, scratch);
+        return cuda::forward_gated(cuda, family, g, input, scratch);
     }
     let products = &mut [
         Product { out: g.out.reborrow(), weights: g.gate, bias: None },
         Product { out: g.spare.reborrow(), weights: g.up, bias: None },
     ];
-    forward(device, products, input, scratch);
+    forward(device, family, products, input, scratch);
     activation::forward(device, g.activation, g.out.reborrow(), g.spare.as_view());
     Input::Rows(g.out.into_view())
 }

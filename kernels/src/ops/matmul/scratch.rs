@@ -1,7 +1,8 @@
 //! The memory that products work in.
 
+use super::backward::cuda::{self as backward, Extent};
+use super::prefill::cuda::workspace_bytes;
 use super::quantize::QuantizedRows;
-use super::{backward, cuda};
 use crate::cuda::{Cuda, DeviceError};
 use crate::device::Device;
 use crate::formats::Format;
@@ -12,28 +13,8 @@ use crate::view::Buffer;
 pub struct Scratch {
     pub(super) rows: QuantizedRows,
     pub(super) workspace: Option<Buffer<u8>>,
-    /// Whose kernels the next products use.
-    pub family: Family,
     /// What the transpose of a slab of a matrix may take of it; 0 without training.
     slab_bytes: usize,
-}
-
-/// Which of a GPU's kernels multiply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
-    /// Decode's for up to eight rows, the prefill's for more.
-    #[default]
-    ByRows,
-    /// Those of batches (`matmul/batch`): a row has the same bits alone and among any others.
-    Batch,
-}
-
-/// The largest shapes of a product in training: T rows of K inputs and N outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    pub rows: usize,
-    pub inputs: usize,
-    pub outputs: usize,
 }
 
 impl Scratch {
@@ -45,9 +26,9 @@ impl Scratch {
         match device {
             Device::Cpu(_) => {
                 let rows = QuantizedRows::new(max_rows, max_cols);
-                Ok(Scratch { rows, workspace: None, family: Family::ByRows, slab_bytes: 0 })
+                Ok(Scratch { rows, workspace: None, slab_bytes: 0 })
             }
-            Device::Cuda(_) => Scratch::on_device(device, cuda::workspace_bytes(max_rows, max_cols, max_outputs), 0),
+            Device::Cuda(_) => Scratch::on_device(device, workspace_bytes(max_rows, max_cols, max_outputs), 0),
         }
     }
 
@@ -63,7 +44,7 @@ impl Scratch {
                 Scratch::new(device, largest(|e| e.rows), largest(|e| e.inputs), 0)
             }
             Device::Cuda(cuda) => {
-                let slab_bytes = backward::cuda::slab_bytes(cuda.info().total_bytes);
+                let slab_bytes = backward::slab_bytes(cuda.info().total_bytes);
                 Scratch::with_slabs(cuda, extents, trained, slab_bytes)
             }
         }
@@ -79,14 +60,14 @@ impl Scratch {
         trained: Option<Format>,
         slab_bytes: usize,
     ) -> Result<Self, DeviceError> {
-        let has_bf16 = backward::cuda::gradients_are_bf16(cuda);
-        let bytes = backward::cuda::workspace_bytes(extents, trained, has_bf16, slab_bytes);
+        let has_bf16 = backward::gradients_are_bf16(cuda);
+        let bytes = backward::workspace_bytes(extents, trained, has_bf16, slab_bytes);
         Scratch::on_device(&Device::Cuda(cuda.clone()), with_counter(bytes), slab_bytes)
     }
 
     fn on_device(device: &Device, bytes: usize, slab_bytes: usize) -> Result<Self, DeviceError> {
         let workspace = Some(Buffer::new(device, bytes)?);
-        Ok(Scratch { rows: QuantizedRows::new(0, 0), workspace, family: Family::ByRows, slab_bytes })
+        Ok(Scratch { rows: QuantizedRows::new(0, 0), workspace, slab_bytes })
     }
 
     /// Bytes [`Scratch::new`] takes on the CPU.
@@ -96,7 +77,7 @@ impl Scratch {
 
     /// Bytes [`Scratch::new`] takes on a GPU.
     pub fn device_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
-        cuda::workspace_bytes(max_rows, max_cols, max_outputs)
+        workspace_bytes(max_rows, max_cols, max_outputs)
     }
 
     /// Bytes [`Scratch::for_training`] takes on a GPU with `total_bytes` of memory, whose gradients of weights are products of
@@ -107,13 +88,13 @@ impl Scratch {
         extents: &[Extent],
         trained: Option<Format>,
     ) -> usize {
-        let slab_bytes = backward::cuda::slab_bytes(total_bytes);
-        with_counter(backward::cuda::workspace_bytes(extents, trained, has_bf16, slab_bytes))
+        let slab_bytes = backward::slab_bytes(total_bytes);
+        with_counter(backward::workspace_bytes(extents, trained, has_bf16, slab_bytes))
     }
 
     /// True for a GPU whose gradients of weights are products of bf16, where the weights are not F32.
     pub fn gradients_are_bf16(cuda: &Cuda) -> bool {
-        backward::cuda::gradients_are_bf16(cuda)
+        backward::gradients_are_bf16(cuda)
     }
 
     /// Of a scratch for training on a GPU: how often since it was made a number was infinite or NaN where a product takes
@@ -130,11 +111,11 @@ impl Scratch {
     }
 
     /// Panics on the CPU, and when it was not made for training.
-    pub(crate) fn training(&self) -> backward::cuda::Workspace {
+    pub(crate) fn training(&self) -> backward::Workspace {
         let workspace = self.workspace.as_ref().expect("a scratch of this device");
         assert!(self.slab_bytes > 0, "a scratch for training");
         let (at, len) = (workspace.ptr(), workspace.len() - COUNTER_BYTES);
-        backward::cuda::Workspace { at, len, overflows: at.offset(len), slab_bytes: self.slab_bytes }
+        backward::Workspace { at, len, overflows: at.offset(len), slab_bytes: self.slab_bytes }
     }
 }
 

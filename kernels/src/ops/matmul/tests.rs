@@ -31,7 +31,7 @@ fn product(device: &Device, w: &Matrix, x: &[f32], t: usize, bias: Option<&[f32]
     let mut out = vec![f32::NAN; t * n];
     let mut scratch = Scratch::new(device, t, k, n).unwrap();
     let p = Product { out: ViewMut::new(&mut out, [t, n]), weights: w, bias: bias.map(|b| View::new(b, [n])) };
-    forward(device, &mut [p], Input::Rows(View::new(x, [t, k])), &mut scratch);
+    forward(device, Family::ByRows, &mut [p], Input::Rows(View::new(x, [t, k])), &mut scratch);
     out
 }
 
@@ -120,7 +120,7 @@ fn several_products_of_different_formats_share_x() {
         .map(|(o, w)| Product { out: ViewMut::new(o, [t, w.rows()]), weights: w, bias: None })
         .collect();
     let mut scratch = Scratch::new(&device, t, k, 0).unwrap();
-    forward(&device, &mut products, Input::Rows(View::new(&x, [t, k])), &mut scratch);
+    forward(&device, Family::ByRows, &mut products, Input::Rows(View::new(&x, [t, k])), &mut scratch);
     for (out, w) in outs.iter().zip(&weights) {
         assert_eq!(*out, product(&device, w, &x, t, None), "{}", w.format());
     }

@@ -7,8 +7,12 @@ use std::ops::Range;
 
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::simd::per_isa;
 use crate::view::{Buffer, View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("residual", Role::Training)];
 
 /// Elements per task: 32 k values take about 5 microseconds.
 const CHUNK: usize = 32 << 10;

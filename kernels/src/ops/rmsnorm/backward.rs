@@ -3,7 +3,7 @@
 
 use super::{chunk_len, cuda, reciprocal_rms};
 use crate::device::Device;
-use crate::ops::matmul::Write;
+use crate::ops::Write;
 use crate::simd::{fold_lanes, per_isa, LANES};
 use crate::view::{View, ViewMut};
 

@@ -1,7 +1,7 @@
 //! Launches of rmsnorm.cu and backward.cu.
 
 use crate::cuda::{Cuda, DevicePtr, LaunchShape};
-use crate::ops::matmul::Write;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 use super::Normed;
@@ -43,19 +43,21 @@ impl InPlace {
 /// Adds in place: the block that owns a row is its only reader.
 pub fn add_norm(cuda: &Cuda, n: Normed<'_>) {
     let [n_rows, dim] = n.h.shape();
-    let InPlace { x, y, post_weight, weight, h, eps } = InPlace::of(n);
-    launch(cuda, [x, x, y, post_weight, weight, h], n_rows, dim, eps);
+    let n = InPlace::of(n);
+    launch(cuda, n, n.x, n_rows, dim);
 }
 
 pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, weight: View<'_, f32, 1>, eps: f32) {
     let [n_rows, dim] = x.shape();
-    let null = DevicePtr::NULL;
-    launch(cuda, [x.ptr(), null, null, null, weight.ptr(), out.ptr()], n_rows, dim, eps);
+    let (y, post_weight) = (DevicePtr::NULL, DevicePtr::NULL);
+    let norm = InPlace { x: x.ptr(), y, post_weight, weight: weight.ptr(), h: out.ptr(), eps };
+    launch(cuda, norm, DevicePtr::NULL, n_rows, dim);
 }
 
-/// `pointers`: x, x_new, y, post_weight, weight, h.
-fn launch(cuda: &Cuda, pointers: [DevicePtr; 6], n_rows: usize, dim: usize, eps: f32) {
-    let [x, x_new, y, post_weight, weight, h] = pointers.map(Into::into);
+/// `x_new` takes the stream that was added to; null where nothing is added.
+fn launch(cuda: &Cuda, norm: InPlace, x_new: DevicePtr, n_rows: usize, dim: usize) {
+    let InPlace { x, y, post_weight, weight, h, eps } = norm;
+    let [x, x_new, y, post_weight, weight, h] = [x, x_new, y, post_weight, weight, h].map(Into::into);
     let shape = LaunchShape { grid: [n_rows as u32, 1, 1], block: 256, shared_bytes: 0 };
     cuda.launch("rmsnorm_add", shape, &[x, x_new, y, post_weight, weight, h, (dim as u32).into(), eps.into()]);
 }

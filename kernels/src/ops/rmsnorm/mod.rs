@@ -9,9 +9,14 @@ pub(crate) mod cuda;
 use std::ops::Range;
 
 use crate::device::{Cpu, Device};
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::ops::residual::{self, Residual};
 use crate::simd::{fold_lanes, per_isa, LANES};
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] =
+    &[KernelModule::one("rmsnorm", Role::Every), KernelModule::one("backward", Role::Training)];
 
 /// The norm of the residual stream, after the pending output was added: `x += post(y)`, then `h = norm(x) * weight`.
 pub struct Normed<'a> {

@@ -5,8 +5,12 @@ mod cuda;
 
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::simd::per_isa;
 use crate::view::{Buffer, View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("rope", Role::Training)];
 
 /// Cosines and sines of one RoPE base, `(positions, head_dim / 2)` each, computed in f64 once: a sine of a large f32
 /// angle would be off by its rounding.
@@ -74,8 +78,8 @@ pub(crate) fn forward_cpu(cpu: &Cpu, x: &mut [f32], n_heads: usize, table: &Rope
     let n_rows = x.len() / (n_heads * table.head_dim());
     assert!(first_position + n_rows <= table.n_positions(), "position beyond the RoPE table");
     let range = first_position * table.half..(first_position + n_rows) * table.half;
-    let tables = [&table.cos.host()[range.clone()], &table.sin.host()[range]];
-    rotate(cpu.isa, x, n_heads, table.half, tables, 1.0);
+    let (cos, sin) = (&table.cos.host()[range.clone()], &table.sin.host()[range]);
+    rotate(cpu.isa, x, n_heads, Angles { half: table.half, cos, sin, direction: 1.0 });
 }
 
 /// Rotates `x` (T, H, D) in place, for a trainer; row `t` is at `positions[t]`, which is in the table: samples lie side by
@@ -103,20 +107,30 @@ fn rotate_at(
             let (half, cos, sin) = (table.half, table.cos.host(), table.sin.host());
             for (row, position) in x.host_mut().chunks_exact_mut(n_heads * head_dim).zip(positions.host()) {
                 let range = *position as usize * half..(*position as usize + 1) * half;
-                rotate(cpu.isa, row, n_heads, half, [&cos[range.clone()], &sin[range]], direction);
+                rotate(cpu.isa, row, n_heads, Angles { half, cos: &cos[range.clone()], sin: &sin[range], direction });
             }
         }
         Device::Cuda(cuda) => cuda::rotate(cuda, x, table, positions, direction),
     }
 }
 
+/// Rows of the tables, (T, half) each.
+#[derive(Clone, Copy)]
+struct Angles<'a> {
+    half: usize,
+    cos: &'a [f32],
+    sin: &'a [f32],
+    /// 1, or -1 for the opposite angles.
+    direction: f32,
+}
+
 per_isa! {
-    /// Forward, or with a `direction` of -1 by the opposite angle.
-    fn rotate(x: &mut [f32], n_heads: usize, half: usize, tables: [&[f32]; 2], direction: f32) = rotate_body;
+    fn rotate(x: &mut [f32], n_heads: usize, angles: Angles<'_>) = rotate_body;
 }
 
 #[inline(always)]
-fn rotate_body(x: &mut [f32], n_heads: usize, half: usize, [cos, sin]: [&[f32]; 2], direction: f32) {
+fn rotate_body(x: &mut [f32], n_heads: usize, angles: Angles<'_>) {
+    let Angles { half, cos, sin, direction } = angles;
     for ((row, cos), sin) in
         x.chunks_exact_mut(n_heads * half * 2).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half))
     {

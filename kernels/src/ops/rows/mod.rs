@@ -3,7 +3,11 @@
 mod cuda;
 
 use crate::device::Device;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("rows", Role::Training)];
 
 /// `out[i] = x[rows[i]]`. Shapes: `out` (n, D), `x` (T, D), `rows` (n), each below T.
 pub fn gather(device: &Device, mut out: ViewMut<'_, f32, 2>, x: View<'_, f32, 2>, rows: View<'_, u32, 1>) {

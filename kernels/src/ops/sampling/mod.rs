@@ -6,8 +6,12 @@ mod cuda;
 
 use crate::cuda::DeviceError;
 use crate::device::Device;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::readback::Readback;
 use crate::view::{Buffer, View};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("sampling", Role::Answers)];
 
 /// Most candidates [`TopK::find`] gives.
 pub const MAX_TOP_K: usize = 64;

@@ -5,9 +5,13 @@ mod cuda;
 
 use crate::cuda::DeviceError;
 use crate::device::Device;
+use crate::ops::kernel_module::{KernelModule, Role};
 use crate::readback::Readback;
 use crate::simd::{dot, per_isa};
 use crate::view::{View, ViewMut};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("sum_of_squares", Role::Training)];
 
 /// Elements of one partial sum.
 const CHUNK: usize = 4096;

@@ -2,9 +2,9 @@
 #![allow(dead_code)]
 
 use half::f16;
-use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, Scratch};
+use lichen_kernels::ops::attention::{self, Attention, KvFormat, KvStore, QkNorm, Scratch};
 use lichen_kernels::ops::rope::RopeTable;
-use lichen_kernels::{Buffer, Device, Step, View};
+use lichen_kernels::{Buffer, Device, Step};
 
 use crate::oracle::random;
 
@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
         step.set(first, &vec![0; n_rows]);
         step.send();
         let (q_shape, kv_shape) = ([n_rows, n_heads, head_dim], [n_rows, n_kv_heads, head_dim]);
-        let norms: [View<'_, f32, 1>; 2] = [self.norms[0].all(), self.norms[1].all()];
+        let norms = QkNorm { q: self.norms[0].all(), k: self.norms[1].all(), eps: EPS };
         let call = Attention {
             out: out.view_mut(q_shape),
             q: q.view_mut(q_shape),
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
             pages: None,
             step: &step,
             rope: &self.rope,
-            qk_norm: self.layer.has_norm.then_some((norms, EPS)),
+            qk_norm: self.layer.has_norm.then_some(norms),
             window: self.layer.window,
             scale: SCALE,
         };
@@ -134,7 +134,7 @@ pub fn decoded(layer: &Layer, saved: &[u8]) -> Vec<f64> {
 pub struct Expected {
     pub out: Vec<f64>,
     pub bound: Vec<f64>,
-    /// The same by plain f16: queries, weights and values rounded to halves, everything else exact.
+    /// The same by plain f16: queries, weights and values rounded to f16, everything else exact.
     pub plain: Vec<f64>,
 }
 
@@ -147,7 +147,7 @@ fn to_half(v: f64) -> f64 {
 pub enum Products {
     /// f32, spread over the lanes of a warp.
     Lanes,
-    /// Halves, queries and weights as sums of two.
+    /// f16, queries and weights as sums of two.
     TensorCores,
 }
 
@@ -189,8 +189,8 @@ pub fn expect(q: &[f32], keys: &[f64], values: &[f64], by: Products) -> Expected
         scores.iter().map(|s| (s - top).exp()).collect()
     };
     let exact: Vec<f64> = q.iter().map(|v| *v as f64).collect();
-    let halves: Vec<f64> = exact.iter().map(|v| to_half(v * SCALE as f64 * log2_e) / (SCALE as f64 * log2_e)).collect();
-    let (weights, plain_weights) = (weigh(&exact), weigh(&halves));
+    let f16s: Vec<f64> = exact.iter().map(|v| to_half(v * SCALE as f64 * log2_e) / (SCALE as f64 * log2_e)).collect();
+    let (weights, plain_weights) = (weigh(&exact), weigh(&f16s));
     let (sum, plain_sum) = (weights.iter().sum::<f64>(), plain_weights.iter().sum::<f64>());
     // The weight follows its score, and ex2.approx adds 2^-22. Twice, as the maximum's score is as uncertain.
     let [of_score, of_sum] = by.roundings(dim, n);

@@ -10,9 +10,9 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceError, PackedMatrix};
+use lichen_kernels::cuda::{embedded_archs, Cuda, CudaOptions, DeviceError};
 use lichen_kernels::formats::{float, nf4, q4_0, q8_0, Format};
-use lichen_kernels::{Buffer, Device, Matrix, SharedBytes};
+use lichen_kernels::{Buffer, Device, Matrix, PackedMatrix, SharedBytes};
 
 /// What the emulator is told to have, unless the environment tells it.
 const EMULATED: &str = "53,72,80,87,90";

@@ -3,10 +3,9 @@
 
 pub mod twin;
 
-use lichen_kernels::cuda::PackedMatrix;
 use lichen_kernels::formats::Format;
-use lichen_kernels::ops::matmul::{self, Input, Product, Scratch};
-use lichen_kernels::{Buffer, Device, Matrix};
+use lichen_kernels::ops::matmul::{self, Family, Input, Product, Scratch};
+use lichen_kernels::{Buffer, Device, Matrix, PackedMatrix};
 
 pub use crate::common::{cuda, encode};
 use crate::common::{devices, Random};
@@ -70,7 +69,7 @@ pub fn products(device: &Device, weights: &[&Matrix], x: &[f32], t: usize, biase
             bias: bias.as_ref().map(|b| b.all()),
         })
         .collect();
-    matmul::forward(device, &mut list, Input::Rows(x.view([t, k])), &mut scratch);
+    matmul::forward(device, Family::ByRows, &mut list, Input::Rows(x.view([t, k])), &mut scratch);
     drop(list);
     outs.iter().map(read).collect()
 }

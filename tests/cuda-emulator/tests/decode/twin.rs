@@ -77,7 +77,7 @@ fn to_half(v: f64) -> f64 {
     (v / step).round_ties_even() * step
 }
 
-/// `w[row] . x` for NF4: products in halves, eight to a chain.
+/// `w[row] . x` for NF4: products in f16, eight to a chain.
 fn nf4_dot(w: &Matrix, absmax_scale: f32, row: usize, x: &[f32], splits: usize) -> f32 {
     let cols = w.cols();
     let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));

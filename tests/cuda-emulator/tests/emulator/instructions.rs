@@ -55,7 +55,7 @@ fn conversions_round_to_even() {
     }
 }
 
-/// a * b + c of halves, rounded once. In f64 the product is exact, and so is the sum unless the terms are far apart; then
+/// a * b + c of f16, rounded once. In f64 the product is exact, and so is the sum unless the terms are far apart; then
 /// the smaller can only tip a tie, so it is made to count as less than a unit.
 fn fma_half(a: f16, b: f16, c: f16) -> f16 {
     let (product, c) = (a.to_f64() * b.to_f64(), c.to_f64());
@@ -99,7 +99,7 @@ fn packed_instructions_are_exact() {
         let device = Device::open(ordinal);
         let n = 4000;
         let (a, mut b, mut c) = (words(n, 1), words(n, 2), words(n, 3));
-        // Halves near one another, whose sums cancel and round.
+        // f16 near one another, whose sums cancel and round.
         for i in 0..n / 2 {
             b[i] = b[i] & 0x83ff_83ff | 0x3800_3800;
             c[i] = a[i] ^ 0x8000_8000 ^ (c[i] & 0x000f_000f);
@@ -117,16 +117,16 @@ fn packed_instructions_are_exact() {
             assert_eq!(got[0], permuted(a, b, c), "prmt {what}");
             assert_eq!(got[1] as i32, (low(a) * low(b)).wrapping_add(c as i32), "mad low {what}");
             assert_eq!(got[2] as i32, (low(a >> 16) * low(b >> 16)).wrapping_add(c as i32), "mad high {what}");
-            let halves = [
+            let f16s = [
                 packed(fma_half, a, b, c),
                 packed(|a, b, _| fma_half(a, f16::ONE, b), a, b, c),
                 packed(|a, b, _| fma_half(a, b, f16::NEG_ZERO), a, b, c),
             ];
-            for (j, want) in halves.into_iter().enumerate() {
+            for (j, want) in f16s.into_iter().enumerate() {
                 for (shift, want) in [0, 16].into_iter().zip(want) {
                     let got = f16::from_bits((got[3 + j] >> shift) as u16);
                     let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
-                    assert!(same, "halves, instruction {j}: {got:?}, expected {want:?}: {what}");
+                    assert!(same, "f16s, instruction {j}: {got:?}, expected {want:?}: {what}");
                 }
             }
             let fused = f32::from_bits(a).mul_add(f32::from_bits(b), f32::from_bits(c));

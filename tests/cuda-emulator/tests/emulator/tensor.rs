@@ -26,7 +26,7 @@ fn tiles(n_a: usize, n_b: usize) -> Vec<(Vec<f32>, Vec<f32>)> {
     all
 }
 
-fn halves(values: &[f32]) -> Vec<u16> {
+fn f16s(values: &[f32]) -> Vec<u16> {
     values.iter().map(|v| f16::from_f32(*v).to_bits()).collect()
 }
 
@@ -44,8 +44,8 @@ fn wmma_multiplies() {
         let kernel = device.kernel("emulator_wmma", "u64 u64 u64");
         let (c, at_a, at_b) = (device.alloc(1024), device.alloc(512), device.alloc(512));
         for (a, b) in tiles(256, 256) {
-            device.write(at_a, &halves(&a));
-            device.write(at_b, &halves(&b));
+            device.write(at_a, &f16s(&a));
+            device.write(at_b, &f16s(&b));
             device.run(kernel, 1, 32, 0, &[Arg::Ptr(c), Arg::Ptr(at_a), Arg::Ptr(at_b)]);
             assert_eq!(device.download::<f32>(c, 256), product(&a, &b, 1.0));
         }
@@ -63,7 +63,7 @@ fn mma_multiplies() {
         let (c, at_a, at_b) = (device.alloc(512), device.alloc(512), device.alloc(256));
         for (a, b) in tiles(256, 128) {
             for is_bf16 in [false, true] {
-                let encode = if is_bf16 { brains } else { halves };
+                let encode = if is_bf16 { brains } else { f16s };
                 device.write(at_a, &encode(&a));
                 device.write(at_b, &encode(&b));
                 let args = [Arg::Ptr(c), Arg::Ptr(at_a), Arg::Ptr(at_b), Arg::U32(is_bf16.into())];

@@ -1,9 +1,8 @@
 //! What the kernels round, and nothing else.
 
 use half::bf16;
-use lichen_kernels::cuda::PackedMatrix;
 use lichen_kernels::formats::{nf4, Format};
-use lichen_kernels::Matrix;
+use lichen_kernels::{Matrix, PackedMatrix};
 
 /// Weights as a family of kernels holds them.
 pub struct Model {
@@ -62,7 +61,7 @@ impl Model {
         model
     }
 
-    /// The codes of one block, as halves, and their scale; plain weights with the scale 1 but on sm_53, where they are
+    /// The codes of one block, as f16, and their scale; plain weights with the scale 1 but on sm_53, where they are
     /// brought below 2 (F16) or 4 (BF16).
     fn block(&self, host: &Matrix, at: std::ops::Range<usize>, factor: f64) -> (Vec<f64>, f64) {
         let exact: Vec<f64> = self.exact[at.clone()].iter().map(|v| *v as f64).collect();
@@ -110,16 +109,16 @@ impl Model {
         let unit = if self.kind == Kind::Bf16 { 1.0 } else { unit };
         let (mut value, mut magnitude) = (0.0, 0.0);
         for (b, (x, w)) in x.chunks(32).zip(weights.chunks(32)).enumerate() {
-            let mut halves = [0.0; 2];
+            let mut f16s = [0.0; 2];
             for (k, (x, w)) in x.iter().zip(w).enumerate() {
                 let product = rounded(*x) * w;
                 magnitude += (product * scales[b]).abs();
                 match self.kind {
-                    Kind::Half2 => halves[k % 2] = to_f16(halves[k % 2] + product),
+                    Kind::Half2 => f16s[k % 2] = to_f16(f16s[k % 2] + product),
                     _ => value += product,
                 }
             }
-            value += (halves[0] + halves[1]) * scales[b];
+            value += (f16s[0] + f16s[1]) * scales[b];
         }
         let exact_terms = || x.iter().zip(&self.exact[rows.clone()]).map(|(x, w)| *x as f64 * *w as f64);
         let exact_magnitude = exact_terms().map(f64::abs).sum::<f64>();

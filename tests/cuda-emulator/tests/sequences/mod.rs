@@ -1,6 +1,6 @@
 //! Attention of whole sequences, forward and backward, on any device; what it should be in f64, and how far off it may be.
 
-use lichen_kernels::ops::attention::backward::{self, Given, Gradients};
+use lichen_kernels::ops::attention::train::backward::{self, Gradients, SavedForward};
 use lichen_kernels::ops::attention::train::{self, Sequence, Starts};
 use lichen_kernels::{Buffer, Device};
 
@@ -39,7 +39,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Values and gradients of sizes that a half could not hold.
+    /// Values and gradients of sizes that an f16 could not hold.
     pub fn new(c: &Case) -> Inputs {
         let (wide, narrow) = (c.t * c.n_heads * c.head_dim, c.t * c.n_kv_heads * c.head_dim);
         Inputs {
@@ -83,11 +83,11 @@ pub fn run(device: &Device, c: &Case, inputs: &Inputs, starts: Option<&Starts>) 
         None => train::forward(device, out_view, stats_view, s),
         Some(starts) => train::forward_batch(device, out_view, stats_view, s, starts),
     }
-    let given = Given { out: out.view(wide), dout: dout.view(wide), stats: stats.view(stats_shape) };
+    let saved = SavedForward { out: out.view(wide), dout: dout.view(wide), stats: stats.view(stats_shape) };
     let gradients = Gradients { dq: dq.view_mut(wide), dk: dk.view_mut(narrow), dv: dv.view_mut(narrow) };
     match starts {
-        None => backward::backward(device, gradients, given, s),
-        Some(starts) => backward::backward_batch(device, gradients, given, s, starts),
+        None => backward::backward(device, gradients, saved, s),
+        Some(starts) => backward::backward_batch(device, gradients, saved, s, starts),
     }
     let [out, stats, dq, dk, dv] = [&out, &stats, &dq, &dk, &dv].map(|buffer| download(device, buffer));
     Results { out, stats, dq, dk, dv }

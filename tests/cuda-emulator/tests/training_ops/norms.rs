@@ -1,4 +1,4 @@
-//! The way back through a norm. Sums over a row are folded in another order than the CPU's.
+//! The backward pass through a norm. Sums over a row are folded in another order than the CPU's.
 
 use lichen_kernels::ops::matmul::Write;
 use lichen_kernels::ops::rmsnorm::backward;

@@ -1,8 +1,7 @@
 //! Matrices that training owns: what they hold is what an upload of the same values holds, padding included.
 
-use lichen_kernels::cuda::PackedMatrix;
 use lichen_kernels::ops::encode;
-use lichen_kernels::{Device, Format, Matrix, View};
+use lichen_kernels::{Device, Format, Matrix, PackedMatrix, View};
 
 use crate::common::cuda;
 use crate::oracle::{cpu, for_each_arch, random};

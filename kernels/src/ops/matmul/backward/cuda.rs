@@ -1,13 +1,15 @@
-//! The backward products of a GPU: the prefill's kernels over transposes, and `combine` in f32 where a weight has 32 bits or
+//! The backward products of a GPU: the prefill's kernels over transposes, and `gemm` in f32 where a weight has 32 bits or
 //! the device no products of bf16.
 
-use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
-use crate::matrix::Matrix;
-use crate::ops::matmul::combine::cuda::{self as combine, Combination, Factor};
-use crate::ops::matmul::combine::Write;
+use crate::matrix::{Matrix, PackedMatrix};
+use crate::ops::matmul::gemm::cuda::{self as gemm, Factor, Gemm};
+use crate::ops::matmul::gemm::Size;
 use crate::ops::matmul::prefill::cuda::{has_bf16, multiply, Call, Places, Planes, Prepared, Rows};
-use crate::ops::matmul::{Extent, Product};
+use crate::ops::matmul::prefill::plan::PerFormat;
+use crate::ops::matmul::Product;
+use crate::ops::Write;
 use crate::view::{View, ViewMut};
 
 const THREADS: u32 = 256;
@@ -19,10 +21,12 @@ const TILE_COLUMNS: usize = 32;
 const WIDEN_TOKENS_MIN: usize = 1024;
 /// A transposed slab of a matrix on a device with less than [`LARGE_DEVICE_BYTES`]: Gemma 3 1B's largest matrix of a layer
 /// takes 16 MiB. On a larger one the largest of Qwen 2.5 7B takes 130 MiB.
-const SLAB_BYTES: [usize; 2] = [24 << 20, 192 << 20];
+const SLAB_BYTES: usize = 24 << 20;
+const SLAB_BYTES_LARGE: usize = 192 << 20;
 const LARGE_DEVICE_BYTES: usize = 16 << 30;
-/// Sums of segments there: gradients of weights have many outputs, and in a small model few tiles of them.
-const PARTIALS_BYTES: [usize; 2] = [16 << 20, 64 << 20];
+/// Split-K partials there: gradients of weights have many outputs, and in a small model few tiles of them.
+const PARTIALS_BYTES: usize = 16 << 20;
+const PARTIALS_BYTES_LARGE: usize = 64 << 20;
 
 /// The memory that these products work in.
 #[derive(Clone, Copy)]
@@ -35,14 +39,28 @@ pub struct Workspace {
     pub slab_bytes: usize,
 }
 
-/// What sums of segments may take beside slabs of this size.
+/// What split-K partials may take beside slabs of this size.
 fn partials_bytes(slab_bytes: usize) -> usize {
-    PARTIALS_BYTES[usize::from(slab_bytes >= SLAB_BYTES[1])]
+    match slab_bytes >= SLAB_BYTES_LARGE {
+        true => PARTIALS_BYTES_LARGE,
+        false => PARTIALS_BYTES,
+    }
 }
 
 /// What a transposed slab may take on a device with this much memory.
 pub fn slab_bytes(device_bytes: usize) -> usize {
-    SLAB_BYTES[usize::from(device_bytes >= LARGE_DEVICE_BYTES)]
+    match device_bytes >= LARGE_DEVICE_BYTES {
+        true => SLAB_BYTES_LARGE,
+        false => SLAB_BYTES,
+    }
+}
+
+/// The largest shapes of a product in training: T rows of K inputs and N outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
 }
 
 /// Bytes of the workspace for every product of these extents, on a device that multiplies bf16 or does not. `trained` is the
@@ -50,7 +68,7 @@ pub fn slab_bytes(device_bytes: usize) -> usize {
 pub fn workspace_bytes(extents: &[Extent], trained: Option<Format>, has_bf16: bool, slab_bytes: usize) -> usize {
     // Products in f32 alone: nothing is rounded or transposed on the way.
     if trained == Some(Format::F32) {
-        return if extents.is_empty() { 0 } else { combine::PARTIALS_BYTES_MAX };
+        return if extents.is_empty() { 0 } else { gemm::PARTIALS_BYTES_MAX };
     }
     let one = |e: &Extent| {
         let partials = partials_bytes(slab_bytes);
@@ -61,7 +79,7 @@ pub fn workspace_bytes(extents: &[Extent], trained: Option<Format>, has_bf16: bo
         }
         let slab = slab_rows(e.inputs, e.outputs, slab_bytes);
         let input = Places::at_most(e.rows, slab).end(partials) + 2 * e.inputs * slab.next_multiple_of(128);
-        let mut most = forward.max(input).max(combine::PARTIALS_BYTES_MAX);
+        let mut most = forward.max(input).max(gemm::PARTIALS_BYTES_MAX);
         if trained.is_some() && has_bf16 {
             let tokens = e.rows.next_multiple_of(128);
             most = most.max(Places::at_most(e.outputs, tokens).end(partials) + 2 * e.inputs * tokens);
@@ -109,7 +127,7 @@ pub fn forward_widened(cuda: &Cuda, products: &mut [Product<'_>], x: View<'_, f3
             (weights.rows as u32).into(),
             (weights.padded_cols as u32 / 128).into(),
         ];
-        cuda.launch(kernel_of(weights.format, WIDEN), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+        cuda.launch(WIDEN.of(weights.format), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
         let planes = Planes { format: Format::F16, codes: wide, scales: DevicePtr::NULL, ..planes };
         multiply(cuda, planes, rows, Call::put(product));
     }
@@ -120,8 +138,8 @@ pub fn forward_f32(cuda: &Cuda, product: &mut Product<'_>, x: View<'_, f32, 2>) 
     let ([rows, terms], weights) = (x.shape(), product.weights.packed());
     let (a, b) = (Factor::rows(x.ptr(), terms), Factor::transposed(weights.codes.ptr(), weights.padded_cols));
     let bias = product.bias.map(|b| b.ptr());
-    let combination = Combination::new(product.out.ptr(), a, b, [rows, terms, weights.rows]);
-    Combination { is_exact: true, bias, ..combination }.launch(cuda);
+    let gemm = Gemm::new(product.out.ptr(), a, b, Size { rows, terms, columns: weights.rows });
+    Gemm { is_exact: true, bias, ..gemm }.launch(cuda);
 }
 
 /// `dx` (T, K) from `dy` (T, N).
@@ -139,9 +157,9 @@ pub fn input(
     }
     if weights.format == Format::F32 {
         let (a, b) = (Factor::rows(dy.ptr(), outputs), Factor::rows(weights.codes.ptr(), weights.padded_cols));
-        let combination = Combination::new(dx.ptr(), a, b, [n_tokens, outputs, weights.cols]);
-        assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for these products");
-        return Combination { is_exact: true, write, partials: Some(room.at), ..combination }.launch(cuda);
+        let gemm = Gemm::new(dx.ptr(), a, b, Size { rows: n_tokens, terms: outputs, columns: weights.cols });
+        assert!(room.len >= gemm::PARTIALS_BYTES_MAX, "a scratch for these products");
+        return Gemm { is_exact: true, write, partials: Some(room.at), ..gemm }.launch(cuda);
     }
     let slab = slab_rows(weights.cols, outputs, room.slab_bytes);
     for first in (0..outputs).step_by(slab) {
@@ -185,7 +203,7 @@ fn transpose(
         (padded_cols as u32).into(),
         overflows.into(),
     ];
-    cuda.launch(kernel_of(weights.format, TRANSPOSE), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
+    cuda.launch(TRANSPOSE.of(weights.format), LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
     let format = if has_bf16(cuda, weights.format) { Format::BF16 } else { Format::F16 };
     Planes { format, rows: weights.cols, padded_cols, codes: to, scales: DevicePtr::NULL, factor: planes.factor }
 }
@@ -204,11 +222,11 @@ pub fn weight(
         return;
     }
     if !gradients_are_bf16(cuda) || format == Format::F32 {
-        assert!(room.len >= combine::PARTIALS_BYTES_MAX, "a scratch for gradients of weights");
+        assert!(room.len >= gemm::PARTIALS_BYTES_MAX, "a scratch for gradients of weights");
         let (a, b) = (Factor::transposed(dy.ptr(), outputs), Factor::rows(x.ptr(), inputs));
-        let combination = Combination::new(dw.ptr(), a, b, [outputs, n_tokens, inputs]);
+        let gemm = Gemm::new(dw.ptr(), a, b, Size { rows: outputs, terms: n_tokens, columns: inputs });
         let partials = Some(room.at);
-        return Combination { is_exact: true, write: Write::Add, partials, ..combination }.launch(cuda);
+        return Gemm { is_exact: true, write: Write::Add, partials, ..gemm }.launch(cuda);
     }
     let tokens = n_tokens.next_multiple_of(128);
     let places = Places::at_most(outputs, tokens);
@@ -241,23 +259,12 @@ fn transpose_rows(cuda: &Cuda, to: DevicePtr, scales: DevicePtr, x: View<'_, f32
     cuda.launch("matmul_transpose_rows", LaunchShape { grid, block: THREADS, shared_bytes: 0 }, &args);
 }
 
-/// In order of [`kernel_of`].
-const TRANSPOSE: [&str; 5] = [
-    "matmul_transpose_q8_0",
-    "matmul_transpose_q4_0",
-    "matmul_transpose_nf4",
-    "matmul_transpose_f16",
-    "matmul_transpose_bf16",
-];
-const WIDEN: [&str; 5] = ["matmul_widen_q8_0", "matmul_widen_q4_0", "matmul_widen_nf4", "", ""];
-
-fn kernel_of(format: Format, names: [&'static str; 5]) -> &'static str {
-    match format {
-        Format::Q8_0 => names[0],
-        Format::Q4_0 => names[1],
-        Format::NF4 => names[2],
-        Format::F16 => names[3],
-        Format::BF16 => names[4],
-        other => panic!("{other} has no kernel that transposes it"),
-    }
-}
+const TRANSPOSE: PerFormat = PerFormat {
+    q8_0: "matmul_transpose_q8_0",
+    q4_0: "matmul_transpose_q4_0",
+    nf4: "matmul_transpose_nf4",
+    f16: "matmul_transpose_f16",
+    bf16: "matmul_transpose_bf16",
+};
+const WIDEN: PerFormat =
+    PerFormat { q8_0: "matmul_widen_q8_0", q4_0: "matmul_widen_q4_0", nf4: "matmul_widen_nf4", f16: "", bf16: "" };

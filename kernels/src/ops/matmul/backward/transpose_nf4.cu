@@ -1,4 +1,4 @@
-// NF4 weights as halves, and transposed.
+// NF4 weights as f16, and transposed.
 #include "transpose.cuh"
 
 TRANSPOSE_KERNEL(nf4, NF4, false)

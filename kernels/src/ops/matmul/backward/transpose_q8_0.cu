@@ -1,4 +1,4 @@
-// Q8_0 weights as halves, and transposed.
+// Q8_0 weights as f16, and transposed.
 #include "transpose.cuh"
 
 TRANSPOSE_KERNEL(q8_0, Q8_0, false)

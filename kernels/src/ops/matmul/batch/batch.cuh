@@ -7,7 +7,7 @@
 // beyond that: every bank once.
 //
 // A token's sums do not depend on the others: its column of every product is its own, and K is cut by the matrices and the
-// device alone (batch_sum.cu adds the segments).
+// device alone (batch_sum.cu adds the splits).
 #pragma once
 #include "batch_rows.cuh"
 
@@ -117,7 +117,7 @@ template <class W, u32 COLUMNS, u32 TILES> struct BatchTile {
         // Seen by all from the first barrier on.
         BatchCodes<W>::fill(table);
         // x is being written; weights were there before.
-        wait_for_previous();
+        wait_for_primary();
         copy_x(0, (s32)(end - begin));
         const u8* x = rings + (lane_idx() >> 2) * BATCH_X_STRIDE + (lane_idx() & 3) * 16;
         u32 ring = 0;

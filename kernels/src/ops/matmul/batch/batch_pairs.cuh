@@ -1,13 +1,13 @@
-// Packed codes as the fragments of batch.cuh take them: codes j of a load of sixteen bytes are eight k as four pairs of halves.
+// Packed codes as the fragments of batch.cuh take them: codes j of a load of sixteen bytes are eight k as four pairs of f16.
 #pragma once
 #include "../decode/nf4.cuh"
 #include "../prefill/weights.cuh"
 
 #if LICHEN_ARCH >= 80
 
-// NF4 levels come from decode's table in shared memory: picked by byte permutes a level takes three slots of the integer
+// NF4 levels come from decode's table in shared memory: picked by byte permutes a level takes three issue slots of the integer
 // units, which are half as wide as the others and would read at half of an H200's bandwidth at best; from the table it takes
-// one, and half a slot of shared memory.
+// one, and half an issue slot of shared memory.
 template <class W> struct BatchCodes {
     static constexpr u32 TABLE_BYTES = 0;
     DEVICE void fill(u8*) {}

@@ -6,16 +6,16 @@
 
 #define PREPARED Prepared to = {rows, scales, n_rows, n_padded, cols, padded_cols, k_per_load}
 #define PREPARED_PARAMS u16 *rows, float *scales, u32 n_rows, u32 n_padded, u32 cols, u32 padded_cols, u32 k_per_load
-#define NEXT_PARAMS const u8 *codes, u32 tile_rows, u32 k_tiles, u32 n_segments, u32 step_bytes
+#define NEXT_PARAMS const u8 *codes, u32 tile_rows, u32 k_tiles, u32 n_splits, u32 step_bytes
 // The first n_padded blocks have a row each, the others prefetch.
 #define PREFETCH_OR                                                                                                            \
-    let_next_begin();                                                                                                          \
+    launch_dependents();                                                                                                          \
     if (block_x() >= n_padded) {                                                                                               \
-        Beginnings b = {codes, tile_rows, k_tiles, n_segments, step_bytes};                                                    \
+        Beginnings b = {codes, tile_rows, k_tiles, n_splits, step_bytes};                                                    \
         prefetch_line(b, (block_x() - n_padded) * block_dim() + thread_idx());                                                 \
         return;                                                                                                                \
     }                                                                                                                          \
-    wait_for_previous();
+    wait_for_primary();
 
 // Rows of x (n_rows, cols).
 #define PREPARE_ROWS(name, BFLOAT)                                                                                             \

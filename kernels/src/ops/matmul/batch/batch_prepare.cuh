@@ -8,20 +8,20 @@
 
 #if LICHEN_ARCH >= 80
 
-// Where the blocks of a product begin to read: `n_segments` places in each of its tiles of rows, whose k-tiles are
+// Where the blocks of a product begin to read: `n_splits` places in each of its tiles of rows, whose k-tiles are
 // `step_bytes` and lie one behind the other.
 struct Beginnings {
     const u8* codes;
-    u32 tile_rows, k_tiles, n_segments, step_bytes;
+    u32 tile_rows, k_tiles, n_splits, step_bytes;
 };
 
 // Thread `index` of all brings one line of 128 bytes into the second-level cache: the first of every beginning, then the
 // second. What one block needs alone would only let it wait for the others.
 DEVICE void prefetch_line(const Beginnings& b, u32 index) {
-    u32 n = b.tile_rows * b.n_segments, line = index / n, place = index % n;
-    u32 row = place / b.n_segments, segment = place % b.n_segments;
-    u64 at = ((u64)row * b.k_tiles + segment * b.k_tiles / b.n_segments) * b.step_bytes + line * 128;
-    if (at < (u64)b.tile_rows * b.k_tiles * b.step_bytes) prefetch_second_level(b.codes + at);
+    u32 n = b.tile_rows * b.n_splits, line = index / n, place = index % n;
+    u32 row = place / b.n_splits, split = place % b.n_splits;
+    u64 at = ((u64)row * b.k_tiles + split * b.k_tiles / b.n_splits) * b.step_bytes + line * 128;
+    if (at < (u64)b.tile_rows * b.k_tiles * b.step_bytes) prefetch_l2(b.codes + at);
 }
 
 // Units that a thread keeps in registers: with 1024 threads rows of 32,768 numbers.
@@ -121,7 +121,7 @@ struct GatedRow {
     const float* up;
     u32 activation;
 
-    // gelu_tanh or silu of math.cuh by the device's own exponential: the row becomes halves, and a processor that has it alone
+    // gelu_tanh or silu of math.cuh by the device's own exponential: the row becomes f16, and a processor that has it alone
     // would spend 6 us on the CPU's bits of 29,568 numbers.
     DEVICE_MEMBER float act(float v) const {
         float inner = activation == 0 ? 1.5957691f * fma(0.044715f * v * v, v, v) : v;
@@ -198,13 +198,13 @@ DEVICE u32 larger_magnitude(u32 largest, Pair p) {
     return low > largest ? low : largest;
 }
 // A row that is not finite is zeros.
-DEVICE u32 halves(Pair p, const RowFactor& factor) {
+DEVICE u32 as_f16x2(Pair p, const RowFactor& factor) {
     u32 pair = pack16(f32_to_f16(p.low * factor.to_half), f32_to_f16(p.high * factor.to_half));
     return factor.is_finite ? pair : 0;
 }
 
-// Row block_x as halves, times a power of two (prepare.cuh).
-template <class Source> DEVICE RowFactor prepare_halves(const Prepared& to, const Source& source) {
+// Row block_x as f16, times a power of two (prepare.cuh).
+template <class Source> DEVICE RowFactor prepare_f16(const Prepared& to, const Source& source) {
     u32 largest = 0;
     if (!to.are_kept()) {
         to.for_units([&](u32 unit) {
@@ -214,7 +214,7 @@ template <class Source> DEVICE RowFactor prepare_halves(const Prepared& to, cons
         to.for_units([&](u32 unit) {
             u32 pairs[4];
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) pairs[i] = halves(to.load(source.kept(), to.k_of(unit, i)), factor);
+            for (u32 i = 0; i < 4; i++) pairs[i] = as_f16x2(to.load(source.kept(), to.k_of(unit, i)), factor);
             to.put(unit, pairs);
         });
         return factor;
@@ -231,7 +231,7 @@ template <class Source> DEVICE RowFactor prepare_halves(const Prepared& to, cons
     to.for_kept_units([&](u32 unit, u32 slot) {
         u32 pairs[4];
 #pragma unroll
-        for (u32 i = 0; i < 4; i++) pairs[i] = halves(v[slot][i], factor);
+        for (u32 i = 0; i < 4; i++) pairs[i] = as_f16x2(v[slot][i], factor);
         to.put(unit, pairs);
     });
     return factor;
@@ -257,7 +257,7 @@ template <bool BFLOAT, class Source> DEVICE void prepare_row(const Prepared& to,
             to.put(unit, pairs);
         });
     } else {
-        back = prepare_halves(to, source).back;
+        back = prepare_f16(to, source).back;
     }
     if (thread_idx() == 0) to.scales[row] = back;
 }

@@ -72,7 +72,8 @@ template <class W, u32 N, u32 SPREAD> struct BatchRows {
         }
     }
 
-    // Rows 2 m and 2 m + 1 as A operands of products over the chunk's first four pairs of k, and its last (common.cuh, mma_f16).
+    // Rows 2 m and 2 m + 1 as A operands of products over the chunk's first four pairs of k, and its last (common.cuh,
+    // mma_f16).
     DEVICE void fragments(const u32 (&rows)[N][4], u32 m, u32 (&lower)[4], u32 (&upper)[4]) {
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
@@ -90,11 +91,12 @@ template <class W, u32 N, u32 SPREAD> struct BatchRows {
                 for (u32 i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
     }
 
-    // A lane's sums: its rows, of two tokens of every eight. `partials`: of this segment and part, or null.
+    // A lane's sums: its rows, of two tokens of every eight. `partials`: of this split and part, or null.
     template <u32 NT>
     DEVICE void put(const BatchArgs& a, const BatchPart& part, u32 first_row, const float (&sums)[N / 2][NT][4],
                     float* partials, u32 all_rows) {
-        u32 lane = forget(lane_idx()), stride = partials ? all_rows : part.n_rows;
+        // Opaque: read again behind the sum: no register holds it through that.
+        u32 lane = opaque(lane_idx()), stride = partials ? all_rows : part.n_rows;
         float* out = partials ? partials : part.out;
 #pragma unroll
         for (u32 n = 0; n < NT; n++)
@@ -133,22 +135,22 @@ DEVICE BatchPlace batch_place(const BatchPart (&parts)[BATCH_PARTS], u32 tile, u
     return p;
 }
 
-// One tile of one part, one segment of K: that of block_z.
+// One tile of one part, one split of K: that of block_z.
 template <class Tile> DEVICE void batch_run(const BatchArgs& a, const BatchPart (&parts)[BATCH_PARTS], u8* memory) {
     float sums[Tile::M_TILES][Tile::NT][4];
-    u32 segment = block_z();
-    let_next_begin();
+    u32 split = block_z();
+    launch_dependents();
     {
         BatchPlace place = batch_place(parts, block_x(), Tile::rows_of_block());
         Tile tile(a, place.part, Tile::first_row(place.tile), memory);
-        tile.sum(sums, segment * a.k_tiles / a.n_segments, (segment + 1) * a.k_tiles / a.n_segments);
+        tile.sum(sums, split * a.k_tiles / a.n_splits, (split + 1) * a.k_tiles / a.n_splits);
     }
     // Found again: during the sum it would take ten registers.
-    BatchPlace place = batch_place(parts, forget(block_x()), Tile::rows_of_block());
+    BatchPlace place = batch_place(parts, opaque(block_x()), Tile::rows_of_block());
     u32 all_rows = 0;
 #pragma unroll
     for (u32 i = 0; i < BATCH_PARTS; i++) all_rows += parts[i].n_rows;
-    float* partials = a.partials ? a.partials + (u64)segment * a.n_tokens * all_rows + place.before : nullptr;
+    float* partials = a.partials ? a.partials + (u64)split * a.n_tokens * all_rows + place.before : nullptr;
     Tile::Rows::put(a, place.part, Tile::first_row(place.tile), sums, partials, all_rows);
 }
 

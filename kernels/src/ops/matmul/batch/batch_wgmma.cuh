@@ -91,7 +91,7 @@ template <class W, u32 COLUMNS, u32 TILES, u32 CHUNKS_AT_ONCE> struct WgmmaTile 
         // Seen by all from the first barrier on.
         BatchCodes<W>::fill(table);
         // x is being written; weights were there before.
-        wait_for_previous();
+        wait_for_primary();
         copy_x(0, begin, end);
         u32 ring = 0;
         for (u32 k = begin; k < end; k += BATCH_STEPS) {

@@ -5,7 +5,7 @@ use crate::formats::Format;
 use crate::ops::matmul::prefill::cuda::{Places, Planes, Prepared};
 use crate::ops::matmul::{decode, Input, Product};
 
-use super::kernel::{columns_max, n_segments, Kernel, Order};
+use super::kernel::{columns_max, n_splits, Kernel, Order};
 use super::source::Source;
 
 /// BATCH_PARTS of batch_args.cuh: matrices of a launch.
@@ -16,7 +16,8 @@ const PREPARE_THREADS_MIN: u32 = 128;
 const PREPARE_THREADS_MAX: u32 = 1024;
 /// Of weights that are asked for before their product begins: an H200 reads so much in 2 us, the time between two launches,
 /// and has six times that in its second-level cache; a board with one memory has 4 MB of it.
-const PREFETCH_BYTES: [usize; 2] = [8 << 20, 1 << 20];
+const PREFETCH_BYTES: usize = 8 << 20;
+const PREFETCH_BYTES_INTEGRATED: usize = 1 << 20;
 
 /// Computes every product by the same rows, any number of them. `workspace` is the prefill's. Where the rows are still to be
 /// made (a norm, a gated activation), all products must [have kernels](has_kernels): the first of them makes them.
@@ -25,7 +26,7 @@ pub fn forward(cuda: &Cuda, products: &mut [Product<'_>], input: Input<'_>, work
         let has_kernels = |product: &Product<'_>| has_kernels(cuda, product.weights.format());
         for run in products.chunk_by_mut(|a, b| has_kernels(a) == has_kernels(b)) {
             match has_kernels(&run[0]) {
-                true => forward_columns(cuda, run, &Source::given(x), workspace),
+                true => forward_columns(cuda, run, &Source::rows(x), workspace),
                 false => decode::cuda::forward(cuda, run, Input::Rows(x)),
             }
         }
@@ -71,14 +72,15 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
     let (format, weights) = (next[0].weights.format(), Planes::of(next[0].weights.packed()));
     let k_tiles = weights.padded_cols / 128;
     let n_rows: [usize; PARTS_MAX] = std::array::from_fn(|i| next.get(i).map_or(0, |p| p.weights.rows()));
-    let n_segments = n_segments(cuda.n_sms() as usize, &n_rows, k_tiles);
+    let n_splits = n_splits(cuda.n_sms() as usize, &n_rows, k_tiles);
     let (unit_rows, step_bytes) = match format {
         Format::Q8_0 => (4, 512),
         Format::Q4_0 | Format::NF4 => (8, 512),
         _ => (1, 256),
     };
     let tile_rows = weights.rows.div_ceil(unit_rows);
-    let bytes = PREFETCH_BYTES[usize::from(cuda.info().is_integrated)].min(tile_rows * k_tiles * step_bytes);
+    let bytes_max = if cuda.info().is_integrated { PREFETCH_BYTES_INTEGRATED } else { PREFETCH_BYTES };
+    let bytes = bytes_max.min(tile_rows * k_tiles * step_bytes);
     let at = Places::new(kernel.columns, weights.padded_cols);
     let k_per_load = if let Order::Pieces { k_per_load } = kernel.order { k_per_load } else { 0 };
     let common: [Arg; 12] = [
@@ -92,17 +94,18 @@ fn prepare(cuda: &Cuda, kernel: &Kernel, source: &Source, next: &[Product<'_>], 
         weights.codes.into(),
         (tile_rows as u32).into(),
         (k_tiles as u32).into(),
-        (n_segments as u32).into(),
+        (n_splits as u32).into(),
         (step_bytes as u32).into(),
     ];
     let mut args = [Arg::U32(0); 18];
     args[..12].copy_from_slice(&common);
-    let (kernels, n_args) = source.arguments(&mut args[12..]);
+    let n_args = source.arguments(&mut args[12..]);
+    let kernel_name = source.kernel(kernel.order == Order::Bf16Rows);
     // A thread takes eight numbers at a time.
     let block = (weights.padded_cols as u32 / 8).next_multiple_of(32).clamp(PREPARE_THREADS_MIN, PREPARE_THREADS_MAX);
     let n_blocks = kernel.columns + bytes / 128 / block as usize;
     let shape = LaunchShape { grid: [n_blocks as u32, 1, 1], block, shared_bytes: 0 };
-    cuda.launch_early(kernels[usize::from(kernel.order == Order::Bf16Rows)], shape, &args[..12 + n_args]);
+    cuda.launch_pdl(kernel_name, shape, &args[..12 + n_args]);
     Prepared {
         rows: workspace,
         scales: workspace.offset(at.scales),
@@ -116,30 +119,30 @@ fn multiply(cuda: &Cuda, kernel: &Kernel, products: &[Product<'_>], x: Prepared,
     let parts: [Option<Part>; PARTS_MAX] = std::array::from_fn(|i| products.get(i).map(|p| Part::of(p, first)));
     let n_rows = parts.map(|part| part.map_or(0, |part| part.weights.rows));
     let (n_sms, k_tiles) = (cuda.n_sms() as usize, products[0].weights.packed().padded_cols / 128);
-    let n_segments = n_segments(n_sms, &n_rows, k_tiles);
-    let n_warps = kernel.n_warps(n_sms, &n_rows, n_segments);
+    let n_splits = n_splits(n_sms, &n_rows, k_tiles);
+    let n_warps = kernel.n_warps(n_sms, &n_rows, n_splits);
     let [a, b, c] = parts.map(|part| part.map_or(Part::NO_ARGS, |part| part.args()));
-    let partials = if n_segments > 1 { x.partials } else { DevicePtr::NULL };
+    let partials = if n_splits > 1 { x.partials } else { DevicePtr::NULL };
     let rest: [Arg; 6] = [
         partials.into(),
         x.rows.into(),
         x.scales.into(),
         (x.n_tokens as u32).into(),
         (k_tiles as u32).into(),
-        (n_segments as u32).into(),
+        (n_splits as u32).into(),
     ];
     // BATCH_PARAMS of batch_args.cuh.
     let mut args = [Arg::U32(0); 6 * PARTS_MAX + 6];
     for (to, from) in args.chunks_exact_mut(6).zip([a, b, c, rest]) {
         to.copy_from_slice(&from);
     }
-    let grid = [kernel.n_tiles(n_warps, &n_rows) as u32, 1, n_segments as u32];
+    let grid = [kernel.n_tiles(n_warps, &n_rows) as u32, 1, n_splits as u32];
     let shape = LaunchShape { grid, block: 32 * n_warps as u32, shared_bytes: kernel.shared_bytes };
-    cuda.launch_early(kernel.name, shape, &args);
-    if n_segments > 1 {
+    cuda.launch_pdl(kernel.name, shape, &args);
+    if n_splits > 1 {
         let all_rows = n_rows.iter().sum::<usize>() as u32;
         let grid = [all_rows.div_ceil(SUM_THREADS), x.n_tokens as u32, 1];
-        cuda.launch_early("matmul_batch_sum", LaunchShape { grid, block: SUM_THREADS, shared_bytes: 0 }, &args);
+        cuda.launch_pdl("matmul_batch_sum", LaunchShape { grid, block: SUM_THREADS, shared_bytes: 0 }, &args);
     }
 }
 

@@ -7,15 +7,16 @@ use crate::ops::matmul::prefill::plan::PARTIALS_BYTES_MAX;
 
 /// Rows of `x` that are multiplied by one reading of the weights.
 pub const COLUMNS_MAX: usize = 64;
-/// Most segments of K, and the shortest, in tiles of 128.
-const SEGMENTS_MAX: usize = 8;
-const SEGMENT_TILES_MIN: usize = 4;
+/// Most splits of K, and the shortest, in tiles of 128.
+const SPLITS_MAX: usize = 8;
+const SPLIT_TILES_MIN: usize = 4;
 /// Weight rows of a block that fills a processor.
 const BLOCK_ROWS: usize = 512;
 /// Steps of 128 k of `x` in shared memory: two rings of BATCH_STEPS.
 const X_STEPS: u32 = 4;
 /// Bytes of a row of `x` of one step in shared memory: for mma.sync (BATCH_X_STRIDE of batch.cuh), for wgmma.
-const X_STRIDE: [u32; 2] = [320, 256];
+const X_STRIDE_MMA: u32 = 320;
+const X_STRIDE_WGMMA: u32 = 256;
 /// The levels of every byte of NF4 codes, for each lane.
 const NF4_TABLE_BYTES: u32 = 256 * 32 * 4;
 /// The least warps of a block: a warpgroup's.
@@ -24,7 +25,7 @@ const WARPS_MIN: usize = 4;
 /// How rows of `x` lie in memory for a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As they come, in halves or in bf16.
+    /// As they come, in f16 or in bf16.
     Rows,
     Bf16Rows,
     /// As batch_wgmma.cuh has them, for formats with so many codes in sixteen bytes.
@@ -104,7 +105,7 @@ impl Kernel {
         let index = [8, 16, 32, 64].iter().position(|n| n_tokens <= *n).expect("at most COLUMNS_MAX");
         let columns = 8 << index;
         let table = if format == Format::NF4 { NF4_TABLE_BYTES } else { 0 };
-        let stride = X_STRIDE[usize::from(matches!(order, Order::Pieces { .. }))];
+        let stride = if matches!(order, Order::Pieces { .. }) { X_STRIDE_WGMMA } else { X_STRIDE_MMA };
         Kernel {
             name: names[index],
             columns,
@@ -121,9 +122,9 @@ impl Kernel {
     }
 
     /// Warps of a block: the most, which share rows of `x` and a table, where such blocks keep the device busy.
-    pub fn n_warps(&self, n_sms: usize, n_rows: &[usize], n_segments: usize) -> usize {
+    pub fn n_warps(&self, n_sms: usize, n_rows: &[usize], n_splits: usize) -> usize {
         let mut n_warps = self.warps_max;
-        while n_warps > WARPS_MIN && 4 * self.n_tiles(n_warps, n_rows) * n_segments < 3 * n_sms {
+        while n_warps > WARPS_MIN && 4 * self.n_tiles(n_warps, n_rows) * n_splits < 3 * n_sms {
             n_warps /= 2;
         }
         n_warps
@@ -149,13 +150,13 @@ pub fn columns_max(max_shared_bytes: u32) -> usize {
     }
 }
 
-/// Into how many segments K is cut: by these matrices and the device alone, so that a token's sums do not depend on how many
-/// there are. Sums of segments fit the room that every workspace has: eight segments of the largest of the matrices, or
+/// Into how many splits K is cut: by these matrices and the device alone, so that a token's sums do not depend on how many
+/// there are. Split-K partials fit the room that every workspace has: eight splits of the largest of the matrices, or
 /// [`PARTIALS_BYTES_MAX`] where that is less.
-pub fn n_segments(n_sms: usize, n_rows: &[usize], k_tiles: usize) -> usize {
+pub fn n_splits(n_sms: usize, n_rows: &[usize], k_tiles: usize) -> usize {
     let (all, largest) = (n_rows.iter().sum::<usize>().max(1), n_rows.iter().copied().max().unwrap_or(1));
-    let by_room = (SEGMENTS_MAX * largest / all).min(PARTIALS_BYTES_MAX / (4 * COLUMNS_MAX * all));
-    let most = by_room.min(k_tiles / SEGMENT_TILES_MIN).max(1);
+    let by_room = (SPLITS_MAX * largest / all).min(PARTIALS_BYTES_MAX / (4 * COLUMNS_MAX * all));
+    let most = by_room.min(k_tiles / SPLIT_TILES_MIN).max(1);
     let n_tiles: usize = n_rows.iter().map(|n| n.div_ceil(BLOCK_ROWS)).sum();
     (n_sms / n_tiles.max(1)).clamp(1, most)
 }
@@ -200,10 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_segments_fit_the_workspace_and_no_segment_is_empty() {
+    fn split_k_partials_fit_the_workspace_and_no_split_is_empty() {
         for n_sms in [8, 108, 132] {
             for (n_rows, cols) in MATRICES {
-                let n = n_segments(n_sms, n_rows, cols / 128);
+                let n = n_splits(n_sms, n_rows, cols / 128);
                 let (all, largest) = (n_rows.iter().sum::<usize>(), *n_rows.iter().max().unwrap());
                 let bytes = |n_tokens: usize| n * n_tokens * all * 4;
                 let case = format!("{n_sms} {n_rows:?} {cols}: {n}");
@@ -225,7 +226,7 @@ mod tests {
             (&[256], 1152, [2, 4, 2]),
         ] {
             let kernel = Kernel::wgmma(Format::NF4, names, k_per_load, 16);
-            let n = n_segments(132, n_rows, cols / 128);
+            let n = n_splits(132, n_rows, cols / 128);
             let n_warps = kernel.n_warps(132, n_rows, n);
             assert_eq!([n, n_warps, kernel.n_tiles(n_warps, n_rows)], expected, "{n_rows:?} {cols}");
         }

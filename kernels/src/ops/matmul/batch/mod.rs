@@ -7,3 +7,13 @@
 pub mod cuda;
 mod kernel;
 mod source;
+
+use crate::ops::kernel_module::{KernelModule, Role};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[
+    KernelModule::one("batch_prepare", Role::Batches),
+    KernelModule::one("batch_sum", Role::Batches),
+    KernelModule::per_weights("batch", Role::Batches),
+    KernelModule::per_weights("wgmma", Role::Batches),
+];

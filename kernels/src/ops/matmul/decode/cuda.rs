@@ -3,8 +3,9 @@
 //! Neither depends on positions. The number of warps that share the k of a row depends on the weights and the device, not
 //! on T, so that a row has the same bits alone and in a batch.
 
-use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, Occupancy};
 use crate::formats::Format;
+use crate::matrix::PackedMatrix;
 use crate::ops::activation::Activation;
 use crate::ops::matmul::{Gated, Input, Product};
 use crate::ops::rmsnorm::Normed;
@@ -112,7 +113,7 @@ struct Job<'a> {
 }
 
 /// What a format's kernels have in common: the constants of its struct in the .cuh of the same name.
-struct Family {
+struct FormatKernels {
     tile_rows: u32,
     n_warps: u32,
     /// Bytes of x in shared memory for a k-tile and a column.
@@ -121,8 +122,6 @@ struct Family {
     /// For 1, 2, 4 and 8 columns. NF4 without tensor cores has fewer: its table leaves little shared memory for x, and on a
     /// Jetson Nano few registers for columns.
     kernels: &'static [&'static str],
-    /// Blocks of each that an SM holds at once: what the launch bounds promise of registers.
-    blocks_per_sm: [u32; 4],
 }
 
 macro_rules! kernels {
@@ -136,31 +135,24 @@ macro_rules! kernels {
     };
 }
 
-fn family(format: Format, arch: u32) -> Family {
+fn kernels_of(format: Format, arch: u32) -> FormatKernels {
     const NF4: [&str; 4] = kernels!("nf4");
-    let float = Family {
-        tile_rows: 4,
-        n_warps: 8,
-        x_bytes: 512,
-        table_bytes: 0,
-        kernels: &kernels!("f32"),
-        blocks_per_sm: [3, 2, 2, 2],
-    };
+    let float = FormatKernels { tile_rows: 4, n_warps: 8, x_bytes: 512, table_bytes: 0, kernels: &kernels!("f32") };
     match format {
-        Format::Q8_0 => Family { x_bytes: 272, kernels: &kernels!("q8_0"), blocks_per_sm: [4, 3, 2, 2], ..float },
-        Format::Q4_0 => Family { tile_rows: 8, x_bytes: 288, kernels: &kernels!("q4_0"), ..float },
+        Format::Q8_0 => FormatKernels { x_bytes: 272, kernels: &kernels!("q8_0"), ..float },
+        Format::Q4_0 => FormatKernels { tile_rows: 8, x_bytes: 288, kernels: &kernels!("q4_0"), ..float },
         Format::NF4 => {
-            let nf4 = Family { tile_rows: 8, table_bytes: 32 << 10, ..float };
+            let nf4 = FormatKernels { tile_rows: 8, table_bytes: 32 << 10, ..float };
             match arch {
-                53 => Family { n_warps: 16, x_bytes: 256, kernels: &NF4[..2], blocks_per_sm: [1; 4], ..nf4 },
-                72 => Family { n_warps: 16, x_bytes: 256, kernels: &NF4[..3], blocks_per_sm: [2, 1, 1, 1], ..nf4 },
+                53 => FormatKernels { n_warps: 16, x_bytes: 256, kernels: &NF4[..2], ..nf4 },
+                72 => FormatKernels { n_warps: 16, x_bytes: 256, kernels: &NF4[..3], ..nf4 },
                 // On tensor cores.
-                _ => Family { x_bytes: 272, kernels: &NF4, blocks_per_sm: [3, 2, 2, 2], ..nf4 },
+                _ => FormatKernels { x_bytes: 272, kernels: &NF4, ..nf4 },
             }
         }
         Format::F32 => float,
-        Format::F16 => Family { kernels: &kernels!("f16"), ..float },
-        Format::BF16 => Family { kernels: &kernels!("bf16"), ..float },
+        Format::F16 => FormatKernels { kernels: &kernels!("f16"), ..float },
+        Format::BF16 => FormatKernels { kernels: &kernels!("bf16"), ..float },
         other => unreachable!("{other} is converted when it is read"),
     }
 }
@@ -173,7 +165,7 @@ struct Cut {
     splits: u32,
 }
 
-fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
+fn cut(cuda: &Cuda, f: &FormatKernels, n_units: u32, n_rows: u32, cols: u32) -> Cut {
     let index = n_rows.next_power_of_two().ilog2().min(f.kernels.len() as u32 - 1);
     let columns = 1 << index;
     let n_tiles = cols.div_ceil(TILE_K);
@@ -181,9 +173,10 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
     while n_units * splits < cuda.n_sms() * WARPS_PER_SM && splits < f.n_warps && 2 * splits * BATCH <= n_tiles {
         splits *= 2;
     }
-    let blocks_per_sm = f.blocks_per_sm[index as usize];
+    let kernel = f.kernels[index as usize];
+    let Occupancy { blocks_per_sm, static_shared_bytes } = cuda.occupancy(kernel);
     let tile_bytes = f.x_bytes * columns;
-    let fixed_bytes = static_bytes(f, columns) + f.table_bytes;
+    let fixed_bytes = static_shared_bytes + f.table_bytes;
     let room = shared_bytes(cuda, blocks_per_sm).max(fixed_bytes + BATCH * tile_bytes) - fixed_bytes;
     let chunk_tiles = if room / tile_bytes >= n_tiles { n_tiles } else { room / tile_bytes / BATCH * BATCH };
     let units_per_block = f.n_warps / splits;
@@ -193,7 +186,7 @@ fn cut(cuda: &Cuda, f: &Family, n_units: u32, n_rows: u32, cols: u32) -> Cut {
         n_blocks = n_blocks.min(cuda.n_sms() * blocks_per_sm);
     }
     Cut {
-        kernel: f.kernels[index as usize],
+        kernel,
         shape: LaunchShape {
             grid: [n_blocks, n_rows.div_ceil(columns), 1],
             block: f.n_warps * 32,
@@ -211,14 +204,9 @@ fn shared_bytes(cuda: &Cuda, blocks: u32) -> u32 {
     (of_sm / blocks - 1024).min(cuda.max_shared_bytes())
 }
 
-/// The arrays the kernels declare: partial sums of units and of row factors, and the factors.
-fn static_bytes(f: &Family, columns: u32) -> u32 {
-    columns * (f.n_warps * 2 * f.tile_rows * 4 + 2 * f.n_warps * 4 + 16) + 64
-}
-
 fn launch(cuda: &Cuda, jobs: &[Option<Job>; PRODUCTS_MAX], gate: Option<Activation>, rows: &Rows) {
     let format = jobs[0].as_ref().expect("one product").weights.format;
-    let f = family(format, cuda.arch());
+    let f = kernels_of(format, cuda.arch());
     let unit_rows = if gate.is_some() { f.tile_rows } else { 2 * f.tile_rows } as usize;
     let n_units = |i: usize, job: &Job| match gate {
         Some(_) if i > 0 => 0,

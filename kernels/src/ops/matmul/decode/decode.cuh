@@ -67,7 +67,8 @@ DEVICE MatmulUnit find_unit(const MatmulProduct& p0, const MatmulProduct& p1, co
 template <class W, int columns>
 DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors* factors, bool keep, u8* chunk) {
     const u32 first = first_column<columns>(), n_columns = count_columns<columns>(in.n_rows);
-    const u32 thread = forget(thread_idx());
+    // Opaque: read again for each chunk: no register holds it through the products.
+    const u32 thread = opaque(thread_idx());
     for (u32 c = 0; c < n_columns; c++) {
         RowFactors f = factors[c];
         for (u32 tile = from + thread / 32; tile < to; tile += W::N_WARPS) {
@@ -78,8 +79,8 @@ DEVICE void fill_chunk(const MatmulInput& in, u32 from, u32 to, const RowFactors
     }
 }
 
-// The warp's share of a chunk. `at` is its next k-tile, in bytes from the chunk's start, and `lane` is there; afterwards `at`
-// counts from the next chunk's start.
+// The warp's share of a chunk. `at` is its next k-tile, in bytes from the chunk's start, and `lane` is there; afterwards
+// `at` counts from the next chunk's start.
 template <class W, int columns>
 DEVICE void multiply_chunk(typename W::Lane& lane, u32& at, const u8* table, const u8* chunk, u32 n_tiles, u32 step,
                            typename W::template Sums<columns>& sums) {
@@ -126,7 +127,8 @@ DEVICE void store_unit(const MatmulUnit& u, const float* partial, u32 splits, u3
                        const RowFactors* factors) {
     const u32 first = first_column<columns>(), n_columns = count_columns<columns>(n_rows);
     const u32 unit_rows = 2 * W::TILE_ROWS, stored_rows = gate ? W::TILE_ROWS : unit_rows;
-    for (u32 i = forget(lane_idx()); i < stored_rows * n_columns; i += 32) {
+    // Opaque: read again: no register holds the lane through the products.
+    for (u32 i = opaque(lane_idx()); i < stored_rows * n_columns; i += 32) {
         u32 c = i / stored_rows, r = i % stored_rows, row = u.tile_a * W::TILE_ROWS + r;
         if (row >= u.a.n_rows) continue;
         float a = 0.0f, b = 0.0f;
@@ -154,7 +156,8 @@ struct Place {
 };
 
 template <class W> DEVICE Place find_place(u32 round, const MatmulCut& cut) {
-    const u32 warp = forget(thread_idx()) / 32, bits = forget(cut.split_bits);
+    // Opaque: found again in each round: no register holds the place through the products.
+    const u32 warp = opaque(thread_idx()) / 32, bits = opaque(cut.split_bits);
     const u32 first = (block_x() + round * grid_x()) * (W::N_WARPS >> bits);
     return {first, first + (warp >> bits), warp & ((1u << bits) - 1)};
 }
@@ -184,7 +187,8 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
         }
         typename W::template Sums<columns> sums = {};
         for (u32 from = 0; from < div_up(in.cols, TILE_K); from += cut.chunk_tiles) {
-            const u32 n_tiles = div_up(forget(in.cols), TILE_K);
+            // Opaque: computed again for each chunk: no register holds it through the products.
+            const u32 n_tiles = div_up(opaque(in.cols), TILE_K);
             const u32 to = n_tiles - from < cut.chunk_tiles ? n_tiles : from + cut.chunk_tiles;
             // A chunk that is all of x stays for the units to come.
             if (round == 0 || cut.chunk_tiles < n_tiles) {
@@ -197,12 +201,14 @@ DEVICE void matmul_decode(const MatmulInput& in, const MatmulProduct& p0, const 
             }
         }
         const Place at = find_place<W>(round, cut);
-        float* own = partial + forget(thread_idx()) / 32 * 2 * W::TILE_ROWS * columns;
+        // Opaque: computed behind the products, not before them.
+        float* own = partial + opaque(thread_idx()) / 32 * 2 * W::TILE_ROWS * columns;
         W::template fold<columns>(sums, own);
         sync_splits(cut.split_bits);
         if (at.unit < cut.n_units && at.split == 0) {
             const MatmulUnit unit = find_unit<W>(p0, p1, p2, cut, at.unit);
-            store_unit<W, columns>(unit, own, 1u << cut.split_bits, forget(cut.gate), in.n_rows, factors);
+            // Opaque: read behind the products, not before them.
+            store_unit<W, columns>(unit, own, 1u << cut.split_bits, opaque(cut.gate), in.n_rows, factors);
         }
         // The partial sums are read before the next unit's overwrite them.
         sync_splits(cut.split_bits);

@@ -1,4 +1,4 @@
-// Products of one to eight rows with NF4 weights: with tensor cores where there are those that take halves one by one,
+// Products of one to eight rows with NF4 weights: with tensor cores where there are those that take f16 one by one,
 // without them elsewhere.
 #include "decode.cuh"
 #include "nf4.cuh"

@@ -1,4 +1,4 @@
-// F32, F16 and BF16 weights times x in f32. Row-major with rows of whole k-tiles (kernels/src/cuda/pack.rs). A lane holds 8 k
+// F32, F16 and BF16 weights times x in f32. Row-major with rows of whole k-tiles (kernels/cuda/LAYOUTS.md). A lane holds 8 k
 // of rows lane / 16 and lane / 16 + 2 of a tile of 4.
 #pragma once
 #include "common.cuh"
@@ -58,7 +58,8 @@ template <class E> struct Floats {
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = forget(lane_idx()), row_bytes = n_tiles * ROW_BYTES;
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx()), row_bytes = n_tiles * ROW_BYTES;
         const u64 own = (u64)(l / 16) * row_bytes + l % 16 * 8 * E::BYTES;
         return {u.a.codes + (u64)u.tile_a * TILE_ROWS * row_bytes + own,
                 u.b.codes + (u64)u.tile_b * TILE_ROWS * row_bytes + own, 2 * row_bytes};
@@ -105,7 +106,8 @@ template <class E> struct Floats {
 
     // Rows of `partial` (2 TILE_ROWS, columns).
     template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
-        const u32 l = forget(lane_idx());
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx());
 #pragma unroll
         for (int i = 0; i < N_SUMS; i++) {
 #pragma unroll

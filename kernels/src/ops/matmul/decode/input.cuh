@@ -33,7 +33,8 @@ struct RowFactors {
 };
 
 // The rows of x of this block's column group: the first of them, and how many.
-template <int columns> DEVICE u32 first_column() { return forget(block_y()) * columns; }
+// Opaque: read again at each use: no register holds it through the products.
+template <int columns> DEVICE u32 first_column() { return opaque(block_y()) * columns; }
 template <int columns> DEVICE u32 count_columns(u32 n_rows) {
     const u32 rest = n_rows - first_column<columns>();
     return rest < columns ? rest : columns;

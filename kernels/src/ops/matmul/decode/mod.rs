@@ -2,3 +2,8 @@
 //! rows of `x`.
 
 pub(super) mod cuda;
+
+use crate::ops::kernel_module::{KernelModule, Role};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] = &[KernelModule::per_weights("decode", Role::Answers)];

@@ -1,9 +1,9 @@
-// Packed NF4 times x in halves. Planes (kernels/src/cuda/pack.rs): tiles of 8 rows x 128 k = 512 bytes, a row 64 bytes;
+// Packed NF4 times x in f16. Planes (kernels/cuda/LAYOUTS.md): tiles of 8 rows x 128 k = 512 bytes, a row 64 bytes;
 // absmax f16, 8 rows x 2 blocks a tile. A lane holds 32 k of row lane / 4, half a block.
 //
-// A table in shared memory turns a byte into its two levels as halves: 256 bytes x 32 lanes, each lane its own bank. x is
+// A table in shared memory turns a byte into its two levels as f16: 256 bytes x 32 lanes, each lane its own bank. x is
 // brought into 1024..2048 by a power of two for each of its rows, so that neither large nor small values leave the range
-// of f16. Products are added in halves, eight to a chain (at most 8 x 2048), four chains a lane; the chains' sums and the
+// of f16. Products are added in f16, eight to a chain (at most 8 x 2048), four chains a lane; the chains' sums and the
 // absmax are f32.
 #pragma once
 #include "common.cuh"
@@ -12,7 +12,7 @@
 struct Nf4 {
     static const u32 TILE_ROWS = 8, TILE_BYTES = 512, TILE_SCALE_BYTES = 32, N_WARPS = 16, TABLE_BYTES = 32768;
     static const int N_SUMS = 2, COLUMNS_AHEAD = 1, COLUMNS_UNROLLED = 1;
-    // 128 halves.
+    // 128 f16.
     static const u32 X_BYTES = 256;
     static const bool USES_HALF = true, WHOLE_FOURS = true;
 
@@ -41,7 +41,8 @@ struct Nf4 {
     }
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = forget(lane_idx()), scale = l / 4 * 4 + l % 4 / 2 * 2;
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx()), scale = l / 4 * 4 + l % 4 / 2 * 2;
         const u64 a = (u64)u.tile_a * n_tiles, b = (u64)u.tile_b * n_tiles;
         return {u.a.codes + a * TILE_BYTES + l * 16, u.b.codes + b * TILE_BYTES + l * 16,
                 u.a.scales + a * TILE_SCALE_BYTES + scale, u.b.scales + b * TILE_SCALE_BYTES + scale};
@@ -63,7 +64,7 @@ struct Nf4 {
         return w;
     }
 
-    // x of a k-tile: four pieces of 8 halves, in each piece the four lanes of a row side by side.
+    // x of a k-tile: four pieces of 8 f16, in each piece the four lanes of a row side by side.
     DEVICE void store_input(u8* x, u32 l, const float (&v)[4], float to_half) {
         u32x2 four = {pack16(f32_to_f16(v[0] * to_half), f32_to_f16(v[1] * to_half)),
                       pack16(f32_to_f16(v[2] * to_half), f32_to_f16(v[3] * to_half))};
@@ -71,7 +72,8 @@ struct Nf4 {
     }
 
     // The levels of the four bytes of a word. `column` is the lane's column of the table, 4 bytes of 128: joined by `|`, so
-    // that Maxwell takes one LOP3 for a byte's address; added, it would take two instructions (3.5 slots a weight, not 3.0).
+    // that Maxwell takes one LOP3 for a byte's address; added, it would take two instructions (3.5 issue slots a weight, not
+    // 3.0).
     DEVICE void decode(u32 w, const u8* table, u32 column, u32 (&levels)[4]) {
         levels[0] = *(const u32*)(table + ((w << 7 & 0x7f80) | column));
         levels[1] = *(const u32*)(table + ((w >> 1 & 0x7f80) | column));
@@ -121,7 +123,8 @@ struct Nf4 {
 
     // Rows of `partial` (2 TILE_ROWS, columns).
     template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
-        const u32 l = forget(lane_idx());
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx());
 #pragma unroll
         for (int i = 0; i < N_SUMS; i++) {
 #pragma unroll

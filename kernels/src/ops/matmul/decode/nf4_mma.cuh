@@ -1,4 +1,4 @@
-// Packed NF4 times x on tensor cores (sm_80 and later): x in halves, exact products, f32 sums. The planes and the table are
+// Packed NF4 times x on tensor cores (sm_80 and later): x in f16, exact products, f32 sums. The planes and the table are
 // nf4.cuh's; so is the power of two for each row of x.
 //
 // A warp's two tiles are the 16 rows of mma.m16n8k16's A, the columns of x its 8 columns. With g = lane / 4 and
@@ -12,7 +12,7 @@
 struct Nf4Mma {
     static const u32 TILE_ROWS = 8, TILE_BYTES = 512, TILE_SCALE_BYTES = 32, N_WARPS = 8, TABLE_BYTES = 32768;
     static const int COLUMNS_AHEAD = 8, COLUMNS_UNROLLED = 8;
-    // 128 halves, and 16 bytes that shift the next column to other banks.
+    // 128 f16, and 16 bytes that shift the next column to other banks.
     static const u32 X_BYTES = 272;
     static const bool USES_HALF = true, WHOLE_FOURS = true;
 
@@ -31,7 +31,8 @@ struct Nf4Mma {
     DEVICE void fill_table(u8* table) { Nf4::fill_table(table, N_WARPS * 32); }
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = forget(lane_idx()), code = l / 4 * 64 + l % 4 * 8, scale = l / 4 * 4;
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx()), code = l / 4 * 64 + l % 4 * 8, scale = l / 4 * 4;
         const u64 a = (u64)u.tile_a * n_tiles, b = (u64)u.tile_b * n_tiles;
         return {u.a.codes + a * TILE_BYTES + code, u.b.codes + b * TILE_BYTES + code,
                 u.a.scales + a * TILE_SCALE_BYTES + scale, u.b.scales + b * TILE_SCALE_BYTES + scale};
@@ -91,7 +92,8 @@ struct Nf4Mma {
 
     // Rows of `partial` (2 TILE_ROWS, columns).
     template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
-        const u32 l = forget(lane_idx());
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx());
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
             const u32 row = i / 2 * TILE_ROWS + l / 4, column = l % 4 * 2 + i % 2;

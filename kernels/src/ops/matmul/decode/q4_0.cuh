@@ -1,4 +1,4 @@
-// Packed Q4_0 times x in 16-bit integers. Planes (kernels/src/cuda/pack.rs): tiles of 8 rows x 128 k = 512 bytes, a row 64
+// Packed Q4_0 times x in 16-bit integers. Planes (kernels/cuda/LAYOUTS.md): tiles of 8 rows x 128 k = 512 bytes, a row 64
 // bytes, its blocks' nibbles in the file's order; scales f16, 8 rows x 4 blocks a tile. A lane holds one block of row
 // lane / 4: byte j has k = j in its low nibble and k = j + 16 in its high one.
 //
@@ -32,7 +32,8 @@ struct Q4_0 {
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = forget(lane_idx()), scale = l * 2;
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx()), scale = l * 2;
         const u64 a = (u64)u.tile_a * n_tiles, b = (u64)u.tile_b * n_tiles;
         return {u.a.codes + a * TILE_BYTES + l * 16, u.b.codes + b * TILE_BYTES + l * 16,
                 u.a.scales + a * TILE_SCALE_BYTES + scale, u.b.scales + b * TILE_SCALE_BYTES + scale};
@@ -149,7 +150,8 @@ struct Q4_0 {
 
     // Rows of `partial` (2 TILE_ROWS, columns).
     template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
-        const u32 l = forget(lane_idx());
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx());
 #pragma unroll
         for (int i = 0; i < N_SUMS; i++) {
 #pragma unroll

@@ -1,4 +1,4 @@
-// Packed Q8_0 times x in 16-bit integers. Planes (kernels/src/cuda/pack.rs): tiles of 4 rows x 128 k = 512 bytes, a row
+// Packed Q8_0 times x in 16-bit integers. Planes (kernels/cuda/LAYOUTS.md): tiles of 4 rows x 128 k = 512 bytes, a row
 // 128 bytes; scales f16, 4 rows x 4 blocks a tile. A lane holds 16 codes of row lane / 8, half a block.
 //
 // Within a block sums are exact. A lane finishes blocks of one of its two tiles: the even lanes the first, the odd ones the
@@ -31,7 +31,8 @@ struct Q8_0 {
     DEVICE void fill_table(u8*) {}
 
     template <class Unit> DEVICE Lane lane(const Unit& u, u32 n_tiles) {
-        const u32 l = forget(lane_idx());
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx());
         const u64 a = (u64)u.tile_a * n_tiles, b = (u64)u.tile_b * n_tiles;
         Lane r;
         r.a = u.a.codes + a * TILE_BYTES + l * 16;
@@ -129,7 +130,8 @@ struct Q8_0 {
 
     // Rows of `partial` (2 TILE_ROWS, columns).
     template <int columns> DEVICE void fold(const Sums<columns>& sums, float* partial) {
-        const u32 l = forget(lane_idx());
+        // Opaque: read again: no register holds the lane through the loop over k.
+        const u32 l = opaque(lane_idx());
 #pragma unroll
         for (int c = 0; c < columns; c++) {
             float v = sums.v[0][c];

@@ -1,9 +1,11 @@
 //! Launches of the prefill's products.
 
 use super::plan::{padded_tokens, plan, Shape, Target, PARTIALS_BYTES_MAX};
-use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape, PackedMatrix};
+use crate::cuda::{Arg, Cuda, DevicePtr, LaunchShape};
 use crate::formats::Format;
-use crate::ops::matmul::{Product, Write};
+use crate::matrix::PackedMatrix;
+use crate::ops::matmul::Product;
+use crate::ops::Write;
 use crate::view::View;
 
 /// Threads of the kernels of prepare.cu.
@@ -14,7 +16,7 @@ const TILE_TOKENS_MAX: usize = 256;
 /// Bytes of workspace that [`forward`] needs for at most `max_rows` rows of `max_cols` columns and `max_outputs` outputs.
 pub fn workspace_bytes(max_rows: usize, max_cols: usize, max_outputs: usize) -> usize {
     let at = Places::new(max_rows.next_multiple_of(TILE_TOKENS_MAX), max_cols.next_multiple_of(128));
-    // The number of segments is not known without the device.
+    // The number of splits is not known without the device.
     let partials = max_rows.saturating_mul(max_outputs).saturating_mul(8 * size_of::<f32>());
     at.partials + partials.min(PARTIALS_BYTES_MAX)
 }
@@ -76,7 +78,7 @@ impl Planes {
     }
 }
 
-/// Where the parts of the workspace begin, in bytes: rows of 16-bit floats, their scales, the sums of segments.
+/// Where the parts of the workspace begin, in bytes: rows of 16-bit floats, their scales, the split-K partials.
 pub struct Places {
     pub padded_tokens: usize,
     pub scales: usize,
@@ -94,7 +96,7 @@ impl Places {
         Places::new(max_rows.next_multiple_of(TILE_TOKENS_MAX), cols.next_multiple_of(128))
     }
 
-    /// Bytes with so many of sums of segments.
+    /// Bytes with so many of split-K partials.
     pub fn end(&self, partials_bytes: usize) -> usize {
         self.partials + partials_bytes
     }
@@ -112,7 +114,7 @@ pub struct Rows {
     pub overflows: DevicePtr,
 }
 
-/// The same as 16-bit floats, in a workspace whose end takes sums of segments.
+/// The same as 16-bit floats, in a workspace whose end takes split-K partials.
 #[derive(Clone, Copy)]
 pub struct Prepared {
     pub rows: DevicePtr,
@@ -155,7 +157,7 @@ pub struct Call {
     /// (N).
     pub bias: Option<DevicePtr>,
     pub write: Write,
-    /// Bytes for sums of segments.
+    /// Bytes for split-K partials.
     pub partials_bytes: usize,
 }
 
@@ -178,16 +180,16 @@ pub fn multiply(cuda: &Cuda, weights: Planes, x: Prepared, call: Call) {
         Shape { format: weights.format, n_tokens: x.n_tokens, n_rows: weights.rows, padded_cols: weights.padded_cols };
     let plan = plan(target, shape, call.write == Write::Add, call.partials_bytes);
     let partials = if plan.is_split { x.partials } else { DevicePtr::NULL };
-    let args = product_args(weights, x, &call, partials, plan.n_segments);
-    let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { plan.n_segments as u32 } else { 1 }];
+    let args = product_args(weights, x, &call, partials, plan.n_splits);
+    let grid = [plan.n_tiles(shape) as u32, 1, if plan.is_split { plan.n_splits as u32 } else { 1 }];
     cuda.launch(plan.kernel, LaunchShape { grid, block: plan.tile.threads, shared_bytes: plan.shared_bytes }, &args);
     if plan.is_split {
-        add_segments(cuda, plan.n_segments, weights, x, &call);
+        add_splits(cuda, plan.n_splits, weights, x, &call);
     }
 }
 
-/// PREFILL_PARAMS of epilogue.cuh. Null `partials`: a block goes through all segments.
-fn product_args(weights: Planes, x: Prepared, call: &Call, partials: DevicePtr, n_segments: usize) -> [Arg; 13] {
+/// PREFILL_PARAMS of epilogue.cuh. Null `partials`: a block goes through all splits.
+fn product_args(weights: Planes, x: Prepared, call: &Call, partials: DevicePtr, n_splits: usize) -> [Arg; 13] {
     [
         call.out.into(),
         partials.into(),
@@ -199,14 +201,14 @@ fn product_args(weights: Planes, x: Prepared, call: &Call, partials: DevicePtr, 
         (x.n_tokens as u32).into(),
         (weights.rows as u32).into(),
         (weights.padded_cols as u32 / 128).into(),
-        (n_segments as u32).into(),
+        (n_splits as u32).into(),
         weights.factor.into(),
         u32::from(call.write == Write::Add).into(),
     ]
 }
 
-/// The second kernel of a product whose segments had blocks of their own.
-fn add_segments(cuda: &Cuda, n_segments: usize, weights: Planes, x: Prepared, call: &Call) {
+/// The second kernel of a product whose splits had blocks of their own.
+fn add_splits(cuda: &Cuda, n_splits: usize, weights: Planes, x: Prepared, call: &Call) {
     let (n_tokens, n_rows) = (x.n_tokens as u32, weights.rows as u32);
     let grid = [n_rows.div_ceil(PREPARE_THREADS), n_tokens, 1];
     let args: [Arg; 9] = [
@@ -216,9 +218,9 @@ fn add_segments(cuda: &Cuda, n_segments: usize, weights: Planes, x: Prepared, ca
         call.bias.unwrap_or(DevicePtr::NULL).into(),
         n_tokens.into(),
         n_rows.into(),
-        (n_segments as u32).into(),
+        (n_splits as u32).into(),
         weights.factor.into(),
         u32::from(call.write == Write::Add).into(),
     ];
-    cuda.launch("matmul_reduce_segments", LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 }, &args);
+    cuda.launch("matmul_reduce_splits", LaunchShape { grid, block: PREPARE_THREADS, shared_bytes: 0 }, &args);
 }

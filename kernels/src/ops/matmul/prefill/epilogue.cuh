@@ -1,9 +1,9 @@
-// What the tile kernels share: where a block's tile lies, which segments of K it computes, and what happens to sums.
+// What the tile kernels share: where a block's tile lies, which splits of K it computes, and what happens to sums.
 //
-// K is cut into `n_segments` segments, each summed from zero in order of k; the sums of segments are then added in order.
+// K is cut into `n_splits` splits, each summed from zero in order of k; the split-K partials are then added in order.
 // The cut depends on the matrix and the device, not on the number of tokens, and a tile shape decides only which block
-// computes an element. So a token's outputs do not depend on its batch. Few tokens: blocks of grid_z compute one segment
-// each and leave their sums in `partials` (matmul_reduce_segments adds them). Many: one block goes through all segments
+// computes an element. So a token's outputs do not depend on its batch. Few tokens: blocks of grid_z compute one split
+// each and leave their sums in `partials` (matmul_reduce_splits adds them). Many: one block goes through all splits
 // and keeps the sum so far in `out`.
 #pragma once
 #include "common.cuh"
@@ -20,18 +20,18 @@ struct PrefillArgs {
     const u16* scales;
     // (n_rows) or null.
     const float* bias;
-    u32 n_tokens, n_rows, k_tiles, n_segments;
+    u32 n_tokens, n_rows, k_tiles, n_splits;
     float weight_scale;
-    // What is in `out` is added to. It then holds no sums of segments: there is one, or `partials` takes them.
+    // What is in `out` is added to. It then holds no split-K partials: there is one, or `partials` takes them.
     u32 accumulate;
 };
 
 #define PREFILL_PARAMS                                                                                                         \
     float *out, float *partials, const u16 *x, const float *x_scales, const u8 *codes, const u16 *scales, const float *bias,  \
-        u32 n_tokens, u32 n_rows, u32 k_tiles, u32 n_segments, float weight_scale, u32 accumulate
+        u32 n_tokens, u32 n_rows, u32 k_tiles, u32 n_splits, float weight_scale, u32 accumulate
 #define PREFILL_ARGS                                                                                                           \
     PrefillArgs {                                                                                                             \
-        out, partials, x, x_scales, codes, scales, bias, n_tokens, n_rows, k_tiles, n_segments, weight_scale, accumulate       \
+        out, partials, x, x_scales, codes, scales, bias, n_tokens, n_rows, k_tiles, n_splits, weight_scale, accumulate       \
     }
 
 // Blocks that run together share tiles in the second-level cache: they go through groups of eight tiles of tokens, all
@@ -47,26 +47,26 @@ template <u32 TOKENS, u32 ROWS> DEVICE TilePlace tile_place(const PrefillArgs& a
     return TilePlace{(8 * group + at % in_group) * TOKENS, at / in_group * ROWS};
 }
 
-// The segments of this block; a segment starts at a k-tile of 128.
-struct Segments {
+// The splits of this block; a split starts at a k-tile of 128.
+struct Splits {
     u32 first, end;
 };
-DEVICE Segments segments_of_block(const PrefillArgs& a) {
-    return a.partials ? Segments{block_z(), block_z() + 1} : Segments{0, a.n_segments};
+DEVICE Splits splits_of_block(const PrefillArgs& a) {
+    return a.partials ? Splits{block_z(), block_z() + 1} : Splits{0, a.n_splits};
 }
-DEVICE u32 segment_start(const PrefillArgs& a, u32 segment) {
-    return segment * a.k_tiles / a.n_segments;
+DEVICE u32 split_start(const PrefillArgs& a, u32 split) {
+    return split * a.k_tiles / a.n_splits;
 }
 
 struct Sink {
     float* out;
     bool add, finish, vector;
 };
-DEVICE Sink sink_of_segment(const PrefillArgs& a, u32 segment) {
+DEVICE Sink sink_of_split(const PrefillArgs& a, u32 split) {
     Sink s;
-    s.out = a.partials ? a.partials + (u64)segment * a.n_tokens * a.n_rows : a.out;
-    s.add = !a.partials && segment > 0;
-    s.finish = !a.partials && segment + 1 == a.n_segments;
+    s.out = a.partials ? a.partials + (u64)split * a.n_tokens * a.n_rows : a.out;
+    s.add = !a.partials && split > 0;
+    s.finish = !a.partials && split + 1 == a.n_splits;
     s.vector = (a.n_rows & 3) == 0 && ((u64)s.out & 15) == 0;
     return s;
 }

@@ -1,6 +1,6 @@
-// Tiles for sm_53: products of pairs of halves (HFMA2), two neighbouring k in one register. A block of 64 threads computes
+// Tiles for sm_53: products of pairs of f16 (HFMA2), two neighbouring k in one register. A block of 64 threads computes
 // 64 tokens x 64 rows, a thread 8 x 8, in steps of 32 k. Within a step each half sums sixteen products in f16; then both
-// halves, in f32, times the scale of the row's block of 32 are added to the f32 sums.
+// f16, in f32, times the scale of the row's block of 32 are added to the f32 sums.
 //
 // Weights stay below what sixteen products allow: codes of Q8_0 reach 128, of Q4_0 8, levels of NF4 1, all exact but the
 // levels; F16 and BF16 rows are brought below 4 by a power of two per 32, which is their block's scale. With |x| < 16
@@ -185,8 +185,8 @@ template <class W> struct HalfTile {
         }
     }
 
-    DEVICE_MEMBER void segment(u32 index) const {
-        u32 begin = 4 * segment_start(a, index), end = 4 * segment_start(a, index + 1);
+    DEVICE_MEMBER void split(u32 index) const {
+        u32 begin = 4 * split_start(a, index), end = 4 * split_start(a, index + 1);
         float sums[8][8];
 #pragma unroll
         for (u32 i = 0; i < 8; i++)
@@ -201,8 +201,9 @@ template <class W> struct HalfTile {
             if (step + 1 < end) load(staged, step + 1);
             multiply(sums);
         }
-        Sink sink = sink_of_segment(a, index);
-        u32 tid = forget(thread_idx());
+        Sink sink = sink_of_split(a, index);
+        // Opaque: read again behind the products: no register holds it through them.
+        u32 tid = opaque(thread_idx());
 #pragma unroll
         for (u32 i = 0; i < 8; i++) {
 #pragma unroll
@@ -217,7 +218,7 @@ template <class W> struct HalfTile {
     }
 
     DEVICE_MEMBER void run() const {
-        Segments s = segments_of_block(a);
-        for (u32 i = s.first; i < s.end; i++) segment(i);
+        Splits s = splits_of_block(a);
+        for (u32 i = s.first; i < s.end; i++) split(i);
     }
 };

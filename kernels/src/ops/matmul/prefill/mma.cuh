@@ -148,7 +148,7 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
     // neighbour, odd ones the second's, so that each has four rows of one token.
     DEVICE_MEMBER void put(const Sink& sink, float (&sums)[FT][2 * FN][4]) const {
         // Else the addresses of all stores are computed before the products, and spilled.
-        u32 lane = forget(lane_idx()), odd = lane & 1;
+        u32 lane = opaque(lane_idx()), odd = lane & 1;
         u32 t0 = place.token + warp_idx() % WARPS_T * FT * 16 + (lane >> 2) + 8 * odd;
         u32 n0 = place.row + warp_idx() / WARPS_T * FN * 16 + (lane & 2) * 2;
 #pragma unroll
@@ -166,8 +166,8 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
         }
     }
 
-    DEVICE_MEMBER void segment(u32 index) const {
-        u32 begin = 2 * segment_start(a, index), end = 2 * segment_start(a, index + 1);
+    DEVICE_MEMBER void split(u32 index) const {
+        u32 begin = 2 * split_start(a, index), end = 2 * split_start(a, index + 1);
         float sums[FT][2 * FN][4];
 #pragma unroll
         for (u32 i = 0; i < FT; i++)
@@ -220,14 +220,14 @@ template <class W, u32 TOKENS, u32 ROWS, u32 WARPS_T, u32 WARPS_N, u32 STAGES> s
             stage = next;
             w_stage = w_next;
         }
-        put(sink_of_segment(a, index), sums);
+        put(sink_of_split(a, index), sums);
     }
 
     DEVICE_MEMBER void run() const {
-        Segments s = segments_of_block(a);
+        Splits s = splits_of_block(a);
         for (u32 i = s.first; i < s.end; i++) {
             if (i > s.first) sync_block();
-            segment(i);
+            split(i);
         }
     }
 };

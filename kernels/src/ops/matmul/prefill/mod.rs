@@ -1,4 +1,4 @@
-//! Products of many rows on a GPU: tiles of tokens and weight rows on tensor cores (sm_72 and later) or on pairs of halves
+//! Products of many rows on a GPU: tiles of tokens and weight rows on tensor cores (sm_72 and later) or on pairs of f16
 //! (sm_53).
 //!
 //! Activations become 16-bit floats first: f16 times a power of two per row (prepare.cu), or bf16 for BF16 weights where
@@ -9,3 +9,9 @@
 
 pub mod cuda;
 pub mod plan;
+
+use crate::ops::kernel_module::{KernelModule, Role};
+
+/// What the kernels of this folder are for.
+pub(crate) const MODULES: &[KernelModule] =
+    &[KernelModule::one("prepare", Role::Every), KernelModule::per_weights("prefill", Role::Every)];

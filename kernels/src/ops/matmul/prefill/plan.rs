@@ -1,15 +1,15 @@
-//! Which tiles a product runs in, and into how many segments its K is cut.
+//! Which tiles a product runs in, and into how many splits its K is cut.
 
 use crate::formats::Format;
 
-/// Most segments of K.
-const SEGMENTS_MAX: usize = 8;
-/// Shorter segments of K cost more in sums that are written and read than idle processors do.
-const SEGMENT_COLS_MIN: usize = 512;
-/// What the sums of segments may take: one wave of 64 x 64 tiles on an H200 takes 2.1 MiB.
+/// Most splits of K.
+const SPLITS_MAX: usize = 8;
+/// Shorter splits of K cost more in sums that are written and read than idle processors do.
+const SPLIT_COLS_MIN: usize = 512;
+/// What the split-K partials may take: one wave of 64 x 64 tiles on an H200 takes 2.1 MiB.
 pub const PARTIALS_BYTES_MAX: usize = 16 << 20;
 
-/// The kernel that adds the sums of segments has a row of blocks for each token.
+/// The kernel that adds the split-K partials has a row of blocks for each token.
 const GRID_Y_MAX: usize = 65535;
 
 /// The shape of a block's tile, and the kernels that have it.
@@ -18,23 +18,52 @@ pub struct Tile {
     pub tokens: usize,
     pub rows: usize,
     pub threads: u32,
-    /// Dynamic shared memory: of the plain formats, and of the quantised ones.
-    shared_bytes: [u32; 2],
+    shared_bytes: SharedBytes,
     /// Outputs per time and processor, estimated: larger tiles load less for each product.
     speed: f64,
-    /// In order of [`format_index`].
-    kernels: [&'static str; 5],
+    kernels: PerFormat,
+}
+
+/// Dynamic shared memory of a tile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct SharedBytes {
+    plain: u32,
+    quantised: u32,
+}
+
+/// A kernel for each format of weights but F32; empty where there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PerFormat {
+    pub q8_0: &'static str,
+    pub q4_0: &'static str,
+    pub nf4: &'static str,
+    pub f16: &'static str,
+    pub bf16: &'static str,
+}
+
+impl PerFormat {
+    /// Panics for a format without a kernel.
+    pub fn of(&self, format: Format) -> &'static str {
+        match format {
+            Format::Q8_0 => self.q8_0,
+            Format::Q4_0 => self.q4_0,
+            Format::NF4 => self.nf4,
+            Format::F16 => self.f16,
+            Format::BF16 => self.bf16,
+            other => panic!("{other} has no kernel here"),
+        }
+    }
 }
 
 macro_rules! kernels {
     ($prefix:literal, $suffix:literal) => {
-        [
-            concat!($prefix, "q8_0", $suffix),
-            concat!($prefix, "q4_0", $suffix),
-            concat!($prefix, "nf4", $suffix),
-            concat!($prefix, "f16", $suffix),
-            concat!($prefix, "bf16", $suffix),
-        ]
+        PerFormat {
+            q8_0: concat!($prefix, "q8_0", $suffix),
+            q4_0: concat!($prefix, "q4_0", $suffix),
+            nf4: concat!($prefix, "nf4", $suffix),
+            f16: concat!($prefix, "f16", $suffix),
+            bf16: concat!($prefix, "bf16", $suffix),
+        }
     };
 }
 
@@ -43,7 +72,7 @@ const HALF2: [Tile; 1] = [Tile {
     tokens: 64,
     rows: 64,
     threads: 64,
-    shared_bytes: [0; 2],
+    shared_bytes: SharedBytes { plain: 0, quantised: 0 },
     speed: 1.0,
     kernels: kernels!("matmul_half2_", ""),
 }];
@@ -51,7 +80,7 @@ const WMMA: [Tile; 1] = [Tile {
     tokens: 128,
     rows: 64,
     threads: 128,
-    shared_bytes: [0; 2],
+    shared_bytes: SharedBytes { plain: 0, quantised: 0 },
     speed: 1.0,
     kernels: kernels!("matmul_wmma_", ""),
 }];
@@ -62,7 +91,7 @@ const MMA: [Tile; 3] = [
         tokens: 256,
         rows: 128,
         threads: 256,
-        shared_bytes: [3 * 384 * 128, (3 * 256 + 2 * 128) * 128],
+        shared_bytes: SharedBytes { plain: 3 * 384 * 128, quantised: (3 * 256 + 2 * 128) * 128 },
         speed: 1.0,
         kernels: kernels!("matmul_mma_", "_256x128"),
     },
@@ -70,7 +99,7 @@ const MMA: [Tile; 3] = [
         tokens: 128,
         rows: 128,
         threads: 128,
-        shared_bytes: [3 * 256 * 128, (3 * 128 + 2 * 128) * 128],
+        shared_bytes: SharedBytes { plain: 3 * 256 * 128, quantised: (3 * 128 + 2 * 128) * 128 },
         speed: 0.8,
         kernels: kernels!("matmul_mma_", "_128x128"),
     },
@@ -78,22 +107,11 @@ const MMA: [Tile; 3] = [
         tokens: 64,
         rows: 64,
         threads: 128,
-        shared_bytes: [4 * 128 * 128, (4 * 64 + 2 * 64) * 128],
+        shared_bytes: SharedBytes { plain: 4 * 128 * 128, quantised: (4 * 64 + 2 * 64) * 128 },
         speed: 0.5,
         kernels: kernels!("matmul_mma_", "_64x64"),
     },
 ];
-
-fn format_index(format: Format) -> usize {
-    match format {
-        Format::Q8_0 => 0,
-        Format::Q4_0 => 1,
-        Format::NF4 => 2,
-        Format::F16 => 3,
-        Format::BF16 => 4,
-        other => panic!("{other} has no prefill kernel"),
-    }
-}
 
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +135,9 @@ pub struct Plan {
     pub tile: Tile,
     pub kernel: &'static str,
     pub shared_bytes: u32,
-    /// Segments of K: of the matrix and the device, not of the number of tokens (but for products that accumulate).
-    pub n_segments: usize,
-    /// Each segment has blocks of its own, and a second kernel adds their sums.
+    /// Splits of K: of the matrix and the device, not of the number of tokens (but for products that accumulate).
+    pub n_splits: usize,
+    /// Each split has blocks of its own, and a second kernel adds their sums.
     pub is_split: bool,
 }
 
@@ -141,39 +159,39 @@ pub fn padded_tokens(arch: u32, n_tokens: usize) -> usize {
 }
 
 /// Enough that a matrix of few rows keeps all processors busy with 64 tokens.
-fn n_segments(target: Target, n_rows: usize, padded_cols: usize) -> usize {
+fn n_splits(target: Target, n_rows: usize, padded_cols: usize) -> usize {
     let idle = target.n_sms / n_rows.div_ceil(64);
-    idle.min(padded_cols / SEGMENT_COLS_MIN).clamp(1, SEGMENTS_MAX)
+    idle.min(padded_cols / SPLIT_COLS_MIN).clamp(1, SPLITS_MAX)
 }
 
 /// The fastest by a plain estimate: processors work through equal shares of the tiles. A product that `accumulates` cannot
-/// keep sums of segments where it adds: without `room` for them elsewhere, in bytes, it has one segment.
+/// keep split-K partials where it adds: without `room` for them elsewhere, in bytes, it has one split.
 pub fn plan(target: Target, shape: Shape, accumulates: bool, room: usize) -> Plan {
     let tiles: &[Tile] = match target.arch {
         ..72 => &HALF2,
         72..80 => &WMMA,
         _ => &MMA,
     };
-    let index = format_index(shape.format);
-    let is_quantised = index < 3;
+    let is_quantised = !shape.format.is_float();
     let padded = padded_tokens(target.arch, shape.n_tokens);
-    let n_segments = n_segments(target, shape.n_rows, shape.padded_cols);
-    let partials_bytes = n_segments * shape.n_tokens * shape.n_rows * size_of::<f32>();
-    let may_split = n_segments > 1 && partials_bytes <= room && shape.n_tokens <= GRID_Y_MAX;
+    let n_splits = n_splits(target, shape.n_rows, shape.padded_cols);
+    let partials_bytes = n_splits * shape.n_tokens * shape.n_rows * size_of::<f32>();
+    let may_split = n_splits > 1 && partials_bytes <= room && shape.n_tokens <= GRID_Y_MAX;
     let mut best: Option<(f64, Plan)> = None;
     for tile in tiles {
-        let shared_bytes = tile.shared_bytes[is_quantised as usize];
+        let SharedBytes { plain, quantised } = tile.shared_bytes;
+        let shared_bytes = if is_quantised { quantised } else { plain };
         if shared_bytes > target.max_shared_bytes || tile.tokens > padded {
             continue;
         }
-        let kernel = tile.kernels[index];
+        let kernel = tile.kernels.of(shape.format);
         for is_split in [false, true] {
             if is_split && !may_split {
                 continue;
             }
-            let n_segments = if accumulates && !is_split { 1 } else { n_segments };
-            let plan = Plan { tile: *tile, kernel, shared_bytes, n_segments, is_split };
-            let parts = if is_split { n_segments } else { 1 };
+            let n_splits = if accumulates && !is_split { 1 } else { n_splits };
+            let plan = Plan { tile: *tile, kernel, shared_bytes, n_splits, is_split };
+            let parts = if is_split { n_splits } else { 1 };
             let waves = (plan.n_tiles(shape) * parts).div_ceil(target.n_sms);
             let work = waves as f64 * (tile.tokens * tile.rows) as f64 / parts as f64 / tile.speed;
             // Writing sums and reading them again must be worth it.
@@ -202,7 +220,7 @@ mod tests {
             false,
             PARTIALS_BYTES_MAX,
         );
-        (p.tile.tokens, p.tile.rows, p.n_segments, p.is_split)
+        (p.tile.tokens, p.tile.rows, p.n_splits, p.is_split)
     }
 
     #[test]
@@ -217,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn segments_do_not_depend_on_the_number_of_tokens() {
+    fn splits_do_not_depend_on_the_number_of_tokens() {
         for target in [H200, A100, ORIN_NANO, NANO] {
             for (rows, cols) in [(1, 128), (256, 1152), (1152, 6912), (6912, 1152), (262_144, 1152)] {
-                let segments = |tokens| chosen(target, tokens, rows, cols).2;
-                assert!([9, 64, 65, 128, 200, 512, 8192].iter().all(|t| segments(*t) == segments(16)));
+                let splits = |tokens| chosen(target, tokens, rows, cols).2;
+                assert!([9, 64, 65, 128, 200, 512, 8192].iter().all(|t| splits(*t) == splits(16)));
             }
         }
     }
@@ -236,8 +254,8 @@ mod tests {
                         let p = plan(target, shape, accumulates, PARTIALS_BYTES_MAX);
                         assert!(p.shared_bytes <= target.max_shared_bytes);
                         assert_eq!(padded_tokens(target.arch, n_tokens) % p.tile.tokens, 0);
-                        assert!(!p.is_split || p.n_segments * n_tokens * 1152 * 4 <= PARTIALS_BYTES_MAX);
-                        assert!(!accumulates || p.is_split || p.n_segments == 1);
+                        assert!(!p.is_split || p.n_splits * n_tokens * 1152 * 4 <= PARTIALS_BYTES_MAX);
+                        assert!(!accumulates || p.is_split || p.n_splits == 1);
                     }
                 }
             }

@@ -4,7 +4,7 @@
 
 // The f32 row times a power of two that puts its largest magnitude into [2^TOP, 2^(TOP + 1)); the inverse, a power of two
 // too, goes to `scales`. A high TOP keeps the small values of a row with outliers normal: with 14, down to 2^-28 of the
-// largest. Products of halves are summed in f32, which neither 2^15 x 65504 nor sums of them overflow; on the family that
+// largest. Products of f16 are summed in f32, which neither 2^15 x 65504 nor sums of them overflow; on the family that
 // sums sixteen products in f16 (sm_53) they must stay below 65504: 16 x 128 x 2^4 = 32768.
 #if LICHEN_ARCH >= 72
 #define TOP 14

@@ -1,10 +1,10 @@
-// Packed weights as halves, the same for every tile shape: where the codes and scales of a row lie, and how the sixteen
-// bytes one thread loads become pairs of f16 (element 0 in the low half). `pairs` gives the codes alone, which are exact
-// in f16 (integers, or NF4 levels rounded once); the caller multiplies by `scale`.
+// Packed weights (kernels/cuda/LAYOUTS.md) as f16, the same for every tile shape: where the codes and scales of a row
+// lie, and how the sixteen bytes one thread loads become pairs of f16 (element 0 in the low half). `pairs` gives the codes
+// alone, which are exact in f16 (integers, or NF4 levels rounded once); the caller multiplies by `scale`.
 //
 // `code_offset` is in bytes; `row` counts from the matrix's first or from any multiple of eight, `k` is a multiple of
 // K_PER_LOAD, `k_tiles` is the padded K / 128. The scale of the codes at a byte offset is the f16 that lies
-// offset / SCALE_RATIO bytes into the scales, rounded down to whole halves: both planes keep one order.
+// offset / SCALE_RATIO bytes into the scales, rounded down to whole f16: both planes keep one order.
 #pragma once
 #include "common.cuh"
 
@@ -21,7 +21,7 @@ struct Q8_0 {
         const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
-            // The byte q + 128 behind 0x64 is the half 1024 + (q + 128): subtracting 1152 is exact.
+            // The byte q + 128 behind 0x64 is the f16 1024 + (q + 128): subtracting 1152 is exact.
             u32 biased = words[i] ^ 0x80808080;
             out[2 * i] = add_f16x2(permute_bytes(biased, 0x64646464, 0x4140), 0xe480e480);
             out[2 * i + 1] = add_f16x2(permute_bytes(biased, 0x64646464, 0x4342), 0xe480e480);
@@ -63,7 +63,7 @@ struct NF4 {
     DEVICE u64 code_offset(u32 row, u32 k, u32 k_tiles) {
         return ((u64)(row >> 3) * k_tiles + (k >> 7)) * 512 + ((row & 7) << 6) + ((k & 127) >> 1);
     }
-    // Four levels by table: the bytes of the sixteen halves lie in eight registers, and a nibble's low three bits select
+    // Four levels by table: the bytes of the sixteen f16 lie in eight registers, and a nibble's low three bits select
     // among eight bytes, its top bit between the two eights.
     DEVICE void four(u32 nibbles, u32 top_bits, u32& first, u32& second) {
         u32 select = nibbles & 0x7777;

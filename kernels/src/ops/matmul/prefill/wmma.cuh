@@ -1,7 +1,7 @@
-// Tiles for sm_72: wmma m16n16k16 of halves with f32 sums. A block of four warps computes 128 tokens x 64 rows, a warp
+// Tiles for sm_72: wmma m16n16k16 of f16 with f32 sums. A block of four warps computes 128 tokens x 64 rows, a warp
 // 64 x 32, in steps of 32 k. The next step's activations and codes are loaded into registers while this one's products
 // run (there is no cp.async), and stored to the other half of shared memory; weights are decoded to f16 once per block.
-// Rows of a step are 40 halves apart: eight rows then start in different groups of four banks.
+// Rows of a step are 40 f16 apart: eight rows then start in different groups of four banks.
 #pragma once
 #include "epilogue.cuh"
 #include "weights.cuh"
@@ -103,7 +103,8 @@ template <class W> struct WmmaTile {
 
     // Which sum a register holds is not known: through shared memory, 16 x 16 at a time, a warp in its own part.
     DEVICE_MEMBER void put(const Sink& sink, const WmmaC (&sums)[4][2]) const {
-        u32 lane = forget(lane_idx());
+        // Opaque: read again behind the products: no register holds it through them.
+        u32 lane = opaque(lane_idx());
         float* part = (float*)shared + warp_idx() * 16 * 20;
         u32 t = place.token + warp_idx() / 2 * 64 + lane / 4, n = place.row + warp_idx() % 2 * 32 + lane % 4 * 4;
 #pragma unroll
@@ -124,8 +125,8 @@ template <class W> struct WmmaTile {
         }
     }
 
-    DEVICE_MEMBER void segment(u32 index) const {
-        u32 begin = 4 * segment_start(a, index), end = 4 * segment_start(a, index + 1);
+    DEVICE_MEMBER void split(u32 index) const {
+        u32 begin = 4 * split_start(a, index), end = 4 * split_start(a, index + 1);
         WmmaC sums[4][2];
 #pragma unroll
         for (u32 i = 0; i < 4; i++)
@@ -144,14 +145,14 @@ template <class W> struct WmmaTile {
             if (step + 1 < end) store(staged, stage ^ 1);
             sync_block();
         }
-        put(sink_of_segment(a, index), sums);
+        put(sink_of_split(a, index), sums);
     }
 
     DEVICE_MEMBER void run() const {
-        Segments s = segments_of_block(a);
+        Splits s = splits_of_block(a);
         for (u32 i = s.first; i < s.end; i++) {
             if (i > s.first) sync_block();
-            segment(i);
+            split(i);
         }
     }
 };

@@ -11,8 +11,8 @@ use crate::ops::matmul::PANEL_ROWS;
 
 /// Rows of weights in one register of 32-bit lanes.
 const GROUP: usize = 8;
-/// Rows of weights in one strip of the panel: two registers, as wide as the micro-kernel.
-const STRIP: usize = 16;
+/// Rows of weights in one column tile of the panel: two registers, as wide as the micro-kernel.
+const COLUMN_TILE: usize = 16;
 /// Rows of `x` in one pass: 6 x 2 accumulators, two registers of weights, a broadcast and a product fill all sixteen.
 const PASS: usize = 6;
 
@@ -80,7 +80,7 @@ unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Pane
         let first = (rows.start + group * GROUP).min(rows.end - 1);
         let valid = (rows.end - first).min(GROUP);
         let base = w.bytes.as_ptr().add(first * w.row_bytes);
-        let (strip, column) = (group * GROUP / STRIP, group * GROUP % STRIP);
+        let (column_tile, column) = (group * GROUP / COLUMN_TILE, group * GROUP % COLUMN_TILE);
         for b in 0..w.n_blocks {
             let scale = row_scales(&w, first, b, valid);
             _mm256_storeu_ps(panel.scales.as_mut_ptr().add(b * PANEL_ROWS + group * GROUP), scale);
@@ -91,7 +91,7 @@ unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Pane
             for (half, v) in [&mut low, &mut high].into_iter().enumerate() {
                 transpose(v);
                 for (j, v) in v.iter().enumerate() {
-                    let at = ((strip * n_pairs + b * 16 + half * 8 + j) * STRIP + column) * 2;
+                    let at = ((column_tile * n_pairs + b * 16 + half * 8 + j) * COLUMN_TILE + column) * 2;
                     _mm256_storeu_si256(panel.codes.as_mut_ptr().add(at) as *mut __m256i, *v);
                 }
             }
@@ -99,19 +99,19 @@ unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Pane
     }
 }
 
-/// A tile against the panel, strip by strip, in passes of nearly equal height.
+/// A tile against the panel, tile by tile, in passes of nearly equal height.
 unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
-    for strip in 0..PANEL_ROWS / STRIP {
+    for column_tile in 0..PANEL_ROWS / COLUMN_TILE {
         let mut first = 0;
         for left in (1..=t.m.div_ceil(PASS)).rev() {
             let n = (t.m - first).div_ceil(left);
             match n {
-                1 => tile_rows::<1>(t, panel, strip, first),
-                2 => tile_rows::<2>(t, panel, strip, first),
-                3 => tile_rows::<3>(t, panel, strip, first),
-                4 => tile_rows::<4>(t, panel, strip, first),
-                5 => tile_rows::<5>(t, panel, strip, first),
-                6 => tile_rows::<6>(t, panel, strip, first),
+                1 => tile_rows::<1>(t, panel, column_tile, first),
+                2 => tile_rows::<2>(t, panel, column_tile, first),
+                3 => tile_rows::<3>(t, panel, column_tile, first),
+                4 => tile_rows::<4>(t, panel, column_tile, first),
+                5 => tile_rows::<5>(t, panel, column_tile, first),
+                6 => tile_rows::<6>(t, panel, column_tile, first),
                 _ => unreachable!("a pass has 1 to {PASS} rows"),
             }
             first += n;
@@ -122,11 +122,11 @@ unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
 /// Rows `first .. first + M` of the tile against 16 rows of weights: 2 M integer accumulators in registers, flushed into
 /// f32 sums once a block.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize, first: usize) {
+unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, column_tile: usize, first: usize) {
     debug_assert!(t.q.len() >= t.n_blocks * t.pairs * 2 * t.m && first + M <= t.m);
-    let mut w = panel.codes.as_ptr().add(strip * t.n_blocks * t.pairs * STRIP * 2) as *const __m256i;
+    let mut w = panel.codes.as_ptr().add(column_tile * t.n_blocks * t.pairs * COLUMN_TILE * 2) as *const __m256i;
     let mut x = (t.q.as_ptr() as *const i32).add(first);
-    let w_scales = panel.scales.as_ptr().add(strip * STRIP);
+    let w_scales = panel.scales.as_ptr().add(column_tile * COLUMN_TILE);
     let mut sums = [[_mm256_setzero_ps(); 2]; M];
     for b in 0..t.n_blocks {
         let mut acc = [[_mm256_setzero_si256(); 2]; M];
@@ -149,7 +149,7 @@ unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize
         }
     }
     for (m, sum) in sums.iter().enumerate() {
-        let out = panel.sums.as_mut_ptr().add((first + m) * PANEL_ROWS + strip * STRIP);
+        let out = panel.sums.as_mut_ptr().add((first + m) * PANEL_ROWS + column_tile * COLUMN_TILE);
         _mm256_storeu_ps(out, sum[0]);
         _mm256_storeu_ps(out.add(GROUP), sum[1]);
     }

@@ -13,9 +13,9 @@ use crate::ops::matmul::PANEL_ROWS;
 
 /// Rows of weights in one register of 32-bit lanes.
 pub(super) const GROUP: usize = 4;
-/// Rows of weights in one strip of the panel: one register of 16-bit codes. With a tile's twelve rows of `x` that makes
-/// 24 accumulators, two registers of weights and three of `x`, of 32.
-pub(super) const STRIP: usize = 8;
+/// Rows of weights in one column tile of the panel: one register of 16-bit codes. With a tile's twelve rows of `x` that
+/// makes 24 accumulators, two registers of weights and three of `x`, of 32.
+pub(super) const COLUMN_TILE: usize = 8;
 
 pub fn matvec(weights: &Matrix, rows: Range<usize>, x: &QuantizedRows, store: &mut StorePart<'_>) {
     let w = Weights::new(weights);
@@ -69,22 +69,24 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, x: &Quant
 unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
     let cols = w.n_blocks * 32;
     pack_scales(&w, rows.clone(), panel);
-    for strip in 0..PANEL_ROWS / STRIP {
-        let row_at = |r: usize| w.bytes.as_ptr().add((rows.start + strip * STRIP + r).min(rows.end - 1) * w.row_bytes);
+    for column_tile in 0..PANEL_ROWS / COLUMN_TILE {
+        let row_at = |r: usize| {
+            w.bytes.as_ptr().add((rows.start + column_tile * COLUMN_TILE + r).min(rows.end - 1) * w.row_bytes)
+        };
         for group in 0..w.n_blocks {
-            let mut v = [[vdupq_n_s16(0); STRIP]; 4];
-            for r in 0..STRIP {
+            let mut v = [[vdupq_n_s16(0); COLUMN_TILE]; 4];
+            for r in 0..COLUMN_TILE {
                 let codes = widen(codes32::<F>(row_at(r).add(group * w.block_bytes)));
                 for (v, codes) in v.iter_mut().zip(codes) {
                     v[r] = codes;
                 }
             }
-            let mut at = panel.codes.as_mut_ptr().add((strip * cols + group * 32) * STRIP);
+            let mut at = panel.codes.as_mut_ptr().add((column_tile * cols + group * 32) * COLUMN_TILE);
             for v in v.iter_mut() {
                 transpose(v);
                 for v in v {
                     vst1q_s16(at, *v);
-                    at = at.add(STRIP);
+                    at = at.add(COLUMN_TILE);
                 }
             }
         }
@@ -105,29 +107,29 @@ pub(super) unsafe fn pack_scales(w: &Weights<'_>, rows: Range<usize>, panel: &mu
 
 unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
     macro_rules! by_rows {
-        ($strip:ident, $($n:literal)*) => {
+        ($column_tile:ident, $($n:literal)*) => {
             match t.m {
-                $($n => tile_rows::<$n>(t, panel, $strip),)*
+                $($n => tile_rows::<$n>(t, panel, $column_tile),)*
                 _ => unreachable!("a tile has 1 to {TILE_ROWS} rows"),
             }
         };
     }
-    for strip in 0..PANEL_ROWS / STRIP {
-        by_rows!(strip, 1 2 3 4 5 6 7 8 9 10 11 12)
+    for column_tile in 0..PANEL_ROWS / COLUMN_TILE {
+        by_rows!(column_tile, 1 2 3 4 5 6 7 8 9 10 11 12)
     }
 }
 
 /// `M` rows of `x` against 8 rows of weights: 2 M integer accumulators in registers, flushed into f32 sums once a block.
-unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize) {
+unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, column_tile: usize) {
     debug_assert!(t.m == M && t.q.len() >= t.n_blocks * t.pairs * 2 * M);
-    let mut w = panel.codes.as_ptr().add(strip * t.n_blocks * t.pairs * 2 * STRIP);
+    let mut w = panel.codes.as_ptr().add(column_tile * t.n_blocks * t.pairs * 2 * COLUMN_TILE);
     let mut x = t.q.as_ptr();
     let mut sums = [[vdupq_n_f32(0.0); 2]; M];
     for b in 0..t.n_blocks {
         let mut acc = [[vdupq_n_s32(0); 2]; M];
         for _ in 0..t.pairs {
             // Eight rows at an even k and at the odd one after it.
-            let (w0, w1) = (vld1q_s16(w), vld1q_s16(w.add(STRIP)));
+            let (w0, w1) = (vld1q_s16(w), vld1q_s16(w.add(COLUMN_TILE)));
             macro_rules! four_rows {
                 ($($row:literal $even:literal $odd:literal),*) => {
                     let x4 = load_pairs(x, M, [$($row),*][0]);
@@ -143,13 +145,13 @@ unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize
             four_rows!(0 0 1, 1 2 3, 2 4 5, 3 6 7);
             four_rows!(4 0 1, 5 2 3, 6 4 5, 7 6 7);
             four_rows!(8 0 1, 9 2 3, 10 4 5, 11 6 7);
-            w = w.add(2 * STRIP);
+            w = w.add(2 * COLUMN_TILE);
             x = x.add(2 * M);
         }
-        let w_scales = panel.scales.as_ptr().add(b * PANEL_ROWS + strip * STRIP);
+        let w_scales = panel.scales.as_ptr().add(b * PANEL_ROWS + column_tile * COLUMN_TILE);
         flush(&acc, &mut sums, w_scales, t.scales.as_ptr().add(b * M));
     }
-    store_strip(&sums, panel, strip);
+    store_column_tile(&sums, panel, column_tile);
 }
 
 /// The pairs of rows `row .. row + 4` of `m`, as far as there are so many.
@@ -183,9 +185,9 @@ pub(super) unsafe fn flush(
 }
 
 #[inline(always)]
-pub(super) unsafe fn store_strip(sums: &[[float32x4_t; 2]], panel: &mut Panel, strip: usize) {
+pub(super) unsafe fn store_column_tile(sums: &[[float32x4_t; 2]], panel: &mut Panel, column_tile: usize) {
     for (m, sum) in sums.iter().enumerate() {
-        let out = panel.sums.as_mut_ptr().add(m * PANEL_ROWS + strip * STRIP);
+        let out = panel.sums.as_mut_ptr().add(m * PANEL_ROWS + column_tile * COLUMN_TILE);
         vst1q_f32(out, sum[0]);
         vst1q_f32(out.add(GROUP), sum[1]);
     }
@@ -250,9 +252,9 @@ unsafe fn dot32(w: [int16x8_t; 4], x: [int16x8_t; 4]) -> int32x4_t {
 #[inline(always)]
 pub(super) unsafe fn row_scales(w: &Weights<'_>, first: usize, b: usize, valid: usize) -> float32x4_t {
     let base = w.bytes.as_ptr().add(first * w.row_bytes + b * w.block_bytes);
-    let halves: [u16; GROUP] =
+    let scales: [u16; GROUP] =
         std::array::from_fn(|r| (base.add(r.min(valid - 1) * w.row_bytes) as *const u16).read_unaligned());
-    crate::simd::widen_halves(vld1_u16(halves.as_ptr()))
+    crate::simd::widen_f16(vld1_u16(scales.as_ptr()))
 }
 
 /// Sums each of four vectors; lane r of the result is the sum of `v[r]`.
@@ -270,7 +272,7 @@ pub(super) unsafe fn lanes(y: float32x4_t) -> [f32; GROUP] {
 
 /// Transposes eight rows of eight 16-bit lanes: each round rotates the six bits of (row, lane) by one.
 #[inline(always)]
-unsafe fn transpose(v: &mut [int16x8_t; STRIP]) {
+unsafe fn transpose(v: &mut [int16x8_t; COLUMN_TILE]) {
     for _ in 0..3 {
         let u = *v;
         for i in 0..4 {

@@ -9,7 +9,9 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::neon::{codes32, flush, fold, lanes, pack_scales, row_scales, store_strip, NextRows, GROUP, STRIP};
+use super::neon::{
+    codes32, flush, fold, lanes, pack_scales, row_scales, store_column_tile, NextRows, COLUMN_TILE, GROUP,
+};
 use super::{by_format, by_panel, grow, Panel, StorePart, Tile, Weights};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
@@ -73,36 +75,36 @@ unsafe fn matvec_rows<const F: u8>(w: Weights<'_>, rows: Range<usize>, x: &Quant
     }
 }
 
-/// Bytes of weights a panel keeps for each strip and block: (K/4 of the block, 8, 4).
-const STRIP_BLOCK_BYTES: usize = 32 * STRIP;
+/// Bytes of weights a panel keeps for each column tile and block: (K/4 of the block, 8, 4).
+const TILE_BLOCK_BYTES: usize = 32 * COLUMN_TILE;
 
-/// Lays up to 32 rows out as (4, K/block, [`STRIP_BLOCK_BYTES`]); missing rows repeat the last.
+/// Lays up to 32 rows out as (4, K/block, [`TILE_BLOCK_BYTES`]); missing rows repeat the last.
 #[target_feature(enable = "dotprod")]
 unsafe fn pack<const F: u8>(w: Weights<'_>, rows: Range<usize>, panel: &mut Panel) {
     pack_scales(&w, rows.clone(), panel);
     let codes = panel.codes.as_mut_ptr() as *mut i8;
-    for strip in 0..PANEL_ROWS / STRIP {
+    for column_tile in 0..PANEL_ROWS / COLUMN_TILE {
         for b in 0..w.n_blocks {
-            let at = codes.add((strip * w.n_blocks + b) * STRIP_BLOCK_BYTES);
-            for r in 0..STRIP {
-                let row = (rows.start + strip * STRIP + r).min(rows.end - 1);
+            let at = codes.add((column_tile * w.n_blocks + b) * TILE_BLOCK_BYTES);
+            for r in 0..COLUMN_TILE {
+                let row = (rows.start + column_tile * COLUMN_TILE + r).min(rows.end - 1);
                 let block = w.bytes.as_ptr().add(row * w.row_bytes + b * w.block_bytes);
                 let at = at.add(r * 4);
                 let v = codes32::<F>(block);
                 store_fours(v[0], at);
-                store_fours(v[1], at.add(16 * STRIP));
+                store_fours(v[1], at.add(16 * COLUMN_TILE));
             }
         }
     }
 }
 
-/// Sixteen neighbouring k of one row, four by four, to the places of that row in a strip.
+/// Sixteen neighbouring k of one row, four by four, to the places of that row in a column tile.
 #[inline(always)]
 unsafe fn store_fours(v: int8x16_t, at: *mut i8) {
     let v = vreinterpretq_s32_s8(v);
     let words = [vgetq_lane_s32::<0>(v), vgetq_lane_s32::<1>(v), vgetq_lane_s32::<2>(v), vgetq_lane_s32::<3>(v)];
     for (i, word) in words.into_iter().enumerate() {
-        (at.add(i * 4 * STRIP) as *mut i32).write_unaligned(word);
+        (at.add(i * 4 * COLUMN_TILE) as *mut i32).write_unaligned(word);
     }
 }
 
@@ -136,11 +138,11 @@ unsafe fn split_tile(t: Tile<'_>, split_x: &mut [i8]) {
 }
 
 unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
-    for strip in 0..PANEL_ROWS / STRIP {
+    for column_tile in 0..PANEL_ROWS / COLUMN_TILE {
         match t.m.div_ceil(4) {
-            1 => tile_rows::<4>(t, panel, strip),
-            2 => tile_rows::<8>(t, panel, strip),
-            3 => tile_rows::<12>(t, panel, strip),
+            1 => tile_rows::<4>(t, panel, column_tile),
+            2 => tile_rows::<8>(t, panel, column_tile),
+            3 => tile_rows::<12>(t, panel, column_tile),
             _ => unreachable!("a tile has 1 to {TILE_ROWS} rows"),
         }
     }
@@ -149,23 +151,23 @@ unsafe fn tile(t: Tile<'_>, panel: &mut Panel) {
 /// `M` rows of `x`, the last of them padding, against 8 rows of weights: 2 M integer accumulators in registers. The
 /// products of bytes are summed from the most significant down, with a shift by 8 between.
 #[target_feature(enable = "dotprod")]
-unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize) {
+unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, column_tile: usize) {
     // Known when compiled, so that the accumulators stay in registers from one sum to the next.
     const QUADS: usize = 8;
     let x_plane = QUADS * 4 * M;
-    let codes = (panel.codes.as_ptr() as *const i8).add(strip * t.n_blocks * STRIP_BLOCK_BYTES);
+    let codes = (panel.codes.as_ptr() as *const i8).add(column_tile * t.n_blocks * TILE_BLOCK_BYTES);
     let mut sums = [[vdupq_n_f32(0.0); 2]; M];
     for b in 0..t.n_blocks {
-        let w = codes.add(b * STRIP_BLOCK_BYTES);
+        let w = codes.add(b * TILE_BLOCK_BYTES);
         let x = panel.split.as_ptr().add(b * 2 * x_plane);
         let mut acc = [[vdupq_n_s32(0); 2]; M];
         add_products(&mut acc, w, x, QUADS);
         shift(&mut acc);
         add_products(&mut acc, w, x.add(x_plane), QUADS);
-        let w_scales = panel.scales.as_ptr().add(b * PANEL_ROWS + strip * STRIP);
+        let w_scales = panel.scales.as_ptr().add(b * PANEL_ROWS + column_tile * COLUMN_TILE);
         flush(&acc[..t.m], &mut sums, w_scales, t.scales.as_ptr().add(b * t.m));
     }
-    store_strip(&sums[..t.m], panel, strip);
+    store_column_tile(&sums[..t.m], panel, column_tile);
 }
 
 /// `acc += w . x` over one block: `w` (quads, 8, 4) and `x` (quads, M, 4), all signed bytes.
@@ -173,7 +175,7 @@ unsafe fn tile_rows<const M: usize>(t: Tile<'_>, panel: &mut Panel, strip: usize
 #[target_feature(enable = "dotprod")]
 unsafe fn add_products<const M: usize>(acc: &mut [[int32x4_t; 2]; M], w: *const i8, x: *const i8, quads: usize) {
     for quad in 0..quads {
-        let w = w.add(quad * STRIP * 4);
+        let w = w.add(quad * COLUMN_TILE * 4);
         let (w0, w1) = (vld1q_s8(w), vld1q_s8(w.add(16)));
         for (i, rows) in acc.chunks_exact_mut(4).enumerate() {
             let x4 = vld1q_s8(x.add((quad * M + i * 4) * 4));
