@@ -270,7 +270,8 @@ impl Activations {
         let quantised = matmul::Scratch::size_bytes(r.rows, widest(c));
         let threads = matmul::worker_scratch_bytes(widest(c)) + matmul::backward::worker_bytes(r.rows);
         let rounded = [(r.rows, widest(c)), (r.loss_rows(), c.vocab_size)];
-        let rounded = rounded.map(|(rows, terms)| matmul::backward::caller_scratch_bytes(rows, terms)).into_iter().max();
+        let rounded =
+            rounded.map(|(rows, terms)| matmul::backward::caller_scratch_bytes(rows, terms)).into_iter().max();
         items.extend([
             ("quantised activations", quantised, place),
             ("attention scores", attention::scratch_bytes(r.longest), place),
