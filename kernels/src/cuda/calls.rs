@@ -29,6 +29,7 @@ const FUNC_MAX_DYNAMIC_SHARED_BYTES: i32 = 8;
 const JIT_ERROR_LOG: i32 = 5;
 const JIT_ERROR_LOG_BYTES: i32 = 6;
 const JIT_GENERATE_LINE_INFO: i32 = 12;
+const JIT_YES: usize = 1;
 const JIT_INPUT_PTX: i32 = 1;
 /// The thread that records may not make calls that a graph cannot hold; other threads may.
 const CAPTURE_THREAD_LOCAL: i32 = 1;
@@ -220,7 +221,7 @@ impl Driver {
     pub(super) fn compile(&self, ptx: &CString, name: &CString) -> std::result::Result<Vec<u8>, (Code, String)> {
         let mut log = vec![0u8; 8192];
         let mut options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES, JIT_GENERATE_LINE_INFO];
-        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void, 1 as *mut c_void];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void, JIT_YES as *mut c_void];
         // The last one only where there are lines to keep.
         let n_options = if HAS_LINE_INFO { 3 } else { 2 };
         let (options, values) = (options.as_mut_ptr(), values.as_mut_ptr());
