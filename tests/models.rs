@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::{Device, Isa};
-use lichen_runtime::formats::safetensors::SafeTensors;
-use lichen_runtime::mapped_file::MappedFile;
+use lichen_runtime::files::formats::safetensors::SafeTensors;
+use lichen_runtime::files::mapped_file::MappedFile;
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
+use lichen_runtime::model::session::Session;
 use lichen_runtime::model::Model;
-use lichen_runtime::session::Session;
 use lichen_runtime::ModelSource;
 
 /// A file or folder below tests/fixtures, or below the folder that LICHEN_TEST_FIXTURES names where there is no checkout.

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use lichen_runtime::adapter::{Adapter, TargetModule};
-use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget};
+use lichen_runtime::engine::request::{AdapterChoice, Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, EngineOptions, Event};
-use lichen_runtime::model_source::PartShape;
-use lichen_runtime::request::{AdapterChoice, Request, SamplingOverrides};
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget};
+use lichen_runtime::files::model_source::PartShape;
+use lichen_runtime::model::adapter::{Adapter, TargetModule};
 use lichen_runtime::Result;
 
 fn main() -> Result<()> {

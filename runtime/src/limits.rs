@@ -2,7 +2,7 @@
 
 use lichen_kernels::ops::attention::{KvFormat, KvStore, PageTable, PAGE};
 
-use crate::local_global::LocalGlobal;
+use crate::model::local_global::LocalGlobal;
 use crate::model_config::ModelConfig;
 
 /// What each sequence may use; everything else follows from the model.
@@ -111,7 +111,7 @@ mod tests {
     /// Every run of positions that a chunk touches fits the ring, at every offset in a page.
     #[test]
     fn a_ring_holds_a_window_and_a_chunk() {
-        let mut config = crate::presets::config("gemma-3-1b").unwrap();
+        let mut config = crate::model::presets::config("gemma-3-1b").unwrap();
         for (window, chunk) in [(1, 1), (1, 32), (33, 1), (512, 128), (16, 16), (31, 2), (32, 2), (5, 256)] {
             config.sliding_window = Some(window);
             let limits = Limits {

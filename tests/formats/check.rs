@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use lichen_kernels::Format;
-use lichen_runtime::adapter_file::{AdapterFile, PeftConfig};
-use lichen_runtime::formats::gguf::{Gguf, Value};
-use lichen_runtime::formats::safetensors::SafeTensors;
-use lichen_runtime::formats::{gguf_config, hf_config, json_file};
+use lichen_runtime::files::adapter_file::{AdapterFile, PeftConfig};
+use lichen_runtime::files::formats::gguf::{Gguf, Value};
+use lichen_runtime::files::formats::safetensors::SafeTensors;
+use lichen_runtime::files::formats::{gguf_config, hf_config, json_file};
 use lichen_runtime::{Architecture, ModelConfig, ModelSource};
 
 /// GGUF: the table, every value and tensor in it, and the model it may describe.

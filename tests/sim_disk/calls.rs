@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
-use lichen_runtime::disk::{Disk, DiskFile, DiskLock, EntryKind};
+use lichen_runtime::files::disk::{Disk, DiskFile, DiskLock, EntryKind};
 
 use super::fault::Call;
 use super::{Lie, Node, Op, SimDisk};

@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use lichen_runtime::disk::Disk;
+use lichen_runtime::files::disk::Disk;
 
 use fault::Faults;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use lichen_kernels::Device;
+use lichen_runtime::engine::request::Request;
 use lichen_runtime::engine::{Engine, LoadedModel};
 use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::{MemoryPlan, ModelBytes};
-use lichen_runtime::request::Request;
 use lichen_runtime::sampler::SamplerConfig;
 use lichen_tests::heap::{measure, CountingAllocator};
 use lichen_tests::models::{always, fixture, limits, load, session};

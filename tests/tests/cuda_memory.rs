@@ -6,12 +6,12 @@ mod common;
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
+use lichen_runtime::engine::request::{Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, LoadedModel};
 use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::{MemoryPlan, ModelBytes, Place};
+use lichen_runtime::model::session::Session;
 use lichen_runtime::model::Model;
-use lichen_runtime::request::{Request, SamplingOverrides};
-use lichen_runtime::session::Session;
 use lichen_runtime::ModelSource;
 use lichen_tests::models::*;
 use lichen_tests::programs;

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lichen_runtime::engine::request::{Request, SamplingOverrides};
 use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
-use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_tests::models::temp_dir;
 use lichen_tests::programs::{self, lichen_host, Run};
 use serde_json::Value;

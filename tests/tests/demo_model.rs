@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::chat_template::{encode_chat, Message};
-use lichen_runtime::conversation::Conversation;
+use lichen_runtime::engine::conversation::Conversation;
+use lichen_runtime::engine::request::{Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, EngineOptions, LoadedModel};
-use lichen_runtime::perplexity;
-use lichen_runtime::request::{Request, SamplingOverrides};
+use lichen_runtime::measure::perplexity;
+use lichen_runtime::text::chat_template::{encode_chat, Message};
 use serde_json::Value;
 
 fn demo_dir() -> PathBuf {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lichen_kernels::Device;
-use lichen_runtime::adapter::Adapter;
-use lichen_runtime::adapter_file::AdapterFile;
+use lichen_runtime::files::adapter_file::AdapterFile;
+use lichen_runtime::model::adapter::Adapter;
 use lichen_tests::models::*;
 
 struct Case {

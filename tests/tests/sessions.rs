@@ -5,8 +5,8 @@ use std::sync::Arc;
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Isa;
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
+use lichen_runtime::model::session_file::{self, SavedState};
 use lichen_runtime::model::Model;
-use lichen_runtime::session_file::{self, SavedState};
 use lichen_runtime::setting::as_flag;
 use lichen_tests::models::*;
 
@@ -193,8 +193,8 @@ fn a_full_context_is_refused_with_the_numbers_and_loses_nothing() {
 
 #[test]
 fn a_plan_over_the_budget_is_refused_with_the_bill() {
-    let config = lichen_runtime::presets::config("gemma-3-1b").unwrap();
-    let heap = lichen_runtime::synthetic::weights_bytes(&config, lichen_kernels::Format::Q8_0).unwrap();
+    let config = lichen_runtime::model::presets::config("gemma-3-1b").unwrap();
+    let heap = lichen_runtime::model::synthetic::weights_bytes(&config, lichen_kernels::Format::Q8_0).unwrap();
     let limits =
         Limits { context: 2048, chunk: 128, logit_rows: 1, kv_format: KvFormat::F16, n_threads: 2, max_rank: 0 };
     let plan = MemoryPlan::new(&config, ModelBytes { heap, ..ModelBytes::default() }, limits);

@@ -3,8 +3,10 @@
 #[path = "text_support/mod.rs"]
 mod text_support;
 
-use lichen_runtime::chat_template::{encode_chat, encode_continuation, ChatTemplate, JinjaTemplate, Message, Role};
-use lichen_runtime::tokenizer::Tokenizer;
+use lichen_runtime::text::chat_template::{
+    encode_chat, encode_continuation, ChatTemplate, JinjaTemplate, Message, Role,
+};
+use lichen_runtime::text::tokenizer::Tokenizer;
 use text_support::{byte_level_arrays, spm_arrays, Random, NASTY_TEXTS};
 
 /// As released Gemma 3 instruct models have it.

@@ -9,7 +9,7 @@ mod text_support;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use lichen_runtime::tokenizer::{Tokenizer, TokenizerArrays};
+use lichen_runtime::text::tokenizer::{Tokenizer, TokenizerArrays};
 use serde_json::{json, Value};
 use text_support::{byte_level_arrays, byte_level_json, spm_arrays, spm_json, Random};
 

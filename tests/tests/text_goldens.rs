@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::tokenizer::{Tokenizer, TokenizerArrays, TokenizerKind};
+use lichen_runtime::text::tokenizer::{Tokenizer, TokenizerArrays, TokenizerKind};
 use serde_json::Value;
 
 fn folder() -> PathBuf {

@@ -5,7 +5,7 @@ mod text_support;
 
 use lichen_runtime::sampler::{Sampler, SamplerConfig};
 use lichen_runtime::setting::as_flag;
-use lichen_runtime::stop::{StopIds, StopStrings};
+use lichen_runtime::text::stop::{StopIds, StopStrings};
 use text_support::Random;
 
 /// Whole sorts, no tricks: the tokens that are left with their probabilities, by id.
@@ -202,7 +202,7 @@ fn stop_strings_hold_back_only_what_could_become_one() {
 fn every_named_end_stops() {
     let arrays = text_support::spm_arrays();
     let rows = arrays.tokens.len();
-    let tokenizer = lichen_runtime::tokenizer::Tokenizer::from_arrays(arrays, rows).unwrap();
+    let tokenizer = lichen_runtime::text::tokenizer::Tokenizer::from_arrays(arrays, rows).unwrap();
     let ids = StopIds::from_tokenizer(&tokenizer, &[1, 77]);
     assert_eq!(ids.ids(), [1, tokenizer.token_id("<end_of_turn>").unwrap(), 77]);
     assert!(ids.contains(77) && !ids.contains(2));

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use lichen_runtime::tokenizer::{Tokenizer, TokenizerArrays, TokenizerKind};
+use lichen_runtime::text::tokenizer::{Tokenizer, TokenizerArrays, TokenizerKind};
 
 const N_TOKENS: usize = 262_144;
 

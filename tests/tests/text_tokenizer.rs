@@ -3,7 +3,7 @@
 #[path = "text_support/mod.rs"]
 mod text_support;
 
-use lichen_runtime::tokenizer::{StreamDecoder, Tokenizer};
+use lichen_runtime::text::tokenizer::{StreamDecoder, Tokenizer};
 use text_support::{byte_level_arrays, byte_level_json, spm_arrays, spm_json, Random, NASTY_TEXTS};
 
 fn both_spm() -> [Tokenizer; 2] {

@@ -8,8 +8,8 @@ use lichen_kernels::ops::lora::backward as lora;
 use lichen_kernels::ops::matmul::{self, Write};
 use lichen_kernels::ops::{activation, copy, dropout, embedding, residual, rmsnorm, rope};
 use lichen_kernels::{Buffer, View};
-use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::model_source::Part;
+use lichen_runtime::files::model_source::Part;
+use lichen_runtime::model::adapter::TARGETS;
 
 use crate::activations::{Activations, AdapterWork, Saved, Work};
 use crate::forward::{matrix, ForwardPass};

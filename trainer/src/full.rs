@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use lichen_kernels::ops::{copy, encode};
 use lichen_kernels::{Buffer, Device, DeviceError, Format, Matrix};
+use lichen_runtime::files::model_source::{Part, PartShape};
 use lichen_runtime::model::Model;
-use lichen_runtime::model_source::{Part, PartShape};
 use lichen_runtime::ModelConfig;
 
 /// Where one weight lies in the flat vector.

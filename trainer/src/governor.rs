@@ -20,7 +20,7 @@ mod tests;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use lichen_runtime::telemetry::Sample;
+use lichen_runtime::board::telemetry::Sample;
 use lichen_runtime::{Error, Result};
 
 use crate::setting::{MAX_BOARD_TEMP_C, POWER_BUDGET};

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lichen_runtime::disk::jsonl::repair_tail;
-use lichen_runtime::disk::{parent_of, Disk, DiskFile};
+use lichen_runtime::files::disk::jsonl::repair_tail;
+use lichen_runtime::files::disk::{parent_of, Disk, DiskFile};
 
 use crate::job::{Note, Observer};
 

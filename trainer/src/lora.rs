@@ -5,9 +5,9 @@ use lichen_kernels::ops::dropout::Key;
 use lichen_kernels::ops::lora::backward::LoraGradients;
 use lichen_kernels::ops::lora::LoraPair;
 use lichen_kernels::{Buffer, ViewMut};
-use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget};
-use lichen_runtime::model_source::PartShape;
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget};
+use lichen_runtime::files::model_source::PartShape;
+use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::{Error, ModelConfig, Result};
 
 use crate::setting::{ALPHA, RANK, TARGETS as TARGETS_SETTING};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use lichen_kernels::ops::matmul::{self, Product, Write};
 use lichen_kernels::ops::{copy, cross_entropy, rmsnorm, rows};
 use lichen_kernels::{Buffer, DeviceError};
-use lichen_runtime::model_source::Part;
+use lichen_runtime::files::model_source::Part;
 
 use crate::activations::{Activations, LossWork, Work};
 use crate::batch::Batch;

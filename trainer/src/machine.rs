@@ -4,7 +4,7 @@ use lichen_kernels::cuda::Cuda;
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::ops::{matmul, modules_for, modules_for_training};
 use lichen_kernels::{Device, Format};
-use lichen_runtime::available_memory::available_bytes;
+use lichen_runtime::memory_plan::available_memory::available_bytes;
 use lichen_runtime::{Error, Result};
 
 use crate::activations::LOSS_ROWS;

@@ -7,9 +7,9 @@ mod tests;
 use std::io::BufReader;
 use std::path::Path;
 
-use lichen_runtime::formats::json_file;
-use lichen_runtime::jsonl::{at_line, JsonLines, Line};
-use lichen_runtime::mapped_file::open_regular;
+use lichen_runtime::files::formats::json_file;
+use lichen_runtime::files::jsonl::{at_line, JsonLines, Line};
+use lichen_runtime::files::mapped_file::open_regular;
 use lichen_runtime::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use lichen_kernels::cuda::Arena;
 use lichen_kernels::{Format, PackedMatrix};
+use lichen_runtime::files::model_source::{Part, PartShape};
 use lichen_runtime::memory_plan::{mib, Item, ModelBytes, Place, STAGING_BYTES};
-use lichen_runtime::model_source::{Part, PartShape};
 use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL};
 use lichen_runtime::{Error, ModelConfig, Result};
 

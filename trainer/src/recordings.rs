@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use lichen_kernels::Device;
-use lichen_runtime::step_graph::StepGraph;
+use lichen_runtime::model::step_graph::StepGraph;
 use lichen_runtime::Result;
 
 use crate::forward::ForwardPass;

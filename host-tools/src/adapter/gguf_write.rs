@@ -3,8 +3,8 @@
 
 use lichen_kernels::formats::{decode, float};
 use lichen_kernels::Format;
-use lichen_runtime::disk::{refuse_full, NewFile};
-use lichen_runtime::formats::gguf_write::{Head, NewValue};
+use lichen_runtime::files::disk::{refuse_full, NewFile};
+use lichen_runtime::files::formats::gguf_write::{Head, NewValue};
 use lichen_runtime::{Error, ModelConfig, Result};
 
 use super::one_alpha::OneAlpha;

@@ -6,9 +6,9 @@ mod one_alpha;
 use std::path::{Path, PathBuf};
 
 use lichen_kernels::Format;
-use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget, PeftAdapter, PeftTensor};
-use lichen_runtime::disk::{refuse_existing, refuse_full, NewFolder};
-use lichen_runtime::model_source::Origin;
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, PeftAdapter, PeftTensor};
+use lichen_runtime::files::disk::{refuse_existing, refuse_full, NewFolder};
+use lichen_runtime::files::model_source::Origin;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde::Serialize;
 

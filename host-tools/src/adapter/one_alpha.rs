@@ -1,7 +1,7 @@
 //! Both formats have one alpha for all pairs and scale each by alpha / rank. An adapter whose scales follow no single alpha
 //! is brought to one by multiplying the B of the pairs that differ.
 
-use lichen_runtime::adapter_file::AdapterTarget;
+use lichen_runtime::files::adapter_file::AdapterTarget;
 
 /// Pairs that are scaled by `alpha / rank`, whatever they say themselves.
 pub struct OneAlpha {

@@ -7,13 +7,13 @@ mod run_folder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lichen_runtime::adapter_file::WEIGHTS_FILE;
-use lichen_runtime::answer::FinishReason;
-use lichen_runtime::conversation::Conversation;
-use lichen_runtime::disk::{write_atomically, RealDisk};
+use lichen_runtime::engine::answer::FinishReason;
+use lichen_runtime::engine::conversation::Conversation;
+use lichen_runtime::engine::request::{Request, SamplingOverrides};
 use lichen_runtime::engine::{AdapterPath, DeviceChoice, Engine, EngineOptions};
+use lichen_runtime::files::adapter_file::WEIGHTS_FILE;
+use lichen_runtime::files::disk::{write_atomically, RealDisk};
 use lichen_runtime::loader::{PreparedModel, DEFAULT_ADAPTER};
-use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_runtime::{Error, Result};
 use lichen_trainer::job::{Ending, Job, MemorySettings, Observer, Outcome, PreparedJob, Verdict, METRICS_FILE};
 use lichen_trainer::metrics::{self, StepRow};

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::disk::refuse_existing;
+use lichen_runtime::files::disk::refuse_existing;
 use lichen_runtime::{Error, Result};
 
 /// Temporary folders of one process id that may be left from before.

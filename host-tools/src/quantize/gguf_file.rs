@@ -1,9 +1,9 @@
 //! The GGUF file: which tensor in which format, and the order they are written in.
 
 use lichen_kernels::Format;
-use lichen_runtime::disk::{refuse_full, NewFile};
-use lichen_runtime::formats::gguf_write::{DataWriter, Head};
-use lichen_runtime::model_source::PartShape;
+use lichen_runtime::files::disk::{refuse_full, NewFile};
+use lichen_runtime::files::formats::gguf_write::{DataWriter, Head};
+use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::{Error, ModelSource, Part, Result};
 
 use super::report::{Report, Sums, Tally};

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use lichen_runtime::formats::gguf::Metadata;
-use lichen_runtime::formats::gguf_write::{Head, NewValue};
-use lichen_runtime::model_source::Origin;
-use lichen_runtime::tokenizer::{arrays_from_json, TokenizerArrays, TokenizerKind};
+use lichen_runtime::files::formats::gguf::Metadata;
+use lichen_runtime::files::formats::gguf_write::{Head, NewValue};
+use lichen_runtime::files::model_source::Origin;
+use lichen_runtime::text::tokenizer::{arrays_from_json, TokenizerArrays, TokenizerKind};
 use lichen_runtime::{Architecture, Error, ModelConfig, ModelSource, Result};
 
 use super::{sentencepiece, Options, Target};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use lichen_runtime::disk::{write_atomically, NewFile};
-use lichen_runtime::formats::hf::HfConfig;
-use lichen_runtime::mapped_file::open_regular;
+use lichen_runtime::files::disk::{write_atomically, NewFile};
+use lichen_runtime::files::formats::hf::HfConfig;
+use lichen_runtime::files::mapped_file::open_regular;
 use lichen_runtime::{Architecture, Error, ModelConfig, Result};
 use serde_json::{json, Map, Value};
 

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget};
 use lichen_runtime::engine::AdapterPath;
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget};
+use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::{ModelSource, Part, Result};
 
 use super::report::MergeReport;

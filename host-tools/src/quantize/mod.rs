@@ -14,9 +14,9 @@ mod sentencepiece;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use lichen_runtime::bench::peak_rss_bytes;
-use lichen_runtime::disk::refuse_existing;
 use lichen_runtime::engine::AdapterPath;
+use lichen_runtime::files::disk::refuse_existing;
+use lichen_runtime::measure::bench::peak_rss_bytes;
 use lichen_runtime::{ModelSource, Result};
 
 use merge::Merge;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use lichen_kernels::Format;
-use lichen_runtime::disk::{refuse_full, NewFile, NewFolder};
-use lichen_runtime::formats::safetensors::Dtype;
-use lichen_runtime::formats::safetensors_write::{DataWriter, Layout, NewTensor};
-use lichen_runtime::model_source::{Origin, PartShape};
+use lichen_runtime::files::disk::{refuse_full, NewFile, NewFolder};
+use lichen_runtime::files::formats::safetensors::Dtype;
+use lichen_runtime::files::formats::safetensors_write::{DataWriter, Layout, NewTensor};
+use lichen_runtime::files::model_source::{Origin, PartShape};
 use lichen_runtime::{Error, ModelSource, Part, Result};
 
 use super::hf_files;

@@ -5,8 +5,8 @@
 
 use lichen_kernels::formats::nf4::{self, NestedScales};
 use lichen_kernels::Format;
-use lichen_runtime::formats::safetensors::Dtype;
-use lichen_runtime::formats::safetensors_write::NewTensor;
+use lichen_runtime::files::formats::safetensors::Dtype;
+use lichen_runtime::files::formats::safetensors_write::NewTensor;
 use lichen_runtime::Result;
 
 use super::report::Sums;

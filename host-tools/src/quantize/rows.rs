@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lichen_kernels::formats::{decode, float, q4_0, q8_0};
 use lichen_kernels::Format;
-use lichen_runtime::model_source::PartShape;
+use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::{Error, ModelSource, Part, Result};
 
 use super::merge::{Merge, MergePair};

@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use lichen_runtime::mapped_file::MappedFile;
-use lichen_runtime::tokenizer::TokenizerArrays;
+use lichen_runtime::files::mapped_file::MappedFile;
+use lichen_runtime::text::tokenizer::TokenizerArrays;
 use lichen_runtime::{Error, Result};
 
 const NORMAL: i32 = 1;

@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::device_config::{DeviceConfig, KvCacheChoice};
+use crate::board::device_config::{DeviceConfig, KvCacheChoice};
+use crate::engine::request::{Request, SamplingOverrides};
 use crate::loader::{AdapterPath, DeviceChoice, EngineOptions, DEFAULT_ADAPTER};
-use crate::request::{Request, SamplingOverrides};
 use crate::Error;
 use clap::Args;
 use lichen_kernels::ops::attention::KvFormat;

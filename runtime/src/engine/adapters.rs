@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{AdapterPath, Engine, NamedAdapter};
-use crate::adapter::Adapter;
+use crate::engine::request::AdapterChoice;
 use crate::error::{Error, Result};
-use crate::request::AdapterChoice;
+use crate::model::adapter::Adapter;
 use crate::setting::ADAPTER;
 use crate::suggest;
 

@@ -3,7 +3,7 @@
 use super::sequence::Sequence;
 use super::slot::{choose, fingerprint, least_recently_used, Held, Wanted};
 use super::{Engine, Event, OnEvent, Queued};
-use crate::answer::{Answer, FinishReason};
+use crate::engine::answer::{Answer, FinishReason};
 use crate::error::Result;
 
 impl Engine {

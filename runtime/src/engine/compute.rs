@@ -12,13 +12,13 @@ use lichen_kernels::{Device, Row};
 
 use super::pages::Pages;
 use super::pass::Pass;
-use crate::adapter::{Adapter, AdapterRows};
 use crate::error::Result;
-use crate::local_global::LocalGlobal;
 use crate::memory_plan::MemoryPlan;
+use crate::model::adapter::{Adapter, AdapterRows};
+use crate::model::local_global::LocalGlobal;
+use crate::model::session::Session;
+use crate::model::snapshot::{Keeper, Snapshot};
 use crate::model::Model;
-use crate::session::Session;
-use crate::snapshot::{Keeper, Snapshot};
 
 pub(super) enum Compute {
     Ring(Box<Session>),

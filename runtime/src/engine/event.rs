@@ -1,6 +1,6 @@
 //! What an engine tells of its requests.
 
-use crate::answer::{Answer, Clamped, TokenLogprobs};
+use crate::engine::answer::{Answer, Clamped, TokenLogprobs};
 use crate::error::Error;
 
 /// The engine's name for a request; never used twice.

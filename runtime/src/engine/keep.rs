@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::slot::{choose, fingerprint, least_recently_used, Held, Wanted};
 use super::{Engine, LoadedModel, RequestId};
+use crate::engine::request::AdapterChoice;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::model::session_file::{self, SavedState};
+use crate::model::snapshot::{Keeper, Snapshot};
 use crate::model::Model;
-use crate::request::AdapterChoice;
-use crate::session_file::{self, SavedState};
-use crate::snapshot::{Keeper, Snapshot};
 
 /// A conversation in an engine's slot, or one that none holds any more.
 struct Conversation<'e> {

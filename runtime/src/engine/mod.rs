@@ -12,12 +12,15 @@
 
 mod adapters;
 mod admit;
+pub mod answer;
 mod compute;
+pub mod conversation;
 mod event;
 mod keep;
 mod mask;
 mod pages;
 mod pass;
+pub mod request;
 mod sample;
 mod sequence;
 mod slot;
@@ -28,13 +31,13 @@ use std::time::Instant;
 
 use lichen_kernels::Row;
 
-use crate::adapter::{Adapter, AdapterRows};
-use crate::answer::{Answer, FinishReason};
+use crate::engine::answer::{Answer, FinishReason};
+use crate::engine::request::{Request, RequestLimits, ResolvedRequest};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::request::{Request, RequestLimits, ResolvedRequest};
+use crate::model::adapter::{Adapter, AdapterRows};
 use crate::sampler::{Sampler, SamplerConfig};
-use crate::stop::StopStrings;
+use crate::text::stop::StopStrings;
 
 pub use crate::loader::{AdapterPath, DeviceChoice, EngineOptions, LoadedModel, NamedAdapter, PreparedModel};
 pub use event::{Event, OnEvent, RequestId};

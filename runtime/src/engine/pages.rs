@@ -7,7 +7,7 @@ use std::ops::Range;
 use lichen_kernels::ops::attention::PAGE;
 
 use crate::limits::{table_entries, BatchLimits, Limits, DEFAULT_CHUNK};
-use crate::local_global::LocalGlobal;
+use crate::model::local_global::LocalGlobal;
 use crate::model_config::ModelConfig;
 
 /// Ids of pages, of the local layers' pool and of the global ones'.

@@ -13,15 +13,15 @@ use lichen_kernels::ops::sampling::TopK;
 use lichen_kernels::{Device, Readback, Row, Step, NO_SLOT};
 
 use super::pages::PageIds;
-use crate::adapter::{Adapter, AdapterRows};
-use crate::block::Activations;
 use crate::error::Result;
-use crate::forward::{Forward, Ropes};
 use crate::limits::{bucket, table_entries, BatchLimits, BUCKETS, CHUNK_MAX, SLOTS_MAX};
-use crate::local_global::LocalGlobal;
 use crate::memory_plan::MemoryPlan;
+use crate::model::adapter::{Adapter, AdapterRows};
+use crate::model::block::Activations;
+use crate::model::forward::{Forward, Ropes};
+use crate::model::local_global::LocalGlobal;
+use crate::model::step_graph::StepGraph;
 use crate::model::Model;
-use crate::step_graph::StepGraph;
 
 pub(super) struct Pass {
     pub model: Arc<Model>,

@@ -2,7 +2,7 @@
 //! mask, where an answer has one.
 
 use super::{Engine, Event, OnEvent};
-use crate::answer::{TokenLogprob, TokenLogprobs};
+use crate::engine::answer::{TokenLogprob, TokenLogprobs};
 use crate::error::Result;
 use crate::sampler::Sampler;
 

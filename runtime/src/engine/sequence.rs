@@ -7,14 +7,14 @@ use lichen_kernels::Row;
 
 use super::mask::TokenMask;
 use super::RequestId;
-use crate::adapter::Adapter;
-use crate::answer::{Answer, Clamped, FinishReason, Timings, TokenLogprobs};
+use crate::engine::answer::{Answer, Clamped, FinishReason, Timings, TokenLogprobs};
+use crate::engine::request::ResolvedRequest;
 use crate::error::Result;
-use crate::request::ResolvedRequest;
+use crate::model::adapter::Adapter;
 use crate::sampler::SamplerConfig;
-use crate::stop::StopIds;
-use crate::text_stream::TextStream;
-use crate::tokenizer::Tokenizer;
+use crate::text::stop::StopIds;
+use crate::text::text_stream::TextStream;
+use crate::text::tokenizer::Tokenizer;
 
 pub(super) struct Sequence {
     pub id: RequestId,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::sequence::Sequence;
 use super::RequestId;
-use crate::adapter::Adapter;
+use crate::model::adapter::Adapter;
 
 /// A place for one sequence.
 #[derive(Default)]

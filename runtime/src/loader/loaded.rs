@@ -10,21 +10,22 @@ use lichen_kernels::{Device, Format};
 
 use super::prepared::plan_synthetic;
 use super::{AdapterPath, EngineOptions, NamedAdapter, PreparedModel};
-use crate::adapter::Adapter;
-use crate::adapter_file::AdapterFile;
-use crate::available_memory::available_bytes;
-use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};
+use crate::files::adapter_file::AdapterFile;
+use crate::files::model_source::ModelSource;
+use crate::memory_plan::available_memory::available_bytes;
 use crate::memory_plan::{mib, MemoryPlan, ModelBytes};
+use crate::model::adapter::Adapter;
+use crate::model::presets;
+use crate::model::session::Session;
+use crate::model::synthetic;
 use crate::model::Model;
 use crate::model_config::Architecture;
-use crate::model_source::ModelSource;
 use crate::sampler::SamplerConfig;
-use crate::session::Session;
 use crate::setting::TOKENS;
-use crate::stop::StopIds;
-use crate::tokenizer::Tokenizer;
-use crate::{presets, synthetic};
+use crate::text::chat_template::ChatTemplate;
+use crate::text::stop::StopIds;
+use crate::text::tokenizer::Tokenizer;
 
 /// A model ready to answer; engines and sessions of it share its weights and threads.
 pub struct LoadedModel {

@@ -2,13 +2,14 @@
 //!
 //! [`PreparedModel`] knows everything but holds no weights: what `plan` prints. [`LoadedModel`] has loaded them.
 
+pub mod demo;
 mod loaded;
 mod options;
 mod prepared;
 
 use std::sync::Arc;
 
-use crate::adapter::Adapter;
+use crate::model::adapter::Adapter;
 
 pub use loaded::{stop_ids, LoadedModel};
 pub use options::{AdapterPath, DeviceChoice, EngineOptions};

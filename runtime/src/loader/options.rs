@@ -8,9 +8,9 @@ use lichen_kernels::cuda::{Cuda, CudaOptions, LEAST_CAPABILITY, NOT_COMPILED};
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 
-use crate::available_memory::available_bytes;
 use crate::error::{Error, Result};
 use crate::limits::{BatchLimits, Limits, CHUNK_MAX, DEFAULT_CHUNK, DEFAULT_CONTEXT};
+use crate::memory_plan::available_memory::available_bytes;
 use crate::memory_plan::{auto_kv_format, MemoryPlan, ModelBytes, Place};
 use crate::model_config::ModelConfig;
 use crate::setting::{CONTEXT, DEVICE};

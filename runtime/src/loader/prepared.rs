@@ -5,14 +5,16 @@ use std::sync::Arc;
 use lichen_kernels::{Device, Format};
 
 use super::{EngineOptions, NamedAdapter};
-use crate::adapter::Adapter;
-use crate::adapter_file::AdapterFile;
 use crate::error::Result;
+use crate::files::adapter_file::AdapterFile;
+use crate::files::model_source::{ModelSource, TokenizerSource};
+use crate::loader::demo;
 use crate::memory_plan::{MemoryPlan, ModelBytes};
+use crate::model::adapter::Adapter;
+use crate::model::presets;
+use crate::model::synthetic;
 use crate::model::Model;
-use crate::model_source::{ModelSource, TokenizerSource};
-use crate::tokenizer::Tokenizer;
-use crate::{demo, presets, synthetic};
+use crate::text::tokenizer::Tokenizer;
 
 /// A model whose files are open and checked, and whose memory plan is known. No weight has been read.
 pub struct PreparedModel {

@@ -9,11 +9,11 @@ use lichen_kernels::ops::sampling::TopK;
 use lichen_kernels::Step;
 
 use super::{Item, Limits, MemoryPlan, ModelBytes, Place, Variable, PROGRAM_BYTES, SEQUENCES};
-use crate::block::{widest_input, widest_output, ActivationSizes};
 use crate::limits::BatchLimits;
+use crate::model::block::{widest_input, widest_output, ActivationSizes};
+use crate::model::upload::STAGING_BYTES;
 use crate::model_config::ModelConfig;
 use crate::sampler::{Sampler, SamplerConfig};
-use crate::upload::STAGING_BYTES;
 
 impl MemoryPlan {
     /// On a GPU `model.heap` is what the host holds while weights are converted on the way.

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use serde_json::{json, Value};
 
 use super::line::PromptLine;
-use crate::answer::Answer;
-use crate::disk::jsonl::{each_line, repair_tail, TornTail};
-use crate::disk::{refuse_existing, Disk, DiskFile, DiskLock};
+use crate::engine::answer::Answer;
+use crate::engine::request::Prompt;
 use crate::error::{Error, Result};
-use crate::request::Prompt;
+use crate::files::disk::jsonl::{each_line, repair_tail, TornTail};
+use crate::files::disk::{refuse_existing, Disk, DiskFile, DiskLock};
 use crate::setting::RESUME;
 
 /// Fields that a line of answers has beside those of its prompt, and beside `seed`, which both may have.

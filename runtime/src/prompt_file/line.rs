@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::answers::OWN_FIELDS;
-use crate::chat_template::message_json::MessageList;
+use crate::engine::request::{Prompt, Request, SamplingOverrides};
 use crate::error::{Error, Result};
-use crate::formats::json_shape::seed;
-use crate::request::{Prompt, Request, SamplingOverrides};
+use crate::files::formats::json_shape::seed;
+use crate::text::chat_template::message_json::MessageList;
 
 /// The context ends a conversation long before.
 const MESSAGES_MAX: usize = 1 << 20;

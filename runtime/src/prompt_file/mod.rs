@@ -15,8 +15,8 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-pub use crate::jsonl::at_line;
-use crate::jsonl::JsonLines;
+pub use crate::files::jsonl::at_line;
+use crate::files::jsonl::JsonLines;
 
 /// Longest line that is read: a prompt of the longest text with every character escaped, and more beside it.
 pub const LINE_BYTES_MAX: usize = 32 << 20;

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use super::source::{Next, Source};
 use super::{answer_line, AnswerFile, Answered, Numbered, PromptLine};
-use crate::answer::Answer;
+use crate::engine::answer::Answer;
+use crate::engine::request::{Prompt, Request};
 use crate::engine::{Engine, Event, RequestId};
 use crate::error::{Error, Result};
-use crate::request::{Prompt, Request};
 use crate::setting::{MESSAGES, PROMPT, SYSTEM};
 
 /// What answers the requests of a file: an engine here, or something far away. Several are under way at once, and their

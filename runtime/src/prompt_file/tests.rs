@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::*;
-use crate::answer::{Answer, FinishReason, Timings};
-use crate::chat_template::{Message, Role};
-use crate::disk::RealDisk;
-use crate::request::{Prompt, SamplingOverrides};
+use crate::engine::answer::{Answer, FinishReason, Timings};
+use crate::engine::request::{Prompt, SamplingOverrides};
+use crate::files::disk::RealDisk;
 use crate::sampler::SamplerConfig;
+use crate::text::chat_template::{Message, Role};
 
 /// A line's settings over the seed 9.
 fn over_nine(line: &PromptLine) -> SamplerConfig {

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use lichen_runtime::tokenizer::{Tokenizer, TokenizerArrays, TokenizerKind};
+use lichen_runtime::text::tokenizer::{Tokenizer, TokenizerArrays, TokenizerKind};
 
 #[allow(dead_code)] // The other target's check.
 #[path = "../../tests/text_support/checks.rs"]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use gguf_rs::{ByteOrder, GGUFContainer, GGUFModel};
-use lichen_runtime::formats::gguf::{format_of_type_id, Gguf, Value};
-use lichen_runtime::mapped_file::MappedFile;
+use lichen_runtime::files::formats::gguf::{format_of_type_id, Gguf, Value};
+use lichen_runtime::files::mapped_file::MappedFile;
 use serde_json::Value as Json;
 
 fn main() -> ExitCode {

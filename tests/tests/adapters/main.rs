@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lichen_kernels::Device;
-use lichen_runtime::adapter::Adapter;
-use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget, PeftAdapter, PeftTensor};
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, PeftAdapter, PeftTensor};
+use lichen_runtime::model::adapter::Adapter;
 use lichen_runtime::{ModelConfig, ModelSource};
 use lichen_tests::models::{fixture, limits, load, logits, session};
 

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 
-use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::adapter_file::{AdapterTarget, PeftAdapter, PeftConfig, WEIGHTS_FILE};
-use lichen_runtime::model_source::PartShape;
+use lichen_runtime::files::adapter_file::{AdapterTarget, PeftAdapter, PeftConfig, WEIGHTS_FILE};
+use lichen_runtime::files::model_source::PartShape;
+use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::{ModelConfig, Part};
 use lichen_tests::models::{fixture, temp_dir};
 use safetensors::SafeTensors;

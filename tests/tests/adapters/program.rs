@@ -1,5 +1,5 @@
-use lichen_runtime::formats::gguf::Gguf;
-use lichen_runtime::mapped_file::MappedFile;
+use lichen_runtime::files::formats::gguf::Gguf;
+use lichen_runtime::files::mapped_file::MappedFile;
 use lichen_tests::models::{fixture, temp_dir};
 use lichen_tests::programs::{self, lichen_host, Run};
 use serde_json::Value;

@@ -3,13 +3,13 @@
 //! other kernels; there a chat by itself computes again what it did among others.
 
 use lichen_kernels::Device;
-use lichen_runtime::answer::Answer;
-use lichen_runtime::conversation::Conversation;
-use lichen_runtime::demo;
+use lichen_runtime::engine::answer::Answer;
+use lichen_runtime::engine::conversation::Conversation;
+use lichen_runtime::engine::request::{Prompt, Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, Event, RequestId};
 use lichen_runtime::limits::BatchLimits;
+use lichen_runtime::loader::demo;
 use lichen_runtime::memory_plan::Limits;
-use lichen_runtime::request::{Prompt, Request, SamplingOverrides};
 
 use crate::subject::{sampling, Random, Subject};
 

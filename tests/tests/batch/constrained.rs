@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use lichen_runtime::engine::request::{Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, Event, TokenMask};
 use lichen_runtime::limits::BatchLimits;
-use lichen_runtime::request::{Request, SamplingOverrides};
 use lichen_tests::models::limits;
 
 use crate::subject::{cpu, sampling, Random, Subject};

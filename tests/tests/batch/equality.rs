@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
+use lichen_runtime::engine::request::{Prompt, Request};
 use lichen_runtime::engine::Event;
 use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::Limits;
-use lichen_runtime::request::{Prompt, Request};
+use lichen_runtime::model::session::Session;
 use lichen_runtime::sampler::SamplerConfig;
-use lichen_runtime::session::Session;
 
 use crate::subject::{request, run, sampling, Random, Subject};
 

@@ -1,11 +1,11 @@
 //! A conversation to a file and back: out of a slot among others, into a slot or a ring, bit for bit and past the window.
 
 use lichen_kernels::ops::attention::KvFormat;
+use lichen_runtime::engine::request::{AdapterChoice, Request, SamplingOverrides};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::Limits;
-use lichen_runtime::request::{AdapterChoice, Request, SamplingOverrides};
-use lichen_runtime::session_file::SavedState;
+use lichen_runtime::model::session_file::SavedState;
 use lichen_tests::models::{limits, temp_dir};
 
 use crate::subject::{Random, Subject};

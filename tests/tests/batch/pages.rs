@@ -1,10 +1,10 @@
 //! Pages run out, and requests wait.
 
 use lichen_kernels::ops::attention::PAGE;
+use lichen_runtime::engine::request::Request;
 use lichen_runtime::engine::Event;
 use lichen_runtime::error::Kind;
 use lichen_runtime::limits::BatchLimits;
-use lichen_runtime::request::Request;
 use lichen_runtime::sampler::SamplerConfig;
 use lichen_tests::models::limits;
 

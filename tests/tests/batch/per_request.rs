@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use lichen_runtime::adapter::{Adapter, TargetModule};
-use lichen_runtime::adapter_file::{AdapterFile, AdapterTarget};
-use lichen_runtime::answer::Answer;
+use lichen_runtime::engine::answer::Answer;
+use lichen_runtime::engine::request::{AdapterChoice, Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, Event};
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget};
+use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::Limits;
-use lichen_runtime::model_source::PartShape;
-use lichen_runtime::request::{AdapterChoice, Request, SamplingOverrides};
+use lichen_runtime::model::adapter::{Adapter, TargetModule};
 
 use crate::subject::{Random, Subject};
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lichen_runtime::answer::{Answer, Clamped, FinishReason};
+use lichen_runtime::engine::answer::{Answer, Clamped, FinishReason};
+use lichen_runtime::engine::request::{AdapterChoice, Request, RequestLimits, SamplingOverrides};
 use lichen_runtime::engine::{Engine, Event, RequestId};
 use lichen_runtime::limits::BatchLimits;
-use lichen_runtime::request::{AdapterChoice, Request, RequestLimits, SamplingOverrides};
 use lichen_runtime::setting::MAX_NEW_TOKENS;
 use lichen_tests::models::limits;
 

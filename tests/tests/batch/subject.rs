@@ -5,17 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lichen_kernels::Device;
-use lichen_runtime::answer::Answer;
+use lichen_runtime::engine::answer::Answer;
+use lichen_runtime::engine::request::Request;
 use lichen_runtime::engine::{Engine, Event, LoadedModel, RequestId};
 use lichen_runtime::limits::BatchLimits;
+use lichen_runtime::loader::demo;
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
+use lichen_runtime::model::session::Session;
 use lichen_runtime::model::Model;
-use lichen_runtime::request::Request;
 use lichen_runtime::sampler::SamplerConfig;
-use lichen_runtime::session::Session;
-use lichen_runtime::stop::StopIds;
-use lichen_runtime::tokenizer::Tokenizer;
-use lichen_runtime::{demo, ModelSource, TokenizerSource};
+use lichen_runtime::text::stop::StopIds;
+use lichen_runtime::text::tokenizer::Tokenizer;
+use lichen_runtime::{ModelSource, TokenizerSource};
 use lichen_tests::models::fixture;
 
 pub const MODELS: [&str; 5] = [

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lichen_runtime::disk::Disk;
+use lichen_runtime::files::disk::Disk;
 use lichen_runtime::Error;
 use lichen_trainer::checkpoint::Checkpoint;
 use sha2::{Digest, Sha256};

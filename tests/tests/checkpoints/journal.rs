@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use lichen_runtime::disk::jsonl::{repair_tail, TornTail};
-use lichen_runtime::disk::Disk;
+use lichen_runtime::files::disk::jsonl::{repair_tail, TornTail};
+use lichen_runtime::files::disk::Disk;
 use lichen_trainer::checkpoint::{cut_after_step, Cut};
 
 use lichen_tests::sim_disk::SimDisk;

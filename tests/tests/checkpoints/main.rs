@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use lichen_runtime::disk::Disk;
+use lichen_runtime::files::disk::Disk;
 use lichen_runtime::Result;
 use lichen_tests::formats::random::Random;
 use lichen_tests::sim_disk::SimDisk;

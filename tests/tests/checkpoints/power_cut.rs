@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
-use lichen_runtime::disk::{Disk, EntryKind};
+use lichen_runtime::files::disk::{Disk, EntryKind};
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_trainer::checkpoint::{publish, published, rollback, Checkpoint, Store};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lichen_runtime::disk::Disk;
+use lichen_runtime::files::disk::Disk;
 use lichen_trainer::checkpoint::{publish, published, rollback};
 
 use crate::{open, saved_run, RUN};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use lichen_runtime::disk::{Disk, EntryKind, RealDisk};
+use lichen_runtime::files::disk::{Disk, EntryKind, RealDisk};
 use lichen_tests::models::temp_dir;
 use lichen_trainer::checkpoint::{publish, rollback, Store};
 

@@ -19,12 +19,12 @@ use std::sync::Arc;
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 use lichen_runtime::memory_plan::Limits;
-use lichen_runtime::stop::StopIds;
+use lichen_runtime::text::stop::StopIds;
 use lichen_tests::models::limits;
 
 use equality::{check_company, check_many};
+use lichen_runtime::engine::request::Request;
 use lichen_runtime::limits::BatchLimits;
-use lichen_runtime::request::Request;
 use lichen_runtime::sampler::SamplerConfig;
 use subject::{Subject, MODELS};
 

@@ -8,11 +8,11 @@ mod sessions;
 use std::sync::Arc;
 
 use lichen_kernels::Device;
-use lichen_runtime::adapter::Adapter;
-use lichen_runtime::adapter_file::AdapterFile;
+use lichen_runtime::files::adapter_file::AdapterFile;
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
+use lichen_runtime::model::adapter::Adapter;
+use lichen_runtime::model::session::Session;
 use lichen_runtime::model::Model;
-use lichen_runtime::session::Session;
 use lichen_runtime::ModelSource;
 use lichen_tests::models::*;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 use lichen_runtime::memory_plan::Limits;
-use lichen_runtime::session_file::{self, SavedState};
+use lichen_runtime::model::session_file::{self, SavedState};
 use lichen_tests::models::*;
 
 use super::{decoded, devices, on, session_of};

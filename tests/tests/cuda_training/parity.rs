@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
-use lichen_runtime::model_source::Part;
+use lichen_runtime::files::model_source::Part;
 
 use crate::networks::*;
 use crate::{arch, devices, two_devices};

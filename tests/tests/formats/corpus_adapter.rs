@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lichen_runtime::adapter_file::AdapterFile;
+use lichen_runtime::files::adapter_file::AdapterFile;
 use lichen_runtime::{ModelConfig, ModelSource, Part};
 use lichen_tests::fixture;
 use lichen_tests::formats::corpus::{check, report, Case, TempDir};

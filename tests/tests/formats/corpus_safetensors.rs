@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::files::formats::safetensors::SafeTensors;
 use lichen_tests::formats::corpus::{check, report, Case};
 use lichen_tests::formats::safetensors_file::with_header;
 

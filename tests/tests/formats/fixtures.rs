@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use lichen_kernels::formats::{decode, float, q4_0, q8_0};
 use lichen_kernels::Format;
-use lichen_runtime::formats::hf_config;
-use lichen_runtime::formats::safetensors::SafeTensors;
-use lichen_runtime::model_source::PartShape;
+use lichen_runtime::files::formats::hf_config;
+use lichen_runtime::files::formats::safetensors::SafeTensors;
+use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::{ModelSource, Part, TokenizerSource};
 use lichen_tests::fixture;
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lichen_runtime::formats::gguf::Gguf;
-use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::files::formats::gguf::Gguf;
+use lichen_runtime::files::formats::safetensors::SafeTensors;
 use lichen_tests::formats::random::{n_inputs, seed, Random};
 use lichen_tests::formats::{check, mutate};
 use lichen_tests::heap;

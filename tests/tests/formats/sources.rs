@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use lichen_kernels::formats::decode;
 use lichen_kernels::Format;
-use lichen_runtime::formats::gguf::Gguf;
-use lichen_runtime::formats::{gguf_config, hf_config};
-use lichen_runtime::mapped_file::MappedFile;
+use lichen_runtime::files::formats::gguf::Gguf;
+use lichen_runtime::files::formats::{gguf_config, hf_config};
+use lichen_runtime::files::mapped_file::MappedFile;
 use lichen_runtime::{ModelSource, Part};
 use lichen_tests::fixture;
 use lichen_tests::formats::corpus::TempDir;

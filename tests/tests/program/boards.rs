@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lichen_runtime::device_config::DeviceConfig;
+use lichen_runtime::board::device_config::DeviceConfig;
 use lichen_tests::programs::{run, Run};
 
 fn show(board: &str) -> Run {

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 
-use lichen_runtime::formats::safetensors::SafeTensors;
-use lichen_runtime::mapped_file::MappedFile;
+use lichen_runtime::files::formats::safetensors::SafeTensors;
+use lichen_runtime::files::mapped_file::MappedFile;
 use lichen_tests::programs::{fixture, TempDir};
 
 use crate::{command, lichen, lichen_with_input};

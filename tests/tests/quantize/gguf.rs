@@ -1,7 +1,7 @@
 use lichen_host_tools::quantize::{run, Options, Target};
 use lichen_kernels::formats::{q4_0, q8_0};
 use lichen_kernels::Format;
-use lichen_runtime::formats::gguf::{Gguf, Value};
+use lichen_runtime::files::formats::gguf::{Gguf, Value};
 use lichen_runtime::{ModelSource, Part};
 use lichen_tests::models::{fixture, temp_dir};
 

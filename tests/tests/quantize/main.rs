@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lichen_host_tools::quantize::{run, Options, Report, Target, SHARD_BYTES_MAX};
-use lichen_runtime::formats::gguf::{Gguf, Value};
-use lichen_runtime::mapped_file::MappedFile;
+use lichen_runtime::files::formats::gguf::{Gguf, Value};
+use lichen_runtime::files::mapped_file::MappedFile;
 use lichen_runtime::Result;
 
 fn options(model: &Path, target: Target, out: &Path) -> Options {

@@ -2,9 +2,9 @@ use std::path::Path;
 
 use lichen_host_tools::quantize::{run, Options, Target};
 use lichen_kernels::Format;
-use lichen_runtime::formats::hf::HfWeights;
-use lichen_runtime::formats::safetensors::Dtype;
-use lichen_runtime::model_source::PartShape;
+use lichen_runtime::files::formats::hf::HfWeights;
+use lichen_runtime::files::formats::safetensors::Dtype;
+use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::{ModelSource, Part};
 use lichen_tests::models::{fixture, temp_dir};
 use serde_json::Value;

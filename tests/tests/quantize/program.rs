@@ -2,9 +2,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lichen_runtime::disk::refuse_full;
-use lichen_runtime::formats::safetensors::Dtype;
-use lichen_runtime::formats::safetensors_write::{Layout, NewTensor};
+use lichen_runtime::files::disk::refuse_full;
+use lichen_runtime::files::formats::safetensors::Dtype;
+use lichen_runtime::files::formats::safetensors_write::{Layout, NewTensor};
 use lichen_tests::models::{fixture, temp_dir};
 use lichen_tests::programs::{self, lichen_host, Run};
 use serde_json::{json, Value};

@@ -2,9 +2,9 @@ use std::path::{Path, PathBuf};
 
 use lichen_host_tools::quantize::Target;
 use lichen_kernels::formats::q8_0;
-use lichen_runtime::formats::hf::HfWeights;
-use lichen_runtime::formats::safetensors::Dtype;
-use lichen_runtime::formats::safetensors_write::{write_file, NewTensor};
+use lichen_runtime::files::formats::hf::HfWeights;
+use lichen_runtime::files::formats::safetensors::Dtype;
+use lichen_runtime::files::formats::safetensors_write::{write_file, NewTensor};
 use lichen_runtime::{ModelSource, Part};
 use lichen_tests::models::{fixture, temp_dir};
 

@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use lichen_host_tools::quantize::Target;
-use lichen_runtime::formats::gguf::Value as GgufValue;
-use lichen_runtime::tokenizer::{arrays_from_json, Tokenizer};
+use lichen_runtime::files::formats::gguf::Value as GgufValue;
+use lichen_runtime::text::tokenizer::{arrays_from_json, Tokenizer};
 use lichen_tests::models::{fixture, temp_dir};
 use serde_json::{json, Value};
 
@@ -143,7 +143,8 @@ fn rows_without_a_token_are_padded() {
     let report = quantize(&folder, Target::Q8_0, &out).unwrap_or_else(|e| panic!("{e}"));
     let (ours, theirs) = (open_gguf(&out), open_gguf(&fixture("tiny-qwen2-tied/tiny-qwen2-tied-q8_0.gguf")));
     for key in ["tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"] {
-        let show = |gguf: &lichen_runtime::formats::gguf::Gguf| crate::show(gguf.metadata().get(key).expect("there"));
+        let show =
+            |gguf: &lichen_runtime::files::formats::gguf::Gguf| crate::show(gguf.metadata().get(key).expect("there"));
         assert_eq!(show(&ours), show(&theirs), "{key}");
     }
     let note = report.notes.iter().find(|note| note.contains("have no token")).expect("said");

@@ -1,7 +1,7 @@
 //! What must hold for any bytes in place of a file: shared by the mutation tests and the fuzz targets.
 
-use lichen_runtime::chat_template::{encode_chat, ChatTemplate, JinjaTemplate, Message};
-use lichen_runtime::tokenizer::Tokenizer;
+use lichen_runtime::text::chat_template::{encode_chat, ChatTemplate, JinjaTemplate, Message};
+use lichen_runtime::text::tokenizer::Tokenizer;
 
 /// Rows of the embedding that the files are checked against.
 const ROWS: usize = 512;

@@ -1,7 +1,7 @@
 //! Small vocabularies made by code, and a seeded random source, shared by the text tests.
 #![allow(dead_code)] // Each test program uses its own part.
 
-use lichen_runtime::tokenizer::{PieceKind, Tokenizer, TokenizerArrays, TokenizerKind};
+use lichen_runtime::text::tokenizer::{PieceKind, Tokenizer, TokenizerArrays, TokenizerKind};
 use serde_json::{json, Value};
 
 /// What breaks tokenizers: scripts whose characters span tokens, joiners, control texts, white space of all kinds.

@@ -21,8 +21,8 @@ const LEAVES: [&str; 14] = [
     "kernels/src/cuda/calls.rs",
     "kernels/src/cuda/memory.rs",
     // The operating system: the file map, free space, signals.
-    "runtime/src/mapped_file.rs",
-    "runtime/src/disk/space.rs",
+    "runtime/src/files/mapped_file.rs",
+    "runtime/src/files/disk/space.rs",
     "runtime/src/signals.rs",
 ];
 
@@ -111,8 +111,8 @@ fn unsafe_lives_in_leaves() {
 #[test]
 fn unsafe_lives_in_leaves_catches() {
     let text = "//! unsafe\n#![deny(unsafe_code)]\nlet s = \"unsafe\";\nunsafe { f() }\n";
-    assert_eq!(lines_of(unsafe_in_leaves, "runtime/src/model.rs", text), [4]);
-    assert!(lines_of(unsafe_in_leaves, "runtime/src/mapped_file.rs", text).is_empty());
+    assert_eq!(lines_of(unsafe_in_leaves, "runtime/src/model/mod.rs", text), [4]);
+    assert!(lines_of(unsafe_in_leaves, "runtime/src/files/mapped_file.rs", text).is_empty());
     assert!(lines_of(unsafe_in_leaves, "kernels/src/ops/rope/simd.rs", text).is_empty());
     assert!(lines_of(unsafe_in_leaves, "tests/heap.rs", text).is_empty());
 }

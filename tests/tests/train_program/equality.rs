@@ -1,7 +1,7 @@
 //! What is trained depends on the job alone: not on threads, on whether layers are recomputed, on who runs it or where it
 //! was interrupted; and on how a batch is cut only as far as sums in f32 do.
 
-use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::files::formats::safetensors::SafeTensors;
 use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::job::{Ending, Job, MemorySettings};
 use lichen_trainer::metrics::StepRow;

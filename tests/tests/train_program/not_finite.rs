@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::adapter_file::{PeftAdapter, PeftTensor};
-use lichen_runtime::formats::safetensors::SafeTensors;
+use lichen_runtime::files::adapter_file::{PeftAdapter, PeftTensor};
+use lichen_runtime::files::formats::safetensors::SafeTensors;
+use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::setting::as_flag;
 use lichen_runtime::ModelSource;
 use lichen_tests::models::fixture;

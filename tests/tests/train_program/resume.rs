@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lichen_runtime::disk::{Disk, RealDisk};
+use lichen_runtime::files::disk::{Disk, RealDisk};
 use lichen_tests::models::fixture;
 use sha2::{Digest, Sha256};
 

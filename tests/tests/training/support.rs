@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
-use lichen_runtime::adapter_file::AdapterFile;
+use lichen_runtime::files::adapter_file::AdapterFile;
 use lichen_runtime::model::Model;
 use lichen_runtime::{ModelConfig, ModelSource};
 use lichen_tests::models::fixture;
@@ -132,7 +132,7 @@ pub fn layout(network: &Network) -> &Lora {
 
 /// What PEFT calls a half of a pair.
 pub fn peft_name(config: &ModelConfig, layer: usize, target: usize, half: &str) -> String {
-    let part = lichen_runtime::adapter::TARGETS[target];
+    let part = lichen_runtime::model::adapter::TARGETS[target];
     let name = part.hf_name(config.architecture, Some(layer));
     format!("base_model.model.model.{}.lora_{half}.weight", name.trim_end_matches(".weight"))
 }

@@ -1,6 +1,6 @@
 //! Which ids are labelled, told by what they decode to.
 
-use lichen_runtime::tokenizer::Tokenizer;
+use lichen_runtime::text::tokenizer::Tokenizer;
 use lichen_trainer::data::{DataOptions, Truncation};
 use serde_json::{json, Value};
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use lichen_runtime::chat_template::{ChatTemplate, JinjaTemplate};
-use lichen_runtime::tokenizer::Tokenizer;
+use lichen_runtime::text::chat_template::{ChatTemplate, JinjaTemplate};
+use lichen_runtime::text::tokenizer::Tokenizer;
 use lichen_runtime::{Architecture, ModelSource};
 use lichen_tests::fixture;
 use lichen_tests::formats::corpus::TempDir;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use lichen_runtime::chat_template::ChatTemplate;
-use lichen_runtime::tokenizer::Tokenizer;
+use lichen_runtime::text::chat_template::ChatTemplate;
+use lichen_runtime::text::tokenizer::Tokenizer;
 use lichen_trainer::data::{DataOptions, TextEncoder};
 use serde_json::json;
 

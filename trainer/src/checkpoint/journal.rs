@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use lichen_runtime::disk::jsonl::{each_line, repair_tail, TornTail};
-use lichen_runtime::disk::Disk;
+use lichen_runtime::files::disk::jsonl::{each_line, repair_tail, TornTail};
+use lichen_runtime::files::disk::Disk;
 use lichen_runtime::{Error, Result};
 use serde::Deserialize;
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lichen_runtime::disk::Disk;
+use lichen_runtime::files::disk::Disk;
 use lichen_runtime::{Error, Result};
 use sha2::{Digest, Sha256};
 

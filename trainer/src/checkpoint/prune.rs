@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use lichen_runtime::disk::{Disk, EntryKind};
+use lichen_runtime::files::disk::{Disk, EntryKind};
 use lichen_runtime::{Error, Result};
 
 use super::publish::{lock_links, published_names};

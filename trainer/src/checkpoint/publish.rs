@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use lichen_runtime::disk::{Disk, DiskLock, EntryKind};
+use lichen_runtime::files::disk::{Disk, DiskLock, EntryKind};
 use lichen_runtime::{Error, Result};
 
 use super::{checkpoint_name, is_plain_name, step_of, Checkpoint, CHECKPOINT_PREFIX, LINKS_LOCK};

@@ -3,8 +3,8 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use lichen_runtime::disk::DiskFile;
 use lichen_runtime::escape::thousands;
+use lichen_runtime::files::disk::DiskFile;
 use lichen_runtime::{Error, Result};
 use sha2::{Digest, Sha256};
 

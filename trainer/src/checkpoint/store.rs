@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lichen_runtime::disk::{Disk, DiskLock};
+use lichen_runtime::files::disk::{Disk, DiskLock};
 use lichen_runtime::{Error, Result};
 
 use super::prune::remove_checkpoint;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use lichen_runtime::escape::{escape, thousands};
-use lichen_runtime::mapped_file::open_regular;
+use lichen_runtime::files::mapped_file::open_regular;
 use lichen_runtime::{Error, Result};
 
 use super::counts::{Counts, NOTES_MAX};

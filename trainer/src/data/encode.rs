@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use lichen_runtime::chat_template::{encode_chat, ChatTemplate, Message, Role, OUTPUT_BYTES_MAX};
 use lichen_runtime::escape::thousands;
-use lichen_runtime::tokenizer::{PieceKind, Tokenizer};
+use lichen_runtime::text::chat_template::{encode_chat, ChatTemplate, Message, Role, OUTPUT_BYTES_MAX};
+use lichen_runtime::text::tokenizer::{PieceKind, Tokenizer};
 use lichen_runtime::Result;
 
 use super::row::Row;

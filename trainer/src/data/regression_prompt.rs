@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use lichen_runtime::escape::escape;
-use lichen_runtime::formats::json_file::Fields;
-use lichen_runtime::mapped_file::open_regular;
+use lichen_runtime::files::formats::json_file::Fields;
+use lichen_runtime::files::mapped_file::open_regular;
 use lichen_runtime::{Error, Result};
 use serde_json::Value;
 

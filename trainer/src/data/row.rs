@@ -1,9 +1,9 @@
 //! One row: bytes of JSON to what it says, with the reason in words when it says nothing usable.
 
-use lichen_runtime::chat_template::message_json::MessageList;
-use lichen_runtime::chat_template::Message;
 use lichen_runtime::escape::thousands;
-use lichen_runtime::formats::json_shape::{seed, Integers, Shape, Text};
+use lichen_runtime::files::formats::json_shape::{seed, Integers, Shape, Text};
+use lichen_runtime::text::chat_template::message_json::MessageList;
+use lichen_runtime::text::chat_template::Message;
 use serde::de::{IgnoredAny, MapAccess};
 use serde::Deserialize;
 

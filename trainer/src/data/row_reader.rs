@@ -8,7 +8,7 @@ use std::path::Path;
 
 use array::ArrayItems;
 use hashed::Hashed;
-use lichen_runtime::jsonl::JsonLines;
+use lichen_runtime::files::jsonl::JsonLines;
 use lichen_runtime::{Error, Result};
 
 /// Longest row.

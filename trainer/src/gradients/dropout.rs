@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lichen_kernels::ops::dropout;
 use lichen_kernels::{Device, View, ViewMut};
-use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::model_source::PartShape;
+use lichen_runtime::files::model_source::PartShape;
+use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::ModelConfig;
 
 use super::models::{self, cases, samples, Setup};

@@ -15,7 +15,7 @@ mod tape;
 
 use std::borrow::Cow;
 
-use lichen_runtime::adapter::TARGETS;
+use lichen_runtime::model::adapter::TARGETS;
 
 use crate::data::Sample;
 use crate::network::{Mode, Network, StepReport};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lichen_kernels::ops::dropout::Key;
 use lichen_kernels::{Buffer, Device, Format};
+use lichen_runtime::model::synthetic;
 use lichen_runtime::model::Model;
-use lichen_runtime::synthetic;
 use lichen_runtime::{Architecture, ModelConfig};
 
 use crate::activations::{ActivationSizes, LOSS_ROWS};

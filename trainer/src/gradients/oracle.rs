@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use lichen_kernels::{Buffer, Matrix};
-use lichen_runtime::adapter::TARGETS;
+use lichen_runtime::files::model_source::Part;
+use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::model::Model;
-use lichen_runtime::model_source::Part;
 use lichen_runtime::{Architecture, ModelConfig};
 
 use super::tape::{Number, Tape};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use lichen_kernels::Format;
-use lichen_runtime::device_config::DeviceConfig;
+use lichen_runtime::board::device_config::DeviceConfig;
 use lichen_runtime::engine::{DeviceChoice, EngineOptions};
 use lichen_runtime::Result;
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
-use lichen_runtime::adapter::Adapter;
+use lichen_runtime::engine::request::{Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, EngineOptions, LoadedModel, NamedAdapter};
 use lichen_runtime::loader::{stop_ids, DEFAULT_ADAPTER};
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes, Place};
-use lichen_runtime::request::{Request, SamplingOverrides};
+use lichen_runtime::model::adapter::Adapter;
 use lichen_runtime::{ModelConfig, ModelSource, Result};
 use serde::{Deserialize, Serialize};
 

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use lichen_kernels::formats::float;
 use lichen_kernels::Format;
-use lichen_runtime::adapter::TARGETS;
-use lichen_runtime::adapter_file::{AdapterFile, PeftAdapter, PeftTensor, CONFIG_FILE, WEIGHTS_FILE};
-use lichen_runtime::formats::safetensors::{Dtype, SafeTensors};
-use lichen_runtime::formats::safetensors_write::{Layout, NewTensor};
-use lichen_runtime::model_source::{Part, PartShape};
+use lichen_runtime::files::adapter_file::{AdapterFile, PeftAdapter, PeftTensor, CONFIG_FILE, WEIGHTS_FILE};
+use lichen_runtime::files::formats::safetensors::{Dtype, SafeTensors};
+use lichen_runtime::files::formats::safetensors_write::{Layout, NewTensor};
+use lichen_runtime::files::model_source::{Part, PartShape};
+use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::{Architecture, Error, ModelConfig, Result};
 
 use super::state::{State, STATE_FILE};
@@ -193,7 +193,7 @@ fn optimizer_file<'a>(trained: &'a TrainedState<'a>, layout: &'a Layout) -> (&'a
 }
 
 /// The data of a file as a writer.
-struct Counted<'w>(lichen_runtime::formats::safetensors_write::DataWriter<'w>);
+struct Counted<'w>(lichen_runtime::files::formats::safetensors_write::DataWriter<'w>);
 
 impl Write for Counted<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lichen_kernels::Device;
-use lichen_runtime::adapter_file::AdapterFile;
-use lichen_runtime::chat_template::ChatTemplate;
 use lichen_runtime::engine::{self, EngineOptions};
+use lichen_runtime::files::adapter_file::AdapterFile;
 use lichen_runtime::memory_plan::ModelBytes;
 use lichen_runtime::model::Model;
 use lichen_runtime::setting::MODEL;
-use lichen_runtime::tokenizer::Tokenizer;
+use lichen_runtime::text::chat_template::ChatTemplate;
+use lichen_runtime::text::tokenizer::Tokenizer;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde_json::{Map, Value};
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lichen_kernels::Device;
-use lichen_runtime::disk::Disk;
+use lichen_runtime::board::telemetry::{rss_bytes, Sample as Reading, Telemetry};
+use lichen_runtime::files::disk::Disk;
 use lichen_runtime::setting::RESUME;
-use lichen_runtime::telemetry::{rss_bytes, Sample as Reading, Telemetry};
 use lichen_runtime::{Error, Result};
 
 use super::evaluation::{answers, eval_loss, Scores};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use lichen_runtime::disk::{parent_of, Disk};
+use lichen_runtime::files::disk::{parent_of, Disk};
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::{Error, Result};
 

@@ -1,4 +1,5 @@
-use lichen_runtime::{presets, synthetic};
+use lichen_runtime::model::presets;
+use lichen_runtime::model::synthetic;
 
 use super::*;
 use crate::lora::Lora;

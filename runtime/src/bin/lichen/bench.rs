@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use lichen_kernels::{Device, Format};
-use lichen_runtime::bench::{self, BenchOptions, BenchReport, Spread};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::limits::SLOTS_MAX;
 use lichen_runtime::loader::LoadedModel;
+use lichen_runtime::measure::bench::{self, BenchOptions, BenchReport, Spread};
 use lichen_runtime::memory_plan::{mib, Place};
 use serde_json::{json, Value};
 

@@ -5,11 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use clap::Args;
-use lichen_runtime::answer::{Answer, FinishReason};
+use lichen_runtime::engine::answer::{Answer, FinishReason};
+use lichen_runtime::engine::request::{Prompt, Request};
 use lichen_runtime::engine::{Event, LoadedModel};
-use lichen_runtime::request::{Prompt, Request};
 use lichen_runtime::signals::CatchInterrupts;
-use lichen_runtime::tokenizer::TEXT_BYTES_MAX;
+use lichen_runtime::text::tokenizer::TEXT_BYTES_MAX;
 use lichen_runtime::Error;
 use serde_json::{json, Value};
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use lichen_runtime::cli::progress::ProgressBar;
-use lichen_runtime::disk::{refuse_existing, RealDisk};
 use lichen_runtime::engine::Engine;
 use lichen_runtime::escape::{counted, thousands};
+use lichen_runtime::files::disk::{refuse_existing, RealDisk};
 use lichen_runtime::limits::SLOTS_MAX;
 use lichen_runtime::prompt_file::{AnswerFile, Answered, Counts, Observer, Output, PromptRun, Source};
 use lichen_runtime::setting::{
@@ -16,7 +16,7 @@ use lichen_runtime::setting::{
     TOKENS, TOP_K, TOP_P,
 };
 use lichen_runtime::signals::CatchInterrupts;
-use lichen_runtime::stop::StopStrings;
+use lichen_runtime::text::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
 

@@ -7,11 +7,12 @@ use clap::Args;
 use lichen_kernels::cuda::{self, Cuda, DeviceInfo};
 use lichen_kernels::Format;
 use lichen_runtime::escape::thousands;
+use lichen_runtime::files::model_source::PartShape;
+use lichen_runtime::loader::demo;
 use lichen_runtime::loader::{stop_ids, EngineOptions, PreparedModel};
 use lichen_runtime::memory_plan::mib;
-use lichen_runtime::model_source::PartShape;
-use lichen_runtime::tokenizer::TokenizerKind;
-use lichen_runtime::{demo, Architecture, ModelConfig, Part};
+use lichen_runtime::text::tokenizer::TokenizerKind;
+use lichen_runtime::{Architecture, ModelConfig, Part};
 use serde_json::{json, Value};
 
 use crate::args::{MachineArgs, ModelArgs};

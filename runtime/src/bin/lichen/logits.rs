@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lichen_runtime::disk::write_atomically;
-use lichen_runtime::formats::safetensors::Dtype;
-use lichen_runtime::formats::safetensors_write::{Layout, NewTensor};
+use lichen_runtime::files::disk::write_atomically;
+use lichen_runtime::files::formats::safetensors::Dtype;
+use lichen_runtime::files::formats::safetensors_write::{Layout, NewTensor};
 use lichen_runtime::loader::LoadedModel;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;

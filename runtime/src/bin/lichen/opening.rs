@@ -1,8 +1,8 @@
 //! What every subcommand that answers begins with: the model, and what its flags say of every request.
 
-use lichen_runtime::adapter::{Adapter, TargetModule};
+use lichen_runtime::engine::request::Request;
 use lichen_runtime::engine::{Engine, EngineOptions, LoadedModel, NamedAdapter};
-use lichen_runtime::request::Request;
+use lichen_runtime::model::adapter::{Adapter, TargetModule};
 
 use crate::args::SamplingArgs;
 use crate::output::{self, Outcome};
@@ -11,7 +11,7 @@ use crate::output::{self, Outcome};
 pub fn open_with(options: &EngineOptions) -> Outcome<Engine> {
     let engine = Engine::open(options)?;
     if options.model.is_none() {
-        output::note(&format!("note: this is {}", lichen_runtime::demo::DESCRIPTION));
+        output::note(&format!("note: this is {}", lichen_runtime::loader::demo::DESCRIPTION));
     }
     for NamedAdapter { adapter, .. } in engine.adapters() {
         output::note(&adapter_note(adapter, engine.model()));

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use lichen_runtime::cli::progress::ProgressBar;
-use lichen_runtime::mapped_file::open_regular;
-use lichen_runtime::{perplexity, Error};
+use lichen_runtime::files::mapped_file::open_regular;
+use lichen_runtime::measure::perplexity;
+use lichen_runtime::Error;
 use serde_json::json;
 
 use crate::args::{MachineArgs, ModelArgs};

@@ -2,9 +2,9 @@
 
 use clap::Args;
 use lichen_kernels::Format;
-use lichen_runtime::available_memory::available_bytes;
 use lichen_runtime::limits::SLOTS_MAX;
 use lichen_runtime::loader::{plan_synthetic, PreparedModel};
+use lichen_runtime::memory_plan::available_memory::available_bytes;
 use lichen_runtime::memory_plan::{mib, MemoryPlan};
 use serde_json::json;
 

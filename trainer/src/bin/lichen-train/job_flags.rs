@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use clap::parser::ValueSource;
 use clap::{value_parser, Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use lichen_runtime::cli::output;
-use lichen_runtime::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
+use lichen_runtime::files::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
 use lichen_runtime::{Error, Result};
 use lichen_trainer::job::{quoted, Job, JobFile, JobSetting, Method, JOB_SETTINGS};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lichen_runtime::cli::output::{self, Outcome};
-use lichen_runtime::disk::{write_atomically, Disk, RealDisk};
-use lichen_runtime::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
+use lichen_runtime::files::disk::{write_atomically, Disk, RealDisk};
+use lichen_runtime::files::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
 use lichen_runtime::Error;
 use lichen_trainer::checkpoint::rollback;
 use lichen_trainer::job::{METRICS_FILE, SUMMARY_FILE};

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::cli::output::{self, Outcome};
-use lichen_runtime::disk::RealDisk;
+use lichen_runtime::files::disk::RealDisk;
+use lichen_runtime::measure::bench::peak_rss_bytes;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;
 use lichen_trainer::job::{Ending, Job, Method, Outcome as Trained, PreparedJob, Scores, Verdict};

@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use lichen_host_tools::demo::{Demo, Trained};
-use lichen_runtime::bench::peak_rss_bytes;
 use lichen_runtime::escape::{escape, thousands};
+use lichen_runtime::measure::bench::peak_rss_bytes;
 use lichen_runtime::memory_plan::mib;
 use lichen_trainer::job::Ending;
 use lichen_trainer::report::curve::{curve, curve_ascii};

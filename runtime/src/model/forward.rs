@@ -1,0 +1,86 @@
+//! One forward pass over rows of tokens, for a session and for a batch alike.
+
+use std::ops::Range;
+
+use lichen_kernels::ops::attention::{KvStore, PageTable};
+use lichen_kernels::ops::embedding;
+use lichen_kernels::ops::matmul::{self, Family, Input, Product};
+use lichen_kernels::ops::rmsnorm::Normed;
+use lichen_kernels::ops::rope::RopeTable;
+use lichen_kernels::{Device, DeviceError, Step, ViewMut};
+
+use crate::limits::Limits;
+use crate::model::adapter::AdapterRows;
+use crate::model::block::{Activations, BlockContext};
+use crate::model::local_global::LocalGlobal;
+use crate::model::Model;
+use crate::model_config::ModelConfig;
+
+/// The rotations of local and global layers.
+pub(crate) type Ropes = LocalGlobal<RopeTable>;
+
+impl Ropes {
+    /// # Errors: the device has no room.
+    pub fn new(device: &Device, config: &ModelConfig, limits: &Limits) -> Result<Ropes, DeviceError> {
+        let table = |theta, scale| RopeTable::new(device, limits.context, config.head_dim, theta, scale);
+        let global = table(config.rope_theta, config.rope_scale)?;
+        Ok(Ropes { global, local: table(config.rope_theta_local, 1.0)? })
+    }
+}
+
+/// What a pass reads.
+pub(crate) struct Forward<'a> {
+    pub device: &'a Device,
+    pub model: &'a Model,
+    /// Which rows have an adapter; none for those of the model alone.
+    pub adapters: &'a [AdapterRows],
+    pub ropes: &'a Ropes,
+    /// Where a batch has its keys and values; `None` for a session's rings.
+    pub pages: Option<&'a LocalGlobal<PageTable>>,
+    /// The kernels of the products.
+    pub family: Family,
+    pub step: &'a Step,
+}
+
+impl Forward<'_> {
+    /// Runs the rows through every block; the result stays in the residual stream. `caches` holds a store a layer.
+    pub fn blocks(&self, a: &mut Activations, caches: &mut [KvStore]) {
+        let (model, config) = (self.model, &self.model.config);
+        self.step.send();
+        let x = a.residual.start(self.step.n_rows());
+        embedding::forward(self.device, x, &model.embedding, self.step, config.embedding_scale);
+        for (i, (weights, cache)) in model.layers.iter().zip(caches).enumerate() {
+            let is_global = config.is_global[i];
+            let before = i.checked_sub(1).and_then(|i| model.layers[i].post_ffn_norm.as_ref());
+            let context = BlockContext {
+                device: self.device,
+                config,
+                adapters: self.adapters,
+                layer: i,
+                rope: self.ropes.of(is_global),
+                pages: self.pages.map(|pages| pages.of(is_global)),
+                window: if is_global { usize::MAX } else { config.sliding_window.unwrap_or(usize::MAX) },
+                family: self.family,
+                step: self.step,
+                pending_norm: before.map(|b| b.all()),
+            };
+            context.forward(weights, a, cache);
+        }
+    }
+
+    /// Logits of `rows` of the pass, (rows, vocab_size).
+    pub fn logits(&self, a: &mut Activations, rows: Range<usize>, out: ViewMut<'_, f32, 2>) {
+        let (model, config) = (self.model, &self.model.config);
+        let post_norm = model.layers.last().and_then(|l| l.post_ffn_norm.as_ref()).map(|b| b.all());
+        let input = Input::Normed(Normed {
+            residual: &mut a.residual,
+            post_norm,
+            weight: model.output_norm.all(),
+            eps: config.rms_eps,
+            h: a.h.view_mut([rows.len(), config.dim]),
+            rows,
+        });
+        let products = &mut [Product { out, weights: &model.head, bias: None }];
+        matmul::forward(self.device, self.family, products, input, &mut a.matmul);
+    }
+}
