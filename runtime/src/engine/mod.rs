@@ -4,9 +4,11 @@
 //! all of them. What a finished request leaves in its slot serves the next one that begins alike: a later turn of a
 //! conversation computes only what is new.
 //!
-//! An answer is a function of its request: not of the number of slots, the other requests, when its turn came, or what was
-//! there to be reused. On the CPU every op gives a row the same bits in any company. On a GPU one family of kernels computes
-//! all decode steps of an engine with several slots, whatever the number of live ones, and a prompt's chunks are its own.
+//! An answer is a function of its request: not of the number of slots, the other requests, when its turn came, or, on the
+//! CPU, of what was there to be reused. There every op gives a row the same bits in any batch. On a GPU one family of kernels
+//! computes all decode steps of an engine with several slots, whatever the number of live ones, and a prompt's chunks are its
+//! own; but tokens of an earlier answer were decoded where they are reused, and multiplied by the kernels of prompts where
+//! they are computed again, which moves the last bits of what follows.
 //!
 //! Nothing is allocated by a step but an answer's text, and what admission takes for a request.
 
