@@ -26,4 +26,4 @@ pub mod text;
 
 pub use error::{Error, Result};
 pub use files::model_source::{ModelSource, Part, TokenizerSource};
-pub use model_config::{Architecture, ModelConfig};
+pub use model_config::{Architecture, BlockFeatures, ModelConfig};

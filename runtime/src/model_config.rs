@@ -1,5 +1,7 @@
 //! What a model is: every number the forward pass needs, checked once.
 
+use lichen_kernels::ops::activation::Activation;
+
 use crate::error::{Error, Result};
 
 /// The families the forward pass knows.
@@ -21,10 +23,47 @@ impl Architecture {
     }
 }
 
+/// What the blocks of a model have: where a block branches, it asks this, not which family the model is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockFeatures {
+    /// Of the gate of the feed-forward layer.
+    pub activation: Activation,
+    /// Queries and keys are normed, head by head.
+    pub has_qk_norm: bool,
+    /// The projections of queries, keys and values have biases.
+    pub has_qkv_bias: bool,
+    /// The outputs of attention and of the feed-forward layer are normed before they are added.
+    pub has_post_norms: bool,
+    /// Hugging Face files hold `w` for a norm's factor `1 + w`.
+    pub norm_is_offset: bool,
+}
+
+impl Architecture {
+    pub fn block(self) -> BlockFeatures {
+        match self {
+            Architecture::Gemma3 => BlockFeatures {
+                activation: Activation::GeluTanh,
+                has_qk_norm: true,
+                has_qkv_bias: false,
+                has_post_norms: true,
+                norm_is_offset: true,
+            },
+            Architecture::Qwen2 => BlockFeatures {
+                activation: Activation::Silu,
+                has_qk_norm: false,
+                has_qkv_bias: true,
+                has_post_norms: false,
+                norm_is_offset: false,
+            },
+        }
+    }
+}
+
 /// Shapes and constants of one model. Field names are the glossary's (ARCHITECTURE.md).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     pub architecture: Architecture,
+    pub block: BlockFeatures,
     pub n_layers: usize,
     /// Width of the residual stream.
     pub dim: usize,

@@ -9,13 +9,9 @@ use lichen_kernels::ops::matmul;
 use lichen_kernels::ops::matmul::Extent;
 use lichen_kernels::{Buffer, Device, DeviceError, Format, Readback};
 use lichen_runtime::memory_plan::Place;
-use lichen_runtime::{Architecture, ModelConfig};
+use lichen_runtime::ModelConfig;
 
 use crate::machine::Machine;
-
-/// ActivationSizes whose logits exist at once on a CPU, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64
-/// that was an eighth of the loss's time.
-pub const LOSS_ROWS: usize = 128;
 
 /// What everything is sized by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,27 +53,55 @@ impl ActivationSizes {
     }
 }
 
-/// Elements of the buffers of a layer's saved activations.
-fn saved_sizes(c: &ModelConfig, r: &ActivationSizes) -> [usize; 11] {
-    let (t, gemma) = (r.rows, usize::from(c.architecture == Architecture::Gemma3));
-    [
-        t * c.q_dim() * gemma,
-        t * c.kv_dim() * gemma,
-        t * c.q_dim(),
-        t * c.kv_dim(),
-        t * c.kv_dim(),
-        t * c.n_heads * 2,
-        t * c.q_dim(),
-        t * c.dim * gemma,
-        t * c.dim,
-        t * c.hidden_dim,
-        t * c.hidden_dim,
-    ]
+/// Elements of the buffers of a layer's [`Saved`] activations, under their names.
+struct SavedSizes {
+    q_raw: usize,
+    k_raw: usize,
+    q: usize,
+    k: usize,
+    v: usize,
+    stats: usize,
+    heads: usize,
+    attn_out: usize,
+    middle: usize,
+    gate: usize,
+    up: usize,
+    low_rank: usize,
+}
+
+impl SavedSizes {
+    fn new(c: &ModelConfig, r: &ActivationSizes) -> SavedSizes {
+        let (t, q, kv) = (r.rows, r.rows * c.q_dim(), r.rows * c.kv_dim());
+        let where_normed = |n: usize| if c.block.has_qk_norm { n } else { 0 };
+        SavedSizes {
+            q_raw: where_normed(q),
+            k_raw: where_normed(kv),
+            q,
+            k: kv,
+            v: kv,
+            stats: t * c.n_heads * 2,
+            heads: q,
+            attn_out: if c.block.has_post_norms { t * c.dim } else { 0 },
+            middle: t * c.dim,
+            gate: t * c.hidden_dim,
+            up: t * c.hidden_dim,
+            low_rank: 7 * t * r.rank,
+        }
+    }
+
+    fn total(&self) -> usize {
+        let attention = self.q_raw + self.k_raw + self.q + self.k + self.v + self.stats + self.heads + self.attn_out;
+        attention + self.middle + self.gate + self.up + self.low_rank
+    }
 }
 
 /// Elements of a layer's feed-forward output, where a norm comes after it.
 fn ffn_out_size(c: &ModelConfig, r: &ActivationSizes) -> usize {
-    r.rows * c.dim * usize::from(c.architecture == Architecture::Gemma3)
+    if c.block.has_post_norms {
+        r.rows * c.dim
+    } else {
+        0
+    }
 }
 
 /// The saved activations of one layer: what its backward pass reads and its input does not give at once.
@@ -106,21 +130,21 @@ pub struct Saved {
 
 impl Saved {
     fn new(device: &Device, c: &ModelConfig, r: &ActivationSizes) -> Result<Saved, DeviceError> {
-        let mut sizes = saved_sizes(c, r).into_iter();
-        let mut next = || Buffer::new(device, sizes.next().expect("one for each buffer"));
+        let n = SavedSizes::new(c, r);
+        let buffer = |n: usize| Buffer::new(device, n);
         Ok(Saved {
-            q_raw: next()?,
-            k_raw: next()?,
-            q: next()?,
-            k: next()?,
-            v: next()?,
-            stats: next()?,
-            heads: next()?,
-            attn_out: next()?,
-            middle: next()?,
-            gate: next()?,
-            up: next()?,
-            low_rank: Buffer::new(device, 7 * r.rows * r.rank)?,
+            q_raw: buffer(n.q_raw)?,
+            k_raw: buffer(n.k_raw)?,
+            q: buffer(n.q)?,
+            k: buffer(n.k)?,
+            v: buffer(n.v)?,
+            stats: buffer(n.stats)?,
+            heads: buffer(n.heads)?,
+            attn_out: buffer(n.attn_out)?,
+            middle: buffer(n.middle)?,
+            gate: buffer(n.gate)?,
+            up: buffer(n.up)?,
+            low_rank: buffer(n.low_rank)?,
         })
     }
 }
@@ -202,12 +226,35 @@ fn extents(c: &ModelConfig, r: &ActivationSizes) -> [Extent; 6] {
     ]
 }
 
-fn work_sizes(c: &ModelConfig, r: &ActivationSizes) -> [usize; 13] {
-    let t = r.rows;
-    let dropped = if r.has_dropout { t * widest(c) } else { 0 };
-    let (wide, hidden, q, kv) = (t * c.dim, t * c.hidden_dim, t * c.q_dim(), t * c.kv_dim());
-    let rstd = if r.trained_weights.is_some() { t * c.n_heads } else { 0 };
-    [wide, wide, wide, hidden, hidden, q, kv, kv, q, rstd, t * r.rank, dropped, dropped]
+/// Elements of the buffers of [`Work`], under their names; `stream` is each of h, dh and sub.
+struct WorkSizes {
+    stream: usize,
+    hidden: usize,
+    q: usize,
+    kv: usize,
+    rstd: usize,
+    low_rank: usize,
+    dropped: usize,
+}
+
+impl WorkSizes {
+    fn new(c: &ModelConfig, r: &ActivationSizes) -> WorkSizes {
+        let t = r.rows;
+        WorkSizes {
+            stream: t * c.dim,
+            hidden: t * c.hidden_dim,
+            q: t * c.q_dim(),
+            kv: t * c.kv_dim(),
+            rstd: if r.trained_weights.is_some() { t * c.n_heads } else { 0 },
+            low_rank: t * r.rank,
+            dropped: if r.has_dropout { t * widest(c) } else { 0 },
+        }
+    }
+
+    fn total(&self) -> usize {
+        let layer = 3 * self.stream + 2 * self.hidden + 2 * self.q + 2 * self.kv + self.rstd;
+        layer + self.low_rank + 2 * self.dropped
+    }
 }
 
 impl Activations {
@@ -215,20 +262,19 @@ impl Activations {
     pub fn new(device: &Device, c: &ModelConfig, r: &ActivationSizes) -> Result<Activations, DeviceError> {
         let buffer = |n: usize| Buffer::new(device, n);
         let (stream, loss_rows) = (r.rows * c.dim, r.loss_rows());
-        let mut sizes = work_sizes(c, r).into_iter();
-        let mut next = || buffer(sizes.next().expect("one for each buffer"));
+        let n = WorkSizes::new(c, r);
         let work = Work {
-            h: next()?,
-            dh: next()?,
-            sub: next()?,
-            act: next()?,
-            dact: next()?,
-            dq: next()?,
-            dk: next()?,
-            dv: next()?,
-            dheads: next()?,
-            rstd: next()?,
-            adapter: AdapterWork { v: next()?, dropped: next()?, ddropped: next()? },
+            h: buffer(n.stream)?,
+            dh: buffer(n.stream)?,
+            sub: buffer(n.stream)?,
+            act: buffer(n.hidden)?,
+            dact: buffer(n.hidden)?,
+            dq: buffer(n.q)?,
+            dk: buffer(n.kv)?,
+            dv: buffer(n.kv)?,
+            dheads: buffer(n.q)?,
+            rstd: buffer(n.rstd)?,
+            adapter: AdapterWork { v: buffer(n.low_rank)?, dropped: buffer(n.dropped)?, ddropped: buffer(n.dropped)? },
             matmul: matmul::Scratch::for_training(device, &extents(c, r), r.trained_weights)?,
         };
         Ok(Activations {
@@ -253,8 +299,7 @@ impl Activations {
     pub fn plan_lines(c: &ModelConfig, r: &ActivationSizes, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
         let place = if machine.gpu.is_some() { Place::Device } else { Place::Host };
         let n_saved = r.n_saved_layers(c.n_layers);
-        let saved: usize = saved_sizes(c, r).iter().sum::<usize>() + 7 * r.rows * r.rank;
-        let work: usize = work_sizes(c, r).iter().sum();
+        let (saved, work) = (SavedSizes::new(c, r).total(), WorkSizes::new(c, r).total());
         let mut items = vec![
             ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim, place),
             ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r), place),

@@ -9,7 +9,7 @@ use lichen_kernels::ops::rope::{self, RopeTable};
 use lichen_kernels::ops::{embedding, lora, residual, rmsnorm};
 use lichen_kernels::{Buffer, Device, DeviceError, View, ViewMut};
 use lichen_runtime::model::{LayerWeights, Model};
-use lichen_runtime::{Architecture, ModelConfig};
+use lichen_runtime::ModelConfig;
 
 use crate::activations::{Activations, Saved, Work};
 use crate::batch::Batch;
@@ -83,10 +83,7 @@ impl ForwardPass<'_> {
     }
 
     pub(crate) fn activation(&self) -> Activation {
-        match self.config().architecture {
-            Architecture::Gemma3 => Activation::GeluTanh,
-            Architecture::Qwen2 => Activation::Silu,
-        }
+        self.config().block.activation
     }
 
     /// Takes the tokens to the input of the last norm, `a.inputs[n_layers]`.

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use lichen_kernels::ops::activation::Activation;
 use lichen_kernels::ops::attention::{self, Attention, KvStore, PageTable, QkNorm};
 use lichen_kernels::ops::lora::{self, LoraPair};
 use lichen_kernels::ops::matmul::{self, Family, Gated, Input, Product};
@@ -14,7 +13,7 @@ use lichen_kernels::{Buffer, Device, DeviceError, Step, View, ViewMut};
 use crate::limits::Limits;
 use crate::model::adapter::{AdapterRows, TargetModule};
 use crate::model::LayerWeights;
-use crate::model_config::{Architecture, ModelConfig};
+use crate::model_config::ModelConfig;
 
 /// Every activation of a chunk of `T <= chunk` rows, allocated once.
 pub struct Activations {
@@ -171,10 +170,7 @@ impl BlockContext<'_> {
         let (t, c, device) = (self.step.n_rows(), self.config, self.device);
         use TargetModule::{Down, Gate, Up};
         let hidden = c.hidden_dim;
-        let activation = match c.architecture {
-            Architecture::Gemma3 => Activation::GeluTanh,
-            Architecture::Qwen2 => Activation::Silu,
-        };
+        let activation = c.block.activation;
         let post_norm = w.post_attn_norm.as_ref().map(|b| b.all());
         let input = self.normed(&mut a.residual, &mut a.h, post_norm, &w.ffn_norm);
         let (gate, up) = (a.gate.view_mut([t, hidden]), a.up.view_mut([t, hidden]));

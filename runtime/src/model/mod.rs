@@ -13,8 +13,6 @@ pub mod step_graph;
 pub mod synthetic;
 pub(crate) mod upload;
 
-use std::sync::Arc;
-
 use lichen_kernels::ops::matmul;
 use lichen_kernels::{Buffer, Device, Format, Matrix};
 
@@ -242,29 +240,30 @@ pub(crate) fn assemble(
     let mut layers = Vec::with_capacity(config.n_layers);
     for i in 0..config.n_layers {
         let at = Some(i);
-        let gemma = config.architecture == crate::Architecture::Gemma3;
+        let has = config.block;
         layers.push(LayerWeights {
             attn_norm: vector(Part::AttnNorm, at)?,
             q: matrix(Part::AttnQ, at)?,
             k: matrix(Part::AttnK, at)?,
             v: matrix(Part::AttnV, at)?,
-            qkv_bias: if gemma {
-                None
-            } else {
+            qkv_bias: if has.has_qkv_bias {
                 Some([vector(Part::AttnQBias, at)?, vector(Part::AttnKBias, at)?, vector(Part::AttnVBias, at)?])
+            } else {
+                None
             },
-            qk_norm: if gemma { Some([vector(Part::AttnQNorm, at)?, vector(Part::AttnKNorm, at)?]) } else { None },
+            qk_norm: if has.has_qk_norm {
+                Some([vector(Part::AttnQNorm, at)?, vector(Part::AttnKNorm, at)?])
+            } else {
+                None
+            },
             o: matrix(Part::AttnOutput, at)?,
-            post_attn_norm: if gemma { Some(vector(Part::PostAttnNorm, at)?) } else { None },
+            post_attn_norm: if has.has_post_norms { Some(vector(Part::PostAttnNorm, at)?) } else { None },
             ffn_norm: vector(Part::FfnNorm, at)?,
             gate: matrix(Part::FfnGate, at)?,
             up: matrix(Part::FfnUp, at)?,
             down: matrix(Part::FfnDown, at)?,
-            post_ffn_norm: if gemma { Some(vector(Part::PostFfnNorm, at)?) } else { None },
+            post_ffn_norm: if has.has_post_norms { Some(vector(Part::PostFfnNorm, at)?) } else { None },
         });
     }
     Ok(Model { config, embedding, head, output_norm, layers, fingerprint, heap_bytes: 0 })
 }
-
-/// A model and where it came from, shared between sessions.
-pub type SharedModel = Arc<Model>;

@@ -29,6 +29,7 @@ pub fn config(name: &str) -> Result<ModelConfig> {
 fn gemma3(n_layers: usize, dim: usize, hidden_dim: usize, n_heads: usize) -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Gemma3,
+        block: Architecture::Gemma3.block(),
         n_layers,
         dim,
         hidden_dim,
@@ -61,6 +62,7 @@ fn qwen2(
     let head_dim = dim / n_heads;
     ModelConfig {
         architecture: Architecture::Qwen2,
+        block: Architecture::Qwen2.block(),
         n_layers,
         dim,
         hidden_dim,

@@ -16,10 +16,6 @@ use crate::files::disk::jsonl::{each_line, repair_tail, TornTail};
 use crate::files::disk::{refuse_existing, Disk, DiskFile, DiskLock};
 use crate::setting::RESUME;
 
-/// Fields that a line of answers has beside those of its prompt, and beside `seed`, which both may have.
-pub(super) const OWN_FIELDS: [&str; 7] =
-    ["line", "line_hash", "text", "token_ids", "finish_reason", "prompt_tokens", "new_tokens"];
-
 /// A line that is written when the last flush is this long ago is flushed to the device with those before it.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 

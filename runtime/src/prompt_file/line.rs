@@ -4,11 +4,45 @@ use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::answers::OWN_FIELDS;
 use crate::engine::request::{Prompt, Request, SamplingOverrides};
 use crate::error::{Error, Result};
 use crate::files::formats::json_shape::seed;
 use crate::text::chat_template::message_json::MessageList;
+
+/// Fields that a line of answers has beside those of its prompt, and beside `seed`, which both may have.
+const OWN_FIELDS: [&str; 7] =
+    ["line", "line_hash", "text", "token_ids", "finish_reason", "prompt_tokens", "new_tokens"];
+
+/// What a line can say.
+const FIELDS: [&str; 12] = [
+    "prompt",
+    "messages",
+    "tokens",
+    "system",
+    "max_new_tokens",
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "stop",
+];
+
+/// What others' lines say that would change an answer, and no line here can.
+const NOT_SUPPORTED: [&str; 11] = [
+    "max_tokens",
+    "max_completion_tokens",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "functions",
+    "logprobs",
+    "top_logprobs",
+];
 
 /// The context ends a conversation long before.
 const MESSAGES_MAX: usize = 1 << 20;
@@ -39,12 +73,21 @@ impl PromptLine {
         if let Some(name) = OWN_FIELDS.iter().find(|name| fields.contains_key(**name)) {
             return Err(Error::input(format!("has a field \"{name}\", which is the answer's: rename it")));
         }
+        if let Some(name) = NOT_SUPPORTED.iter().find(|name| present(&fields, name).is_some()) {
+            let instead = if name.starts_with("max_") { ": say \"max_new_tokens\"" } else { "" };
+            return Err(Error::input(format!("has \"{name}\", which is not supported{instead}")));
+        }
         let request = request(&fields)?;
         request.check()?;
         if request.system.is_some() && !matches!(request.prompt, Prompt::Text(_)) {
             return Err(Error::input("has \"system\", which goes with \"prompt\" alone"));
         }
         Ok(PromptLine { number, hash: hash(bytes), request, fields })
+    }
+
+    /// Fields that say nothing to whoever answers: they go over to the answer as they are.
+    pub fn unrecognised(&self) -> impl Iterator<Item = &str> {
+        self.fields.keys().map(String::as_str).filter(|name| !FIELDS.contains(name))
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a file of prompts to a file of answers: lines in, answers out as they are finished, each line once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use super::source::{Next, Source};
@@ -90,6 +90,9 @@ pub trait Observer {
     /// A line is left out, and why.
     fn refused(&mut self, error: &Error);
 
+    /// At the end: fields of the file's lines that are no settings and went over to the answers as they are.
+    fn unrecognised(&mut self, names: &[String]);
+
     /// After every step.
     fn progress(&mut self, counts: &Counts, source: &Source);
 }
@@ -134,7 +137,11 @@ struct Running<'r, 'a, Id> {
     counts: Counts,
     /// Why an answer could not be written.
     failed: Option<Error>,
+    unrecognised: BTreeSet<String>,
 }
+
+/// More names than these are not listed.
+const NAMES_MAX: usize = 32;
 
 impl PromptRun<'_> {
     /// Answers every line that has no answer yet. True when it was stopped before the end. What was answered is flushed,
@@ -143,9 +150,18 @@ impl PromptRun<'_> {
     /// # Errors
     /// The prompts cannot be read, an answer cannot be written, or no request can go on.
     pub fn answer<A: Answerer>(&mut self, answerer: &mut A, mut source: Source) -> Result<(Counts, bool)> {
-        let mut running = Running { run: &mut *self, pending: HashMap::new(), counts: Counts::default(), failed: None };
+        let mut running = Running {
+            run: &mut *self,
+            pending: HashMap::new(),
+            counts: Counts::default(),
+            failed: None,
+            unrecognised: BTreeSet::new(),
+        };
         let outcome = running.all(answerer, &mut source);
-        let counts = running.counts;
+        let (counts, names) = (running.counts, std::mem::take(&mut running.unrecognised));
+        if !names.is_empty() {
+            self.observer.unrecognised(&names.into_iter().collect::<Vec<_>>());
+        }
         let flushed = self.out.flush();
         let was_stopped = outcome?;
         flushed?;
@@ -195,6 +211,9 @@ impl<Id: Copy + Eq + std::hash::Hash> Running<'_, '_, Id> {
             self.counts.n_skipped += 1;
             return Ok(());
         }
+        let new = prompt.unrecognised().filter(|name| !self.unrecognised.contains(*name));
+        let new: Vec<String> = new.take(NAMES_MAX - self.unrecognised.len()).map(str::to_string).collect();
+        self.unrecognised.extend(new);
         let seed = self.seed(&prompt);
         match self.request(&prompt, seed).and_then(|request| answerer.submit(request)) {
             Ok(id) => {

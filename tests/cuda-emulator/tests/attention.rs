@@ -28,19 +28,12 @@ fn stored(layer: &Layer, saved: &[u8], end: usize, plane: usize, kv_head: usize)
     if layer.format != KvFormat::I8 {
         return attending::decoded(layer, part);
     }
-    // Codes and scales of each of the ring's segments.
-    let start = (end - n) % layer.n_slots;
-    let first = n.min(layer.n_slots - start);
+    // The codes of all positions, then their scales, wherever the ring wraps.
+    let (codes, scales) = part.split_at(n * layer.head_dim);
     let mut values = Vec::new();
-    let mut rest = part;
-    for n in [first, n - first] {
-        let (codes, tail) = rest.split_at(n * layer.head_dim);
-        let (scales, tail) = tail.split_at(4 * n);
-        for (codes, s) in codes.chunks(layer.head_dim).zip(scales.chunks(4)) {
-            let scale = f32::from_le_bytes([s[0], s[1], s[2], s[3]]) as f64;
-            values.extend(codes.iter().map(|c| *c as i8 as f64 * scale));
-        }
-        rest = tail;
+    for (codes, s) in codes.chunks(layer.head_dim).zip(scales.chunks(4)) {
+        let scale = f32::from_le_bytes([s[0], s[1], s[2], s[3]]) as f64;
+        values.extend(codes.iter().map(|c| *c as i8 as f64 * scale));
     }
     values
 }

@@ -50,6 +50,7 @@ fn gemma3(dim: usize, hidden_dim: usize, heads: [usize; 3], vocab_size: usize) -
     let [n_heads, n_kv_heads, head_dim] = heads;
     ModelConfig {
         architecture: Architecture::Gemma3,
+        block: Architecture::Gemma3.block(),
         n_layers: 2,
         dim,
         hidden_dim,
@@ -73,6 +74,7 @@ fn gemma3(dim: usize, hidden_dim: usize, heads: [usize; 3], vocab_size: usize) -
 fn qwen2(dim: usize, hidden_dim: usize, heads: [usize; 3], vocab_size: usize, tied_head: bool) -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Qwen2,
+        block: Architecture::Qwen2.block(),
         rope_theta: 1e3,
         rope_theta_local: 1e3,
         rope_scale: 1.0,

@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
+use lichen_kernels::ops::activation::Activation;
 use lichen_kernels::{Buffer, Matrix};
 use lichen_runtime::files::model_source::Part;
 use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::model::Model;
-use lichen_runtime::{Architecture, ModelConfig};
+use lichen_runtime::ModelConfig;
 
 use super::tape::{Number, Tape};
 use crate::data::Sample;
@@ -197,9 +198,9 @@ impl<'a> Run<'a> {
         self.tape.add(ln, minus)
     }
 
-    /// `x + y`, y normed first in Gemma.
+    /// `x + y`, y normed first where the block has post-norms.
     fn add_to_stream(&mut self, norm: Part, layer: usize, x: Rows, y: Rows) -> Rows {
-        let y = if self.is_gemma() { self.norm(norm, Some(layer), &y) } else { y };
+        let y = if self.oracle.config.block.has_post_norms { self.norm(norm, Some(layer), &y) } else { y };
         let pairs = x.into_iter().zip(y);
         pairs.map(|(x, y)| x.into_iter().zip(y).map(|(x, y)| self.tape.add(x, y)).collect()).collect()
     }
@@ -260,7 +261,7 @@ impl<'a> Run<'a> {
     }
 
     fn attention(&mut self, layer: usize, h: &[Vec<Number>]) -> Rows {
-        let has_bias = !self.is_gemma();
+        let has_bias = self.oracle.config.block.has_qkv_bias;
         let bias = |part| has_bias.then_some(part);
         let q = self.linear(Part::AttnQ, bias(Part::AttnQBias), layer, h);
         let k = self.linear(Part::AttnK, bias(Part::AttnKBias), layer, h);
@@ -299,9 +300,9 @@ impl<'a> Run<'a> {
         (0..c.head_dim).map(|d| self.tape.dot(&p, &column(d))).collect()
     }
 
-    /// Pairs (i, i + D/2) are turned by `position / scale * theta^(-2 i / D)`, in Gemma after a norm.
+    /// Pairs (i, i + D/2) are turned by `position / scale * theta^(-2 i / D)`, after a norm where there is one.
     fn norm_and_rotate(&mut self, norm: Part, layer: usize, x: Rows) -> Rows {
-        let x = if self.is_gemma() { self.norm(norm, Some(layer), &x) } else { x };
+        let x = if self.oracle.config.block.has_qk_norm { self.norm(norm, Some(layer), &x) } else { x };
         let c = &self.oracle.config;
         let (theta, scale) = match c.is_global[layer] {
             true => (f64::from(c.rope_theta), f64::from(c.rope_scale)),
@@ -339,9 +340,9 @@ impl<'a> Run<'a> {
     /// `act(g) u`.
     fn gated(&mut self, g: Number, u: Number) -> Number {
         let tape = &mut *self.tape;
-        let act = match self.oracle.config.architecture {
+        let act = match self.oracle.config.block.activation {
             // 0.5 g (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3))).
-            Architecture::Gemma3 => {
+            Activation::GeluTanh => {
                 let square = tape.mul(g, g);
                 let cube = tape.mul(square, g);
                 let bent = tape.affine(cube, 0.044715, 0.0);
@@ -352,7 +353,7 @@ impl<'a> Run<'a> {
                 tape.mul(g, share)
             }
             // g / (1 + e^-g).
-            Architecture::Qwen2 => {
+            Activation::Silu => {
                 let minus = tape.affine(g, -1.0, 0.0);
                 let power = tape.exp(minus);
                 let below = tape.affine(power, 1.0, 1.0);
@@ -361,10 +362,6 @@ impl<'a> Run<'a> {
             }
         };
         tape.mul(act, u)
-    }
-
-    fn is_gemma(&self) -> bool {
-        self.oracle.config.architecture == Architecture::Gemma3
     }
 
     fn weight(&self, part: Part, layer: Option<usize>) -> Vec<Number> {

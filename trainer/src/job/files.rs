@@ -9,7 +9,7 @@ use lichen_runtime::files::formats::safetensors::{Dtype, SafeTensors};
 use lichen_runtime::files::formats::safetensors_write::{Layout, NewTensor};
 use lichen_runtime::files::model_source::{Part, PartShape};
 use lichen_runtime::model::adapter::TARGETS;
-use lichen_runtime::{Architecture, Error, ModelConfig, Result};
+use lichen_runtime::{Error, ModelConfig, Result};
 
 use super::state::{State, STATE_FILE};
 use super::ADAPTER_FILE;
@@ -153,8 +153,8 @@ fn write_model(
     for tensor in layout.tensors() {
         let named = |p: &&crate::full::Place| hf_name(config, p.part, p.layer) == tensor.name;
         let place = full.places().iter().find(named).expect("laid out from the same list");
-        // Gemma's files hold a norm's factor less one.
-        let less = if place.part.is_norm() && config.architecture == Architecture::Gemma3 { 1.0 } else { 0.0 };
+        // Some files hold a norm's factor less one.
+        let less = if place.part.is_norm() && config.block.norm_is_offset { 1.0 } else { 0.0 };
         for chunk in values[place.start..place.start + place.len].chunks(1 << 16) {
             let chunk: Vec<f32> = chunk.iter().map(|v| v - less).collect();
             bytes.clear();

@@ -5,9 +5,10 @@ mod tests;
 
 use std::fmt::Write;
 
-use lichen_runtime::escape::{self, thousands};
+use lichen_runtime::escape::thousands;
 
 use super::charts::{self, smoothed};
+use super::escape::escape;
 use super::scale::{range, short};
 use super::svg::{Chart, NARROW, WIDE};
 use super::RunSummary;
@@ -46,22 +47,6 @@ pub fn page(run: &RunSummary, rows: &[StepRow]) -> String {
     pairs("What was trained", &run.settings, &mut out);
     pairs("Memory", &run.memory, &mut out);
     out.push_str("</div>\n</main>\n</body>\n</html>\n");
-    out
-}
-
-/// Text for the inside of an element or of a quoted attribute. Characters that reorder or hide text are spelled out.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in escape::escape_running(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            _ => out.push(c),
-        }
-    }
     out
 }
 

@@ -3,6 +3,7 @@
 
 mod charts;
 pub mod curve;
+mod escape;
 pub mod html;
 mod scale;
 mod svg;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use lichen_runtime::escape::thousands;
 
-use super::html::escape;
+use super::escape::escape;
 use super::scale::{label, position, range, sample, short, thin, ticks};
 
 /// Stretches of a line that are drawn: about two for each pixel of a narrow chart.

@@ -213,6 +213,10 @@ impl Observer for Watch {
         }
     }
 
+    fn unrecognised(&mut self, names: &[String]) {
+        output::note(&format!("note: no settings, and copied to the answers: {}", names.join(", ")));
+    }
+
     fn progress(&mut self, counts: &Counts, source: &Source) {
         self.progress.show(0, || {
             let mut line = counted(counts.n_answers, "answer");

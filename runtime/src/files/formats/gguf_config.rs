@@ -39,6 +39,7 @@ pub fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     };
     let config = ModelConfig {
         architecture: keys.architecture,
+        block: keys.architecture.block(),
         n_layers,
         dim,
         hidden_dim: keys.integer("feed_forward_length", 1 << 20)?,

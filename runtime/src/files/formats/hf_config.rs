@@ -56,6 +56,7 @@ fn gemma3(fields: Fields, outer: Fields, embedding: Format) -> Result<ModelConfi
     let rope = gemma3_rope(&fields)?;
     Ok(ModelConfig {
         architecture: Architecture::Gemma3,
+        block: Architecture::Gemma3.block(),
         n_layers,
         dim,
         hidden_dim: required(&fields, "intermediate_size", 1 << 20)?,
@@ -93,6 +94,7 @@ fn qwen2(fields: Fields) -> Result<ModelConfig> {
     let head_dim = optional(&fields, "head_dim", 1024, (dim / n_heads) as u64)?;
     Ok(ModelConfig {
         architecture: Architecture::Qwen2,
+        block: Architecture::Qwen2.block(),
         n_layers,
         dim,
         hidden_dim: required(&fields, "intermediate_size", 1 << 20)?,

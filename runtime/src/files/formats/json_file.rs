@@ -14,8 +14,6 @@ const MIB: u64 = 1 << 20;
 pub const MAX_CONFIG_BYTES: u64 = MIB;
 /// tokenizer_config.json lists every added token (1.2 MB for Gemma); an index lists every tensor (0.1 MB for 72B).
 pub const MAX_LIST_BYTES: u64 = 4 * MIB;
-/// tokenizer.json: 33 MB for Gemma.
-pub const MAX_TOKENIZER_BYTES: u64 = 64 * MIB;
 
 /// Reads the text of a whole JSON file of at most `max_bytes`.
 ///

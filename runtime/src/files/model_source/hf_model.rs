@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::formats::bitsandbytes::{check_quantization_config, int8_matrix, scheme_of, Nf4Layout, Scheme};
 use crate::files::formats::hf::{chat_template, Found, HfConfig, HfWeights};
 use crate::files::formats::hf_config::model_config;
-use crate::model_config::{Architecture, ModelConfig};
+use crate::model_config::ModelConfig;
 
 /// Where the text model sits: released text checkpoints, what transformers 5 and 4 write for multimodal Gemma 3, and a
 /// bare base model.
@@ -56,9 +56,9 @@ impl HfModel {
         Ok(model)
     }
 
-    /// Gemma's norms are stored as `w` for a factor `1 + w`.
+    /// Norms are stored as `w` for a factor `1 + w`.
     pub fn norms_are_offsets(&self) -> bool {
-        self.config.architecture == Architecture::Gemma3
+        self.config.block.norm_is_offset
     }
 
     /// Refuses int8 folders: no kernel computes with them.

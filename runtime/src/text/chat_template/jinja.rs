@@ -14,8 +14,6 @@ const STEPS_MAX: u64 = 100_000;
 /// Twins of characters take up to four bytes, and the engine counts bytes.
 const TWIN_FACTOR: u64 = 4;
 const NAME: &str = "chat template";
-/// The time of the rendering, where `strftime_now` finds it.
-pub(super) const NOW: &str = "lichen_unix_now";
 
 /// A parsed template and the texts it may print for begin and end of sequence.
 #[derive(Debug)]

@@ -5,6 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::{from_args, Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
+/// The time of the rendering, where `strftime_now` finds it.
+pub(super) const NOW: &str = "lichen_unix_now";
+
 /// Called where the engine knows no method of that name.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
@@ -128,7 +131,7 @@ pub(super) fn unix_now() -> u64 {
 
 /// `strftime_now("%d %B %Y")` in UTC.
 pub(super) fn strftime_now(state: &State, format: &str) -> Result<Value, Error> {
-    let now = state.lookup(super::jinja::NOW).and_then(|now| u64::try_from(now).ok()).unwrap_or(0);
+    let now = state.lookup(NOW).and_then(|now| u64::try_from(now).ok()).unwrap_or(0);
     Ok(Value::from(strftime(format, now)))
 }
 
