@@ -55,7 +55,7 @@ impl BatchLimits {
     }
 
     /// The limits of a pass, which is a chunk of a prompt or a decode step, whose rows all meet the head: its products have
-    /// sums of segments too.
+    /// split-K partials too.
     pub(crate) fn pass_limits(&self, limits: &Limits) -> Limits {
         Limits { chunk: limits.chunk.max(self.n_rows()), logit_rows: self.n_rows().max(2), ..*limits }
     }

@@ -35,7 +35,7 @@ pub struct DeviceArgs {
     /// CPU threads [default: all cores this process may use]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, 1024))]
     pub threads: Option<usize>,
-    /// Refuse to start when the memory bill is larger: bytes, or a number with KiB, MiB, GiB, KB, MB, GB
+    /// Refuse to start when the memory plan is larger: bytes, or a number with KiB, MiB, GiB, KB, MB, GB
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = bytes)]
     pub memory_budget: Option<usize>,
     /// A board's defaults for such flags, as in device-configs/jetson-nano-4gb.toml; flags win

@@ -15,7 +15,7 @@ pub(super) type PageIds = LocalGlobal<Vec<u32>>;
 
 pub(super) struct Pages {
     free: PageIds,
-    /// By slot, in order of position; empty while nobody is there.
+    /// By slot, in order of position; empty while the slot holds nothing.
     held: Vec<PageIds>,
     /// Of a sequence of the full context.
     entries: LocalGlobal<usize>,
@@ -124,7 +124,7 @@ impl Pages {
 
     /// Which of a slot's `n` positions its layers hold.
     pub fn positions_held(&self, slot: usize, n: usize) -> LocalGlobal<Range<usize>> {
-        // No more than a ring of the usual chunk keeps, so that a single sequence can be given it too.
+        // No more than a ring of the default chunk keeps, so that a single sequence can be given it too.
         let wanted = self.window.map_or(0, |window| n.saturating_sub(window + DEFAULT_CHUNK));
         let oldest = if self.window.is_some() { self.oldest_local(slot).max(wanted).min(n) } else { 0 };
         LocalGlobal { local: oldest..n, global: 0..n }
@@ -146,7 +146,7 @@ impl Pages {
         held.end - held.start.max(first).min(held.end)
     }
 
-    /// Pages that nobody holds: (local, global).
+    /// Pages that no slot holds: (local, global).
     pub fn n_free(&self) -> (usize, usize) {
         (self.free.local.len(), self.free.global.len())
     }

@@ -1,8 +1,8 @@
 //! What an engine of several slots computes with: activations, pools of pages, and the forward pass over rows of its slots.
 //!
 //! On a GPU a decode step always multiplies with the kernels of batches, whatever the number of rows, so that a sequence has
-//! the same bits in any company; a prompt's chunks take what their own length asks for, which is the same in any company too.
-//! Its rows are filled up to a bucket with rows of nobody, and the step is recorded once for each bucket.
+//! the same bits in any batch; a prompt's chunks take what their own length asks for, which is the same in any batch too.
+//! Its rows are filled up to a bucket with padding rows, and the step is recorded once for each bucket.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::model::adapter::Adapter;
 #[derive(Default)]
 pub(super) struct Slot {
     pub running: Option<Sequence>,
-    /// What it holds keys and values of while nobody is at work.
+    /// What it holds keys and values of while it is idle.
     pub held: Held,
     /// Higher is later.
     pub last_used: u64,

@@ -291,13 +291,13 @@ impl ModelSource {
         }
     }
 
-    /// Gives back the pages of the first `done` bytes of a weight that has been converted.
+    /// Releases the pages of the first `done` bytes of a weight that has been converted.
     fn drop_pages(&self, stored: &Stored, done: std::ops::Range<usize>) {
-        self.give_back(&stored.bytes.as_slice()[done]);
+        self.release(&stored.bytes.as_slice()[done]);
     }
 
-    /// Gives back the pages of a part of a mapped file that has been copied elsewhere; nothing happens for other memory.
-    pub(crate) fn give_back(&self, done: &[u8]) {
+    /// Releases the pages of a part of a mapped file that has been copied elsewhere; nothing happens for other memory.
+    pub(crate) fn release(&self, done: &[u8]) {
         let at = done.as_ptr() as usize;
         for file in self.mapped_files() {
             let bytes = file.as_ref();

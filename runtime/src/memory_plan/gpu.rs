@@ -1,4 +1,4 @@
-//! The bill of a model on a GPU. The driver's own memory (context, machine code) is its own and not on it.
+//! The memory plan of a model on a GPU. The driver's own memory (context, machine code) is its own and not on it.
 
 use lichen_kernels::cuda::{Arena, Cuda};
 use lichen_kernels::ops::attention;
@@ -17,7 +17,7 @@ use crate::sampler::{Sampler, SamplerConfig};
 
 impl MemoryPlan {
     /// On a GPU `model.heap` is what the host holds while weights are converted on the way.
-    pub(super) fn gpu_bill(
+    pub(super) fn gpu_plan(
         config: &ModelConfig,
         model: ModelBytes,
         limits: Limits,

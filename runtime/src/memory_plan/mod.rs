@@ -1,5 +1,5 @@
 //! Memory is planned, not discovered: every byte is added up before the first allocation, and a job that does not fit its
-//! budget is refused with the bill.
+//! budget is refused with the plan.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ pub enum Place {
     Device,
 }
 
-/// One line of the bill.
+/// One line of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     pub name: &'static str,
@@ -55,7 +55,7 @@ pub struct Item {
     pub place: Place,
 }
 
-/// The bill.
+/// The memory plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     pub limits: Limits,
@@ -64,7 +64,7 @@ pub struct MemoryPlan {
     pub items: Vec<Item>,
 }
 
-/// What the model brings to the bill.
+/// What the model brings to the plan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ModelBytes {
     /// Mapped from a file: the kernel may drop and read again what does not fit, at the price of speed.
@@ -81,7 +81,7 @@ pub struct ModelBytes {
 const PROGRAM_BYTES: usize = 12 << 20;
 
 impl Place {
-    /// As a bill shows it.
+    /// As a plan shows it.
     pub fn name(self) -> &'static str {
         match self {
             Place::Mapped => "mapped",
@@ -95,10 +95,10 @@ impl Place {
 impl MemoryPlan {
     /// Adds everything up. `limits.context` must already be at least 1 and at most the model's.
     pub fn new(config: &ModelConfig, model: ModelBytes, limits: Limits) -> Self {
-        MemoryPlan::cpu_bill(config, model, limits, None)
+        MemoryPlan::cpu_plan(config, model, limits, None)
     }
 
-    /// The bill of a session on a device, or of a batch.
+    /// The memory plan of one sequence on a device, or of several.
     pub fn on(
         device: &Device,
         config: &ModelConfig,
@@ -107,12 +107,12 @@ impl MemoryPlan {
         batch: Option<BatchLimits>,
     ) -> Self {
         match device {
-            Device::Cpu(_) => MemoryPlan::cpu_bill(config, model, limits, batch),
-            Device::Cuda(cuda) => MemoryPlan::gpu_bill(config, model, limits, batch, cuda),
+            Device::Cpu(_) => MemoryPlan::cpu_plan(config, model, limits, batch),
+            Device::Cuda(cuda) => MemoryPlan::gpu_plan(config, model, limits, batch, cuda),
         }
     }
 
-    fn cpu_bill(config: &ModelConfig, model: ModelBytes, limits: Limits, batch: Option<BatchLimits>) -> Self {
+    fn cpu_plan(config: &ModelConfig, model: ModelBytes, limits: Limits, batch: Option<BatchLimits>) -> Self {
         let own = Variable::new(config, &limits, batch);
         let widest = widest_input(config);
         let scratch = ActivationSizes::new(config, &own.pass);
@@ -169,7 +169,7 @@ impl MemoryPlan {
             mib(total),
             largest(self.items.iter()),
             mib(budget),
-            self.what_to_lower()
+            self.hint()
         )))
     }
 
@@ -181,20 +181,20 @@ impl MemoryPlan {
         if total <= available_bytes {
             return Ok(());
         }
-        let way_out = match whose {
+        let hint_for_place = match whose {
             "GPU" => format!("use {DEVICE} cpu"),
             _ => format!("set {MEMORY_BUDGET} to override"),
         };
         Err(Error::limit(format!(
-            "needs {} beside mapped files ({}, ..), and the {whose} has {} left: {}, choose a smaller {MODEL}, or {way_out}",
+            "needs {} beside mapped files ({}, ..), and the {whose} has {} left: {}, choose a smaller {MODEL}, or {hint_for_place}",
             mib(total),
             largest(held),
             mib(available_bytes),
-            self.what_to_lower()
+            self.hint()
         )))
     }
 
-    fn what_to_lower(&self) -> String {
+    fn hint(&self) -> String {
         let context = self.limits.context;
         match &self.batch {
             Some(batch) => format!("lower {CONTEXT} (now {context}) or {PARALLEL} (now {})", batch.n_slots),
@@ -203,7 +203,7 @@ impl MemoryPlan {
     }
 }
 
-/// The bill as a table, one item a line.
+/// The plan as a table, one item a line.
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for item in &self.items {

@@ -102,7 +102,7 @@ impl Model {
                     true => source.matrix_q8_0(part, layer)?,
                     false => source.matrix(part, layer)?,
                 };
-                upload.matrix(matrix, &|bytes| source.give_back(bytes))
+                upload.matrix(matrix, &|bytes| source.release(bytes))
             },
             &mut |part, layer| Ok(Buffer::from_vec(device, source.vector(part, layer)?)?),
         )?;

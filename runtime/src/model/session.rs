@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// Positions left before the context is full.
-    pub fn room(&self) -> usize {
+    pub fn positions_left(&self) -> usize {
         self.limits.context - self.tokens.len()
     }
 
@@ -294,7 +294,7 @@ impl Session {
         if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
             return Err(Error::input(format!("token {id} is outside the vocabulary of {vocab_size}")));
         }
-        if ids.len() > self.room() {
+        if ids.len() > self.positions_left() {
             return Err(Error::limit(format!(
                 "{} tokens more do not fit: {} of {} positions are in use (raise {CONTEXT}, the model allows {})",
                 ids.len(),

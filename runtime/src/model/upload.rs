@@ -26,15 +26,15 @@ impl Upload {
         Ok(Upload { gpu })
     }
 
-    /// The matrix where the device wants it. `give_back` gets each part of its bytes once it has been copied.
+    /// The matrix where the device wants it. `release` gets each part of its bytes once it has been copied.
     ///
     /// # Errors
     /// The device has no room.
-    pub fn matrix(&mut self, matrix: Matrix, give_back: &dyn Fn(&[u8])) -> Result<Matrix> {
+    pub fn matrix(&mut self, matrix: Matrix, release: &dyn Fn(&[u8])) -> Result<Matrix> {
         let Some((cuda, staging)) = &mut self.gpu else { return Ok(matrix) };
         let row_bytes = matrix.bytes().len() / matrix.rows().max(1);
         let bytes = matrix.bytes();
-        let mut done = |rows: Range<usize>| give_back(&bytes[rows.start * row_bytes..rows.end * row_bytes]);
+        let mut done = |rows: Range<usize>| release(&bytes[rows.start * row_bytes..rows.end * row_bytes]);
         let packed = PackedMatrix::upload(cuda, &matrix, &mut |bytes| cuda.alloc(bytes), staging, &mut done)?;
         Ok(Matrix::on_gpu(packed))
     }

@@ -46,7 +46,7 @@ pub fn chat_template(bytes: &[u8], tokenizer: &Tokenizer) -> bool {
     };
     let hostile = n_control("<start_of_turn>a<end_of_turn>");
     // A template may write a different number of markers for another text; it may not write the text's own. Letters
-    // only in the twin text: what a template decides by looking at markers is refused before.
+    // only in the placeholder text: what a template decides by looking at markers is refused before.
     if let (Some(hostile), Some(benign)) = (hostile, n_control("(start_of_turn)a(end_of_turn)")) {
         assert!(hostile <= benign.max(1) * 4, "{hostile} control tokens, {benign} with a harmless text");
     }

@@ -37,23 +37,23 @@ pub struct InfoArgs {
 
 pub fn run(args: &InfoArgs) -> Outcome<()> {
     let options = args.machine.options(&args.model)?;
-    let opened = PreparedModel::new(&options)?;
-    let parts = parts(&opened)?;
-    let facts = as_json(&opened, &parts, &options)?;
+    let prepared = PreparedModel::new(&options)?;
+    let parts = parts(&prepared)?;
+    let facts = as_json(&prepared, &parts, &options)?;
     if args.json {
         output::json(&facts)
     } else {
-        as_text(&opened, &parts, &facts, &options)
+        as_text(&prepared, &parts, &facts, &options)
     }
 }
 
 /// Matrices of one role, by format, with their number.
 type Parts = Vec<(&'static str, BTreeMap<&'static str, usize>)>;
 
-fn parts(opened: &PreparedModel) -> Outcome<Parts> {
+fn parts(prepared: &PreparedModel) -> Outcome<Parts> {
     let mut parts: Parts =
         ["embedding", "attention", "feed-forward", "head", "norms and biases"].map(|n| (n, BTreeMap::new())).into();
-    for (part, layer) in Part::of_model(opened.source.config()) {
+    for (part, layer) in Part::of_model(prepared.source.config()) {
         let role = match part {
             Part::TokenEmbedding => 0,
             Part::AttnQ | Part::AttnK | Part::AttnV | Part::AttnOutput => 1,
@@ -62,7 +62,7 @@ fn parts(opened: &PreparedModel) -> Outcome<Parts> {
             _ => 4,
         };
         // What is stored in several planes is bitsandbytes' NF4: int8 folders are refused.
-        let format = opened.source.plain_format(part, layer)?.unwrap_or(Format::NF4);
+        let format = prepared.source.plain_format(part, layer)?.unwrap_or(Format::NF4);
         *parts[role].1.entry(format.name()).or_default() += 1;
     }
     parts.retain(|(_, formats)| !formats.is_empty());
@@ -77,20 +77,20 @@ fn n_parameters(config: &ModelConfig) -> usize {
     sizes.sum()
 }
 
-fn as_json(opened: &PreparedModel, parts: &Parts, options: &EngineOptions) -> Outcome<Value> {
-    let config = opened.source.config();
-    let tokenizer = opened.tokenizer.as_deref();
-    let stops = stop_ids(Some(&opened.source), tokenizer);
+fn as_json(prepared: &PreparedModel, parts: &Parts, options: &EngineOptions) -> Outcome<Value> {
+    let config = prepared.source.config();
+    let tokenizer = prepared.tokenizer.as_deref();
+    let stops = stop_ids(Some(&prepared.source), tokenizer);
     let named = |id: u32| {
         let text = tokenizer.map(|t| String::from_utf8_lossy(t.token_bytes(id)).into_owned());
         json!({"id": id, "text": text})
     };
     let files: Vec<Value> =
-        files(opened, options).into_iter().map(|(path, bytes)| json!({"path": path, "bytes": bytes})).collect();
+        files(prepared, options).into_iter().map(|(path, bytes)| json!({"path": path, "bytes": bytes})).collect();
     let formats: Value = parts.iter().map(|(name, formats)| (name.to_string(), json!(formats))).collect();
-    let (mapped, heap) = lichen_runtime::model::Model::planned_bytes(&opened.source)?;
+    let (mapped, heap) = lichen_runtime::model::Model::planned_bytes(&prepared.source)?;
     Ok(json!({
-        "model": opened.name,
+        "model": prepared.name,
         "architecture": config.architecture.gguf_name(),
         "parameters": n_parameters(config),
         "layers": config.n_layers,
@@ -106,14 +106,14 @@ fn as_json(opened: &PreparedModel, parts: &Parts, options: &EngineOptions) -> Ou
         "tied_head": config.tied_head,
         "formats": formats,
         "converted_to_q8_0": converted(parts),
-        "weights_bytes": opened.source.weights_bytes(),
+        "weights_bytes": prepared.source.weights_bytes(),
         "memory_bytes": {"mapped": mapped, "heap": heap},
         "tokenizer": tokenizer.map(|t| json!({"kind": kind_name(t.kind()), "tokens": t.vocab_size()})),
-        "chat_template": template_name(opened),
-        "bos": opened.source.bos_id().map(named),
+        "chat_template": template_name(prepared),
+        "bos": prepared.source.bos_id().map(named),
         "stop_tokens": stops.ids().iter().map(|id| named(*id)).collect::<Vec<_>>(),
         "files": files,
-        "device": opened.device.describe(),
+        "device": prepared.device.describe(),
         "cuda": cuda_facts(),
     }))
 }
@@ -131,12 +131,12 @@ fn converted(parts: &Parts) -> BTreeMap<&'static str, usize> {
 }
 
 /// Name and length of each file the model consists of.
-fn files(opened: &PreparedModel, options: &EngineOptions) -> Vec<(String, Option<u64>)> {
+fn files(prepared: &PreparedModel, options: &EngineOptions) -> Vec<(String, Option<u64>)> {
     if options.model.is_none() {
         return vec![("inside this program".to_string(), Some(demo::size_bytes() as u64))];
     }
     let length = |path: &PathBuf| std::fs::metadata(path).map(|m| m.len()).ok();
-    opened.source.files().iter().map(|path| (path.display().to_string(), length(path))).collect()
+    prepared.source.files().iter().map(|path| (path.display().to_string(), length(path))).collect()
 }
 
 fn kind_name(kind: TokenizerKind) -> &'static str {
@@ -146,18 +146,18 @@ fn kind_name(kind: TokenizerKind) -> &'static str {
     }
 }
 
-fn template_name(opened: &PreparedModel) -> &'static str {
-    match (opened.source.chat_template(), opened.source.config().architecture) {
+fn template_name(prepared: &PreparedModel) -> &'static str {
+    match (prepared.source.chat_template(), prepared.source.config().architecture) {
         (Some(_), _) => "the model's own",
         (None, Architecture::Gemma3) => "built in: Gemma 3",
         (None, Architecture::Qwen2) => "built in: ChatML",
     }
 }
 
-fn as_text(opened: &PreparedModel, parts: &Parts, facts: &Value, options: &EngineOptions) -> Outcome<()> {
-    let config = opened.source.config();
+fn as_text(prepared: &PreparedModel, parts: &Parts, facts: &Value, options: &EngineOptions) -> Outcome<()> {
+    let config = prepared.source.config();
     let row = |name: &str, value: String| output::line(&format!("{name:<18}{value}"));
-    row("model", opened.name.clone())?;
+    row("model", prepared.name.clone())?;
     let parameters = n_parameters(config) as f64 / 1e6;
     row("architecture", format!("{}, {parameters:.1} million parameters", config.architecture.gguf_name()))?;
     row("layers", layers(config))?;
@@ -176,17 +176,17 @@ fn as_text(opened: &PreparedModel, parts: &Parts, facts: &Value, options: &Engin
         let list: Vec<String> = converted.iter().map(|(format, n)| format!("{n} {format}")).collect();
         row("converted", format!("{} become Q8_0 in memory", list.join(", ")))?;
     }
-    let tokenizer = match &opened.tokenizer {
+    let tokenizer = match &prepared.tokenizer {
         Some(t) => format!("{}, {} tokens", kind_name(t.kind()), thousands(t.vocab_size() as u64)),
         None => "none: only --tokens can be used".to_string(),
     };
     row("tokenizer", tokenizer)?;
-    row("chat template", template_name(opened).to_string())?;
+    row("chat template", template_name(prepared).to_string())?;
     let stops = facts["stop_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
     let stops: Vec<String> =
         stops.iter().map(|s| format!("{} {}", s["id"], s["text"].as_str().unwrap_or(""))).collect();
     row("stop tokens", stops.join(", "))?;
-    for (path, bytes) in files(opened, options) {
+    for (path, bytes) in files(prepared, options) {
         row("file", format!("{path}, {}", bytes.map_or("unknown size".to_string(), |n| mib(n as usize))))?;
     }
     row("device", facts["device"].as_str().unwrap_or_default().to_string())?;

@@ -47,7 +47,7 @@ fn a_board_differs_from_the_base() {
     assert_eq!(nano.context_tokens, Some(DEFAULT_CONTEXT), "inherited");
     let build = (nano.build_triple.as_deref(), nano.build_glibc.as_deref());
     assert_eq!(build, (Some("aarch64-unknown-linux-gnu"), Some("2.27")));
-    assert_eq!(nano.build_features, Some(vec!["lichen-runtime/cli".to_string()]));
+    assert_eq!(nano.build_features, Some(["lichen-runtime/cli", "lichen-trainer/cli"].map(str::to_string).to_vec()));
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl ModelSource {
         }
     }
 
-    /// Gives back the pages of everything a weight is stored in.
+    /// Releases the pages of everything a weight is stored in.
     fn drop_planes(&self, part: Part, layer: Option<usize>) {
         if let Backing::HuggingFace(model) = &self.backing {
             for (_, _, bytes) in model.planes(part, layer) {

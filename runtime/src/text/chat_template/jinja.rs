@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 
 /// Steps, and bytes made divided by 64. A template of a released model uses a few dozen per turn.
 const STEPS_MAX: u64 = 100_000;
-/// Twins of characters take up to four bytes, and the engine counts bytes.
-const TWIN_FACTOR: u64 = 4;
+/// Placeholders of characters take up to four bytes, and the engine counts bytes.
+const PLACEHOLDER_FACTOR: u64 = 4;
 const NAME: &str = "chat template";
 
 /// A parsed template and the texts it may print for begin and end of sequence.
@@ -20,8 +20,8 @@ const NAME: &str = "chat template";
 pub struct JinjaTemplate {
     /// For the messages as they are.
     plain: Environment<'static>,
-    /// For their twins, with room for the extra bytes.
-    twins: Environment<'static>,
+    /// For their placeholders, with room for the extra bytes.
+    placeholders: Environment<'static>,
     source: String,
     bos: String,
     eos: String,
@@ -44,10 +44,10 @@ impl JinjaTemplate {
         environment.add_filter("tojson_html", minijinja::filters::tojson);
         environment.add_filter("tojson", python::to_json);
         environment.add_template_owned(NAME, source.to_string()).map_err(|e| explain(&e))?;
-        let mut twins = environment.clone();
-        twins.set_fuel(Some(TWIN_FACTOR * STEPS_MAX));
+        let mut placeholders = environment.clone();
+        placeholders.set_fuel(Some(PLACEHOLDER_FACTOR * STEPS_MAX));
         let (source, bos, eos) = (source.to_string(), bos.to_string(), eos.to_string());
-        Ok(JinjaTemplate { plain: environment, twins, source, bos, eos })
+        Ok(JinjaTemplate { plain: environment, placeholders, source, bos, eos })
     }
 
     pub fn source(&self) -> &str {
@@ -68,7 +68,7 @@ impl JinjaTemplate {
             documents => (),
             lichen_unix_now => pass.unix_now,
         };
-        let environment = if pass.twins { &self.twins } else { &self.plain };
+        let environment = if pass.placeholders { &self.placeholders } else { &self.plain };
         let template = environment.get_template(NAME).map_err(|e| explain(&e))?;
         let mut output = Bounded(Vec::new());
         template.render_captured_to(context, &mut output).map_err(|e| explain(&e))?;
@@ -100,7 +100,7 @@ fn message(m: &Message) -> Value {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
     pub unix_now: u64,
-    pub twins: bool,
+    pub placeholders: bool,
 }
 
 /// Refuses what passes the limit while it is written.
@@ -108,7 +108,7 @@ struct Bounded(Vec<u8>);
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > TWIN_FACTOR as usize * OUTPUT_BYTES_MAX {
+        if self.0.len() + bytes.len() > PLACEHOLDER_FACTOR as usize * OUTPUT_BYTES_MAX {
             return Err(io::Error::other("too long"));
         }
         self.0.extend_from_slice(bytes);

@@ -3,13 +3,13 @@
 //! A model's own Jinja template is rendered when it has one; Gemma's and ChatML are built in for models without.
 //!
 //! **What is typed in a message can never become a control token.** Before rendering, every character of every message
-//! is replaced by a private twin (`shadow.rs`), so the template's own text and the messages' stay distinguishable
+//! is replaced by a private placeholder (`substitution.rs`), so the template's own text and the messages' stay distinguishable
 //! through whatever the template does: trimming, joining, reordering. Control tokens are looked for in that rendering,
 //! where no character of a message can be part of one; the text between them is turned back and encoded with control
 //! tokens off. Token boundaries therefore fall exactly where encoding the whole rendering would put them, and for
 //! messages without markers the ids are the same.
 //!
-//! A template that looks inside the messages (`'</think>' in content`) would decide differently on twins. So the plain
+//! A template that looks inside the messages (`'</think>' in content`) would decide differently on placeholders. So the plain
 //! messages are rendered too; if the two renderings differ, only the characters markers are made of are replaced, and
 //! if that still differs the template is refused rather than trusted.
 
@@ -18,7 +18,7 @@ mod jinja;
 pub mod message_json;
 mod native;
 mod python;
-mod shadow;
+mod substitution;
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ use crate::model_config::Architecture;
 use crate::text::tokenizer::Tokenizer;
 pub use jinja::JinjaTemplate;
 use jinja::Pass;
-use shadow::{Cover, Shadow};
+use substitution::{Cover, Substituted};
 
 /// Longest template source.
 pub const SOURCE_BYTES_MAX: usize = 64 << 10;
@@ -193,7 +193,7 @@ impl ChatTemplate {
 
     /// The whole prompt, cut where messages and template meet. White space between two messages counts as content.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<Segment>> {
-        Ok(self.render_shadowed(Chat { messages, tools: &[], add_generation_prompt })?.segments())
+        Ok(self.render_substituted(Chat { messages, tools: &[], add_generation_prompt })?.segments())
     }
 
     fn render_plain(&self, chat: Chat<'_>, pass: Pass) -> Result<String> {
@@ -205,29 +205,29 @@ impl ChatTemplate {
         Ok(text)
     }
 
-    /// Renders with the messages in their twins, and proves that this changed nothing else. Tools are
+    /// Renders with the messages in their placeholders, and proves that this changed nothing else. Tools are
     /// shown as JSON, so only the characters of markers are hidden in them.
-    fn render_shadowed(&self, chat: Chat<'_>) -> Result<Shadow> {
+    fn render_substituted(&self, chat: Chat<'_>) -> Result<Substituted> {
         let unix_now = python::unix_now();
-        let plain = self.render_plain(chat, Pass { unix_now, twins: false })?;
+        let plain = self.render_plain(chat, Pass { unix_now, placeholders: false })?;
         if plain.len() > OUTPUT_BYTES_MAX {
             return Err(too_long());
         }
         for cover in [Cover::Everything, Cover::Markers] {
-            let cloak = shadow::Cloak::new(cover, chat.messages, &plain)?;
-            let hide = |text: &str| cloak.hide(text);
+            let substitution = substitution::Substitution::new(cover, chat.messages, &plain)?;
+            let hide = |text: &str| substitution.hide(text);
             let messages: Vec<Message> = chat.messages.iter().map(|m| m.map_texts(&hide)).collect();
             // The model reads tools as JSON, whose quotes and braces templates look for: markers alone are hidden.
-            let hide_markers = |text: &str| cloak.with(Cover::Markers).hide(text);
+            let hide_markers = |text: &str| substitution.with(Cover::Markers).hide(text);
             let tools: Vec<Value> = chat.tools.iter().map(|tool| map_strings(tool, &hide_markers)).collect();
-            let twins = Chat { messages: &messages, tools: &tools, ..chat };
-            // A template may fail on twins where it does not on the text: then it looks inside the messages.
-            let Ok(rendered) = self.render_plain(twins, Pass { unix_now, twins: true }) else {
+            let placeholders = Chat { messages: &messages, tools: &tools, ..chat };
+            // A template may fail on placeholders where it does not on the text: then it looks inside the messages.
+            let Ok(rendered) = self.render_plain(placeholders, Pass { unix_now, placeholders: true }) else {
                 continue;
             };
-            let shadow = Shadow::new(cloak, rendered);
-            if shadow.revealed() == plain {
-                return Ok(shadow);
+            let substituted = Substituted::new(substitution, rendered);
+            if substituted.revealed() == plain {
+                return Ok(substituted);
             }
         }
         Err(Error::input(
@@ -259,8 +259,8 @@ pub fn encode_chat_with_tools(
     tools: &[Value],
     add_generation_prompt: bool,
 ) -> Result<Vec<u32>> {
-    let shadow = template.render_shadowed(Chat { messages, tools, add_generation_prompt })?;
-    let mut ids = tokenizer.encode_around_markers(shadow.text(), &|text| shadow.reveal(text))?;
+    let substituted = template.render_substituted(Chat { messages, tools, add_generation_prompt })?;
+    let mut ids = tokenizer.encode_around_markers(substituted.text(), &|text| substituted.reveal(text))?;
     if let Some(bos) = tokenizer.bos_id().filter(|&bos| tokenizer.add_bos() && ids.first() != Some(&bos)) {
         ids.insert(0, bos);
     }
@@ -281,16 +281,17 @@ pub fn encode_continuation(
         return Err(Error::input("the conversation does not end with an answer"));
     };
     // What follows an answer does not depend on its text; one character that appears nowhere else marks its place.
-    let mark = shadow::PLACE_MARK;
+    let mark = substitution::PLACE_MARK;
     answer.content = mark.to_string();
     messages.push(Message::user(next_user));
     if messages.iter().filter(|message| message.content.contains(mark)).count() != 1 {
         return Err(Error::input("a message holds a character reserved for internal use (U+10FFFD)"));
     }
-    let shadow = template.render_shadowed(Chat { messages: &messages, tools: &[], add_generation_prompt: true })?;
-    let mut parts = shadow.text().split(mark);
+    let substituted =
+        template.render_substituted(Chat { messages: &messages, tools: &[], add_generation_prompt: true })?;
+    let mut parts = substituted.text().split(mark);
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(_), Some(after), None) => tokenizer.encode_around_markers(after, &|text| shadow.reveal(text)),
+        (Some(_), Some(after), None) => tokenizer.encode_around_markers(after, &|text| substituted.reveal(text)),
         _ => Err(Error::input("chat template: does not write each answer once")),
     }
 }

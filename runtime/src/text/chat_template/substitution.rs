@@ -1,11 +1,11 @@
-//! Private twins of characters, so that a message's text can be followed through a template.
+//! Private placeholders of characters, so that a message's text can be followed through a template.
 
 use std::cell::Cell;
 
 use super::{Message, Segment};
 use crate::error::{Error, Result};
 
-/// Marks the place of one message; it has no twin.
+/// Marks the place of one message; it has no placeholder.
 pub(super) const PLACE_MARK: char = '\u{10FFFD}';
 
 /// Which characters are replaced.
@@ -19,13 +19,13 @@ pub(super) enum Cover {
 
 /// Moves characters of the basic plane to a private plane and back.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cloak {
+pub(super) struct Substitution {
     cover: Cover,
     /// 0xF0000 or 0x100000: whichever nobody uses.
     plane: u32,
 }
 
-impl Cloak {
+impl Substitution {
     /// Picks a plane that neither the messages nor the template's own text use.
     pub fn new(cover: Cover, messages: &[Message], rendered: &str) -> Result<Self> {
         let used = |plane: u32| {
@@ -41,34 +41,34 @@ impl Cloak {
             within(rendered) || messages.iter().any(any_within)
         };
         match [0xF_0000, 0x10_0000].into_iter().find(|&plane| !used(plane)) {
-            Some(plane) => Ok(Cloak { cover, plane }),
+            Some(plane) => Ok(Substitution { cover, plane }),
             None => Err(Error::input("the messages use both private planes of Unicode")),
         }
     }
 
     /// The same plane for other characters.
-    pub fn with(self, cover: Cover) -> Cloak {
-        Cloak { cover, ..self }
+    pub fn with(self, cover: Cover) -> Substitution {
+        Substitution { cover, ..self }
     }
 
     /// The message as the template gets to see it.
     pub fn hide(&self, text: &str) -> String {
-        text.chars().map(|c| if self.covers(c) { self.twin(c) } else { c }).collect()
+        text.chars().map(|c| if self.covers(c) { self.placeholder(c) } else { c }).collect()
     }
 
     fn covers(&self, c: char) -> bool {
         match self.cover {
-            // U+FFFD has none: in the last plane its twin would be the place mark.
+            // U+FFFD has none: in the last plane its placeholder would be the place mark.
             Cover::Everything => (c as u32) < 0xFFFD && !c.is_whitespace(),
             Cover::Markers => matches!(c, '<' | '>' | '[' | ']' | '|' | '\u{FF5C}'),
         }
     }
 
-    fn twin(&self, c: char) -> char {
+    fn placeholder(&self, c: char) -> char {
         char::from_u32(self.plane + c as u32).unwrap_or(c)
     }
 
-    /// The character behind a twin.
+    /// The character behind a placeholder.
     fn original(&self, c: char) -> Option<char> {
         if c as u32 & !0xFFFF != self.plane || c == PLACE_MARK {
             return None;
@@ -77,33 +77,33 @@ impl Cloak {
     }
 }
 
-/// A rendering in which every character of a message is a twin.
+/// A rendering in which every character of a message is a placeholder.
 #[derive(Debug)]
-pub(super) struct Shadow {
-    cloak: Cloak,
+pub(super) struct Substituted {
+    substitution: Substitution,
     text: String,
 }
 
-impl Shadow {
-    pub fn new(cloak: Cloak, text: String) -> Self {
-        Shadow { cloak, text }
+impl Substituted {
+    pub fn new(substitution: Substitution, text: String) -> Self {
+        Substituted { substitution, text }
     }
 
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Twins turned back.
+    /// Placeholders turned back.
     pub fn reveal(&self, text: &str) -> String {
-        text.chars().map(|c| self.cloak.original(c).unwrap_or(c)).collect()
+        text.chars().map(|c| self.substitution.original(c).unwrap_or(c)).collect()
     }
 
     pub fn revealed(&self) -> String {
         self.reveal(&self.text)
     }
 
-    /// Runs of message text and of template text. Characters without a twin (white space, and emoji beyond the basic
-    /// plane) belong to a message when they lie between its twins.
+    /// Runs of message text and of template text. Characters without a placeholder (white space, and emoji beyond the basic
+    /// plane) belong to a message when they lie between its placeholders.
     pub fn segments(&self) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::new();
         let mut push = |text: &str, is_content: bool| match segments.last_mut() {
@@ -114,7 +114,7 @@ impl Shadow {
         let mut undecided = String::new();
         let mut in_content = false;
         for c in self.text.chars() {
-            match self.cloak.original(c) {
+            match self.substitution.original(c) {
                 Some(original) => {
                     push(&undecided, in_content);
                     undecided.clear();
