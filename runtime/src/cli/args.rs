@@ -56,11 +56,11 @@ impl DeviceArgs {
         let options = EngineOptions {
             model,
             device: self.device,
-            threads: self.threads.or(board.threads),
-            memory_budget: self.memory_budget.or(board.memory_budget_bytes()),
+            threads: self.threads,
+            memory_budget: self.memory_budget,
             ..EngineOptions::default()
         };
-        Ok((options, board))
+        Ok((options.or_board(&board), board))
     }
 }
 
@@ -87,18 +87,15 @@ impl MachineArgs {
     /// The board's file cannot be read or says something it may not.
     pub fn options(&self, model: &ModelArgs) -> Result<EngineOptions, Error> {
         let (options, board) = self.device.options(model.model.clone())?;
-        let kv_cache = self.kv_cache.map_or(board.kv_cache, |choice| choice.0.map(KvCacheChoice::Format));
-        Ok(EngineOptions {
+        let options = EngineOptions {
             adapters: model.adapter.iter().map(|file| (DEFAULT_ADAPTER.to_string(), file.clone())).collect(),
             context: self.context,
-            default_context: board.context_tokens,
-            chunk: self.prefill_chunk.or(board.prefill_chunk_tokens),
-            kv_format: match kv_cache {
-                Some(KvCacheChoice::Format(format)) => Some(format),
-                Some(KvCacheChoice::Auto) | None => None,
-            },
+            // The board's are filled in below, where no flag says otherwise.
+            chunk: self.prefill_chunk,
+            kv_cache: self.kv_cache.map(|choice| choice.0.map_or(KvCacheChoice::Auto, KvCacheChoice::Format)),
             ..options
-        })
+        };
+        Ok(options.or_board(&board))
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lichen_kernels::cuda::{Cuda, CudaOptions, LEAST_CAPABILITY, NOT_COMPILED};
-use lichen_kernels::ops::attention::KvFormat;
 use lichen_kernels::Device;
 
+use crate::board::device_config::{DeviceConfig, KvCacheChoice};
 use crate::error::{Error, Result};
 use crate::limits::{BatchLimits, Limits, CHUNK_MAX, DEFAULT_CHUNK, DEFAULT_CONTEXT};
 use crate::memory_plan::available_memory::available_bytes;
@@ -51,8 +51,8 @@ pub struct EngineOptions {
     pub default_context: Option<usize>,
     /// Rows the prefill computes at once; `None` for 128.
     pub chunk: Option<usize>,
-    /// `None` for f32 where that is small, else f16.
-    pub kv_format: Option<KvFormat>,
+    /// `None` is auto, as [`KvCacheChoice::Auto`]; but a board's file may say otherwise.
+    pub kv_cache: Option<KvCacheChoice>,
     /// Rows whose logits are kept at once: 1 to generate, more to score a text.
     pub logit_rows: usize,
     /// Sequences computed at once, each with a slot; `None` for one sequence on a ring.
@@ -70,7 +70,7 @@ impl Default for EngineOptions {
             context: None,
             default_context: None,
             chunk: None,
-            kv_format: None,
+            kv_cache: None,
             logit_rows: 1,
             parallel: None,
         }
@@ -95,10 +95,25 @@ impl EngineOptions {
             chunk,
             logit_rows: self.logit_rows,
             // A batch keeps what a session of the same flags does: so its answers are the same.
-            kv_format: self.kv_format.unwrap_or_else(|| auto_kv_format(config, context, of_session)),
+            kv_format: match self.kv_cache {
+                Some(KvCacheChoice::Format(format)) => format,
+                Some(KvCacheChoice::Auto) | None => auto_kv_format(config, context, of_session),
+            },
             n_threads: self.n_threads(),
             max_rank: 0,
         })
+    }
+
+    /// What was asked for, and what a board's file says where nothing was.
+    pub fn or_board(self, board: &DeviceConfig) -> EngineOptions {
+        EngineOptions {
+            threads: self.threads.or(board.threads),
+            memory_budget: self.memory_budget.or(board.memory_budget_bytes()),
+            default_context: self.default_context.or(board.context_tokens),
+            chunk: self.chunk.or(board.prefill_chunk_tokens),
+            kv_cache: self.kv_cache.or(board.kv_cache),
+            ..self
+        }
     }
 
     pub fn n_threads(&self) -> usize {

@@ -189,11 +189,11 @@ impl MemorySettings {
         let options = EngineOptions {
             model: self.model.clone(),
             device: self.device,
-            threads: self.threads.or(board.threads),
-            memory_budget: self.memory_budget.or(board.memory_budget_bytes()),
+            threads: self.threads,
+            memory_budget: self.memory_budget,
             ..EngineOptions::default()
         };
-        Ok((options, board))
+        Ok((options.or_board(&board), board))
     }
 }
 
