@@ -59,7 +59,7 @@ fn chats_of_small_models_equal_those_alone_whoever_gives_way() {
 fn one_step_holds_rows_of_several_adapters() {
     for name in MODELS {
         let subject = Subject::fixture(name, &cpu());
-        per_request::check_adapters(&subject, limits(2));
+        per_request::check_adapters(&subject, limits(2), 8);
         per_request::check_reuse(&subject, limits(2));
     }
 }

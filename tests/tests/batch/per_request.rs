@@ -67,14 +67,14 @@ fn watched(engine: &mut Engine, watched: &Request, others: &[Request]) -> (Answe
 }
 
 /// Rows of several adapters in one step: each has the bits that it has alone, and adapters change what is said.
-pub fn check_adapters(subject: &Subject, limits: Limits) {
+pub fn check_adapters(subject: &Subject, limits: Limits, n_new: usize) {
     let mut random = Random(5);
     let prompt = subject.prompt(&mut random, 20);
     let names = [None, Some("all"), Some("attention"), Some("feed-forward")];
     let choice = |name: Option<&str>| name.map_or(AdapterChoice::Base, |name| AdapterChoice::Named(name.to_string()));
     let ask = |name| Request {
         sampling: SamplingOverrides::greedy(),
-        max_new_tokens: Some(8),
+        max_new_tokens: Some(n_new),
         ignore_eos: true,
         adapter: choice(name),
         ..Request::tokens(prompt.clone())
