@@ -27,13 +27,13 @@ fn ask(engine: &mut Engine, said: &mut Vec<u32>, more: &[u32]) -> (lichen_runtim
     (id, answer.timings.reused_tokens)
 }
 
-pub fn check_kept(subject: &Subject, name: &str) {
+pub fn check_kept(subject: &Subject, name: &str, formats: &[KvFormat]) {
     let dir = temp_dir(&format!("kept-{name}"));
     let path = dir.join("chat.session");
     let mut random = Random(8);
     let [first, second, other] = [50, 7, 33].map(|n| subject.prompt(&mut random, n));
     let slots = Some(BatchLimits { n_slots: 3, n_contexts: 3 });
-    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::I8] {
+    for kv_format in formats.iter().copied() {
         let limits = Limits { kv_format, ..limits(1) };
         let state = SavedState { sampler_seed: 3, sampler_step: 9, note: "n".into() };
         let mut engine = subject.engine(limits, slots);

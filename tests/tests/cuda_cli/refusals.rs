@@ -50,7 +50,7 @@ fn a_device_that_is_too_small() {
     on_cuda(&Machine::emulated(&[53]).with("LICHEN_EMULATOR_MEMORY_MIB", 2)).refuses(&[
         "weights, gpu",
         "the GPU has",
-        "--device to cpu",
+        "use --device cpu",
     ]);
 }
 
