@@ -91,6 +91,7 @@ pub fn gguf_adapter(bytes: &[u8]) -> bool {
 fn base() -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Gemma3,
+        block: Architecture::Gemma3.block(),
         n_layers: 2,
         dim: 32,
         hidden_dim: 64,

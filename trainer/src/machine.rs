@@ -9,7 +9,7 @@ use lichen_runtime::{Error, Result};
 
 /// ActivationSizes whose logits exist at once on a CPU, at most: 134 MB over 262,144 entries. The head is decoded once for them: with 64
 /// that was an eighth of the loss's time.
-const LOSS_ROWS: usize = 128;
+pub const LOSS_ROWS: usize = 128;
 /// Of a GPU's memory, what the logits of a chunk may take: a sixty-fourth, so that 80 GB hold 1,152 rows of Gemma 3's 262,144
 /// entries and 4 GB hold 64. The head is decoded once for a chunk.
 const LOGITS_SHARE: usize = 64;

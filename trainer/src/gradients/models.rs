@@ -8,11 +8,12 @@ use lichen_runtime::model::synthetic;
 use lichen_runtime::model::Model;
 use lichen_runtime::{Architecture, ModelConfig};
 
-use crate::activations::{ActivationSizes, LOSS_ROWS};
+use crate::activations::ActivationSizes;
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::full::Full;
 use crate::lora::Lora;
+use crate::machine::LOSS_ROWS;
 use crate::network::{Mode, Network, StepReport};
 use crate::optimizer::AdamWSettings;
 

@@ -7,7 +7,7 @@ use lichen_kernels::{Device, Format};
 use super::models::{self, cases, samples, Case, Setup};
 use super::oracle::Oracle;
 use super::{check, Expected, F32_BOUND, LOSS_BOUND};
-use crate::activations::LOSS_ROWS;
+use crate::machine::LOSS_ROWS;
 use crate::network::Network;
 
 /// Ragged: one that is a single row, and two that are longer than a local layer sees.

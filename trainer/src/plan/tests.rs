@@ -134,5 +134,5 @@ fn logits_take_a_share_of_the_memory() {
     assert_eq!(rows(80_000_000_000, 152_064), 2048);
     assert_eq!(rows(141_000_000_000, 320), 4096);
     assert_eq!(rows(1 << 20, 262_144), 16);
-    assert_eq!(Machine::default().loss_rows(320), crate::activations::LOSS_ROWS);
+    assert_eq!(Machine::default().loss_rows(320), crate::machine::LOSS_ROWS);
 }
