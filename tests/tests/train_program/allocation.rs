@@ -7,11 +7,12 @@ use lichen_runtime::model::Model;
 use lichen_runtime::ModelSource;
 use lichen_tests::heap::measure;
 use lichen_tests::models::fixture;
-use lichen_trainer::activations::{ActivationSizes, LOSS_ROWS};
+use lichen_trainer::activations::ActivationSizes;
 use lichen_trainer::data::{Dataset, Sample};
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
 use lichen_trainer::lora::Lora;
+use lichen_trainer::machine::LOSS_ROWS;
 use lichen_trainer::network::{Mode, Network};
 use lichen_trainer::optimizer::AdamWSettings;
 
