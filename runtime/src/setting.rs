@@ -127,6 +127,7 @@ settings! {
     STOP = "stop";
     STOP_TOKENS = "stop_tokens";
     LOGPROBS = "logprobs";
+    TIME_LIMIT_MS = "time_limit_ms";
     SEED = "seed";
     TEMPERATURE = "temperature";
     TOP_K = "top_k";

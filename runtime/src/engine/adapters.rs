@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::{AdapterPath, Engine, NamedAdapter};
 use crate::engine::request::AdapterChoice;
 use crate::error::{Error, Result};
+use crate::files::adapter_file::AdapterFile;
+use crate::loader::AdapterRoom;
 use crate::model::adapter::Adapter;
 use crate::setting::ADAPTER;
 use crate::suggest;
@@ -49,23 +51,47 @@ impl Engine {
         &self.adapters.loaded
     }
 
+    /// The adapter that a conversation or a request chose, after the engine's defaults.
+    pub(super) fn find_adapter(&self, choice: &AdapterChoice) -> Result<Option<Arc<Adapter>>> {
+        match choice {
+            AdapterChoice::Default => self.adapters.find(&self.defaults.adapter),
+            other => self.adapters.find(other),
+        }
+    }
+
     /// Loads an adapter under a name, within the memory plan; one of that name is replaced for the requests that come.
     ///
     /// # Errors
-    /// The file is missing, malformed or another model's, or it does not fit the budget; what was loaded stays.
+    /// The file is missing, malformed or another model's, or it does not fit beside the others; what was loaded stays.
     pub fn load_adapter(&mut self, name: &str, file: &AdapterPath) -> Result<Arc<Adapter>> {
-        let adapter = self.model.load_adapter(file, self.bytes_beside(name))?;
-        self.add_adapter(name, adapter.clone())?;
+        let opened = AdapterFile::open(&file.path, &self.model.model.config)?;
+        let room = AdapterRoom { bytes: opened.size_bytes(), rank: opened.max_rank(), is_allocated: false };
+        self.check_room(name, room)?;
+        let adapter = Adapter::new(opened, &self.model.model.config, file.scale, &self.model.device)?;
+        let adapter = Arc::new(adapter);
+        self.put_adapter(name, adapter.clone())?;
         Ok(adapter)
     }
 
     /// The same for one that is in memory.
     ///
     /// # Errors
-    /// It does not fit the budget.
+    /// It is another model's, or it does not fit the budget.
     pub fn add_adapter(&mut self, name: &str, adapter: Arc<Adapter>) -> Result<()> {
+        if !adapter.fits(&self.model.model.config) {
+            return Err(Error::input(format!("{ADAPTER} \"{name}\" was made for a model of another shape")));
+        }
+        let room = AdapterRoom { bytes: adapter.size_bytes(), rank: adapter.max_rank(), is_allocated: true };
+        self.check_room(name, room)?;
+        self.put_adapter(name, adapter)
+    }
+
+    fn check_room(&self, name: &str, room: AdapterRoom) -> Result<()> {
+        self.model.check_adapter(self.bytes_beside(name), room, self.limits.max_rank)
+    }
+
+    fn put_adapter(&mut self, name: &str, adapter: Arc<Adapter>) -> Result<()> {
         let rank = adapter.max_rank().max(self.limits.max_rank);
-        self.model.check_adapters(self.bytes_beside(name) + adapter.size_bytes(), rank)?;
         self.compute.reserve_rank(rank)?;
         self.limits.max_rank = rank;
         self.adapters.loaded.retain(|a| a.name != name);
@@ -73,18 +99,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Bytes of the adapters that stay when one of this name is loaded.
+    /// Bytes of the adapters that stay when one of this name is loaded: those the model was opened with lie there as long as
+    /// it does.
     fn bytes_beside(&self, name: &str) -> usize {
-        self.adapters.loaded.iter().filter(|a| a.name != name).map(|a| a.adapter.size_bytes()).sum()
+        let opened = &self.model.adapters;
+        let is_opened = |a: &NamedAdapter| opened.iter().any(|o| Arc::ptr_eq(&o.adapter, &a.adapter));
+        let others = self.adapters.loaded.iter().filter(|a| a.name != name && !is_opened(a));
+        others.chain(opened).map(|a| a.adapter.size_bytes()).sum()
     }
 
-    /// Forgets an adapter; false when there is none of this name. Requests that it already answers go on with it.
+    /// Forgets an adapter; false when there is none of this name. Requests that it already answers go on with it; where it
+    /// was the default, requests that name none are refused until one of its name is loaded again.
     pub fn unload_adapter(&mut self, name: &str) -> bool {
         let n = self.adapters.loaded.len();
         self.adapters.loaded.retain(|a| a.name != name);
-        if self.adapters.default.as_deref() == Some(name) {
-            self.adapters.default = None;
-        }
         n > self.adapters.loaded.len()
     }
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::loader::LoadedModel;
 use crate::model::session_file::SavedState;
 use crate::setting::CONTEXT;
-use crate::text::chat_template::{encode_chat, encode_continuation, Message, Role};
+use crate::text::chat_template::{encode_chat_with_tools, encode_continuation, Message, Role};
 
 /// What was said so far, and how the conversation is to be led.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,7 @@ pub struct Conversation {
     /// The tokens of all turns as they were computed, up to the last answer's end; empty when they have to be encoded
     /// anew.
     ids: Vec<u32>,
+    n_tokens: usize,
     /// Numbers of the seed's stream that the answers drew.
     n_drawn: u64,
     /// The last request, by which the engine knows what it still holds.
@@ -68,11 +69,15 @@ impl Conversation {
     /// Takes the answer of a turn. One that was stopped before its first character leaves the conversation as it was.
     pub fn finish(&mut self, model: &LoadedModel, turn: Turn, id: RequestId, answer: &Answer) {
         self.last = Some(answer.timings);
-        self.last_request = Some(id);
+        // One that never got a slot leaves what was there before.
+        if answer.timings.reused_tokens > 0 || answer.timings.prefill_s > 0.0 {
+            self.last_request = Some(id);
+        }
         self.n_drawn = self.n_drawn.wrapping_add(answer.token_ids.len() as u64);
         if answer.finish_reason == FinishReason::Cancel && answer.text.is_empty() {
             return;
         }
+        self.n_tokens = answer.timings.prompt_tokens + answer.token_ids.len();
         self.messages.push(Message::user(turn.text));
         self.messages.push(Message::assistant(answer.text.clone()));
         self.ids.clear();
@@ -122,14 +127,17 @@ impl Conversation {
             }
         }
         messages.push(Message::user(text));
-        encode_chat(tokenizer, template, &messages, true)
+        encode_chat_with_tools(tokenizer, template, &messages, &self.options.tools, true)
     }
 
     /// Forgets every turn; the system text stays.
     pub fn reset(&mut self) {
         self.messages.clear();
         self.ids.clear();
+        self.n_tokens = 0;
         self.last = None;
+        // What the engine still holds is not this conversation's any more.
+        self.last_request = None;
     }
 
     /// Starts over with other instructions.
@@ -149,7 +157,8 @@ impl Conversation {
             self.messages.iter().map(|m| json!({"role": m.role.name(), "content": m.content})).collect();
         let note = json!({"system": self.options.system, "messages": turns, "ids": self.ids}).to_string();
         let model = engine.model().clone();
-        let sampler_seed = self.options.sampling.seed.unwrap_or(model.default_sampling.seed);
+        let seed = self.options.sampling.seed.or(engine.defaults().sampling.seed);
+        let sampler_seed = seed.unwrap_or(model.default_sampling.seed);
         let state = SavedState { sampler_seed, sampler_step: self.n_drawn, note };
         engine.save(self.last_request, &self.options.adapter, &state, path)
     }
@@ -162,12 +171,12 @@ impl Conversation {
     pub fn load(&mut self, engine: &mut Engine, path: &Path) -> Result<()> {
         let (id, state) = engine.restore(&self.options.adapter, self.options.tenant, path)?;
         let Some(turns) = Turns::parse(&state.note) else {
-            self.reset();
             return Err(Error::input("holds a session without a conversation").in_file(path));
         };
         self.options.system = turns.system;
         self.messages = turns.messages;
         self.ids = turns.ids;
+        self.n_tokens = self.ids.len();
         self.last = None;
         self.last_request = Some(id);
         self.options.sampling = SamplingOverrides { seed: Some(state.sampler_seed), ..self.options.sampling };
@@ -184,9 +193,9 @@ impl Conversation {
         &self.messages
     }
 
-    /// Tokens of all turns, as far as they were computed.
+    /// Tokens of all turns.
     pub fn n_tokens(&self) -> usize {
-        self.ids.len()
+        self.n_tokens
     }
 
     /// Where the time of the last answer went.

@@ -8,7 +8,7 @@ use crate::error::Error;
 pub struct RequestId(pub u64);
 
 /// What happens to a request, in this order: `Started`, any number of `Text`, then `Done` or `Failed`. One that is cancelled
-/// or fails before its turn comes has the last alone.
+/// or fails before its turn comes, or asks for no tokens, has the last alone.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// It has a slot, and its prompt is being computed.

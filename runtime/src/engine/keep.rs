@@ -38,7 +38,7 @@ impl Engine {
         let model = self.model.clone();
         let template = template_identity(&model)?;
         let slot = last.and_then(|id| self.slots.iter().position(|s| s.is_idle() && s.held.request == Some(id)));
-        let adapter = fingerprint(&self.adapters.find(adapter)?);
+        let adapter = fingerprint(&self.find_adapter(adapter)?);
         let slot = slot.filter(|slot| self.slots[*slot].held.adapter == adapter);
         let id = self.next_id();
         let conversation = Conversation { engine: self, slot, adapter, tenant: 0, id };
@@ -52,7 +52,7 @@ impl Engine {
     pub fn restore(&mut self, adapter: &AdapterChoice, tenant: u64, path: &Path) -> Result<(RequestId, SavedState)> {
         let model = self.model.clone();
         let template = template_identity(&model)?;
-        let chosen = self.adapters.find(adapter)?;
+        let chosen = self.find_adapter(adapter)?;
         let adapter = fingerprint(&chosen);
         let wanted = Wanted { prompt: &[0], adapter, tenant };
         let Some(choice) = choose(&self.slots, &wanted, |_, _| 0) else {
@@ -124,7 +124,10 @@ impl Keeper for Conversation<'_> {
                 }
             }
         }
-        engine.compute.restore(slot, tokens, held, planes)?;
+        if let Err(error) = engine.compute.restore(slot, tokens, held, planes) {
+            engine.evict(slot);
+            return Err(error);
+        }
         engine.clock += 1;
         engine.slots[slot].last_used = engine.clock;
         engine.slots[slot].held =

@@ -133,6 +133,10 @@ impl Engine {
         self.defaults = defaults;
     }
 
+    pub fn defaults(&self) -> &Request {
+        &self.defaults
+    }
+
     /// What every request is held to.
     pub fn set_request_limits(&mut self, allowed: RequestLimits) {
         self.allowed = allowed;
@@ -175,7 +179,8 @@ impl Engine {
     pub fn cancel(&mut self, id: RequestId, on_event: &mut OnEvent<'_>) -> bool {
         if let Some(i) = self.queue.iter().position(|queued| queued.id == id) {
             if let Some(queued) = self.queue.remove(i) {
-                let answer = Answer::empty(queued.request.prompt.len(), FinishReason::Cancel);
+                let mut answer = Answer::empty(queued.request.prompt.len(), FinishReason::Cancel);
+                answer.clamped = queued.request.clamped;
                 on_event(Event::Done { id, answer });
             }
             return true;
@@ -271,8 +276,15 @@ impl Engine {
             if should_stop() {
                 self.cancel(id, &mut on_event);
             }
-            if !self.step(&mut on_event)? {
-                break;
+            match self.step(&mut on_event) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    // Nobody else would end it.
+                    self.cancel(id, &mut |_| {});
+                    self.clear();
+                    return Err(error);
+                }
             }
         }
         result.unwrap_or_else(|| Err(Error::input("the request ended without an answer")))
@@ -356,8 +368,8 @@ impl Engine {
         }
     }
 
-    /// The logits that the last token of a request was drawn from, as the sampler left them; `None` when the last step had
-    /// no row of it.
+    /// The logits that the last token of a request was drawn from; `None` when the last step had no row of it. On the CPU
+    /// they are as the sampler left them, penalties applied.
     ///
     /// # Errors
     /// What went wrong on the device.

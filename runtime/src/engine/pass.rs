@@ -43,8 +43,8 @@ pub(super) struct Pass {
     top: TopK,
     /// A recorded step for each of the buckets.
     graphs: [StepGraph; BUCKETS.len()],
-    /// The adapters and rows that each of them is for: a recorded step holds their addresses.
-    recorded: [Vec<(Range<usize>, [u8; 32])>; BUCKETS.len()],
+    /// The adapters and rows that each of them is for. A recorded step holds their addresses, so they live as long as it.
+    recorded: [Vec<AdapterRows>; BUCKETS.len()],
 }
 
 impl Pass {
@@ -133,13 +133,13 @@ impl Pass {
 
     /// A step recorded with other adapters, or with the same for other rows, would not be this one.
     fn forget_other_recording(&mut self, index: usize) {
-        let same = |((rows, fingerprint), now): (&(Range<usize>, [u8; 32]), &AdapterRows)| {
-            *rows == now.rows && *fingerprint == now.adapter.fingerprint()
+        let same = |(then, now): (&AdapterRows, &AdapterRows)| {
+            then.rows == now.rows && Arc::ptr_eq(&then.adapter, &now.adapter)
         };
         let recorded = &mut self.recorded[index];
         if recorded.len() != self.adapters.len() || !recorded.iter().zip(&self.adapters).all(same) {
             recorded.clear();
-            recorded.extend(self.adapters.iter().map(|a| (a.rows.clone(), a.adapter.fingerprint())));
+            recorded.extend_from_slice(&self.adapters);
             self.graphs[index] = StepGraph::default();
         }
     }

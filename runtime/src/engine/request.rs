@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::loader::LoadedModel;
 use crate::sampler::SamplerConfig;
-use crate::setting::{CONTEXT, LOGPROBS, MAX_NEW_TOKENS, STOP_TOKENS};
+use crate::setting::{CONTEXT, LOGPROBS, MAX_NEW_TOKENS, STOP_TOKENS, TIME_LIMIT_MS};
 use crate::text::chat_template::{encode_chat_with_tools, Message, Role};
 use crate::text::stop::{StopIds, StopStrings};
 use crate::text::tokenizer::Tokenizer;
@@ -38,7 +38,7 @@ pub struct Request {
     /// The model's own end tokens do not end the answer.
     pub ignore_eos: bool,
     pub max_new_tokens: Option<usize>,
-    /// The answer ends once it has taken this long, its prompt included.
+    /// The answer ends once it has taken this long, its prompt included; waiting for a slot does not count.
     pub time_limit: Option<Duration>,
     pub adapter: AdapterChoice,
     /// Ask for the log-probability of every token of the answer, and of so many candidates in its place.
@@ -232,6 +232,11 @@ impl Request {
             clamped.push(Clamped { setting: MAX_NEW_TOKENS, asked, given });
         }
         let time_limit = [self.time_limit, allowed.time_limit].into_iter().flatten().min();
+        if let (Some(asked), Some(given)) = (self.time_limit, time_limit.filter(|given| Some(*given) < self.time_limit))
+        {
+            let [asked, given] = [asked, given].map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
+            clamped.push(Clamped { setting: TIME_LIMIT_MS, asked, given });
+        }
         let own = if self.ignore_eos { &[] } else { model.stop_ids.ids() };
         Ok(ResolvedRequest {
             prompt,

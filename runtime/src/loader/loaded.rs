@@ -8,14 +8,13 @@ use std::time::Instant;
 use lichen_kernels::ops::{modules_for, modules_for_batch};
 use lichen_kernels::{Device, Format};
 
-use super::prepared::plan_synthetic;
-use super::{AdapterPath, EngineOptions, NamedAdapter, PreparedModel};
+use super::prepared::{plan_synthetic, synthetic_bytes};
+use super::{AdapterRoom, EngineOptions, NamedAdapter, PreparedModel};
 use crate::error::{Error, Result};
-use crate::files::adapter_file::AdapterFile;
 use crate::files::model_source::ModelSource;
+use crate::limits::Limits;
 use crate::memory_plan::available_memory::available_bytes;
 use crate::memory_plan::{mib, MemoryPlan, ModelBytes};
-use crate::model::adapter::Adapter;
 use crate::model::presets;
 use crate::model::session::Session;
 use crate::model::synthetic;
@@ -99,6 +98,7 @@ impl LoadedModel {
         Ok(LoadedModel {
             name: name.to_string(),
             load_s: start.elapsed().as_secs_f64(),
+            bytes: synthetic_bytes(name, format, &device)?,
             memory_budget: options.memory_budget,
             ..LoadedModel::of(model, device, plan)
         })
@@ -155,29 +155,28 @@ impl LoadedModel {
         Ok(self.template.get_or_init(|| template))
     }
 
-    /// Loads an adapter for this model, if so many bytes of others and a rank as large as theirs leave room for it.
-    ///
-    /// # Errors
-    /// The file is missing, malformed or another model's, or it does not fit.
-    pub fn load_adapter(&self, file: &AdapterPath, other_bytes: usize) -> Result<Arc<Adapter>> {
-        let opened = AdapterFile::open(&file.path, &self.model.config)?;
-        self.check_adapters(other_bytes + opened.size_bytes(), opened.max_rank())?;
-        Adapter::new(opened, &self.model.config, file.scale, &self.device).map(Arc::new)
-    }
-
-    /// Refuses adapters of so many bytes in all that pass the budget, or without one, what the system has left.
-    pub(crate) fn check_adapters(&self, bytes: usize, rank: usize) -> Result<()> {
-        let model = ModelBytes { adapters: bytes, ..self.bytes };
-        let limits = crate::limits::Limits { max_rank: rank.max(self.plan.limits.max_rank), ..self.plan.limits };
-        let plan = MemoryPlan::on(&self.device, &self.model.config, model, limits, self.plan.batch);
+    /// Refuses an adapter that passes the budget, or without one, what the system or the GPU has left. `others` are the bytes of
+    /// those that stay, `max_rank` the rank that there is room for.
+    pub(crate) fn check_adapter(&self, others: usize, room: AdapterRoom, max_rank: usize) -> Result<()> {
+        let rank = room.rank.max(max_rank);
+        let model = ModelBytes { adapters: others + room.bytes, ..self.bytes };
+        let plan = |max_rank| {
+            let limits = Limits { max_rank, ..self.plan.limits };
+            MemoryPlan::on(&self.device, &self.model.config, model, limits, self.plan.batch)
+        };
         if self.memory_budget.is_some() {
-            return plan.check(self.memory_budget);
+            return plan(rank).check(self.memory_budget);
         }
-        let more = bytes.saturating_sub(self.bytes.adapters);
-        match available_bytes().filter(|available| more > *available) {
-            Some(available) => {
-                let (more, available) = (mib(more), mib(available));
-                Err(Error::limit(format!("the adapters need {more} more, and the system has {available} left")))
+        let scratch = plan(rank).total_bytes() - plan(max_rank).total_bytes();
+        let more = scratch + if room.is_allocated { 0 } else { room.bytes };
+        let (whose, left) = match &*self.device {
+            Device::Cpu(_) => ("system", available_bytes()),
+            Device::Cuda(cuda) => ("GPU", Some(cuda.free_bytes()?)),
+        };
+        match left.filter(|left| more > *left) {
+            Some(left) => {
+                let (more, left) = (mib(more), mib(left));
+                Err(Error::limit(format!("the adapter needs {more} more, and the {whose} has {left} left")))
             }
             None => Ok(()),
         }

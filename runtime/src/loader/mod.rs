@@ -22,5 +22,14 @@ pub struct NamedAdapter {
     pub adapter: Arc<Adapter>,
 }
 
+/// What an adapter takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdapterRoom {
+    pub bytes: usize,
+    pub rank: usize,
+    /// It is in memory already.
+    pub is_allocated: bool,
+}
+
 /// The name of an adapter that was given without one.
 pub const DEFAULT_ADAPTER: &str = "default";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lichen_kernels::{Device, Format};
 
 use super::{EngineOptions, NamedAdapter};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::adapter_file::AdapterFile;
 use crate::files::model_source::{ModelSource, TokenizerSource};
 use crate::loader::demo;
@@ -14,6 +14,7 @@ use crate::model::adapter::Adapter;
 use crate::model::presets;
 use crate::model::synthetic;
 use crate::model::Model;
+use crate::setting::ADAPTER;
 use crate::text::tokenizer::Tokenizer;
 
 /// A model whose files are open and checked, and whose memory plan is known. No weight has been read.
@@ -42,6 +43,10 @@ impl PreparedModel {
         };
         let config = source.config();
         let mut limits = options.limits(config)?;
+        let names = options.adapters.iter().map(|(name, _)| name);
+        if let Some(name) = names.clone().enumerate().find_map(|(i, n)| names.clone().skip(i + 1).find(|m| *m == n)) {
+            return Err(Error::usage(format!("{ADAPTER} \"{name}\" is given twice")));
+        }
         let adapters: Vec<NamedAdapter> = options
             .adapters
             .iter()
@@ -72,15 +77,21 @@ impl PreparedModel {
 pub fn plan_synthetic(name: &str, format: Format, options: &EngineOptions, device: &Device) -> Result<MemoryPlan> {
     let config = presets::config(name)?;
     let limits = options.limits(&config)?;
-    let bytes = match device {
+    let bytes = synthetic_bytes(name, format, device)?;
+    Ok(options.plan(&config, bytes, limits, device))
+}
+/// What a synthetic model brings to a memory plan.
+pub(super) fn synthetic_bytes(name: &str, format: Format, device: &Device) -> Result<ModelBytes> {
+    let config = presets::config(name)?;
+    Ok(match device {
         Device::Cpu(_) => ModelBytes { heap: synthetic::weights_bytes(&config, format)?, ..ModelBytes::default() },
         Device::Cuda(_) => {
             let (device, heap) = synthetic::gpu_bytes(&config, format)?;
             ModelBytes { device, heap, ..ModelBytes::default() }
         }
-    };
-    Ok(options.plan(&config, bytes, limits, device))
+    })
 }
+
 fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
     let embedding_rows = source.config().vocab_size;
     match source.tokenizer()? {

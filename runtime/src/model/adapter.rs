@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::files::adapter_file::AdapterFile;
-use crate::files::model_source::Part;
+use crate::files::model_source::{Part, PartShape};
 use crate::model_config::ModelConfig;
 
 /// A matrix of a block that an adapter may stand beside.
@@ -100,6 +100,19 @@ impl Adapter {
 
     pub fn layer(&self, i: usize) -> &LayerAdapter {
         &self.layers[i]
+    }
+
+    /// Whether every pair fits its matrix in a model of this shape.
+    pub fn fits(&self, config: &ModelConfig) -> bool {
+        let fits = |layer: &LayerAdapter| {
+            TargetModule::ALL.into_iter().all(|target| match (layer.pair(target), target.part().shape(config)) {
+                (Some(pair), PartShape::Matrix(outputs, inputs)) => {
+                    pair.a.shape()[1] == inputs && pair.b.shape()[0] == outputs
+                }
+                (pair, _) => pair.is_none(),
+            })
+        };
+        self.layers.len() == config.n_layers && self.layers.iter().all(fits)
     }
 
     /// The largest rank of any pair: what the session's scratch must hold.

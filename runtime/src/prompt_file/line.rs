@@ -73,7 +73,7 @@ impl PromptLine {
         if let Some(name) = OWN_FIELDS.iter().find(|name| fields.contains_key(**name)) {
             return Err(Error::input(format!("has a field \"{name}\", which is the answer's: rename it")));
         }
-        if let Some(name) = NOT_SUPPORTED.iter().find(|name| present(&fields, name).is_some()) {
+        if let Some(name) = NOT_SUPPORTED.iter().find(|name| present(&fields, name).is_some_and(asks_for_something)) {
             let instead = if name.starts_with("max_") { ": say \"max_new_tokens\"" } else { "" };
             return Err(Error::input(format!("has \"{name}\", which is not supported{instead}")));
         }
@@ -142,6 +142,17 @@ fn request(fields: &Map<String, Value>) -> Result<Request> {
         max_new_tokens: count(fields, "max_new_tokens", 1 << 24)?.map(|n| n as usize),
         ..Request::default()
     })
+}
+
+/// Others' programs write out what they do not want.
+fn asks_for_something(value: &Value) -> bool {
+    match value {
+        Value::Bool(wanted) => *wanted,
+        Value::Number(n) => n.as_f64() != Some(0.0),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    }
 }
 
 /// `null` is as good as absent.

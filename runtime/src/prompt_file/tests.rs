@@ -34,12 +34,23 @@ fn lines_say_what_they_ask() {
 }
 
 #[test]
+fn what_a_line_does_not_want_is_no_error_and_what_says_nothing_is_listed() {
+    let line =
+        parse(r#"{"id": 3, "prompt": "a", "logprobs": false, "tools": [], "logit_bias": {}, "presence_penalty": 0}"#);
+    let line = line.unwrap();
+    let names: Vec<&str> = line.unrecognised().collect();
+    assert_eq!(names, ["id", "logprobs", "tools", "logit_bias", "presence_penalty"]);
+}
+
+#[test]
 fn bad_lines_are_refused_with_a_reason() {
     let cases = [
         ("x", "is no JSON: expected value at column 1"),
         (r#"{"prompt": "a""#, "is no JSON: EOF while parsing an object at column 14"),
         ("[1]", "is no JSON object"),
         ("{}", "needs one of"),
+        (r#"{"prompt": "a", "max_tokens": 5}"#, "has \"max_tokens\", which is not supported: say \"max_new_tokens\""),
+        (r#"{"prompt": "a", "tools": [{}]}"#, "has \"tools\", which is not supported"),
         (r#"{"prompt": "a", "tokens": [1]}"#, "needs one of"),
         (r#"{"prompt": 3}"#, "\"prompt\" is 3; a text expected"),
         (r#"{"messages": []}"#, "\"messages\" is empty"),

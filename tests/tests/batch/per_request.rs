@@ -30,6 +30,12 @@ fn adapter(subject: &Subject, seed: u64, rank: usize, modules: &[TargetModule]) 
     Arc::new(Adapter::new(file, config, 1.0, &subject.device).unwrap_or_else(|e| panic!("{e}")))
 }
 
+/// One beside every matrix.
+#[allow(dead_code)]
+pub fn any_adapter(subject: &Subject) -> Arc<Adapter> {
+    adapter(subject, 1, 4, &TargetModule::ALL)
+}
+
 /// Three adapters of different ranks beside different matrices.
 fn adapters(subject: &Subject) -> Vec<(String, Arc<Adapter>)> {
     use TargetModule::{Down, Gate, Q, V};

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use lichen_runtime::engine::answer::{Answer, Clamped, FinishReason};
+use lichen_runtime::engine::conversation::Conversation;
 use lichen_runtime::engine::request::{AdapterChoice, Request, RequestLimits, SamplingOverrides};
 use lichen_runtime::engine::{Engine, Event, RequestId};
 use lichen_runtime::limits::BatchLimits;
+use lichen_runtime::loader::demo;
+use lichen_runtime::memory_plan::Limits;
 use lichen_runtime::setting::MAX_NEW_TOKENS;
-use lichen_tests::models::limits;
+use lichen_tests::models::{limits, temp_dir};
 
 use crate::per_request::add_all;
 use crate::subject::{cpu, Random, Subject};
@@ -120,4 +123,56 @@ fn limits_clamp_and_say_so() {
     let answer = run(&mut engine, ask(Some(50), 10));
     // The chunk that was under way gives one.
     assert_eq!((answer.finish_reason, answer.token_ids.len()), (FinishReason::Length, 1));
+}
+
+/// What was forgotten is in no file.
+#[test]
+fn a_conversation_that_was_reset_saves_nothing_of_what_was_said() {
+    let subject = Subject::demo(&cpu());
+    let mut model = subject.loaded(Limits { context: 128, ..limits(1) }, None);
+    model.source = Some(demo::source().unwrap());
+    let mut engine = Subject::start(model);
+    let options = Request { sampling: SamplingOverrides::greedy(), max_new_tokens: Some(8), ..Request::default() };
+    let mut conversation = Conversation::new(options);
+    let dir = temp_dir("reset");
+    let path = dir.join("chat.session");
+    conversation.ask(&mut engine, "Hello!", &mut |_| {}, &mut || false).unwrap();
+    conversation.save(&mut engine, &path).unwrap();
+    let said = std::fs::metadata(&path).unwrap().len();
+    assert!(conversation.n_tokens() > 0);
+    conversation.reset();
+    conversation.save(&mut engine, &path).unwrap();
+    let left = std::fs::metadata(&path).unwrap().len();
+    assert!(left < said / 2, "{left} bytes after a reset, {said} before");
+    conversation.load(&mut engine, &path).unwrap();
+    assert_eq!((conversation.n_tokens(), conversation.messages().len()), (0, 0));
+    std::fs::remove_dir_all(&dir).expect("a temporary folder");
+}
+
+/// An adapter that is replaced under its name answers the requests that come, whatever steps were recorded with the other.
+#[test]
+fn an_adapter_is_replaced_under_its_name() {
+    let subject = Subject::fixture("tiny-gemma3", &cpu());
+    let mut engine = subject.batch(limits(1), BatchLimits { n_slots: 2, n_contexts: 2 });
+    add_all(&mut engine, &subject);
+    let ask = |name: &str| Request {
+        adapter: AdapterChoice::Named(name.to_string()),
+        sampling: SamplingOverrides::greedy(),
+        max_new_tokens: Some(6),
+        ignore_eos: true,
+        ..Request::tokens(vec![3, 1, 4, 1, 5])
+    };
+    let run = |engine: &mut Engine, name: &str| engine.run(ask(name), &mut |_| {}, &mut || false).unwrap().1.token_ids;
+    let [all, attention] = ["all", "attention"].map(|name| run(&mut engine, name));
+    let other = engine.adapters().iter().find(|a| a.name == "attention").unwrap().adapter.clone();
+    engine.add_adapter("all", other).unwrap();
+    assert_eq!(engine.adapters().len(), 3);
+    assert_eq!(run(&mut engine, "all"), attention);
+    assert_ne!(all, attention);
+    // Of another model, it is refused and nothing changes.
+    let stranger = Subject::fixture("tiny-qwen2-tied", &cpu());
+    let adapter = crate::per_request::any_adapter(&stranger);
+    let error = engine.add_adapter("all", adapter).unwrap_err();
+    assert_eq!(error.message(), "adapter \"all\" was made for a model of another shape");
+    assert_eq!(run(&mut engine, "all"), attention);
 }

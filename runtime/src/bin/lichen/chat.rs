@@ -10,6 +10,7 @@ use lichen_runtime::engine::conversation::Conversation;
 use lichen_runtime::engine::request::AdapterChoice;
 use lichen_runtime::engine::Engine;
 use lichen_runtime::error::Kind;
+use lichen_runtime::loader::DEFAULT_ADAPTER;
 use lichen_runtime::measure::bench::peak_rss_bytes;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::setting::as_flag;
@@ -64,7 +65,7 @@ pub fn run(args: &ChatArgs) -> Outcome<()> {
     engine.model().chat_template()?;
     let options = defaults(&args.sampling);
     options.check()?;
-    let mut chat = Chat { engine, conversation: Conversation::new(options), n_adapters: 0, failed: false };
+    let mut chat = Chat { engine, conversation: Conversation::new(options), failed: false };
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         chat.read_terminal(args.no_history)
     } else {
@@ -75,8 +76,6 @@ pub fn run(args: &ChatArgs) -> Outcome<()> {
 struct Chat {
     engine: Engine,
     conversation: Conversation,
-    /// Adapters that were loaded at the prompt: each has a name of its own.
-    n_adapters: usize,
     /// Something was refused; the conversation went on.
     failed: bool,
 }
@@ -236,30 +235,20 @@ impl Chat {
                 Ok(())
             }
             ("adapter", "off") => {
-                self.use_adapter(AdapterChoice::Base);
+                self.conversation.set_adapter(AdapterChoice::Base);
                 Ok(())
             }
             ("adapter", path) => {
                 let file =
                     crate::args::adapter(path).map_err(|range| Error::usage(format!("/adapter {path}: {range}")))?;
-                let name = format!("{}", self.n_adapters + 1);
-                let adapter = self.engine.load_adapter(&name, &file)?;
+                // Under one name, so that the one before makes room for it.
+                let adapter = self.engine.load_adapter(DEFAULT_ADAPTER, &file)?;
                 output::note(&adapter_note(&adapter, self.engine.model()));
-                self.n_adapters += 1;
-                self.use_adapter(AdapterChoice::Named(name));
+                self.conversation.set_adapter(AdapterChoice::Named(DEFAULT_ADAPTER.to_string()));
                 Ok(())
             }
             _ => Err(Error::usage(format!("unknown command /{name}; /help lists them")).into()),
         }
-    }
-
-    /// Goes on with another adapter. The one before makes room for it.
-    fn use_adapter(&mut self, choice: AdapterChoice) {
-        let before = self.engine.adapters().iter().map(|a| a.name.clone()).collect::<Vec<_>>();
-        for name in before.iter().filter(|name| choice != AdapterChoice::Named(name.to_string())) {
-            self.engine.unload_adapter(name);
-        }
-        self.conversation.set_adapter(choice);
     }
 
     fn turns(&self) -> usize {
