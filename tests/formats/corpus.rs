@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lichen_runtime::escape::escape;
+use lichen_runtime::setting::as_flag;
+
 use crate::heap;
 
 /// A folder of its own under the system's temporary folder, removed with everything in it.
@@ -73,7 +76,7 @@ pub fn check<I, T>(
         let start = Instant::now();
         let (result, heap) = heap::measure(&open);
         fastest = fastest.min(start.elapsed());
-        outcome = Some((result.err().map(|e| e.to_string()), heap));
+        outcome = Some((result.err().map(|e| escape(&e.spelled(&as_flag))), heap));
         if fastest < MAX_TIME {
             break;
         }

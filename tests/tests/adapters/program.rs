@@ -63,7 +63,7 @@ const CASES: [Case; 14] = [
         "a",
         &[],
         1,
-        "is a model, not an adapter: pass it as --model",
+        "is a model, not an adapter: pass it with --model",
     ),
     convert(
         "tiny-gemma3-lora",

@@ -57,6 +57,10 @@ const QUESTIONS: [[&str; 8]; 4] = [
     ],
 ];
 
+fn question(chat: usize, turn: usize) -> &'static str {
+    QUESTIONS[chat][turn]
+}
+
 /// What each turn of each chat came to.
 pub struct Told {
     /// By chat, then by turn.
@@ -99,7 +103,7 @@ fn lead(engine: &mut Engine, chats: &[usize], n_turns: usize, longest: usize, fo
         let asked: Vec<_> = conversations
             .iter()
             .zip(chats)
-            .map(|(c, chat)| c.turn(&model, QUESTIONS[*chat][turn]).unwrap_or_else(|e| panic!("{e}")))
+            .map(|(c, chat)| c.turn(&model, question(*chat, turn)).unwrap_or_else(|e| panic!("{e}")))
             .collect();
         let (requests, turns): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
         for (i, ((id, answer), asked)) in all(engine, requests).into_iter().zip(turns).enumerate() {

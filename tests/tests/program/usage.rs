@@ -86,7 +86,7 @@ fn what_cannot_be_done_exits_with_1() {
         (&["generate", "--tokens", "1", "--model", "/nope"], "/nope: No such file".into()),
         (&["generate", "--tokens", "1", "--model", &bad], format!("{bad}: ")),
         (&["generate", "--tokens", "1,999", "--model", &model], "token 999 is outside the vocabulary of 320".into()),
-        (&["generate", "--tokens", "1", "--model", &model, "--device", "cuda:99"], "--device: no CUDA d".into()),
+        (&["generate", "--tokens", "1", "--model", &model, "--device", "cuda:99"], "--device cuda: no CUDA d".into()),
         (&["plan", "--model", &model, "--memory-budget", "1MiB"], "and the budget is 1.0 MiB".into()),
         (&["generate", "--tokens", "1", "--model", &model, "--adapter", "/nope"], "/nope".into()),
         (&["perplexity", "--model", &model, "--text", &latin1], format!("{latin1}: byte 3 is not UTF-8")),

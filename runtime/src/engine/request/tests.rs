@@ -26,13 +26,14 @@ fn what_is_nearer_wins() {
 
 #[test]
 fn values_out_of_range_are_refused_by_name() {
-    let cases: [(&dyn Fn(&mut Request), &str); 6] = [
-        (&|r| r.sampling.temperature = Some(f32::NAN), "temperature is NaN; 0 to 5"),
-        (&|r| r.sampling.top_p = Some(1.5), "top_p is 1.5; 0 to 1"),
-        (&|r| r.sampling.repeat_penalty = Some(0.0), "repeat_penalty is 0; 0.1 to 10"),
-        (&|r| r.stop = Some(vec![String::new()]), "stop is 0 bytes long; 1 to 1024"),
-        (&|r| r.logprobs = Some(21), "logprobs is 21; 0 to 20"),
-        (&|r| r.stop_tokens = vec![1; 1025], "stop_tokens has 1025 tokens; at most 1024"),
+    type Change = fn(&mut Request);
+    let cases: [(Change, &str); 6] = [
+        (|r| r.sampling.temperature = Some(f32::NAN), "temperature is NaN; 0 to 5"),
+        (|r| r.sampling.top_p = Some(1.5), "top_p is 1.5; 0 to 1"),
+        (|r| r.sampling.repeat_penalty = Some(0.0), "repeat_penalty is 0; 0.1 to 10"),
+        (|r| r.stop = Some(vec![String::new()]), "stop is 0 bytes long; 1 to 1024"),
+        (|r| r.logprobs = Some(21), "logprobs is 21; 0 to 20"),
+        (|r| r.stop_tokens = vec![1; 1025], "stop_tokens has 1025 tokens; at most 1024"),
     ];
     for (change, want) in cases {
         let mut request = Request::text("a");

@@ -34,7 +34,7 @@ pub(super) fn parse(bytes: BytesOwner, config: &ModelConfig) -> Result<AdapterFi
 
 fn check_kind(metadata: &Metadata, config: &ModelConfig) -> Result<()> {
     if metadata.string("general.type")? != Some("adapter") {
-        return Err(Error::input(format!("is a model, not an adapter: pass it as {MODEL}")));
+        return Err(Error::input(format!("is a model, not an adapter: pass it with {MODEL}")));
     }
     match metadata.string("adapter.type")? {
         Some("lora") => {}

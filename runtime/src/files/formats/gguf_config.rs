@@ -67,7 +67,7 @@ pub fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
 
 fn architecture(metadata: &Metadata) -> Result<Architecture> {
     if metadata.string("general.type")? == Some("adapter") {
-        return Err(Error::input(format!("is a LoRA adapter, not a model: pass it as {ADAPTER}")));
+        return Err(Error::input(format!("is a LoRA adapter, not a model: pass it with {ADAPTER}")));
     }
     let parts = metadata.integer("split.count", 0, u16::MAX as u64)?.unwrap_or(1);
     if parts > 1 {
