@@ -1,7 +1,7 @@
 //! One op, one folder: the contract in `mod.rs`, the scalar oracle in `cpu.rs`, instruction sets in `simd*`.
 //!
 //! Adding a kernel is one folder here and one line below: a folder with `.cu` files lists them in its `mod.rs` as `MODULES`
-//! ([`kernel_module`]). A launch shape never leaves its op.
+//! (`kernel_module`). A launch shape never leaves its op.
 
 pub mod activation;
 pub mod adamw;

@@ -32,7 +32,7 @@ impl Scratch {
         }
     }
 
-    /// Room for training: [`super::forward_training`] and [`backward`] of every product in `extents`. `trained` is the format
+    /// Room for training: [`super::forward_training`] and `backward` of every product in `extents`. `trained` is the format
     /// of all weights where gradients of weights are among them.
     ///
     /// # Errors
