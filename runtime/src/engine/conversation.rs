@@ -77,7 +77,6 @@ impl Conversation {
         if answer.finish_reason == FinishReason::Cancel && answer.text.is_empty() {
             return;
         }
-        self.n_tokens = answer.timings.prompt_tokens + answer.token_ids.len();
         self.messages.push(Message::user(turn.text));
         self.messages.push(Message::assistant(answer.text.clone()));
         self.ids.clear();
@@ -90,6 +89,10 @@ impl Conversation {
                 self.ids.pop();
             }
         }
+        self.n_tokens = match self.ids.len() {
+            0 => answer.timings.prompt_tokens + answer.token_ids.len(),
+            n => n,
+        };
     }
 
     /// Answers `text` on an engine that has nothing else under way. `should_stop` is asked before every chunk and token.
