@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::board::device_config::{DeviceConfig, KvCacheChoice};
 use crate::engine::request::{Request, SamplingOverrides};
 use crate::loader::{AdapterPath, DeviceChoice, EngineOptions, DEFAULT_ADAPTER};
+use crate::setting::bytes;
 use crate::Error;
 use clap::Args;
 use lichen_kernels::ops::attention::KvFormat;
@@ -30,7 +31,7 @@ pub struct ModelArgs {
 #[derive(Args, Clone, Debug)]
 pub struct DeviceArgs {
     /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = DeviceChoice::parse)]
     pub device: DeviceChoice,
     /// CPU threads [default: all cores this process may use]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, 1024))]
@@ -175,45 +176,6 @@ pub struct TokenIds(pub Vec<u32>);
 pub fn token_ids(text: &str) -> Result<TokenIds, String> {
     let ids = text.split(',').map(|id| id.trim().parse().ok()).collect::<Option<Vec<u32>>>();
     ids.map(TokenIds).ok_or_else(|| "token ids separated by commas, such as 3,1,4".to_string())
-}
-
-/// `1.5GiB`, `800MiB`, `1000000`.
-pub fn bytes(text: &str) -> Result<usize, String> {
-    const UNITS: [(&str, f64); 7] = [
-        ("KiB", 1024.0),
-        ("MiB", 1_048_576.0),
-        ("GiB", 1_073_741_824.0),
-        ("KB", 1e3),
-        ("MB", 1e6),
-        ("GB", 1e9),
-        ("B", 1.0),
-    ];
-    let wrong = || "bytes, or a number with KiB, MiB, GiB, KB, MB or GB, above 0 and at most 1024 GiB".to_string();
-    let unit = UNITS.iter().find_map(|(name, factor)| Some((text.strip_suffix(name)?, *factor)));
-    let (number, factor) = unit.unwrap_or((text, 1.0));
-    // The grammar of floats allows `1e3`, `inf` and `nan`; sizes are plain decimals.
-    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return Err(wrong());
-    }
-    let size = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    if (1.0..=1024.0 * 1_073_741_824.0).contains(&size) {
-        Ok(size as usize)
-    } else {
-        Err(wrong())
-    }
-}
-
-fn device(text: &str) -> Result<DeviceChoice, String> {
-    let wrong = || "auto, cpu, cuda or cuda:N".to_string();
-    match text {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        "cuda" => Ok(DeviceChoice::Cuda(0)),
-        _ => {
-            let index = text.strip_prefix("cuda:").ok_or_else(wrong)?;
-            index.parse::<u8>().map(|i| DeviceChoice::Cuda(usize::from(i))).map_err(|_| wrong())
-        }
-    }
 }
 
 fn kv_format(text: &str) -> Result<KvChoice, String> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::{output, EXIT_USAGE};
+use crate::setting::quoted;
 
 /// Prints help where it was asked for, else what is wrong.
 pub fn explain(error: &clap::Error) -> ExitCode {
@@ -54,15 +55,5 @@ fn sentence(error: &clap::Error) -> String {
             let first = rendered.split("\n\n").next().unwrap_or_default().replace('\n', " ");
             first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ")
         }
-    }
-}
-
-/// Numbers and plain words as they are; anything else in quotes, so that its end is seen.
-fn quoted(value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:/".contains(c);
-    if !value.is_empty() && value.chars().all(plain) {
-        value.to_string()
-    } else {
-        format!("\"{value}\"")
     }
 }

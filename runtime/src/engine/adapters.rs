@@ -6,7 +6,7 @@ use super::{AdapterPath, Engine, NamedAdapter};
 use crate::engine::request::AdapterChoice;
 use crate::error::{Error, Result};
 use crate::files::adapter_file::AdapterFile;
-use crate::loader::AdapterRoom;
+use crate::loader::AdapterSize;
 use crate::model::adapter::Adapter;
 use crate::setting::ADAPTER;
 use crate::suggest;
@@ -65,8 +65,8 @@ impl Engine {
     /// The file is missing, malformed or another model's, or it does not fit beside the others; what was loaded stays.
     pub fn load_adapter(&mut self, name: &str, file: &AdapterPath) -> Result<Arc<Adapter>> {
         let opened = AdapterFile::open(&file.path, &self.model.model.config)?;
-        let room = AdapterRoom { bytes: opened.size_bytes(), rank: opened.max_rank(), is_allocated: false };
-        self.check_room(name, room)?;
+        let size = AdapterSize { bytes: opened.size_bytes(), rank: opened.max_rank(), is_allocated: false };
+        self.check_fits(name, size)?;
         let adapter = Adapter::new(opened, &self.model.model.config, file.scale, &self.model.device)?;
         let adapter = Arc::new(adapter);
         self.put_adapter(name, adapter.clone())?;
@@ -81,13 +81,13 @@ impl Engine {
         if !adapter.fits(&self.model.model.config) {
             return Err(Error::input(format!("{ADAPTER} \"{name}\" was made for a model of another shape")));
         }
-        let room = AdapterRoom { bytes: adapter.size_bytes(), rank: adapter.max_rank(), is_allocated: true };
-        self.check_room(name, room)?;
+        let size = AdapterSize { bytes: adapter.size_bytes(), rank: adapter.max_rank(), is_allocated: true };
+        self.check_fits(name, size)?;
         self.put_adapter(name, adapter)
     }
 
-    fn check_room(&self, name: &str, room: AdapterRoom) -> Result<()> {
-        self.model.check_adapter(self.bytes_beside(name), room, self.limits.max_rank)
+    fn check_fits(&self, name: &str, size: AdapterSize) -> Result<()> {
+        self.model.check_adapter(self.bytes_beside(name), size, self.limits.max_rank)
     }
 
     fn put_adapter(&mut self, name: &str, adapter: Arc<Adapter>) -> Result<()> {

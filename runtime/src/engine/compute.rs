@@ -17,7 +17,7 @@ use crate::memory_plan::MemoryPlan;
 use crate::model::adapter::{Adapter, AdapterRows};
 use crate::model::local_global::LocalGlobal;
 use crate::model::session::Session;
-use crate::model::snapshot::{Keeper, Snapshot};
+use crate::model::snapshot::{SequenceState, Snapshot};
 use crate::model::Model;
 
 pub(super) enum Compute {

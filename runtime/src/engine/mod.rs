@@ -18,7 +18,6 @@ pub mod answer;
 mod compute;
 pub mod conversation;
 mod event;
-mod keep;
 mod mask;
 mod pages;
 mod pass;
@@ -26,6 +25,7 @@ pub mod request;
 mod sample;
 mod sequence;
 mod slot;
+mod state;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,7 +39,6 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::model::adapter::{Adapter, AdapterRows};
 use crate::sampler::{Sampler, SamplerConfig};
-use crate::text::stop::StopStrings;
 
 pub use crate::loader::{AdapterPath, DeviceChoice, EngineOptions, LoadedModel, NamedAdapter, PreparedModel};
 pub use event::{Event, OnEvent, RequestId};
@@ -163,7 +162,6 @@ impl Engine {
         let request = request.with_defaults(&self.defaults);
         let adapter = self.adapters.find(&request.adapter)?;
         let request = request.resolve(&self.model, &self.limits, &self.allowed)?;
-        StopStrings::check(&request.stop)?;
         let id = self.next_id();
         self.queue.push_back(Queued { id, request, adapter, mask });
         Ok(id)

@@ -9,7 +9,7 @@ use lichen_kernels::ops::{modules_for, modules_for_batch};
 use lichen_kernels::{Device, Format};
 
 use super::prepared::{plan_synthetic, synthetic_bytes};
-use super::{AdapterRoom, EngineOptions, NamedAdapter, PreparedModel};
+use super::{AdapterSize, EngineOptions, NamedAdapter, PreparedModel};
 use crate::error::{Error, Result};
 use crate::files::model_source::ModelSource;
 use crate::limits::Limits;
@@ -156,10 +156,10 @@ impl LoadedModel {
     }
 
     /// Refuses an adapter that passes the budget, or without one, what the system or the GPU has left. `others` are the bytes of
-    /// those that stay, `max_rank` the rank that there is room for.
-    pub(crate) fn check_adapter(&self, others: usize, room: AdapterRoom, max_rank: usize) -> Result<()> {
-        let rank = room.rank.max(max_rank);
-        let model = ModelBytes { adapters: others + room.bytes, ..self.bytes };
+    /// those that stay, `max_rank` the rank that is planned for.
+    pub(crate) fn check_adapter(&self, others: usize, size: AdapterSize, max_rank: usize) -> Result<()> {
+        let rank = size.rank.max(max_rank);
+        let model = ModelBytes { adapters: others + size.bytes, ..self.bytes };
         let plan = |max_rank| {
             let limits = Limits { max_rank, ..self.plan.limits };
             MemoryPlan::on(&self.device, &self.model.config, model, limits, self.plan.batch)
@@ -168,7 +168,7 @@ impl LoadedModel {
             return plan(rank).check(self.memory_budget);
         }
         let scratch = plan(rank).total_bytes() - plan(max_rank).total_bytes();
-        let more = scratch + if room.is_allocated { 0 } else { room.bytes };
+        let more = scratch + if size.is_allocated { 0 } else { size.bytes };
         let (whose, left) = match &*self.device {
             Device::Cpu(_) => ("system", available_bytes()),
             Device::Cuda(cuda) => ("GPU", Some(cuda.free_bytes()?)),

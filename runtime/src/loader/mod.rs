@@ -24,7 +24,7 @@ pub struct NamedAdapter {
 
 /// What an adapter takes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AdapterRoom {
+pub(crate) struct AdapterSize {
     pub bytes: usize,
     pub rank: usize,
     /// It is in memory already.

@@ -26,6 +26,25 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
+impl DeviceChoice {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    ///
+    /// # Errors
+    /// What is allowed.
+    pub fn parse(text: &str) -> std::result::Result<DeviceChoice, String> {
+        let wrong = || "auto, cpu, cuda or cuda:N".to_string();
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => {
+                let index = text.strip_prefix("cuda:").ok_or_else(wrong)?;
+                index.parse::<u8>().map(|i| DeviceChoice::Cuda(usize::from(i))).map_err(|_| wrong())
+            }
+        }
+    }
+}
+
 /// An adapter on disk, and a factor for its strength.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterPath {

@@ -15,7 +15,7 @@ use crate::model::adapter::{Adapter, AdapterRows};
 use crate::model::block::Activations;
 use crate::model::forward::{Forward, Ropes};
 use crate::model::kv_cache::KvCache;
-use crate::model::snapshot::{Keeper, Snapshot};
+use crate::model::snapshot::{SequenceState, Snapshot};
 use crate::model::step_graph::StepGraph;
 use crate::model::Model;
 use crate::setting::CONTEXT;
@@ -350,7 +350,7 @@ impl Session {
     }
 }
 
-impl Keeper for Session {
+impl SequenceState for Session {
     fn model(&self) -> &Model {
         &self.model
     }

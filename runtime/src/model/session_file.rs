@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::files::formats::safetensors::{Dtype, SafeTensors};
 use crate::files::formats::safetensors_write::{write_file, NewTensor};
 use crate::files::mapped_file::MappedFile;
-use crate::model::snapshot::{Keeper, Snapshot};
+use crate::model::snapshot::{SequenceState, Snapshot};
 use crate::setting::{CONTEXT, PREFILL_CHUNK};
 
 const FORMAT: &str = "lichen-session-2";
@@ -33,7 +33,7 @@ pub struct SavedState {
 ///
 /// # Errors
 /// The file cannot be written; the one that was there is untouched.
-pub fn save(keeper: &dyn Keeper, template: &str, state: &SavedState, path: &Path) -> Result<()> {
+pub fn save(keeper: &dyn SequenceState, template: &str, state: &SavedState, path: &Path) -> Result<()> {
     let Snapshot { tokens, held, planes } = keeper.snapshot()?;
     let tokens: Vec<u8> = tokens.iter().flat_map(|t| (*t as i32).to_le_bytes()).collect();
     let starts: Vec<u8> = held.iter().flat_map(|h| (h.start as i32).to_le_bytes()).collect();
@@ -60,13 +60,13 @@ pub fn save(keeper: &dyn Keeper, template: &str, state: &SavedState, path: &Path
 ///
 /// # Errors
 /// What is wrong with the file, or which part of the key differs.
-pub fn load(keeper: &mut dyn Keeper, template: &str, path: &Path) -> Result<SavedState> {
+pub fn load(keeper: &mut dyn SequenceState, template: &str, path: &Path) -> Result<SavedState> {
     let file = MappedFile::open(path)?;
     let saved = SafeTensors::parse(file).map_err(|e| e.in_file(path))?;
     restore(keeper, template, &saved).map_err(|e| e.in_file(path))
 }
 
-fn restore(keeper: &mut dyn Keeper, template: &str, saved: &SafeTensors) -> Result<SavedState> {
+fn restore(keeper: &mut dyn SequenceState, template: &str, saved: &SafeTensors) -> Result<SavedState> {
     let field = |name: &str| -> Result<&str> {
         let found = saved.metadata().iter().find(|(key, _)| key == name);
         found.map(|(_, v)| v.as_str()).ok_or_else(|| Error::input(format!("is not a saved session: no \"{name}\"")))
@@ -112,7 +112,7 @@ fn restore(keeper: &mut dyn Keeper, template: &str, saved: &SafeTensors) -> Resu
     Ok(state)
 }
 
-fn check_room(keeper: &dyn Keeper, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {
+fn check_room(keeper: &dyn SequenceState, tokens: &[u32], held: &[Range<usize>], planes: &[&[u8]]) -> Result<()> {
     let (context, vocab_size) = (keeper.limits().context, keeper.model().config.vocab_size);
     if tokens.len() > context {
         return Err(Error::limit(format!("holds {} tokens; {CONTEXT} is {context}", tokens.len())));
@@ -138,7 +138,7 @@ fn check_room(keeper: &dyn Keeper, tokens: &[u32], held: &[Range<usize>], planes
 }
 
 /// What must agree, under the names messages use.
-fn key(keeper: &dyn Keeper, template: &str) -> Vec<(&'static str, String)> {
+fn key(keeper: &dyn SequenceState, template: &str) -> Vec<(&'static str, String)> {
     vec![
         ("session", FORMAT.to_string()),
         ("model", hex(&keeper.model().fingerprint)),

@@ -25,7 +25,7 @@ impl Snapshot {
 }
 
 /// What a saved conversation comes from and goes back to.
-pub trait Keeper {
+pub trait SequenceState {
     fn model(&self) -> &Model;
 
     fn limits(&self) -> &Limits;

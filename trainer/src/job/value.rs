@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use lichen_kernels::Format;
 use lichen_runtime::engine::DeviceChoice;
+pub use lichen_runtime::setting::{bytes, quoted};
 
 use crate::data::Truncation;
 use crate::lora::Targets;
@@ -76,49 +77,11 @@ pub fn truncation_name(truncation: Truncation) -> String {
     }
 }
 
-pub fn device(text: &str) -> Result<DeviceChoice, String> {
-    let wrong = || "auto, cpu, cuda or cuda:N".to_string();
-    match text {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        "cuda" => Ok(DeviceChoice::Cuda(0)),
-        _ => {
-            let index = text.strip_prefix("cuda:").ok_or_else(wrong)?;
-            index.parse::<u8>().map(|i| DeviceChoice::Cuda(usize::from(i))).map_err(|_| wrong())
-        }
-    }
-}
-
 pub fn device_name(device: DeviceChoice) -> String {
     match device {
         DeviceChoice::Auto => "auto".to_string(),
         DeviceChoice::Cpu => "cpu".to_string(),
         DeviceChoice::Cuda(index) => format!("cuda:{index}"),
-    }
-}
-
-/// `1.5GiB`, `800MiB`, `1000000`.
-pub fn bytes(text: &str) -> Result<usize, String> {
-    const UNITS: [(&str, f64); 7] = [
-        ("KiB", 1024.0),
-        ("MiB", 1_048_576.0),
-        ("GiB", 1_073_741_824.0),
-        ("KB", 1e3),
-        ("MB", 1e6),
-        ("GB", 1e9),
-        ("B", 1.0),
-    ];
-    let wrong = || "bytes, or a number with KiB, MiB, GiB, KB, MB or GB, above 0 and at most 1024 GiB".to_string();
-    let unit = UNITS.iter().find_map(|(name, factor)| Some((text.strip_suffix(name)?, *factor)));
-    let (number, factor) = unit.unwrap_or((text, 1.0));
-    // The grammar of floats allows `1e3`, `inf` and `nan`; sizes are plain decimals.
-    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return Err(wrong());
-    }
-    let size = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    match (1.0..=1024.0 * 1_073_741_824.0).contains(&size) {
-        true => Ok(size as usize),
-        false => Err(wrong()),
     }
 }
 
@@ -134,15 +97,6 @@ pub fn power(text: &str) -> Result<u32, String> {
     match (100.0..=1e6).contains(&mw) {
         true => Ok(mw as u32),
         false => Err(wrong()),
-    }
-}
-
-/// Numbers and plain words as they are; anything else in quotes, so that its end is seen.
-pub fn quoted(value: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-._:/".contains(c);
-    match !value.is_empty() && value.chars().all(is_plain) {
-        true => value.to_string(),
-        false => format!("\"{value}\""),
     }
 }
 
@@ -188,11 +142,11 @@ mod tests {
     #[test]
     fn devices() {
         for text in ["auto", "cpu", "cuda:0", "cuda:3"] {
-            assert_eq!(device(text).map(device_name), Ok(text.to_string()));
+            assert_eq!(DeviceChoice::parse(text).map(device_name), Ok(text.to_string()));
         }
-        assert_eq!(device("cuda"), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!(DeviceChoice::parse("cuda"), Ok(DeviceChoice::Cuda(0)));
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:256", "cuda:-1"] {
-            assert!(device(text).is_err(), "{text}");
+            assert!(DeviceChoice::parse(text).is_err(), "{text}");
         }
     }
 }

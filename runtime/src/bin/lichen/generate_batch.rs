@@ -214,7 +214,7 @@ impl Observer for Watch {
     }
 
     fn unrecognised(&mut self, names: &[String]) {
-        output::note(&format!("note: no settings, and copied to the answers: {}", names.join(", ")));
+        output::note(&format!("note: unknown fields, copied to the answers: {}", names.join(", ")));
     }
 
     fn progress(&mut self, counts: &Counts, source: &Source) {

@@ -3,11 +3,12 @@
 use clap::Args;
 use lichen_kernels::Format;
 use lichen_runtime::board::device_config::DeviceConfig;
-use lichen_runtime::cli::args::{bytes, weight_format};
+use lichen_runtime::cli::args::weight_format;
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::engine::{self, DeviceChoice, EngineOptions};
 use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
 use lichen_runtime::model::presets;
+use lichen_runtime::setting::bytes;
 use lichen_runtime::setting::{Setting, DEVICE, FORMAT, GEOMETRY};
 use lichen_runtime::Error;
 use lichen_trainer::job::{model_bytes, plan_of, Job, MemorySettings, Method};

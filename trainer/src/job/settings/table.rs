@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
+use lichen_runtime::engine::DeviceChoice;
 use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL, RESUME, SEED, THREADS};
 
 use super::super::definition::Method;
 use super::super::value::{
-    bytes, device, device_name, float_format, number, power, shortest, target_names, targets, truncation,
-    truncation_name,
+    bytes, device_name, float_format, number, power, shortest, target_names, targets, truncation, truncation_name,
 };
 use super::{Access, JobSetting};
 use crate::data::{EVAL_SPLIT_MAX, MAX_SEQ_MAX};
@@ -274,9 +274,14 @@ const RUN: [JobSetting; 15] = [
     switch!(RESTART, "Remove the checkpoints of the run and begin again", restart),
     switch!(ALLOW_CHANGED_DATA, "Resume although the data has changed", allow_changed_data),
     number!(SEED, "N", "Of everything random: first values, order, dropout, split", seed, 0, u64::MAX).fixed(),
-    value!(DEVICE, "DEVICE", "Where to compute: auto, cpu, cuda or cuda:N", memory.device, |text| device(text), |v| {
-        Some(device_name(*v))
-    })
+    value!(
+        DEVICE,
+        "DEVICE",
+        "Where to compute: auto, cpu, cuda or cuda:N",
+        memory.device,
+        |text| DeviceChoice::parse(text),
+        |v| Some(device_name(*v))
+    )
     .memory(),
     optional_number!(THREADS, "N", "CPU threads [default: all cores this process may use]", memory.threads, 1, 1024)
         .memory(),

@@ -9,7 +9,7 @@ use crate::engine::request::AdapterChoice;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::model::session_file::{self, SavedState};
-use crate::model::snapshot::{Keeper, Snapshot};
+use crate::model::snapshot::{SequenceState, Snapshot};
 use crate::model::Model;
 
 /// A conversation in an engine's slot, or one that none holds any more.
@@ -56,7 +56,7 @@ impl Engine {
         let adapter = fingerprint(&chosen);
         let wanted = Wanted { prompt: &[0], adapter, tenant };
         let Some(choice) = choose(&self.slots, &wanted, |_, _| 0) else {
-            return Err(Error::limit("every slot is at work on a request: wait for one to end"));
+            return Err(Error::limit("all slots are busy: wait for a request to end"));
         };
         let id = self.next_id();
         let mut conversation = Conversation { engine: self, slot: Some(choice.slot), adapter, tenant, id };
@@ -74,7 +74,7 @@ fn template_identity(model: &LoadedModel) -> Result<&str> {
     }
 }
 
-impl Keeper for Conversation<'_> {
+impl SequenceState for Conversation<'_> {
     fn model(&self) -> &Model {
         &self.engine.model.model
     }
@@ -119,7 +119,7 @@ impl Keeper for Conversation<'_> {
                 Some(other) => engine.evict(other),
                 None => {
                     return Err(Error::limit(
-                        "there are too few pages beside the requests under way: wait for one to end",
+                        "not enough free KV pages beside the running requests: wait for one to end",
                     ))
                 }
             }
