@@ -26,6 +26,12 @@ pub const DEFAULT_CHUNK: usize = 128;
 /// Context unless told otherwise, shortened to the model's.
 pub const DEFAULT_CONTEXT: usize = 2048;
 
+/// Most tokens, rows or positions that a setting can ask for.
+pub const COUNT_MAX: usize = 1 << 24;
+/// Most CPU threads.
+pub const THREADS_MAX: usize = 1024;
+/// Most rows that the prefill can be told to compute at once.
+pub const PREFILL_CHUNK_MAX: usize = 4096;
 /// Most sequences computed at once.
 pub const SLOTS_MAX: usize = 64;
 /// Most rows of a prompt that are computed between two decode steps.

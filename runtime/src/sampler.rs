@@ -12,12 +12,18 @@ use std::cmp::Ordering;
 use lichen_kernels::ops::sampling::MAX_TOP_K;
 
 use crate::error::{Error, Result};
+use crate::limits::COUNT_MAX;
 use crate::setting::{Setting, MIN_P, REPEAT_LAST_N, REPEAT_PENALTY, TEMPERATURE, TOP_K, TOP_P};
+
+/// Hotter than this is noise.
+pub const TEMPERATURE_MAX: f32 = 5.0;
+pub const REPEAT_PENALTY_MIN: f32 = 0.1;
+pub const REPEAT_PENALTY_MAX: f32 = 10.0;
 
 /// What the flags of every program and the fields of every request say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerConfig {
-    /// 0 to 5; 0 is greedy.
+    /// 0 to [`TEMPERATURE_MAX`]; 0 is greedy.
     pub temperature: f32,
     /// Keep this many of the most probable tokens; 0 keeps all.
     pub top_k: usize,
@@ -62,15 +68,15 @@ impl SamplerConfig {
             }
             Err(Error::usage(format!("{setting} is {value}; {min} to {max}")))
         };
-        range(TEMPERATURE, self.temperature, 0.0, 5.0)?;
+        range(TEMPERATURE, self.temperature, 0.0, TEMPERATURE_MAX)?;
         range(TOP_P, self.top_p, 0.0, 1.0)?;
         range(MIN_P, self.min_p, 0.0, 1.0)?;
-        range(REPEAT_PENALTY, self.repeat_penalty, 0.1, 10.0)?;
+        range(REPEAT_PENALTY, self.repeat_penalty, REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX)?;
         let count = |setting: Setting, value: usize| {
-            if value <= 1 << 24 {
+            if value <= COUNT_MAX {
                 return Ok(());
             }
-            Err(Error::usage(format!("{setting} is {value}; 0 to {}", 1 << 24)))
+            Err(Error::usage(format!("{setting} is {value}; 0 to {COUNT_MAX}")))
         };
         count(TOP_K, self.top_k)?;
         count(REPEAT_LAST_N, self.repeat_last_n)

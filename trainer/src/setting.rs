@@ -50,7 +50,6 @@ settings! {
     SAVE_TOTAL_LIMIT = "save_total_limit";
     RESTART = "restart";
     ALLOW_CHANGED_DATA = "allow_changed_data";
-    DEVICE_CONFIG = "device_config";
     MAX_BOARD_TEMP_C = "max_board_temp_c";
     POWER_BUDGET = "power_budget";
 }

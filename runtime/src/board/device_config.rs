@@ -50,6 +50,32 @@ pub enum KvCacheChoice {
     Format(KvFormat),
 }
 
+impl KvCacheChoice {
+    /// `auto`, `f32`, `f16` or `int8`.
+    ///
+    /// # Errors
+    /// What is allowed.
+    pub fn parse(text: &str) -> std::result::Result<KvCacheChoice, String> {
+        match text {
+            "auto" => Ok(KvCacheChoice::Auto),
+            "f32" => Ok(KvCacheChoice::Format(KvFormat::F32)),
+            "f16" => Ok(KvCacheChoice::Format(KvFormat::F16)),
+            "int8" => Ok(KvCacheChoice::Format(KvFormat::I8)),
+            _ => Err("auto, f32, f16 or int8".to_string()),
+        }
+    }
+
+    /// As [`KvCacheChoice::parse`] takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvCacheChoice::Auto => "auto",
+            KvCacheChoice::Format(KvFormat::F32) => "f32",
+            KvCacheChoice::Format(KvFormat::F16) => "f16",
+            KvCacheChoice::Format(KvFormat::I8) => "int8",
+        }
+    }
+}
+
 impl DeviceConfig {
     /// Reads a file and those it inherits from; the nearest one wins. A key that stands where it did before there were
     /// sections is read, and a warning on the log says which section is its own.

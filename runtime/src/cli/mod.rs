@@ -2,6 +2,7 @@
 //! end.
 
 pub mod args;
+pub mod flags;
 pub mod output;
 pub mod progress;
 pub mod usage;

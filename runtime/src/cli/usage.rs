@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::{output, EXIT_USAGE};
-use crate::setting::quoted;
+use crate::setting::value::quoted;
 
 /// Prints help where it was asked for, else what is wrong.
 pub fn explain(error: &clap::Error) -> ExitCode {

@@ -293,5 +293,8 @@ fn check_tokens(prompt: &[u32], model: &LoadedModel, limits: &Limits) -> Result<
     Ok(())
 }
 
+mod settings;
 #[cfg(test)]
 mod tests;
+
+pub use settings::REQUEST_SETTINGS;

@@ -6,6 +6,7 @@ pub mod demo;
 mod loaded;
 mod options;
 mod prepared;
+mod settings;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::model::adapter::Adapter;
 pub use loaded::{stop_ids, LoadedModel};
 pub use options::{AdapterPath, DeviceChoice, EngineOptions};
 pub use prepared::{plan_synthetic, PreparedModel};
+pub use settings::ENGINE_SETTINGS;
 
 /// An adapter and what requests call it.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! What to open, where to compute, and within which limits.
 
+use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,11 +46,45 @@ impl DeviceChoice {
     }
 }
 
+/// As [`DeviceChoice::parse`] takes it.
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
 /// An adapter on disk, and a factor for its strength.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterPath {
     pub path: PathBuf,
     pub scale: f32,
+}
+
+impl AdapterPath {
+    /// `PATH` or `PATH:SCALE`. A path that exists is taken whole, whatever it ends in.
+    ///
+    /// # Errors
+    /// What is allowed.
+    pub fn parse(text: &str) -> std::result::Result<AdapterPath, String> {
+        const SCALE_MAX: f32 = 100.0;
+        let whole = AdapterPath { path: PathBuf::from(text), scale: 1.0 };
+        if whole.path.exists() {
+            return Ok(whole);
+        }
+        let Some((path, scale)) = text.rsplit_once(':') else { return Ok(whole) };
+        match scale.parse::<f32>() {
+            Ok(scale) if scale.abs() <= SCALE_MAX && !path.is_empty() => {
+                Ok(AdapterPath { path: PathBuf::from(path), scale })
+            }
+            Ok(_) => Err(format!("a path, with a scale from -{SCALE_MAX} to {SCALE_MAX}")),
+            // A colon inside a name.
+            Err(_) => Ok(whole),
+        }
+    }
 }
 
 /// What to open, and within which limits. The default is the demo model on every core.
@@ -64,6 +99,8 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// `None` for what the system has left, where that is known.
     pub memory_budget: Option<usize>,
+    /// A board's file, which says what holds where nothing is said here: see [`EngineOptions::with_board`].
+    pub device_config: Option<PathBuf>,
     /// `None` for 2048, or what the model has.
     pub context: Option<usize>,
     /// What stands for the 2048 above, shortened to what the model has: a board's own.
@@ -86,6 +123,7 @@ impl Default for EngineOptions {
             device: DeviceChoice::Auto,
             threads: None,
             memory_budget: None,
+            device_config: None,
             context: None,
             default_context: None,
             chunk: None,
@@ -121,6 +159,15 @@ impl EngineOptions {
             n_threads: self.n_threads(),
             max_rank: 0,
         })
+    }
+
+    /// What was asked for, and what the board's file says where nothing was; and the file, for what else it says.
+    ///
+    /// # Errors
+    /// The board's file cannot be read or says something it may not.
+    pub fn with_board(self) -> Result<(EngineOptions, DeviceConfig)> {
+        let board = self.device_config.as_deref().map(DeviceConfig::read).transpose()?.unwrap_or_default();
+        Ok((self.or_board(&board), board))
     }
 
     /// What was asked for, and what a board's file says where nothing was.
@@ -203,4 +250,31 @@ fn first_gpu() -> Option<usize> {
     }
     let devices = Cuda::list().ok()?;
     devices.iter().find(|d| !d.is_emulated() && d.capability >= LEAST_CAPABILITY).map(|d| d.ordinal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_with_a_scale() {
+        let file = |path: &str, scale| Ok(AdapterPath { path: PathBuf::from(path), scale });
+        assert_eq!(AdapterPath::parse("a/b"), file("a/b", 1.0));
+        assert_eq!(AdapterPath::parse("a/b:0.5"), file("a/b", 0.5));
+        assert_eq!(AdapterPath::parse("a:b"), file("a:b", 1.0));
+        for text in ["a:nan", "a:inf", "a:1000", ":1"] {
+            assert!(AdapterPath::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:3"] {
+            assert_eq!(DeviceChoice::parse(text).map(|device| device.to_string()), Ok(text.to_string()));
+        }
+        assert_eq!(DeviceChoice::parse("cuda"), Ok(DeviceChoice::Cuda(0)));
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:256", "cuda:-1"] {
+            assert!(DeviceChoice::parse(text).is_err(), "{text}");
+        }
+    }
 }

@@ -4,30 +4,24 @@ use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::engine::request::{Prompt, Request, SamplingOverrides};
+use crate::engine::request::{Prompt, Request, REQUEST_SETTINGS};
 use crate::error::{Error, Result};
 use crate::files::formats::json_shape::seed;
+use crate::setting::table::shown;
+use crate::setting::{Setting, MESSAGES, PROMPT, TOKENS};
 use crate::text::chat_template::message_json::MessageList;
 
 /// Fields that a line of answers has beside those of its prompt, and beside `seed`, which both may have.
 const OWN_FIELDS: [&str; 7] =
     ["line", "line_hash", "text", "token_ids", "finish_reason", "prompt_tokens", "new_tokens"];
 
-/// What a line can say.
-const FIELDS: [&str; 12] = [
-    "prompt",
-    "messages",
-    "tokens",
-    "system",
-    "max_new_tokens",
-    "seed",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repeat_penalty",
-    "stop",
-];
+/// What a line asks.
+const PROMPTS: [Setting; 3] = [PROMPT, MESSAGES, TOKENS];
+
+/// Whether a line can say this: a prompt or a setting of a request.
+pub fn is_field(name: &str) -> bool {
+    PROMPTS.iter().any(|prompt| prompt.name() == name) || REQUEST_SETTINGS.iter().any(|s| s.setting.name() == name)
+}
 
 /// What others' lines say that would change an answer, and no line here can.
 const NOT_SUPPORTED: [&str; 11] = [
@@ -87,7 +81,7 @@ impl PromptLine {
 
     /// Fields that say nothing to whoever answers: they go over to the answer as they are.
     pub fn unrecognised(&self) -> impl Iterator<Item = &str> {
-        self.fields.keys().map(String::as_str).filter(|name| !FIELDS.contains(name))
+        self.fields.keys().map(String::as_str).filter(|name| !is_field(name))
     }
 }
 
@@ -98,8 +92,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 fn prompt(fields: &Map<String, Value>) -> Result<Prompt> {
-    const NAMES: [&str; 3] = ["prompt", "messages", "tokens"];
-    let mut named = NAMES.iter().filter_map(|name| Some((*name, fields.get(*name)?)));
+    let mut named = PROMPTS.iter().filter_map(|prompt| Some((prompt.name(), fields.get(prompt.name())?)));
     let (Some((name, value)), None) = (named.next(), named.next()) else {
         return Err(Error::input("needs one of \"prompt\", \"messages\" and \"tokens\""));
     };
@@ -122,26 +115,13 @@ fn prompt(fields: &Map<String, Value>) -> Result<Prompt> {
 
 /// What a line asks, and what it says in place of the flags.
 fn request(fields: &Map<String, Value>) -> Result<Request> {
-    Ok(Request {
-        prompt: prompt(fields)?,
-        system: match present(fields, "system") {
-            None => None,
-            Some(Value::String(text)) => Some(text.clone()),
-            Some(other) => return Err(Error::input(format!("\"system\" is {}; a text expected", shown(other)))),
-        },
-        sampling: SamplingOverrides {
-            temperature: number(fields, "temperature")?,
-            top_k: count(fields, "top_k", 1 << 24)?.map(|n| n as usize),
-            top_p: number(fields, "top_p")?,
-            min_p: number(fields, "min_p")?,
-            repeat_penalty: number(fields, "repeat_penalty")?,
-            repeat_last_n: None,
-            seed: count(fields, "seed", u64::MAX)?,
-        },
-        stop: stop(fields)?,
-        max_new_tokens: count(fields, "max_new_tokens", 1 << 24)?.map(|n| n as usize),
-        ..Request::default()
-    })
+    let mut request = Request { prompt: prompt(fields)?, ..Request::default() };
+    for entry in &REQUEST_SETTINGS {
+        if let Some(value) = fields.get(entry.setting.name()) {
+            entry.set_json(&mut request, value)?;
+        }
+    }
+    Ok(request)
 }
 
 /// Others' programs write out what they do not want.
@@ -158,42 +138,4 @@ fn asks_for_something(value: &Value) -> bool {
 /// `null` is as good as absent.
 fn present<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     fields.get(name).filter(|value| !value.is_null())
-}
-
-fn count(fields: &Map<String, Value>, name: &str, max: u64) -> Result<Option<u64>> {
-    let Some(value) = present(fields, name) else { return Ok(None) };
-    match value.as_u64().filter(|n| *n <= max) {
-        Some(n) => Ok(Some(n)),
-        None => Err(Error::input(format!("\"{name}\" is {}; a whole number from 0 to {max} expected", shown(value)))),
-    }
-}
-
-/// Ranges are the sampler's to check.
-fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<f32>> {
-    let Some(value) = present(fields, name) else { return Ok(None) };
-    match value.as_f64() {
-        Some(n) => Ok(Some(n as f32)),
-        None => Err(Error::input(format!("\"{name}\" is {}; a number expected", shown(value)))),
-    }
-}
-
-fn stop(fields: &Map<String, Value>) -> Result<Option<Vec<String>>> {
-    let Some(value) = present(fields, "stop") else { return Ok(None) };
-    let texts = match value {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Array(list) => list.iter().map(|v| v.as_str().map(str::to_string)).collect(),
-        _ => None,
-    };
-    let wrong = || Error::input(format!("\"stop\" is {}; a text or a list of texts expected", shown(value)));
-    texts.map(Some).ok_or_else(wrong)
-}
-
-/// A value in an error: its beginning.
-fn shown(value: &Value) -> String {
-    const CHARS_MAX: usize = 40;
-    let text = value.to_string();
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{}..", &text[..end]),
-        None => text,
-    }
 }

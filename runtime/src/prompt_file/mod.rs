@@ -7,7 +7,7 @@ mod run;
 mod source;
 
 pub use answers::{answer_line, AnswerFile, Answered};
-pub use line::PromptLine;
+pub use line::{is_field, PromptLine};
 pub use run::{Answerer, Counts, Observer, Output, PromptRun};
 pub use source::Source;
 

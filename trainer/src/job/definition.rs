@@ -185,15 +185,15 @@ impl MemorySettings {
     /// # Errors
     /// The board's file cannot be read or says something it may not.
     pub fn engine_options(&self) -> Result<(EngineOptions, DeviceConfig)> {
-        let board = self.device_config.as_deref().map(DeviceConfig::read).transpose()?.unwrap_or_default();
         let options = EngineOptions {
             model: self.model.clone(),
             device: self.device,
             threads: self.threads,
             memory_budget: self.memory_budget,
+            device_config: self.device_config.clone(),
             ..EngineOptions::default()
         };
-        Ok((options.or_board(&board), board))
+        options.with_board()
     }
 }
 

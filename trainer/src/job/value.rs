@@ -1,30 +1,13 @@
 //! Values of settings as text, which is how flags and files give them: what is accepted, and how it is written.
 
-use std::fmt::{Debug, Display};
-use std::str::FromStr;
-
 use lichen_kernels::Format;
-use lichen_runtime::engine::DeviceChoice;
-pub use lichen_runtime::setting::{bytes, quoted};
+pub use lichen_runtime::setting::value::{bytes, number, quoted, shortest};
 
 use crate::data::Truncation;
 use crate::lora::Targets;
 
 /// Names of the seven matrices, in the order of an adapter.
 const TARGET_NAMES: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
-
-/// A number between two others, both included. NaN lies nowhere.
-pub fn number<T: FromStr + PartialOrd + Display>(text: &str, min: T, max: T) -> Result<T, String> {
-    match text.parse::<T>() {
-        Ok(value) if value >= min && value <= max => Ok(value),
-        _ => Err(format!("{min} to {max}")),
-    }
-}
-
-/// A number as [`number`] reads it back, in the shortest way.
-pub fn shortest(value: impl Debug) -> String {
-    format!("{value:?}")
-}
 
 /// `all`, or names separated by commas: `q`, or `q_proj` as PEFT calls it.
 ///
@@ -77,14 +60,6 @@ pub fn truncation_name(truncation: Truncation) -> String {
     }
 }
 
-pub fn device_name(device: DeviceChoice) -> String {
-    match device {
-        DeviceChoice::Auto => "auto".to_string(),
-        DeviceChoice::Cpu => "cpu".to_string(),
-        DeviceChoice::Cuda(index) => format!("cuda:{index}"),
-    }
-}
-
 /// Milliwatts of `5W` or `5000mW`.
 pub fn power(text: &str) -> Result<u32, String> {
     let wrong = || "a power such as 5W or 5000mW, 100 mW to 1000 W".to_string();
@@ -126,27 +101,6 @@ mod tests {
         }
         for text in ["", "q,,v", "qq_proj", "ALL"] {
             assert!(targets(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn sizes() {
-        for (text, want) in [("1", 1), ("1.5GiB", 1_610_612_736), ("800MiB", 838_860_800), ("2KB", 2000), ("7B", 7)] {
-            assert_eq!(bytes(text), Ok(want), "{text}");
-        }
-        for text in ["", "0", "-1", "nan", "inf", "1e3", "5XB", "GiB", "1 GiB", "9999999GiB", "18446744073709551616"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn devices() {
-        for text in ["auto", "cpu", "cuda:0", "cuda:3"] {
-            assert_eq!(DeviceChoice::parse(text).map(device_name), Ok(text.to_string()));
-        }
-        assert_eq!(DeviceChoice::parse("cuda"), Ok(DeviceChoice::Cuda(0)));
-        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:256", "cuda:-1"] {
-            assert!(DeviceChoice::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use lichen_host_tools::adapter::{self, Report, Target};
 use lichen_host_tools::quantize::{self, SHARD_BYTES_MAX};
-use lichen_runtime::cli::args;
 use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::engine::AdapterPath;
 use lichen_runtime::escape::{escape, thousands};
@@ -76,7 +75,7 @@ struct Merge {
     #[arg(long)]
     model: PathBuf,
     /// The adapter: a PEFT folder or a GGUF file, with an optional factor for its strength.
-    #[arg(long, value_name = "PATH[:SCALE]", value_parser = args::adapter)]
+    #[arg(long, value_name = "PATH[:SCALE]", value_parser = AdapterPath::parse)]
     adapter: AdapterPath,
     /// What to write.
     #[arg(long, value_enum)]

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use clap::Args;
 use lichen_kernels::{Device, Format};
+use lichen_runtime::board::device_config::KvCacheChoice;
 use lichen_runtime::engine::Engine;
-use lichen_runtime::limits::SLOTS_MAX;
 use lichen_runtime::loader::LoadedModel;
 use lichen_runtime::measure::bench::{self, BenchOptions, BenchReport, Spread};
 use lichen_runtime::memory_plan::{mib, Place};
 use serde_json::{json, Value};
 
-use crate::args::{kv_name, number, weight_format, MachineArgs, ModelArgs};
+use crate::args::{engine_options, number, weight_format, MachineArgs, ModelArgs, ParallelArgs};
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -35,10 +35,8 @@ pub struct BenchArgs {
     /// Weight format of --geometry: f32, f16, bf16, q8_0, q4_0 or nf4
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
     format: Format,
-    /// Sequences that are computed at once
-    #[arg(long, visible_alias = "batch", value_name = "N", allow_hyphen_values = true,
-          value_parser = number(1usize, SLOTS_MAX))]
-    parallel: Option<usize>,
+    #[command(flatten)]
+    parallel: ParallelArgs,
     /// Tokens of the prompt [default: 128; with --batch and --context, what the new tokens leave]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = number(1usize, 1 << 20))]
     prompt_tokens: Option<usize>,
@@ -58,21 +56,21 @@ pub struct BenchArgs {
 }
 
 pub fn run(args: &BenchArgs) -> Outcome<()> {
-    let mut options = args.machine.options(&args.model)?;
-    options.parallel = args.parallel;
+    let mut options = engine_options(&args.model, &args.machine)?;
+    args.parallel.fill(&mut options)?;
     let mut engine = match &args.geometry {
         Some(name) => Engine::new(Arc::new(LoadedModel::synthetic(name, args.format, &options)?))?,
         None => Engine::open(&options)?,
     };
     let (new_tokens, repeat) = (args.new_tokens, args.repeat);
-    let left = args.machine.context.filter(|_| args.parallel.is_some()).map(|c| c.saturating_sub(new_tokens).max(1));
+    let left = options.context.filter(|_| options.parallel.is_some()).map(|c| c.saturating_sub(new_tokens).max(1));
     let prompt_tokens = args.prompt_tokens.or(left).unwrap_or(DEFAULT_PROMPT_TOKENS);
     let what = BenchOptions { prompt_tokens, new_tokens, repeat };
     let report = bench::run(&mut engine, &what)?;
     if args.json {
-        output::json(&as_json(args, &what, engine.model(), &report))
+        output::json(&as_json(args, options.parallel, &what, engine.model(), &report))
     } else {
-        output::line(&as_text(args, &what, engine.model(), &report))
+        output::line(&as_text(options.parallel, &what, engine.model(), &report))
     }
 }
 
@@ -86,19 +84,25 @@ fn isa(device: &Device) -> String {
     }
 }
 
-fn as_json(args: &BenchArgs, what: &BenchOptions, model: &LoadedModel, report: &BenchReport) -> Value {
+fn as_json(
+    args: &BenchArgs,
+    parallel: Option<usize>,
+    what: &BenchOptions,
+    model: &LoadedModel,
+    report: &BenchReport,
+) -> Value {
     let limits = &model.plan.limits;
     let spread = |s: Spread| json!({"min": s.min, "max": s.max});
     json!({
         "model": if args.geometry.is_some() { Value::Null } else { json!(model.name) },
         "geometry": args.geometry,
         "format": model.model.layers[0].q.format().name(),
-        "batch": args.parallel,
+        "batch": parallel,
         "prompt_tokens": what.prompt_tokens,
         "new_tokens": args.new_tokens,
         "repeat": args.repeat,
         "context": limits.context,
-        "kv_cache": kv_name(limits.kv_format),
+        "kv_cache": KvCacheChoice::Format(limits.kv_format).name(),
         "threads": limits.n_threads,
         "isa": isa(&model.device),
         "device": model.device.describe(),
@@ -121,10 +125,10 @@ fn as_json(args: &BenchArgs, what: &BenchOptions, model: &LoadedModel, report: &
     })
 }
 
-fn as_text(args: &BenchArgs, what: &BenchOptions, model: &LoadedModel, report: &BenchReport) -> String {
+fn as_text(parallel: Option<usize>, what: &BenchOptions, model: &LoadedModel, report: &BenchReport) -> String {
     let range = |s: Spread, unit: &str| format!("{:>9.1} {unit:<9} {:.1} to {:.1}", s.median, s.min, s.max);
     let peak = report.peak_rss_bytes.map_or("not known here".to_string(), mib);
-    let times = args.parallel.map_or(String::new(), |n| format!("{n} x "));
+    let times = parallel.map_or(String::new(), |n| format!("{n} x "));
     let (n_prompt, n_new) = (what.prompt_tokens, what.new_tokens);
     let rows = [
         ("model", format!("{} {}, {}", model.name, model.model.layers[0].q.format(), model.device.describe())),

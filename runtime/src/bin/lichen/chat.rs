@@ -10,7 +10,7 @@ use lichen_runtime::engine::conversation::Conversation;
 use lichen_runtime::engine::request::AdapterChoice;
 use lichen_runtime::engine::Engine;
 use lichen_runtime::error::Kind;
-use lichen_runtime::loader::DEFAULT_ADAPTER;
+use lichen_runtime::loader::{AdapterPath, DEFAULT_ADAPTER};
 use lichen_runtime::measure::bench::peak_rss_bytes;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::setting::as_flag;
@@ -20,7 +20,7 @@ use lichen_runtime::Error;
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
-use crate::args::{MachineArgs, ModelArgs, SamplingArgs};
+use crate::args::{engine_options, MachineArgs, ModelArgs, SamplingArgs};
 use crate::opening::{adapter_note, defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
@@ -60,11 +60,10 @@ pub struct ChatArgs {
 }
 
 pub fn run(args: &ChatArgs) -> Outcome<()> {
-    let engine = open_with(&args.machine.options(&args.model)?)?;
+    let options = defaults(&args.sampling)?;
+    let engine = open_with(&engine_options(&args.model, &args.machine)?)?;
     // What could never be used is refused now, and not at the first turn.
     engine.model().chat_template()?;
-    let options = defaults(&args.sampling);
-    options.check()?;
     let mut chat = Chat { engine, conversation: Conversation::new(options), failed: false };
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         chat.read_terminal(args.no_history)
@@ -240,7 +239,7 @@ impl Chat {
             }
             ("adapter", path) => {
                 let file =
-                    crate::args::adapter(path).map_err(|range| Error::usage(format!("/adapter {path}: {range}")))?;
+                    AdapterPath::parse(path).map_err(|range| Error::usage(format!("/adapter {path}: {range}")))?;
                 // Under one name, so that the one before makes room for it.
                 let adapter = self.engine.load_adapter(DEFAULT_ADAPTER, &file)?;
                 output::note(&adapter_note(&adapter, self.engine.model()));

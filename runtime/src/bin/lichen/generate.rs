@@ -13,7 +13,7 @@ use lichen_runtime::text::tokenizer::TEXT_BYTES_MAX;
 use lichen_runtime::Error;
 use serde_json::{json, Value};
 
-use crate::args::{token_ids, MachineArgs, ModelArgs, SamplingArgs, TokenIds};
+use crate::args::{engine_options, token_ids, MachineArgs, ModelArgs, SamplingArgs, TokenIds};
 use crate::generate_batch::{self, BatchArgs, Shared};
 use crate::opening::{defaults, open_with};
 use crate::output::{self, Failure, Outcome};
@@ -72,8 +72,8 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
         Some("-") => Some(read_stdin()?),
         other => other.map(str::to_string),
     };
-    let mut engine = open_with(&args.machine.options(&args.model)?)?;
-    let defaults = defaults(&args.sampling);
+    let defaults = defaults(&args.sampling)?;
+    let mut engine = open_with(&engine_options(&args.model, &args.machine)?)?;
     let request = Request { prompt: prompt(args, text), ..Request::default() }.with_defaults(&defaults);
     let sampling = request.sampling.resolve(engine.model().default_sampling);
     let interrupts = CatchInterrupts::new();

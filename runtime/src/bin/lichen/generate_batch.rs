@@ -4,23 +4,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Arg, Args};
+use lichen_runtime::cli::flags::{Flags, Offer};
 use lichen_runtime::cli::progress::ProgressBar;
-use lichen_runtime::engine::Engine;
+use lichen_runtime::engine::{Engine, EngineOptions};
 use lichen_runtime::escape::{counted, thousands};
 use lichen_runtime::files::disk::{refuse_existing, RealDisk};
-use lichen_runtime::limits::SLOTS_MAX;
-use lichen_runtime::prompt_file::{AnswerFile, Answered, Counts, Observer, Output, PromptRun, Source};
-use lichen_runtime::setting::{
-    as_flag, as_json_key, MAX_NEW_TOKENS, MESSAGES, MIN_P, PROMPT, REPEAT_PENALTY, SEED, STOP, SYSTEM, TEMPERATURE,
-    TOKENS, TOP_K, TOP_P,
-};
+use lichen_runtime::prompt_file::{self, AnswerFile, Answered, Counts, Observer, Output, PromptRun, Source};
+use lichen_runtime::setting::table::Entry;
+use lichen_runtime::setting::{as_flag, as_json_key, PARALLEL};
 use lichen_runtime::signals::CatchInterrupts;
-use lichen_runtime::text::stop::StopStrings;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
 
-use crate::args::{number, MachineArgs, ModelArgs, SamplingArgs};
+use crate::args::{engine_options, engine_settings, MachineArgs, ModelArgs, SamplingArgs};
 use crate::opening::{defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
@@ -37,16 +34,34 @@ pub struct BatchArgs {
     /// Answer every line of a file of JSON objects; - reads them from standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "tokens"])]
     pub prompts: Option<PathBuf>,
-    /// Answers computed at once [default: 16]
-    #[arg(long, visible_alias = "batch", value_name = "N", allow_hyphen_values = true, requires = "prompts",
-          value_parser = number(1usize, SLOTS_MAX))]
-    parallel: Option<usize>,
+    #[command(flatten)]
+    parallel: Flags<OfPrompts>,
     /// Where answers go, a line each, as they are finished [default: standard output]
     #[arg(long, value_name = "FILE", requires = "prompts")]
     out: Option<PathBuf>,
     /// Go on with an --out that an earlier run began: lines that it answers are skipped
     #[arg(long, requires = "out")]
     resume: bool,
+}
+
+/// How many answers are computed at once.
+#[derive(Clone, Debug)]
+pub struct OfPrompts;
+
+impl Offer for OfPrompts {
+    type Target = EngineOptions;
+
+    fn settings() -> Vec<&'static Entry<EngineOptions>> {
+        engine_settings(&[PARALLEL])
+    }
+
+    fn defaults() -> EngineOptions {
+        EngineOptions { parallel: Some(DEFAULT_SLOTS), ..EngineOptions::default() }
+    }
+
+    fn adapt(_: &Entry<EngineOptions>, arg: Arg) -> Arg {
+        arg.requires("prompts")
+    }
 }
 
 /// What a single prompt has too.
@@ -64,14 +79,13 @@ pub fn run(own: &BatchArgs, args: &Shared<'_>, prompts: &Path) -> Outcome<()> {
             Error::usage("--json is a summary on standard output, where the answers go: --out FILE is needed").into()
         );
     }
-    // Once, and not for every line that takes the flag's.
-    StopStrings::new(args.sampling.stop.clone())?;
+    let defaults = defaults(args.sampling)?;
     let source = Source::open(prompts)?;
     if let Some(path) = own.out.as_deref().filter(|_| !own.resume) {
         refuse_begun(path)?;
     }
-    let mut options = args.machine.options(args.model)?;
-    options.parallel = Some(own.parallel.unwrap_or(DEFAULT_SLOTS));
+    let mut options = engine_options(args.model, args.machine)?;
+    options.parallel = own.parallel.filled()?.parallel;
     let mut engine = open_with(&options)?;
     if let Some(batch) = engine.model().plan.batch.filter(|b| b.n_contexts < b.n_slots) {
         output::note(&format!(
@@ -81,7 +95,6 @@ pub fn run(own: &BatchArgs, args: &Shared<'_>, prompts: &Path) -> Outcome<()> {
     }
     // Not before the model is there: a run that never began leaves no file.
     let (mut out, answered) = open_out(own)?;
-    let defaults = defaults(args.sampling);
     let seed = defaults.sampling.seed.unwrap_or_default();
     let has_text = engine.model().tokenizer.is_some();
     let mut watch = Watch { interrupts: CatchInterrupts::new(), progress: ProgressBar::new(LINE_EVERY), n_bad: 0 };
@@ -108,21 +121,7 @@ pub fn run(own: &BatchArgs, args: &Shared<'_>, prompts: &Path) -> Outcome<()> {
 
 /// What a line may say is spelled as its key, the rest as a flag.
 fn as_line_or_flag(name: &str) -> String {
-    let is_of_a_line = [
-        PROMPT,
-        MESSAGES,
-        TOKENS,
-        MAX_NEW_TOKENS,
-        SEED,
-        TEMPERATURE,
-        TOP_K,
-        TOP_P,
-        MIN_P,
-        REPEAT_PENALTY,
-        STOP,
-        SYSTEM,
-    ];
-    match is_of_a_line.iter().any(|setting| setting.name() == name) {
+    match prompt_file::is_field(name) {
         true => as_json_key(name),
         false => as_flag(name),
     }

@@ -15,7 +15,7 @@ use lichen_runtime::text::tokenizer::TokenizerKind;
 use lichen_runtime::{Architecture, ModelConfig, Part};
 use serde_json::{json, Value};
 
-use crate::args::{MachineArgs, ModelArgs};
+use crate::args::{engine_options, MachineArgs, ModelArgs};
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -36,7 +36,7 @@ pub struct InfoArgs {
 }
 
 pub fn run(args: &InfoArgs) -> Outcome<()> {
-    let options = args.machine.options(&args.model)?;
+    let options = engine_options(&args.model, &args.machine)?;
     let prepared = PreparedModel::new(&options)?;
     let parts = parts(&prepared)?;
     let facts = as_json(&prepared, &parts, &options)?;

@@ -10,7 +10,7 @@ use lichen_runtime::loader::LoadedModel;
 use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;
 
-use crate::args::{token_ids, MachineArgs, ModelArgs, TokenIds};
+use crate::args::{engine_options, token_ids, MachineArgs, ModelArgs, TokenIds};
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Example:
@@ -39,7 +39,7 @@ pub struct LogitsArgs {
 
 pub fn run(args: &LogitsArgs) -> Outcome<()> {
     let TokenIds(tokens) = &args.tokens;
-    let mut options = args.machine.options(&args.model)?;
+    let mut options = engine_options(&args.model, &args.machine)?;
     // Exactly as many positions as are needed, unless somebody asks for another context.
     options.context = options.context.or(Some(tokens.len()));
     options.logit_rows = LOGIT_ROWS.min(tokens.len());

@@ -3,6 +3,7 @@
 use lichen_runtime::engine::request::Request;
 use lichen_runtime::engine::{Engine, EngineOptions, LoadedModel, NamedAdapter};
 use lichen_runtime::model::adapter::{Adapter, TargetModule};
+use lichen_runtime::Result;
 
 use crate::args::SamplingArgs;
 use crate::output::{self, Outcome};
@@ -34,10 +35,14 @@ pub fn adapter_note(adapter: &Adapter, model: &LoadedModel) -> String {
 }
 
 /// What the flags say of every request, with a seed from the clock where they name none.
-pub fn defaults(args: &SamplingArgs) -> Request {
-    let mut request = args.request();
+///
+/// # Errors
+/// A value that is not allowed.
+pub fn defaults(args: &SamplingArgs) -> Result<Request> {
+    let mut request = args.filled()?;
+    request.check()?;
     request.sampling.seed.get_or_insert_with(seed_from_clock);
-    request
+    Ok(request)
 }
 
 fn seed_from_clock() -> u64 {

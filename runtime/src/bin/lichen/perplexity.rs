@@ -10,7 +10,7 @@ use lichen_runtime::measure::perplexity;
 use lichen_runtime::Error;
 use serde_json::json;
 
-use crate::args::{MachineArgs, ModelArgs};
+use crate::args::{engine_options, MachineArgs, ModelArgs};
 use crate::opening::open_with;
 use crate::output::{self, Outcome};
 
@@ -46,7 +46,7 @@ pub struct PerplexityArgs {
 
 pub fn run(args: &PerplexityArgs) -> Outcome<()> {
     let text = read_text(&args.text)?;
-    let mut options = args.machine.options(&args.model)?;
+    let mut options = engine_options(&args.model, &args.machine)?;
     options.logit_rows = LOGIT_ROWS;
     let engine = open_with(&options)?;
     let model = engine.model();

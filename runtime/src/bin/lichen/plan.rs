@@ -2,13 +2,13 @@
 
 use clap::Args;
 use lichen_kernels::Format;
-use lichen_runtime::limits::SLOTS_MAX;
+use lichen_runtime::board::device_config::KvCacheChoice;
 use lichen_runtime::loader::{plan_synthetic, PreparedModel};
 use lichen_runtime::memory_plan::available_memory::available_bytes;
 use lichen_runtime::memory_plan::{mib, MemoryPlan};
 use serde_json::json;
 
-use crate::args::{kv_name, number, weight_format, MachineArgs, ModelArgs};
+use crate::args::{engine_options, weight_format, MachineArgs, ModelArgs, ParallelArgs};
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -28,10 +28,8 @@ pub struct PlanArgs {
     /// Weight format of --geometry: f32, f16, bf16, q8_0, q4_0 or nf4
     #[arg(long, value_name = "FORMAT", default_value = "q8_0", requires = "geometry", value_parser = weight_format)]
     format: Format,
-    /// Plan for a batch of so many sequences
-    #[arg(long, visible_alias = "batch", value_name = "N", allow_hyphen_values = true,
-          value_parser = number(1usize, SLOTS_MAX))]
-    parallel: Option<usize>,
+    #[command(flatten)]
+    parallel: ParallelArgs,
     #[command(flatten)]
     machine: MachineArgs,
     /// Print one JSON object
@@ -40,8 +38,8 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs) -> Outcome<()> {
-    let mut options = args.machine.options(&args.model)?;
-    options.parallel = args.parallel;
+    let mut options = engine_options(&args.model, &args.machine)?;
+    args.parallel.fill(&mut options)?;
     let (name, plan) = match &args.geometry {
         Some(name) => {
             let device = options.start_device()?;
@@ -62,7 +60,7 @@ pub fn run(args: &PlanArgs) -> Outcome<()> {
         output::line(&format!(
             "{name}: context {}, kv cache {}, {} threads, {} prompt tokens at once{batch}",
             limits.context,
-            kv_name(limits.kv_format),
+            KvCacheChoice::Format(limits.kv_format).name(),
             limits.n_threads,
             limits.chunk
         ))?;
@@ -81,7 +79,7 @@ fn as_json(name: &str, plan: &MemoryPlan, budget: Option<usize>) -> serde_json::
     json!({
         "model": name,
         "context": limits.context,
-        "kv_cache": kv_name(limits.kv_format),
+        "kv_cache": KvCacheChoice::Format(limits.kv_format).name(),
         "threads": limits.n_threads,
         "prefill_chunk": limits.chunk,
         "batch": plan.batch.map(|b| b.n_slots),

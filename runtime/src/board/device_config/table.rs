@@ -1,9 +1,9 @@
 //! The keys of a board's file, a line each, and how their values are read.
 
-use lichen_kernels::ops::attention::KvFormat;
 use toml::de::DeValue;
 
 use super::{DeviceConfig, KvCacheChoice};
+use crate::limits::{COUNT_MAX, PREFILL_CHUNK_MAX, THREADS_MAX};
 
 /// A section of a board's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +119,9 @@ pub struct Key {
 pub const KEYS: [Key; 11] = [
     Key { section: Section::Device, name: "memory_mib", kind: Kind::Integer(1, 1 << 20), unit: "MiB", absent: "plans do not say what is left of the board", put: |c, v| c.memory_mib = v.integer() },
     Key { section: Section::Run, name: "memory_budget_mib", kind: Kind::Integer(1, 1 << 20), unit: "MiB", absent: "what the system has left", put: |c, v| c.memory_budget_mib = v.integer() },
-    Key { section: Section::Run, name: "context_tokens", kind: Kind::Integer(1, 1 << 24), unit: "tokens", absent: "2048, or what the model has", put: |c, v| c.context_tokens = v.integer() },
-    Key { section: Section::Run, name: "prefill_chunk_tokens", kind: Kind::Integer(1, 4096), unit: "tokens", absent: "128", put: |c, v| c.prefill_chunk_tokens = v.integer() },
-    Key { section: Section::Run, name: "threads", kind: Kind::Integer(1, 1024), unit: "", absent: "all cores this process may use", put: |c, v| c.threads = v.integer() },
+    Key { section: Section::Run, name: "context_tokens", kind: Kind::Integer(1, COUNT_MAX), unit: "tokens", absent: "2048, or what the model has", put: |c, v| c.context_tokens = v.integer() },
+    Key { section: Section::Run, name: "prefill_chunk_tokens", kind: Kind::Integer(1, PREFILL_CHUNK_MAX), unit: "tokens", absent: "128", put: |c, v| c.prefill_chunk_tokens = v.integer() },
+    Key { section: Section::Run, name: "threads", kind: Kind::Integer(1, THREADS_MAX), unit: "", absent: "all cores this process may use", put: |c, v| c.threads = v.integer() },
     Key { section: Section::Run, name: "kv_cache", kind: Kind::Choice(&["auto", "f32", "f16", "int8"]), unit: "", absent: "\"auto\"", put: |c, v| c.kv_cache = v.kv_cache() },
     Key { section: Section::Train, name: "max_board_temp_c", kind: Kind::Number(40.0, 110.0), unit: "C", absent: "95, where the board has a sensor", put: |c, v| c.max_board_temp_c = v.number() },
     Key { section: Section::Train, name: "power_budget_mw", kind: Kind::Integer(100, 1_000_000), unit: "mW", absent: "training draws what it can", put: |c, v| c.power_budget_mw = v.integer().map(|mw| mw as u32) },
@@ -173,12 +173,7 @@ impl Value {
     }
 
     fn kv_cache(self) -> Option<KvCacheChoice> {
-        Some(match self.text()?.as_str() {
-            "f32" => KvCacheChoice::Format(KvFormat::F32),
-            "f16" => KvCacheChoice::Format(KvFormat::F16),
-            "int8" => KvCacheChoice::Format(KvFormat::I8),
-            _ => KvCacheChoice::Auto,
-        })
+        KvCacheChoice::parse(&self.text()?).ok()
     }
 }
 

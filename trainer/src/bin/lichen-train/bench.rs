@@ -129,7 +129,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
 }
 
 fn start(args: &BenchArgs) -> Outcome<Ready> {
-    let (options, _) = args.device.options(None)?;
+    let (options, _) = args.device.filled()?.with_board()?;
     let device = options.start_device()?;
     let machine = Machine::of(&device)?;
     let config = presets::config(&args.geometry)?;

@@ -8,7 +8,7 @@ use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::engine::{self, DeviceChoice, EngineOptions};
 use lichen_runtime::memory_plan::{mib, ModelBytes, Place};
 use lichen_runtime::model::presets;
-use lichen_runtime::setting::bytes;
+use lichen_runtime::setting::value::bytes;
 use lichen_runtime::setting::{Setting, DEVICE, FORMAT, GEOMETRY};
 use lichen_runtime::Error;
 use lichen_trainer::job::{model_bytes, plan_of, Job, MemorySettings, Method};
@@ -17,7 +17,7 @@ use lichen_trainer::plan::{HostAndGpu, TrainPlan};
 use serde_json::json;
 
 use crate::bench::geometry_bytes;
-use crate::job_flags::{read_job_file, JobFlags, OfPlan};
+use crate::job_flags::{fill, read_job_file, JobFlags, OfPlan};
 use crate::train::JobFileArg;
 
 const GPU_MEMORY: Setting = Setting::new("gpu_memory");
@@ -89,11 +89,11 @@ fn memory_settings(args: &PlanArgs) -> Result<MemorySettings, Error> {
         None => e,
     };
     file.fill(&mut job).map_err(in_file)?;
-    args.flags.fill(&mut job)?;
+    fill(&args.flags, &mut job)?;
     if args.format.is_some() && args.geometry.is_none() {
         return Err(Error::usage(format!("{FORMAT} is that of {GEOMETRY}; a model's file has its own")));
     }
-    if args.gpu_memory.is_some() && args.flags.has(DEVICE.name()) {
+    if args.gpu_memory.is_some() && args.flags.has(DEVICE) {
         return Err(Error::usage(format!("{DEVICE} is of this machine; {GPU_MEMORY} plans for another")));
     }
     Ok(job.memory)

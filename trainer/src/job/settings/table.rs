@@ -3,13 +3,17 @@
 use std::sync::LazyLock;
 
 use lichen_runtime::engine::DeviceChoice;
-use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL, RESUME, SEED, THREADS};
+use lichen_runtime::limits::THREADS_MAX;
+use lichen_runtime::setting::table::Access;
+use lichen_runtime::setting::{DEVICE, DEVICE_CONFIG, MEMORY_BUDGET, MODEL, RESUME, SEED, THREADS};
+
+use lichen_runtime::setting_access as access;
 
 use super::super::definition::Method;
 use super::super::value::{
-    bytes, device_name, float_format, number, power, shortest, target_names, targets, truncation, truncation_name,
+    bytes, float_format, number, power, shortest, target_names, targets, truncation, truncation_name,
 };
-use super::{Access, JobSetting};
+use super::JobSetting;
 use crate::data::{EVAL_SPLIT_MAX, MAX_SEQ_MAX};
 use crate::governor::MAX_BOARD_TEMP_RANGE_C;
 use crate::optimizer::OptimizerKind;
@@ -29,37 +33,34 @@ pub static JOB_SETTINGS: LazyLock<Vec<JobSetting>> =
 /// A setting that is on or off.
 macro_rules! switch {
     ($setting:expr, $doc:literal, $($field:ident).+) => {
-        JobSetting::new($setting, "", $doc, Access::Switch(|job| &mut job.$($field).+))
+        JobSetting::new($setting, "", $doc, access!(switch $($field).+))
     };
 }
 
 /// A setting that is a path.
 macro_rules! path {
     ($setting:expr, $value:literal, $doc:literal, $($field:ident).+) => {
-        JobSetting::new($setting, $value, $doc, Access::Path(|job| &mut job.$($field).+))
+        JobSetting::new($setting, $value, $doc, access!(path $($field).+))
     };
 }
 
 /// A setting that is read by the first expression and written by the second.
 macro_rules! value {
     ($setting:expr, $value:literal, $doc:literal, $($field:ident).+, |$text:ident| $read:expr, |$it:ident| $write:expr) => {
-        JobSetting::new($setting, $value, $doc, Access::Text(
-            |job, $text| { job.$($field).+ = $read?; Ok(()) },
-            |job| { let $it = &job.$($field).+; $write },
-        ))
+        JobSetting::new($setting, $value, $doc, access!(text $($field).+, |$text| $read, |$it| $write))
     };
 }
 
 /// A number between two others; the second kind may be left out.
 macro_rules! number {
     ($setting:expr, $value:literal, $doc:literal, $($field:ident).+, $min:expr, $max:expr) => {
-        value!($setting, $value, $doc, $($field).+, |text| number(text, $min, $max), |v| Some(shortest(v)))
+        JobSetting::new($setting, $value, $doc, access!(number $($field).+, $min, $max))
     };
 }
 
 macro_rules! optional_number {
     ($setting:expr, $value:literal, $doc:literal, $($field:ident).+, $min:expr, $max:expr) => {
-        value!($setting, $value, $doc, $($field).+, |text| number(text, $min, $max).map(Some), |v| v.map(shortest))
+        JobSetting::new($setting, $value, $doc, access!(optional_number $($field).+, $min, $max))
     };
 }
 
@@ -102,7 +103,7 @@ const ADAPTER: [JobSetting; 8] = [
         LEARNING_RATE,
         "X",
         "Highest learning rate",
-        Access::Text(
+        Access::Number(
             |job, text| number(text, 1e-12, 10.0).map(|rate| job.learning_rate = Some(rate)),
             |job| Some(shortest(job.learning_rate())),
         ),
@@ -280,11 +281,18 @@ const RUN: [JobSetting; 15] = [
         "Where to compute: auto, cpu, cuda or cuda:N",
         memory.device,
         |text| DeviceChoice::parse(text),
-        |v| Some(device_name(*v))
+        |v| Some(v.to_string())
     )
     .memory(),
-    optional_number!(THREADS, "N", "CPU threads [default: all cores this process may use]", memory.threads, 1, 1024)
-        .memory(),
+    optional_number!(
+        THREADS,
+        "N",
+        "CPU threads [default: all cores this process may use]",
+        memory.threads,
+        1,
+        THREADS_MAX
+    )
+    .memory(),
     value!(
         MEMORY_BUDGET,
         "SIZE",

@@ -3,7 +3,7 @@ use crate::job::Method;
 
 #[test]
 fn names_are_unique_and_values_are_read_as_they_are_written() {
-    let mut names: Vec<&str> = JOB_SETTINGS.iter().flat_map(JobSetting::names).collect();
+    let mut names: Vec<&str> = JOB_SETTINGS.iter().flat_map(|s| s.names()).collect();
     let n = names.len();
     names.sort_unstable();
     names.dedup();

@@ -4,6 +4,9 @@
 //! A library's message names a setting by putting it into the text; each edge spells it in its own way
 //! ([`Error::spelled`](crate::Error::spelled)).
 
+pub mod table;
+pub mod value;
+
 use std::fmt;
 
 /// The name of one setting, in the spelling of fields and keys.
@@ -35,45 +38,6 @@ pub fn as_flag(name: &str) -> String {
 /// How a JSON object spells a name.
 pub fn as_json_key(name: &str) -> String {
     format!("\"{name}\"")
-}
-
-/// A size as flags and files give it: `1.5GiB`, `800MiB`, `1000000`.
-///
-/// # Errors
-/// What is allowed.
-pub fn bytes(text: &str) -> Result<usize, String> {
-    const UNITS: [(&str, f64); 7] = [
-        ("KiB", 1024.0),
-        ("MiB", 1_048_576.0),
-        ("GiB", 1_073_741_824.0),
-        ("KB", 1e3),
-        ("MB", 1e6),
-        ("GB", 1e9),
-        ("B", 1.0),
-    ];
-    let wrong = || "bytes, or a number with KiB, MiB, GiB, KB, MB or GB, above 0 and at most 1024 GiB".to_string();
-    let unit = UNITS.iter().find_map(|(name, factor)| Some((text.strip_suffix(name)?, *factor)));
-    let (number, factor) = unit.unwrap_or((text, 1.0));
-    // The grammar of floats allows `1e3`, `inf` and `nan`; sizes are plain decimals.
-    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return Err(wrong());
-    }
-    let size = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    if (1.0..=1024.0 * 1_073_741_824.0).contains(&size) {
-        Ok(size as usize)
-    } else {
-        Err(wrong())
-    }
-}
-
-/// Numbers and plain words as they are; anything else in quotes, so that its end is seen.
-pub fn quoted(value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:/".contains(c);
-    if !value.is_empty() && value.chars().all(plain) {
-        value.to_string()
-    } else {
-        format!("\"{value}\"")
-    }
 }
 
 /// Noncharacters of Unicode, which no text that is meant to be read has: a message marks its settings with them on its way
@@ -151,6 +115,8 @@ settings! {
     MODEL = "model";
     ADAPTER = "adapter";
     DEVICE = "device";
+    /// A board's file of defaults.
+    DEVICE_CONFIG = "device_config";
     THREADS = "threads";
     MEMORY_BUDGET = "memory_budget";
     CONTEXT = "context";
@@ -165,6 +131,7 @@ settings! {
     MAX_NEW_TOKENS = "max_new_tokens";
     STOP = "stop";
     STOP_TOKENS = "stop_tokens";
+    IGNORE_EOS = "ignore_eos";
     LOGPROBS = "logprobs";
     TIME_LIMIT_MS = "time_limit_ms";
     SEED = "seed";
