@@ -10,6 +10,9 @@ use crate::setting::table::Entry;
 use crate::setting::Setting;
 use crate::Result;
 
+/// What help calls a number of bytes.
+const SIZE: &str = "SIZE";
+
 /// Which settings a subcommand offers.
 pub trait Offer: Clone + Send + Sync + 'static {
     type Target: Clone + 'static;
@@ -52,7 +55,9 @@ fn argument<O: Offer>(entry: &'static Entry<O::Target>) -> Arg {
             .action(if entry.is_list() { ArgAction::Append } else { ArgAction::Set })
             .value_name(entry.value_name)
             .value_parser(value_parser!(OsString))
-            .allow_negative_numbers(true),
+            // `-1` and `-1GiB` are wrong values, not flags.
+            .allow_negative_numbers(true)
+            .allow_hyphen_values(entry.value_name == SIZE),
     };
     O::adapt(entry, arg)
 }
