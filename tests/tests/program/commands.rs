@@ -79,6 +79,27 @@ fn tokens_need_no_tokenizer() {
     assert!(refused.stderr.contains("no tokenizer.json in this folder"), "{}", refused.stderr);
 }
 
+/// A setting of a request is a flag and a key of a line alike.
+#[test]
+fn flags_and_lines_say_the_same() {
+    let question = "What is the capital of India?";
+    let settings = [("max_new_tokens", "40"), ("temperature", "0"), ("repeat_penalty", "1.5"), ("repeat_last_n", "8")];
+    let mut flags = vec!["generate".to_string(), "--prompt".into(), question.into(), "--json".into()];
+    let mut line = format!("{{\"prompt\": \"{question}\", \"ignore_eos\": true");
+    for (name, value) in settings {
+        flags.extend([format!("--{}", name.replace('_', "-")), value.to_string()]);
+        line += &format!(", \"{name}\": {value}");
+    }
+    flags.push("--ignore-eos".to_string());
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let typed = lichen(&flags).json();
+    assert_eq!((&typed["finish_reason"], typed["token_ids"].as_array().unwrap().len()), (&"length".into(), 40));
+    let written = lichen_with_input(&["generate", "--prompts", "-"], &(line + "}\n")).json();
+    assert_eq!((&written["text"], &written["new_tokens"]), (&typed["text"], &40.into()));
+    let without: Vec<&str> = flags.into_iter().filter(|flag| *flag != "--ignore-eos").collect();
+    assert_ne!(lichen(&without).json()["finish_reason"], "length");
+}
+
 #[test]
 fn a_later_turn_computes_only_what_is_new() {
     let run = lichen_with_input(

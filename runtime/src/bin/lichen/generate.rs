@@ -26,7 +26,7 @@ const EXAMPLES: &str = "Examples:
   lichen generate --model ./qwen2.5-0.5b --prompts prompts.jsonl --batch 32 --out answers.jsonl --resume
 
 A line of --prompts is a JSON object with \"prompt\", \"messages\" or \"tokens\", and what it wants of its own: system, \
-max_new_tokens, seed, temperature, top_k, top_p, min_p, repeat_penalty, stop. A line of answers, written as soon as it is \
+max_new_tokens, seed, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, ignore_eos, stop. A line of answers, written as soon as it is \
 finished, has all fields of its prompt, the number of the prompt's line in \"line\", and \"text\", \"finish_reason\", \
 \"prompt_tokens\", \"new_tokens\" and \"seed\". Line N draws with the seed N - 1 after --seed, whatever it is batched with. \
 Lines that cannot be answered are reported and left out, and the exit code is 1. Ctrl-C finishes what has begun; --resume \

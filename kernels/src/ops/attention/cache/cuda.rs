@@ -154,6 +154,7 @@ fn size(n: usize) -> Arg {
 }
 
 /// What is stored; int8 alone has scales.
+#[derive(Clone, Copy)]
 struct Stored {
     keys: Arg,
     key_scales: Arg,
@@ -193,6 +194,7 @@ fn chunk_pages(a: &Attention<'_>) -> (Arg, Arg) {
 }
 
 /// What queries and keys pass before they meet; the norms may be null.
+#[derive(Clone, Copy)]
 struct Rotation {
     cos: Arg,
     sin: Arg,
@@ -217,43 +219,59 @@ impl Rotation {
     }
 }
 
-/// What the kernels of a decode step take, over a ring and over pages alike.
+/// What the kernels of a decode step take, over a ring and over pages alike: `DecodeArgs` of `decode.cuh`.
 struct DecodeArgs {
-    /// out, q, k, v, keys and values with their scales, cos, sin, q_norm, k_norm.
-    arrays: [Arg; 12],
-    /// finished, partial, eps, scale, window, n_heads, n_kv_heads, head_dim, n_slots.
-    sizes: [Arg; 9],
+    out: Arg,
+    q: Arg,
+    k: Arg,
+    v: Arg,
+    stored: Stored,
+    rotation: Rotation,
+    /// Counters of blocks that are through.
+    finished: Arg,
+    /// What the KV splits gave.
+    partial: Arg,
+    scale: Arg,
+    window: Arg,
+    n_heads: Arg,
+    n_kv_heads: Arg,
+    head_dim: Arg,
+    n_slots: Arg,
 }
 
 impl DecodeArgs {
     /// `n_counters` of the scratch are for blocks that are through; what the KV splits gave comes after them.
     fn new(a: &Attention<'_>, scratch: &Scratch, n_counters: usize) -> DecodeArgs {
-        let ([_, n_heads, head_dim], n_kv_heads) = (a.q.shape(), a.cache.n_kv_heads());
-        let Stored { keys, key_scales, values, value_scales } = Stored::of(a);
-        let Rotation { cos, sin, q_norm, k_norm, eps } = Rotation::of(a);
-        let [out, q, k, v] = [a.out.ptr(), a.q.ptr(), a.k.ptr(), a.v.ptr()].map(Arg::from);
+        let [_, n_heads, head_dim] = a.q.shape();
         let finished = scratch.scores.ptr();
-        let partial = finished.offset(4 * n_counters);
-        let [heads, kv_heads, dim, slots] = [n_heads, n_kv_heads, head_dim, a.cache.n_slots()].map(size);
         DecodeArgs {
-            arrays: [out, q, k, v, keys, key_scales, values, value_scales, cos, sin, q_norm, k_norm],
-            sizes: [
-                finished.into(),
-                partial.into(),
-                eps,
-                a.scale.into(),
-                window(a).into(),
-                heads,
-                kv_heads,
-                dim,
-                slots,
-            ],
+            out: a.out.ptr().into(),
+            q: a.q.ptr().into(),
+            k: a.k.ptr().into(),
+            v: a.v.ptr().into(),
+            stored: Stored::of(a),
+            rotation: Rotation::of(a),
+            finished: finished.into(),
+            partial: finished.offset(4 * n_counters).into(),
+            scale: a.scale.into(),
+            window: window(a).into(),
+            n_heads: size(n_heads),
+            n_kv_heads: size(a.cache.n_kv_heads()),
+            head_dim: size(head_dim),
+            n_slots: size(a.cache.n_slots()),
         }
     }
 
-    /// All `N` of them, with what one kernel takes between and behind.
+    /// In the order of the kernels' parameters, with what one kernel takes between and behind.
     fn around<const N: usize>(&self, between: &[Arg], behind: &[Arg]) -> [Arg; N] {
-        let mut args = self.arrays.iter().chain(between).chain(&self.sizes).chain(behind).copied();
+        let Stored { keys, key_scales, values, value_scales } = self.stored;
+        let Rotation { cos, sin, q_norm, k_norm, eps } = self.rotation;
+        let vectors = [self.out, self.q, self.k, self.v, keys, key_scales, values, value_scales];
+        let rotation = [cos, sin, q_norm, k_norm];
+        let splits = [self.finished, self.partial];
+        let sizes = [self.scale, self.window, self.n_heads, self.n_kv_heads, self.head_dim, self.n_slots];
+        let parts: [&[Arg]; 7] = [&vectors, &rotation, between, &splits, &[eps], &sizes, behind];
+        let mut args = parts.into_iter().flatten().copied();
         let all = std::array::from_fn(|i| args.next().unwrap_or_else(|| panic!("{i} arguments of {N}")));
         assert!(args.next().is_none(), "more than {N} arguments");
         all
