@@ -81,10 +81,11 @@ fn entries(source: &ModelSource, target: Target) -> Vec<Entry> {
     Part::of_model(config).map(entry).collect()
 }
 
-/// Embedding and head stay Q8_0 in a 4-bit file: their error reaches every logit, and the head is read once per token.
+/// Embedding and head stay Q8_0 in a file of 4 or 5 bits: their error reaches every logit, and the head is read once per token.
 fn matrix_format(target: Target, part: Part, cols: usize) -> Format {
     let quantised = match (target, part) {
-        (Target::Q4_0, Part::TokenEmbedding | Part::Output) | (Target::Q8_0, _) => Format::Q8_0,
+        (Target::Q4_0 | Target::Q5_0, Part::TokenEmbedding | Part::Output) | (Target::Q8_0, _) => Format::Q8_0,
+        (Target::Q5_0, _) => Format::Q5_0,
         (Target::Q4_0, _) => Format::Q4_0,
         (Target::F16, _) => return Format::F16,
         (Target::Bf16, _) => return Format::BF16,

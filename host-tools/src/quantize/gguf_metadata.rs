@@ -62,6 +62,7 @@ fn add_quantization(head: &mut Head, target: Target) {
         Target::F16 => (1, false),
         Target::Q4_0 => (2, true),
         Target::Q8_0 => (7, true),
+        Target::Q5_0 => (8, true),
         Target::Bf16 => (32, false),
         Target::Nf4 => unreachable!("GGUF has no NF4"),
     };

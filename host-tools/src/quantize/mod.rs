@@ -29,6 +29,8 @@ pub use report::{FormatReport, MergeReport, Report, Sums};
 pub enum Target {
     /// GGUF, every matrix Q8_0.
     Q8_0,
+    /// GGUF, Q5_0; embedding and head Q8_0.
+    Q5_0,
     /// GGUF, Q4_0; embedding and head Q8_0.
     Q4_0,
     /// A Hugging Face folder in bitsandbytes' NF4 layout; embedding, norms and head bf16.
@@ -45,6 +47,7 @@ impl Target {
     pub fn name(self) -> &'static str {
         match self {
             Target::Q8_0 => "q8_0",
+            Target::Q5_0 => "q5_0",
             Target::Q4_0 => "q4_0",
             Target::Nf4 => "nf4",
             Target::F16 => "f16",
@@ -112,7 +115,7 @@ fn convert_model(options: &Options, adapter: Option<&AdapterPath>, progress: &mu
     let merge = adapter.map(|adapter| Merge::open(adapter, &source)).transpose()?;
     let input = Input { source: &source, merge: merge.as_ref() };
     let mut report = match options.target {
-        Target::Q8_0 | Target::Q4_0 | Target::F16 | Target::Bf16 | Target::F32 => {
+        Target::Q8_0 | Target::Q5_0 | Target::Q4_0 | Target::F16 | Target::Bf16 | Target::F32 => {
             gguf_file::write(input, options, progress)?
         }
         Target::Nf4 => nf4_folder::write(input, options, progress)?,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use lichen_kernels::formats::{decode, float, q4_0, q8_0};
+use lichen_kernels::formats::{decode, float, q4_0, q5_0, q8_0};
 use lichen_kernels::Format;
 use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::{Error, ModelSource, Part, Result};
@@ -143,6 +143,7 @@ pub fn convert(
 fn encode(format: Format, values: &[f32], out: &mut Vec<u8>) {
     match format {
         Format::Q8_0 => q8_0::encode(values, out),
+        Format::Q5_0 => q5_0::encode(values, out),
         Format::Q4_0 => q4_0::encode(values, out),
         Format::F16 => float::encode_f16(values, out),
         Format::BF16 => float::encode_bf16(values, out),

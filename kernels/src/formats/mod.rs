@@ -1,6 +1,6 @@
 //! Weight formats: one file per format, byte layouts identical to the files that carry them.
 //!
-//! `F32 F16 BF16 Q8_0 Q4_0 NF4` are computed with as they are. `Q5_0 Q5_1 IQ4_NL Q4_K Q5_K Q6_K` are read and
+//! `F32 F16 BF16 Q8_0 Q4_0 Q5_0 NF4` are computed with as they are. `Q5_1 IQ4_NL Q4_K Q5_K Q6_K` are read and
 //! transcoded to Q8_0 at load. Layouts: ggml `ggml-common.h` (GGUF types), bitsandbytes `functional.py` (NF4).
 
 use std::fmt;
@@ -88,7 +88,19 @@ impl Format {
 
     /// True for the formats the kernels compute with directly; the others are transcoded to Q8_0 at load.
     pub const fn is_computed(self) -> bool {
-        matches!(self, Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 | Format::Q4_0 | Format::NF4)
+        matches!(
+            self,
+            Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 | Format::Q4_0 | Format::Q5_0 | Format::NF4
+        )
+    }
+
+    /// What a matrix of this format is on a GPU: no kernel there reads five bits, and the codes of a Q5_0 block are codes of
+    /// a Q8_0 block with the same scale.
+    pub const fn on_gpu(self) -> Format {
+        match self {
+            Format::Q5_0 => Format::Q8_0,
+            other => other,
+        }
     }
 
     /// True for formats with a plain number per value.

@@ -11,7 +11,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::Matrix;
-use crate::formats::Format;
+use crate::formats::{q5_0, Format};
 
 /// Columns of a tile.
 pub const TILE_COLS: usize = 128;
@@ -34,7 +34,8 @@ struct Tiles {
 impl Tiles {
     fn of(format: Format) -> Option<Tiles> {
         let (rows, code_bytes, file_scale_bytes) = match format {
-            Format::Q8_0 => (4, 32, 2),
+            // What it becomes there.
+            Format::Q8_0 | Format::Q5_0 => (4, 32, 2),
             Format::Q4_0 => (8, 16, 2),
             Format::NF4 => (8, 32, 0),
             _ => return None,
@@ -65,7 +66,7 @@ pub fn plane_bytes(format: Format, rows: usize, cols: usize) -> (usize, usize) {
     }
 }
 
-/// Writes rows `rows`, which begin at a group, into their part of both planes. NF4's scales are multiplied by
+/// Writes rows `rows`, which begin at a group, into their part of both planes, as [`Format::on_gpu`] has them. NF4's scales are multiplied by
 /// `absmax_factor`.
 pub fn pack_rows(matrix: &Matrix, rows: Range<usize>, absmax_factor: f32, codes: &mut [u8], scales: &mut [u8]) {
     let (format, cols) = (matrix.format(), matrix.cols());
@@ -84,10 +85,14 @@ pub fn pack_rows(matrix: &Matrix, rows: Range<usize>, absmax_factor: f32, codes:
     };
     let (n_tiles, n_blocks) = (cols.div_ceil(TILE_COLS), cols / tiles.block_len);
     for (i, row) in bytes.chunks_exact(row_bytes).enumerate() {
-        for (b, block) in row.chunks_exact(format.block_bytes()).enumerate() {
+        for (b, whole) in row.chunks_exact(format.block_bytes()).enumerate() {
             let (code_at, scale_at) = tiles.place(i, b, n_tiles);
-            let (scale, block) = block.split_at(tiles.file_scale_bytes);
-            codes[code_at..code_at + tiles.code_bytes].copy_from_slice(block);
+            let (scale, block) = whole.split_at(tiles.file_scale_bytes);
+            let to_codes = &mut codes[code_at..code_at + tiles.code_bytes];
+            match format {
+                Format::Q5_0 => to_codes.copy_from_slice(bytemuck::cast_slice(&q5_0::codes(whole))),
+                _ => to_codes.copy_from_slice(block),
+            }
             let to = &mut scales[scale_at..scale_at + 2];
             if format == Format::NF4 {
                 let absmax = matrix.absmax()[(rows.start + i) * n_blocks + b];
@@ -171,6 +176,23 @@ mod tests {
                 assert_eq!(unpack(format, rows, cols, 1.0, &codes, &scales).0, data, "{format} ({rows}, {cols})");
             }
         }
+    }
+
+    #[test]
+    fn five_bits_become_eight_with_the_same_values() {
+        let (rows, cols) = (9, 160);
+        let data: Vec<u8> = bytes(rows * Format::Q5_0.row_bytes(cols).unwrap());
+        let matrix = Matrix::new(Format::Q5_0, rows, cols, SharedBytes::from_vec(data));
+        let (n_codes, n_scales) = plane_bytes(Format::Q5_0, rows, cols);
+        assert_eq!((n_codes, n_scales), plane_bytes(Format::Q8_0, rows, cols));
+        let (mut codes, mut scales) = (vec![9; n_codes], vec![9; n_scales]);
+        pack_rows(&matrix, 0..rows, 1.0, &mut codes, &mut scales);
+        let (bytes, _) = unpack(Format::Q8_0, rows, cols, 1.0, &codes, &scales);
+        let [mut got, mut want] = [(); 2].map(|()| vec![0.0; rows * cols]);
+        crate::formats::decode(Format::Q8_0, &bytes, &mut got);
+        matrix.decode_rows(0..rows, &mut want);
+        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        assert!(got.iter().zip(&want).all(same));
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl PackedMatrix {
         }
         cuda.check()?;
         let padded_cols = cols.next_multiple_of(pack::TILE_COLS);
-        Ok(PackedMatrix { format, rows, cols, padded_cols, codes, scales, absmax_scale })
+        Ok(PackedMatrix { format: format.on_gpu(), rows, cols, padded_cols, codes, scales, absmax_scale })
     }
 
     /// Zeros of a format without scales.

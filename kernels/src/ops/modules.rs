@@ -20,7 +20,7 @@ pub fn modules_for_batch(formats: &[Format], kv: KvFormat) -> impl Fn(&str) -> b
 }
 
 fn modules_of_answers(formats: &[Format], kv: KvFormat, in_batch: bool) -> impl Fn(&str) -> bool {
-    let formats = formats.to_vec();
+    let formats = on_gpu(formats);
     move |module| {
         declared(module)
             .is_some_and(|d| d.role.answers(in_batch) && d.serves(&formats) && d.cache.is_none_or(|cache| cache == kv))
@@ -29,12 +29,16 @@ fn modules_of_answers(formats: &[Format], kv: KvFormat, in_batch: bool) -> impl 
 
 /// The same for training a model with weights of these formats. Who lets it answer too wants those of [`modules_for`] beside.
 pub fn modules_for_training(formats: &[Format]) -> impl Fn(&str) -> bool {
-    let mut formats = formats.to_vec();
+    let mut formats = on_gpu(formats);
     if formats.iter().any(|format| *format != Format::F32) {
         // Transposes, and what is decoded once, are multiplied as F16.
         formats.push(Format::F16);
     }
     move |module| declared(module).is_some_and(|d| d.role.trains() && d.serves(&formats))
+}
+
+fn on_gpu(formats: &[Format]) -> Vec<Format> {
+    formats.iter().map(|format| format.on_gpu()).collect()
 }
 
 /// What is said of a module: it serves all formats where it names none.

@@ -12,10 +12,10 @@ use crate::model::{assemble, Model};
 use crate::model_config::ModelConfig;
 use crate::setting::FORMAT;
 
-/// Format of the embedding and the head when the body has `format`: 4-bit models keep them in Q8_0.
+/// Format of the embedding and the head when the body has `format`: those of 4 and 5 bits keep them in Q8_0.
 pub fn table_format(format: Format) -> Format {
     match format {
-        Format::NF4 | Format::Q4_0 => Format::Q8_0,
+        Format::NF4 | Format::Q4_0 | Format::Q5_0 => Format::Q8_0,
         other => other,
     }
 }
@@ -137,9 +137,16 @@ fn random_matrix(format: Format, rows: usize, cols: usize, random: &mut XorShift
                 }
             }
         }
-        Format::Q8_0 | Format::Q4_0 => {
-            // Uniform bytes have a standard deviation of 74, uniform nibbles of 4.6.
-            let scale = f16::from_f32(std / if format == Format::Q8_0 { 74.0 } else { 4.6 });
+        Format::Q8_0 | Format::Q5_0 | Format::Q4_0 => {
+            // The standard deviations of uniform codes of 8, 5 and 4 bits.
+            let of_codes = if format == Format::Q8_0 {
+                74.0
+            } else if format == Format::Q5_0 {
+                9.2
+            } else {
+                4.6
+            };
+            let scale = f16::from_f32(std / of_codes);
             random.fill(&mut bytes, size);
             for block in bytes.chunks_exact_mut(format.block_bytes()) {
                 block[..2].copy_from_slice(&scale.to_le_bytes());

@@ -79,7 +79,7 @@ const CASES: [Case; 14] = [
         "a.gguf",
         &["--format", "q3"],
         2,
-        "[possible values: q8_0, q4_0, nf4, f16, bf16, f32]",
+        "[possible values: q8_0, q5_0, q4_0, nf4, f16, bf16, f32]",
     ),
     merge(
         "tiny-gemma3-lora:1000",

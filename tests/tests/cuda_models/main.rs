@@ -7,7 +7,8 @@ mod sessions;
 
 use std::sync::Arc;
 
-use lichen_kernels::Device;
+use lichen_host_tools::quantize::{self, Target, SHARD_BYTES_MAX};
+use lichen_kernels::{Device, Format};
 use lichen_runtime::files::adapter_file::AdapterFile;
 use lichen_runtime::memory_plan::{Limits, MemoryPlan, ModelBytes};
 use lichen_runtime::model::adapter::Adapter;
@@ -93,6 +94,37 @@ fn logits_equal_transformers() {
             assert!(prefill <= case.prefill, "{} {}: prefill {prefill}", device.describe(), case.model);
             assert!(decode <= case.decode, "{} {}: decode {decode}", device.describe(), case.model);
         }
+    }
+}
+
+/// Five bits are eight on a GPU, with the same values: what the CPU computes from the file's own blocks.
+#[test]
+fn five_bit_weights_give_what_they_give_on_the_cpu() {
+    let file = temp_dir("cuda-q5_0").join("m.gguf");
+    let what = quantize::Options {
+        model: fixture("tiny-qwen2-untied"),
+        target: Target::Q5_0,
+        out: file.clone(),
+        name: None,
+        shard_bytes_max: SHARD_BYTES_MAX,
+    };
+    quantize::run(&what, &mut ()).unwrap_or_else(|e| panic!("{e}"));
+    let source = ModelSource::open(&file).unwrap_or_else(|e| panic!("{e}"));
+    let on = |device: &Arc<Device>| {
+        let model = Arc::new(Model::load(&source, device).unwrap_or_else(|e| panic!("{e}")));
+        let mut session = session_of(device, &model, limits(1));
+        let tokens = [3, 1, 4, 1, 5, 9, 2, 6];
+        (model.layers[0].gate.format(), decoded(&mut session, &tokens))
+    };
+    let cpu = Arc::new(Device::cpu(2).unwrap_or_else(|e| panic!("{e}")));
+    let (format, want) = on(&cpu);
+    assert_eq!((format, source.transcoded()), (Format::Q5_0, vec![]));
+    for device in devices() {
+        let (format, got) = on(&device);
+        assert_eq!(format, Format::Q8_0);
+        let difference = relative_difference(&got, &want);
+        // Both multiply 16-bit activations; 3e-3 is the bound of Q8_0 files above.
+        assert!(difference <= 3e-3, "{}: {difference}", device.describe());
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use lichen_kernels::formats::{decode, float, q4_0, q8_0};
+use lichen_kernels::formats::{decode, float, q4_0, q5_0, q8_0};
 use lichen_kernels::Format;
 use lichen_runtime::files::formats::hf_config;
 use lichen_runtime::files::formats::safetensors::SafeTensors;
@@ -47,7 +47,8 @@ fn encoders_give_the_reference_bytes() {
     let file = blocks();
     let input = f32s(&file, "input");
     type Encode = fn(&[f32], &mut Vec<u8>);
-    let cases: [(&str, Encode); 3] = [("Q8_0", q8_0::encode), ("Q4_0", q4_0::encode), ("BF16", float::encode_bf16)];
+    let cases: [(&str, Encode); 4] =
+        [("Q8_0", q8_0::encode), ("Q4_0", q4_0::encode), ("Q5_0", q5_0::encode), ("BF16", float::encode_bf16)];
     for (name, encode) in cases {
         let want = file.tensor_slice(file.tensor(&format!("{name}.bytes")).expect("present"));
         let mut got = Vec::new();

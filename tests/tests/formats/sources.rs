@@ -17,7 +17,6 @@ use serde_json::{json, Value};
 #[test]
 fn transcoding() {
     for (format, type_id, scale_at) in [
-        (Format::Q5_0, 6, vec![0]),
         (Format::Q5_1, 7, vec![0, 2]),
         (Format::IQ4_NL, 20, vec![0]),
         (Format::Q4_K, 12, vec![0, 2]),

@@ -33,7 +33,8 @@ fn exit_codes_and_messages() {
     assert_eq!(again.stderr, format!("error: {out}: already exists: choose another name or remove it first\n"));
     let usage = run(&["quantize", "--model", model, "--format", "q3", "--out", out]);
     assert_eq!(usage.code, Some(2));
-    let flag = "error: invalid value 'q3' for '--format <FORMAT>' [possible values: q8_0, q4_0, nf4, f16, bf16, f32]\n";
+    let flag =
+        "error: invalid value 'q3' for '--format <FORMAT>' [possible values: q8_0, q5_0, q4_0, nf4, f16, bf16, f32]\n";
     assert_eq!(usage.stderr, flag);
     let named = run(&["quantize", "--model", model, "--format", "nf4", "--out", out, "--name", "x"]);
     assert_eq!(named.code, Some(2));

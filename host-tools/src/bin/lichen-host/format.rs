@@ -11,6 +11,9 @@ pub enum FormatName {
     /// GGUF, 8 bits and an f16 scale per 32 weights.
     #[value(name = "q8_0")]
     Q8_0,
+    /// GGUF, 5 bits and an f16 scale per 32 weights; embedding and head stay q8_0.
+    #[value(name = "q5_0")]
+    Q5_0,
     /// GGUF, 4 bits and an f16 scale per 32 weights; embedding and head stay q8_0.
     #[value(name = "q4_0")]
     Q4_0,
@@ -32,6 +35,7 @@ impl FormatName {
     pub fn target(self) -> Target {
         match self {
             FormatName::Q8_0 => Target::Q8_0,
+            FormatName::Q5_0 => Target::Q5_0,
             FormatName::Q4_0 => Target::Q4_0,
             FormatName::Nf4 => Target::Nf4,
             FormatName::F16 => Target::F16,

@@ -9,7 +9,7 @@ use lichen_runtime::cli::output::Outcome;
 use crate::format::{self, FormatName};
 use crate::progress::ConversionProgress;
 
-/// Convert a model to Q8_0, Q4_0, NF4 or plain numbers.
+/// Convert a model to Q8_0, Q5_0, Q4_0, NF4 or plain numbers.
 ///
 /// Reads Hugging Face folders (f32, bf16, f16, one file or sharded, bitsandbytes NF4 and LLM.int8, quanto qint8) and GGUF
 /// files. The weights pass through a few megabytes of memory whatever the model's size, and nothing appears at --out
@@ -38,7 +38,7 @@ const EXAMPLE: &str = "\
 Example:
   lichen-host quantize --model gemma-3-1b-it --format q8_0 --out gemma-3-1b-it-q8_0.gguf
 
-A model of 1 B parameters takes about 1.1 GB in q8_0, 0.7 GB in q4_0 and 1.0 GB in nf4 (whose embedding stays bf16).";
+A model of 1 B parameters takes about 1.1 GB in q8_0, 0.8 GB in q5_0, 0.7 GB in q4_0 and 1.0 GB in nf4 (whose embedding stays bf16).";
 
 pub fn run(arguments: &Arguments) -> Outcome<()> {
     let options = Options {

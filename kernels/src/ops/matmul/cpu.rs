@@ -1,6 +1,6 @@
 //! The scalar oracle for quantised weights: one row of weights against one row of `x`.
 
-use crate::formats::Format;
+use crate::formats::{q5_0, Format};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::{QuantizedRows, BLOCK};
 use half::f16;
@@ -38,6 +38,10 @@ pub fn decode_block(weights: &Matrix, row: usize, b: usize, codes: &mut [i32; BL
                 codes[j] = (q & 15) as i32 - 8;
                 codes[j + 16] = (q >> 4) as i32 - 8;
             }
+            f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+        }
+        Format::Q5_0 => {
+            codes.iter_mut().zip(q5_0::codes(bytes)).for_each(|(c, q)| *c = i32::from(q));
             f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
         }
         other => unreachable!("{other} has no integer blocks"),

@@ -13,7 +13,7 @@ pub const TILE_ROWS: usize = 12;
 /// widened for them.
 pub const BY_ROW_MAX: usize = 4;
 
-/// Values per block, Q8_0's and Q4_0's own.
+/// Values per block, Q8_0's, Q4_0's and Q5_0's own.
 pub const BLOCK: usize = 32;
 
 /// The integer a block's largest magnitude becomes: 32 * 128 * 32512 < 2^31, and 32512 = 127 * 256 splits into two signed
@@ -22,7 +22,7 @@ const MAX_CODE: f32 = 32512.0;
 
 /// True for the formats that multiply `x` as integers; the others multiply it as it is.
 pub fn has_integer_blocks(format: Format) -> bool {
-    matches!(format, Format::Q8_0 | Format::Q4_0)
+    matches!(format, Format::Q8_0 | Format::Q4_0 | Format::Q5_0)
 }
 
 /// Rows of `x`, quantised and interleaved: tiles of [`TILE_ROWS`] rows, or of one where there are at most [`BY_ROW_MAX`], and

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::formats::{float, nf4, q4_0, q8_0};
+use crate::formats::{float, nf4, q4_0, q5_0, q8_0};
 use crate::matrix::SharedBytes;
 use crate::ops::testing::{assert_same_on_every_isa, random};
 
@@ -16,6 +16,7 @@ pub(super) fn matrix(format: Format, rows: usize, cols: usize, seed: u64) -> Mat
         Format::BF16 => float::encode_bf16(&w, &mut bytes),
         Format::Q8_0 => q8_0::encode(&w, &mut bytes),
         Format::Q4_0 => q4_0::encode(&w, &mut bytes),
+        Format::Q5_0 => q5_0::encode(&w, &mut bytes),
         Format::NF4 => {
             let mut absmax = Vec::new();
             nf4::encode(&w, &mut bytes, &mut absmax);
@@ -35,7 +36,8 @@ fn product(device: &Device, w: &Matrix, x: &[f32], t: usize, bias: Option<&[f32]
     out
 }
 
-const FORMATS: [Format; 6] = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0, Format::NF4];
+const FORMATS: [Format; 7] =
+    [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0, Format::Q5_0, Format::NF4];
 
 /// (T, N, K in blocks of the format or, for floats, in values).
 const SIZES: [(usize, usize, usize); 11] = [
@@ -129,7 +131,7 @@ fn several_products_of_different_formats_share_x() {
 #[test]
 fn extremes_neither_overflow_nor_vanish() {
     // The largest codes of every format against the largest codes of x: the integer sum stays inside 32 bits.
-    for format in [Format::Q8_0, Format::Q4_0, Format::NF4] {
+    for format in [Format::Q8_0, Format::Q4_0, Format::Q5_0, Format::NF4] {
         let k = 2 * format.block_len();
         let n = 17;
         let w = match format {
@@ -138,8 +140,8 @@ fn extremes_neither_overflow_nor_vanish() {
                 let block = [&[0x00, 0x3c][..], &[0x80; 32]].concat();
                 Matrix::new(format, n, k, SharedBytes::from_vec(block.repeat(n * 2)))
             }
-            Format::Q4_0 => {
-                let block = [&[0x00, 0x3c][..], &[0x00; 16]].concat();
+            Format::Q4_0 | Format::Q5_0 => {
+                let block = [&[0x00, 0x3c][..], &vec![0x00; format.block_bytes() - 2]].concat();
                 Matrix::new(format, n, k, SharedBytes::from_vec(block.repeat(n * 2)))
             }
             _ => Matrix::new_nf4(n, k, SharedBytes::from_vec(vec![0; n * k / 2]), Arc::from(vec![1.0; n * 2])),
@@ -148,12 +150,11 @@ fn extremes_neither_overflow_nor_vanish() {
             for t in [1, 2] {
                 let x = vec![sign * 3.0; t * k];
                 let got = assert_same_on_every_isa(|device| product(device, &w, &x, t, None));
-                let weight = if format == Format::Q8_0 {
-                    -128.0
-                } else if format == Format::Q4_0 {
-                    -8.0
-                } else {
-                    -1.0
+                let weight = match format {
+                    Format::Q8_0 => -128.0,
+                    Format::Q5_0 => -16.0,
+                    Format::Q4_0 => -8.0,
+                    _ => -1.0,
                 };
                 let want = sign * 3.0 * weight * k as f32;
                 assert!(got.iter().all(|y| (y - want).abs() <= 1e-5 * want.abs()), "{format}: {} {want}", got[0]);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::formats::{float, nf4, q4_0, q8_0, Format};
+use crate::formats::{float, nf4, q4_0, q5_0, q8_0, Format};
 use crate::matrix::Matrix;
 use crate::ops::matmul::nf4 as nf4_rows;
 use crate::simd::{per_isa, Isa};
@@ -42,6 +42,7 @@ fn plain_body(m: &Matrix, js: &Range<usize>, ks: &Range<usize>, width: usize, ou
             Format::BF16 => float::decode_bf16(bytes, out),
             Format::Q8_0 => q8_0::decode(bytes, out),
             Format::Q4_0 => q4_0::decode(bytes, out),
+            Format::Q5_0 => q5_0::decode(bytes, out),
             other => unreachable!("{other} is not decoded here"),
         }
         rest.fill(0.0);

@@ -8,7 +8,8 @@ use crate::ops::matmul::{backward, tests::matrix, Scratch, Write};
 use crate::ops::testing::{assert_same_on_every_isa, random};
 use crate::view::{View, ViewMut};
 
-const FORMATS: [Format; 6] = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0, Format::NF4];
+const FORMATS: [Format; 7] =
+    [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0, Format::Q5_0, Format::NF4];
 
 /// (T, N, K in blocks of 64).
 const SIZES: [(usize, usize, usize); 9] =
@@ -114,7 +115,7 @@ fn a_quantised_base_gives_the_gradient_of_its_decoded_copy() {
     let dy = random(t * n, 1.0, 3);
     let device = Device::cpu(2).unwrap();
     let scratch = &mut no_scratch(&device);
-    for format in [Format::BF16, Format::Q8_0, Format::Q4_0, Format::NF4] {
+    for format in [Format::BF16, Format::Q8_0, Format::Q4_0, Format::Q5_0, Format::NF4] {
         let w = matrix(format, n, k, 4);
         let mut dense = vec![0.0; n * k];
         w.decode_rows(0..n, &mut dense);

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q8_0};
+use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q5_0, Q8_0};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::QuantizedRows;
 use crate::ops::matmul::PANEL_ROWS;
@@ -163,11 +163,11 @@ unsafe fn load(q: &[i16], i: usize) -> __m256i {
     _mm256_loadu_si256(q.as_ptr().add(i * 16) as *const __m256i)
 }
 
-/// 32 values of a Q8_0 or Q4_0 block, from the block's first byte, as 16-bit integers in order.
+/// 32 values of a block, from the block's first byte, as 16-bit integers in order.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn expand32<const F: u8>(block: *const u8) -> [__m256i; 2] {
-    let first = _mm_loadu_si128(block.add(2) as *const __m128i);
+    let first = _mm_loadu_si128(block.add(if F == Q5_0 { 6 } else { 2 }) as *const __m128i);
     if F == Q8_0 {
         let second = _mm_loadu_si128(block.add(18) as *const __m128i);
         return [_mm256_cvtepi8_epi16(first), _mm256_cvtepi8_epi16(second)];
@@ -175,8 +175,21 @@ unsafe fn expand32<const F: u8>(block: *const u8) -> [__m256i; 2] {
     let bytes = _mm256_cvtepu8_epi16(first);
     let low = _mm256_and_si256(bytes, _mm256_set1_epi16(15));
     let high = _mm256_srli_epi16::<4>(bytes);
+    if F == Q5_0 {
+        let fifth = (block.add(2) as *const u32).read_unaligned();
+        return [less_16(low, fifth as i16), less_16(high, (fifth >> 16) as i16)];
+    }
     let eight = _mm256_set1_epi16(8);
     [_mm256_sub_epi16(low, eight), _mm256_sub_epi16(high, eight)]
+}
+
+/// Takes 16 off each value whose fifth bit is not set: bit i of `fifth` is that of lane i.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn less_16(v: __m256i, fifth: i16) -> __m256i {
+    let bits = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, i16::MIN);
+    let is_clear = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(fifth), bits), _mm256_setzero_si256());
+    _mm256_sub_epi16(v, _mm256_and_si256(is_clear, _mm256_set1_epi16(16)))
 }
 
 /// Scales of block `b` of eight rows. Eight loads and inserts, because `vgatherdps` is microcode before Zen 4 and on

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q8_0};
+use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q5_0, Q8_0};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
@@ -147,17 +147,23 @@ unsafe fn load(q: &[i16], i: usize) -> __m512i {
     _mm512_loadu_si512(q.as_ptr().add(i * 32) as *const __m512i)
 }
 
-/// 32 values of a Q8_0 or Q4_0 block, from the block's first byte, as 16-bit integers in order.
+/// 32 values of a block, from the block's first byte, as 16-bit integers in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn expand32<const F: u8>(block: *const u8) -> __m512i {
     if F == Q8_0 {
         return _mm512_cvtepi8_epi16(_mm256_loadu_si256(block.add(2) as *const __m256i));
     }
-    let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(block.add(2) as *const __m128i));
+    let nibbles = block.add(if F == Q5_0 { 6 } else { 2 });
+    let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(nibbles as *const __m128i));
     let low = _mm256_and_si256(bytes, _mm256_set1_epi16(15));
     let high = _mm256_srli_epi16::<4>(bytes);
     let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    if F == Q5_0 {
+        // A fifth bit that is set adds the 16 that are taken off again.
+        let is_negative = !(block.add(2) as *const u32).read_unaligned();
+        return _mm512_mask_sub_epi16(both, is_negative, both, _mm512_set1_epi16(16));
+    }
     _mm512_sub_epi16(both, _mm512_set1_epi16(8))
 }
 

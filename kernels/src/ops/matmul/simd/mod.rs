@@ -73,6 +73,7 @@ pub fn matmul(isa: Isa, weights: &Matrix, rows: Range<usize>, x: &QuantizedRows,
 /// The formats as constants, so that each kernel is compiled once per format.
 const Q8_0: u8 = 0;
 const Q4_0: u8 = 1;
+const Q5_0: u8 = 2;
 
 /// Evaluates `$call` with `$F` the constant of a quantised format.
 macro_rules! by_format {
@@ -84,6 +85,10 @@ macro_rules! by_format {
             }
             $crate::formats::Format::Q4_0 => {
                 const $F: u8 = super::Q4_0;
+                $call
+            }
+            $crate::formats::Format::Q5_0 => {
+                const $F: u8 = super::Q5_0;
                 $call
             }
             other => unreachable!("{other} has no integer blocks"),

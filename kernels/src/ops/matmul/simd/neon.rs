@@ -6,7 +6,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q8_0};
+use super::{by_format, by_panel, Panel, StorePart, Tile, Weights, Q5_0, Q8_0};
 use crate::matrix::Matrix;
 use crate::ops::matmul::quantize::{QuantizedRows, TILE_ROWS};
 use crate::ops::matmul::PANEL_ROWS;
@@ -218,17 +218,31 @@ impl NextRows {
     }
 }
 
-/// 32 values of a Q8_0 or Q4_0 block, from the block's first byte, in order.
+/// 32 values of a block, from the block's first byte, in order.
 #[inline(always)]
 pub(super) unsafe fn codes32<const F: u8>(block: *const u8) -> [int8x16_t; 2] {
-    let p = block.add(2);
+    let p = block.add(if F == Q5_0 { 6 } else { 2 });
     if F == Q8_0 {
         return [vld1q_s8(p as *const i8), vld1q_s8(p.add(16) as *const i8)];
     }
     let bytes = vld1q_u8(p);
     let low = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15)));
     let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes));
+    if F == Q5_0 {
+        let fifth = block.add(2);
+        return [less_16(low, fifth), less_16(high, fifth.add(2))];
+    }
     [vsubq_s8(low, vdupq_n_s8(8)), vsubq_s8(high, vdupq_n_s8(8))]
+}
+
+/// Takes 16 off each value whose fifth bit is not set: the bits of the two bytes at `fifth` are those of sixteen lanes.
+#[inline(always)]
+unsafe fn less_16(v: int8x16_t, fifth: *const u8) -> int8x16_t {
+    let own_bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+    let bytes = vcombine_u8(vdup_n_u8(*fifth), vdup_n_u8(*fifth.add(1)));
+    // All bits of a lane whose fifth bit is clear.
+    let is_clear = vmvnq_u8(vtstq_u8(bytes, own_bit));
+    vsubq_s8(v, vreinterpretq_s8_u8(vandq_u8(is_clear, vdupq_n_u8(16))))
 }
 
 #[inline(always)]
