@@ -122,7 +122,7 @@ impl Lora {
             let (a, b) = (values[a].to_vec(), values[b].to_vec());
             AdapterTarget { part: TARGETS[i], layer, rank: self.rank, scale: self.scale(), a, b }
         };
-        AdapterFile { targets: self.places().map(target).collect(), base_name: None }
+        AdapterFile::of(self.places().map(target).collect())
     }
 
     /// (layer, index in [`TARGETS`], A, B) of every pair, in the order of the flat vector.

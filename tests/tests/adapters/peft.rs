@@ -176,7 +176,8 @@ fn the_config_is_minimal() {
     assert_eq!(value["rank_pattern"], serde_json::json!({modules[1]: 4, modules[0]: 4}));
     assert_eq!(value["lora_alpha"], 0.5);
     let read = PeftConfig::read(&value).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((read.rank_of(modules[0]), read.rank_of("model.layers.1.mlp.down_proj")), (4, 8));
+    let ranks: Vec<_> = read.rules(&[modules[0], "model.layers.1.mlp.down_proj"]).unwrap();
+    assert_eq!(ranks.iter().map(|rule| (rule.rank, rule.is_target)).collect::<Vec<_>>(), [(4, true), (8, false)]);
 }
 
 /// A diverged training must not replace its last good adapter by one that nobody can read.

@@ -26,7 +26,7 @@ fn adapter(subject: &Subject, seed: u64, rank: usize, modules: &[TargetModule]) 
             targets.push(AdapterTarget { part: module.part(), layer, rank, scale: 1.0, a, b });
         }
     }
-    let file = AdapterFile { targets, base_name: None };
+    let file = AdapterFile::of(targets);
     Arc::new(Adapter::new(file, config, 1.0, &subject.device).unwrap_or_else(|e| panic!("{e}")))
 }
 
