@@ -69,7 +69,9 @@ pub fn adapter_config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(value) = json_file::parse(text) else { return false };
     let Ok(peft) = PeftConfig::read(&value) else { return false };
-    let Ok(rules) = peft.rules(&["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", ""]) else { return false };
+    let Ok(rules) = peft.rules(&["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", ""]) else {
+        return false;
+    };
     for rule in rules {
         let scale = peft.scale(&rule);
         assert!(scale >= 0.0 && scale.is_finite(), "scale {scale}");

@@ -83,8 +83,14 @@ impl Lora {
     /// Takes the values of a file made for this layout.
     ///
     /// # Errors
-    /// Another rank, scale or set of matrices.
+    /// Another rank, scale or set of matrices; whole matrices, which are not trained.
     pub fn load(&self, values: &mut [f32], file: &AdapterFile) -> Result<()> {
+        if !file.tables.is_empty() {
+            return Err(Error::input(
+                "the adapter brings its own embedding or head (modules_to_save), which are not trained: merge it into the \
+                 model and train on that",
+            ));
+        }
         for target in &file.targets {
             let i = TARGETS.iter().position(|part| *part == target.part).expect("the reader knows these seven alone");
             let place = self.layers[target.layer][i];

@@ -92,7 +92,8 @@ fn is_same(a: &Matrix, b: &Matrix) -> bool {
 
 impl fmt::Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |table: &Option<Matrix>| table.as_ref().map(|m| format!("{} {} x {}", m.format(), m.rows(), m.cols()));
+        let shown =
+            |table: &Option<Matrix>| table.as_ref().map(|m| format!("{} {} x {}", m.format(), m.rows(), m.cols()));
         f.debug_struct("Tables").field("embedding", &shown(&self.embedding)).field("head", &shown(&self.head)).finish()
     }
 }

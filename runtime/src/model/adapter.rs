@@ -144,6 +144,11 @@ impl Adapter {
         self.fingerprint
     }
 
+    /// Bytes of its own embedding and head.
+    pub fn tables_bytes(&self) -> usize {
+        self.tables_bytes
+    }
+
     /// Bytes of its matrices.
     pub fn size_bytes(&self) -> usize {
         let pairs = self.layers.iter().flat_map(|l| l.pairs.iter().flatten());

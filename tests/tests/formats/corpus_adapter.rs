@@ -187,13 +187,13 @@ fn config() {
         with("C51", "lora_alpha", json!(-8), alpha),
         with("C51", "lora_alpha", json!("8"), alpha),
         with("C51", "lora_alpha", json!(1e300), alpha),
+        with("C52", "target_modules", json!(["dense_h_to_4h", "qq_proj"]), "target \"dense_h_to_4h\" matches no layer"),
         with(
             "C52",
             "target_modules",
-            json!(["dense_h_to_4h", "qq_proj"]),
-            "target \"dense_h_to_4h\" matches no layer",
+            json!(["qq_proj"]),
+            "target \"qq_proj\" matches no layer (did you mean \"q_proj\"?)",
         ),
-        with("C52", "target_modules", json!(["qq_proj"]), "target \"qq_proj\" matches no layer (did you mean \"q_proj\"?)"),
         with(
             "C52",
             "target_modules",

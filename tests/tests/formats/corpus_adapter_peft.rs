@@ -55,7 +55,9 @@ fn the_config_chooses_the_modules() {
 /// An expression sees the path as the file has it, which is the one of the model that was trained.
 #[test]
 fn multimodal_names_are_matched_as_they_are() {
-    for outer in ["model.model.language_model.layers", "model.language_model.model.layers", "model.language_model.layers"] {
+    for outer in
+        ["model.model.language_model.layers", "model.language_model.model.layers", "model.language_model.layers"]
+    {
         for (fields, want) in [
             (json!({}), &[Q, V][..]),
             (json!({"target_modules": r".*language_model.*\.(q|v)_proj"}), &[Q, V]),
@@ -147,7 +149,10 @@ fn tables_replace_the_bases() {
     // Names of no module of this model are nothing, as in PEFT.
     assert_eq!(has(saved(json!(["classifier", "score"]), &[])), (false, false, 0));
     let raw = "base_model.model.lm_head.modules_to_save.default.weight";
-    assert_eq!(has(saved(json!(["lm_head"]), &[raw, "base_model.model.lm_head.original_module.weight"])), (false, true, 1));
+    assert_eq!(
+        has(saved(json!(["lm_head"]), &[raw, "base_model.model.lm_head.original_module.weight"])),
+        (false, true, 1)
+    );
     // The adapter of a module that is saved whole is left out.
     assert_eq!(saved(json!(["lm_head"]), &[HEAD]).open().targets.len(), 2);
     let other = saved(json!(["lm_head"]), &[HEAD]).open().fingerprint();
@@ -192,7 +197,8 @@ fn expressions_that_cannot_be_used() {
 
 #[test]
 fn tables_that_cannot_be_used() {
-    let shaped = |shape: &'static [usize]| with(json!({"modules_to_save": ["lm_head"]})).weights(|w| w.add_f32(HEAD, shape));
+    let shaped =
+        |shape: &'static [usize]| with(json!({"modules_to_save": ["lm_head"]})).weights(|w| w.add_f32(HEAD, shape));
     let mut nan = vec![0u8; 640];
     nan[636..].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let norm = "base_model.model.model.layers.0.input_layernorm.weight";

@@ -72,9 +72,7 @@ fn read(
             let rule = rules[&(part, layer)];
             match rule.rank == rank {
                 true => Ok(peft.scale(&rule)),
-                false => {
-                    Err(Error::input(format!("\"{name}\" has rank {rank}, the config says {}", rule.rank)))
-                }
+                false => Err(Error::input(format!("\"{name}\" has rank {rank}, the config says {}", rule.rank))),
             }
         })
     });
@@ -155,7 +153,9 @@ impl<'a> Found<'a> {
         if let [first, ..] = self.unknown[..] {
             let n = self.unknown.len();
             let more = if n > 1 { ", .." } else { "" };
-            notes.push(format!("{n} of its tensors belong to nothing in this model and are not used: \"{first}\"{more}"));
+            notes.push(format!(
+                "{n} of its tensors belong to nothing in this model and are not used: \"{first}\"{more}"
+            ));
         }
         if self.n_of_images > 0 {
             notes.push(format!("{} tensors of the image encoder are not used", self.n_of_images));

@@ -41,7 +41,8 @@ impl ModuleChoice {
             None => Modules::Names(DEFAULT_TARGETS.map(str::to_string).to_vec()),
         };
         // An empty text excludes nothing, though as an expression it would match an empty path.
-        let excluded = modules(fields, "exclude_modules")?.filter(|m| !matches!(m, Modules::Pattern(t) if t.is_empty()));
+        let excluded =
+            modules(fields, "exclude_modules")?.filter(|m| !matches!(m, Modules::Pattern(t) if t.is_empty()));
         let choice = ModuleChoice {
             targets,
             excluded,
@@ -161,9 +162,8 @@ fn names(fields: &Fields, name: &str) -> Result<Option<Vec<String>>> {
 
 /// `layers_to_transform`: a number or a list of them.
 fn layers(fields: &Fields) -> Result<Option<Vec<u64>>> {
-    let wrong = |value: &Value| {
-        Error::input(format!("layers_to_transform holds {}; numbers of layers expected", show(value)))
-    };
+    let wrong =
+        |value: &Value| Error::input(format!("layers_to_transform holds {}; numbers of layers expected", show(value)));
     let number = |value: &Value| value.as_u64().ok_or_else(|| wrong(value));
     match fields.get("layers_to_transform") {
         None => Ok(None),

@@ -30,12 +30,7 @@ const CHECKED_VALUES: usize = 64 << 10;
 ///
 /// # Errors
 /// Another shape than the model's, values that are not finite, a module of `modules_to_save` that is missing or is neither.
-pub fn tables(
-    tensors: &SafeTensors,
-    found: &[TableTensor],
-    peft: &PeftConfig,
-    config: &ModelConfig,
-) -> Result<Tables> {
+pub fn tables(tensors: &SafeTensors, found: &[TableTensor], peft: &PeftConfig, config: &ModelConfig) -> Result<Tables> {
     check_saved(found, peft, config)?;
     let mut tables = Tables::default();
     for (i, table) in found.iter().enumerate() {
