@@ -18,6 +18,7 @@ use lichen_tests::programs;
 use lichen_trainer::data::Sample;
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
+use lichen_trainer::layers::Layers;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::machine::Machine;
 use lichen_trainer::network::{Mode, Network};
@@ -70,11 +71,12 @@ fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>)
     let source = ModelSource::open(&fixture(name)).unwrap_or_else(|e| panic!("{e}"));
     let config = source.config().clone();
     let (mode, rank, files) = match full_format {
-        None => (Mode::Lora(Lora::new(&config, [true; 7], 4, 8.0)), 4, device.clone()),
+        None => (Mode::Lora(Lora::new(&config, [true; 7], &Layers::default(), 4, 8.0)), 4, device.clone()),
         Some(format) => (Mode::Full(Full::new(&config), format), 0, Arc::new(Device::cpu(1).expect("a thread"))),
     };
     let size = JobSize {
         n_parameters: mode.n_parameters(),
+        first_layer: mode.first_layer(),
         full_format,
         batch: 3,
         max_seq: 40,

@@ -11,6 +11,7 @@ use lichen_tests::models::fixture;
 use lichen_trainer::activations::ActivationSizes;
 use lichen_trainer::data::Sample;
 use lichen_trainer::full::Full;
+use lichen_trainer::layers::Layers;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::machine::LOSS_ROWS;
 use lichen_trainer::network::{Mode, Network};
@@ -98,12 +99,13 @@ fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> Activat
         trained_weights,
         loss_rows: LOSS_ROWS,
         kept_layers,
+        first_layer: 0,
     }
 }
 
 /// An adapter on all seven matrices, alpha twice the rank; its values are zero.
 pub fn lora(device: Arc<Device>, model: Arc<Model>, setup: Setup) -> Network {
-    let layout = Lora::new(&model.config, [true; 7], setup.rank, 2.0 * setup.rank as f32);
+    let layout = Lora::new(&model.config, [true; 7], &Layers::default(), setup.rank, 2.0 * setup.rank as f32);
     let rows = sizes(&setup, setup.rank, None);
     Network::new(device, model, Mode::Lora(layout), LORA, &rows, setup.batch).unwrap()
 }
