@@ -194,9 +194,7 @@ fn check_model(memory: &MemorySettings, config: &ModelConfig) -> Result<()> {
             "{MODEL}: full training starts from a Hugging Face folder with float weights, and writes one"
         )));
     }
-    if let Some(last) = memory.layers.last().filter(|last| memory.method == Method::Lora && *last >= config.n_layers) {
-        return Err(Error::usage(format!("{LAYERS} names layer {last}; 0 to {} in this model", config.n_layers - 1)));
-    }
+    check_layers(memory, config)?;
     if memory.max_seq > config.context_length {
         return Err(Error::usage(format!(
             "{MAX_SEQ} is {}; 2 to {} for this model",
@@ -204,6 +202,17 @@ fn check_model(memory: &MemorySettings, config: &ModelConfig) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// # Errors
+/// A layer is to be trained that the model does not have.
+pub fn check_layers(memory: &MemorySettings, config: &ModelConfig) -> Result<()> {
+    match memory.layers.last().filter(|last| memory.method == Method::Lora && *last >= config.n_layers) {
+        Some(last) => {
+            Err(Error::usage(format!("{LAYERS} names layer {last}; 0 to {} in this model", config.n_layers - 1)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn mode_of(memory: &MemorySettings, alpha: f32, config: &ModelConfig) -> Mode {
