@@ -52,6 +52,6 @@ fn made_up(engine: &Engine, seed: u32) -> Result<Arc<Adapter>> {
     let values = |n: usize| (0..4 * n).map(|i| 0.1 * value(i)).collect::<Vec<f32>>();
     let (a, b) = (values(config.dim), values(config.q_dim()));
     let pair = |layer| AdapterTarget { part: Part::AttnQ, layer, rank: 4, scale: 1.0, a: a.clone(), b: b.clone() };
-    let file = AdapterFile { targets: (0..config.n_layers).map(pair).collect(), base_name: None };
+    let file = AdapterFile::of((0..config.n_layers).map(pair).collect());
     Ok(Arc::new(Adapter::new(file, config, 1.0, device)?))
 }

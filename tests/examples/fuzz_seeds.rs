@@ -17,12 +17,13 @@ fn main() -> ExitCode {
         eprintln!("usage: fuzz_seeds FOLDER");
         return ExitCode::from(2);
     };
-    let makers: [(&str, Maker); 5] = [
+    let makers: [(&str, Maker); 6] = [
         ("gguf", mutate::gguf),
         ("gguf_adapter", mutate::gguf_adapter),
         ("safetensors", mutate::safetensors),
         ("hf_config", mutate::hf_config),
         ("adapter_config", mutate::adapter_config),
+        ("peft_adapter", mutate::peft_adapter),
     ];
     for (target, make) in makers {
         let into = folder.join(format!("{target}.seeds"));

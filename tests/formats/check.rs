@@ -69,10 +69,14 @@ pub fn adapter_config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(value) = json_file::parse(text) else { return false };
     let Ok(peft) = PeftConfig::read(&value) else { return false };
-    let _ = peft.check_targets(&base(), &["model.layers.0.self_attn.q_proj".into()]);
-    let scale = peft.scale_of("model.layers.0.self_attn.q_proj", 4);
-    assert!(scale >= 0.0 && scale.is_finite(), "scale {scale}");
-    assert!((1..=1024).contains(&peft.rank_of("model.layers.1.mlp.up_proj")));
+    let Ok(rules) = peft.rules(&["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", ""]) else {
+        return false;
+    };
+    for rule in rules {
+        let scale = peft.scale(&rule);
+        assert!(scale >= 0.0 && scale.is_finite(), "scale {scale}");
+        assert!((1..=1024).contains(&rule.rank));
+    }
     true
 }
 
@@ -83,6 +87,25 @@ pub fn gguf_adapter(bytes: &[u8]) -> bool {
     for target in &adapter.targets {
         assert!(target.layer < 2 && target.scale.is_finite());
         assert!(target.a.iter().chain(&target.b).all(|v| v.is_finite()));
+    }
+    true
+}
+
+/// A PEFT adapter for the same: adapter_config.json, a zero byte, adapter_model.safetensors.
+pub fn peft_adapter(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    let weights = bytes.get(end + 1..).unwrap_or_default();
+    let Ok(adapter) = AdapterFile::from_peft(&bytes[..end], Arc::new(weights.to_vec()), &base()) else { return false };
+    assert!(adapter.max_rank() > 0 && adapter.size_bytes() > 0);
+    for target in &adapter.targets {
+        assert!(target.layer < 2 && target.scale.is_finite());
+        assert!(target.a.iter().chain(&target.b).all(|v| v.is_finite()));
+    }
+    for table in adapter.tables.each() {
+        assert_eq!((table.rows(), table.cols()), (5, 32));
+        let mut values = vec![0.0; 5 * 32];
+        table.decode_rows(0..5, &mut values);
+        assert!(values.iter().all(|v| v.is_finite()));
     }
     true
 }

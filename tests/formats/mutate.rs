@@ -250,17 +250,74 @@ fn random_json(random: &mut Random) -> Value {
 
 /// adapter_config.json with a few faults; sometimes none.
 pub fn adapter_config(random: &mut Random) -> Vec<u8> {
-    let mut config = json!({
-        "peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj", "v_proj"],
-        "use_rslora": false, "use_dora": false, "rank_pattern": {"layers.0.self_attn.q_proj": 2},
-        "alpha_pattern": {"^model\\.layers\\.1\\.mlp\\.up_proj$": 2.5}, "modules_to_save": null,
-        "init_lora_weights": true
-    });
+    let mut config = peft_config(random);
     for _ in 0..random.below(4) {
         damage_json(&mut config, random);
     }
     let mut bytes = config.to_string().into_bytes();
     if random.below(4) == 0 {
+        damage_bytes(&mut bytes, random, usize::MAX);
+    }
+    bytes
+}
+
+/// A sound config of one of the kinds that are found: lists, expressions, layers, whole tables.
+fn peft_config(random: &mut Random) -> Value {
+    let mut config = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "bias": "none",
+        "target_modules": ["q_proj", "v_proj"], "use_rslora": false, "use_dora": false,
+        "rank_pattern": {}, "alpha_pattern": {"^model\\.layers\\.1\\.mlp\\.up_proj$": 2.5, "layers.[01].*(q|k)_proj": 3},
+        "modules_to_save": null, "init_lora_weights": true
+    });
+    match random.below(5) {
+        0 => config["target_modules"] = json!("all-linear"),
+        1 => config["target_modules"] = json!(*random.pick(&EXPRESSIONS)),
+        2 => config["exclude_modules"] = json!(*random.pick(&EXPRESSIONS)),
+        3 => {
+            config["layers_to_transform"] = json!([1]);
+            config["layers_pattern"] = json!("layers");
+        }
+        _ => config["modules_to_save"] = json!(["lm_head"]),
+    }
+    config
+}
+
+/// As fine-tuning programs write them, and as nobody should.
+const EXPRESSIONS: [&str; 6] = [
+    ".*(q|v)_proj",
+    r"^(?!.*vision).*layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj",
+    r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn)\.(?:(?:q_proj)))",
+    r"(?=x|)((\w|\.)*)*(?<=y)!",
+    r"(\w{1000}){1000}",
+    "(",
+];
+
+/// A PEFT adapter for the model of [`tiny_gemma3`], as `check::peft_adapter` takes it, with a few faults; sometimes none.
+pub fn peft_adapter(random: &mut Random) -> Vec<u8> {
+    let mut config = peft_config(random);
+    let outer = *random.pick(&["model.", "model.language_model.", "language_model.model."]);
+    let mut weights = SafetensorsFile::default();
+    for (module, outputs) in [("layers.0.self_attn.q_proj", 32), ("layers.1.self_attn.v_proj", 16)] {
+        let at = format!("base_model.model.{outer}{module}");
+        weights = weights.add_f32(&format!("{at}.lora_A.weight"), &[4, 32]);
+        weights = weights.add_f32(&format!("{at}.lora_B.weight"), &[outputs, 4]);
+    }
+    if random.below(2) == 0 || !config["modules_to_save"].is_null() {
+        weights = weights.add_f32("base_model.model.lm_head.weight", &[5, 32]);
+    }
+    for _ in 0..random.below(3) {
+        match random.below(3) {
+            0 => damage_json(&mut config, random),
+            1 => {
+                let at = random.below(weights.tensors.len());
+                let names = ["lora_magnitude_vector", "norm.weight", "lora_A.bias", "x"];
+                weights.tensors[at].0 = format!("base_model.model.model.layers.1.{}", random.pick(&names));
+            }
+            _ => drop(weights.tensors.remove(random.below(weights.tensors.len()))),
+        }
+    }
+    let mut bytes = [config.to_string().as_bytes(), &[0], &weights.bytes()].concat();
+    if random.below(3) == 0 {
         damage_bytes(&mut bytes, random, usize::MAX);
     }
     bytes

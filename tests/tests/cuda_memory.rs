@@ -18,6 +18,7 @@ use lichen_tests::programs;
 use lichen_trainer::data::Sample;
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
+use lichen_trainer::layers::Layers;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::machine::Machine;
 use lichen_trainer::network::{Mode, Network};
@@ -56,25 +57,28 @@ fn a_device_gives_what_the_plan_says() {
             a_batch_takes_what_its_plan_says(&device, &model, weights, free);
         }
         for name in ["tiny-gemma3/tiny-gemma3-q8_0.gguf", "tiny-qwen2-tied"] {
-            check_training(&device, name, None);
+            check_training(&device, name, None, "all");
         }
+        check_training(&device, "tiny-gemma3/tiny-gemma3-q8_0.gguf", None, "4,6");
         for format in [Format::BF16, Format::F32] {
-            check_training(&device, "tiny-qwen2-tied", Some(format));
+            check_training(&device, "tiny-qwen2-tied", Some(format), "all");
         }
     }
 }
 
 /// A network takes what its bill says, to the byte.
-fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>) {
+fn check_training(device: &Arc<Device>, name: &str, full_format: Option<Format>, layers: &str) {
     let Device::Cuda(cuda) = &**device else { panic!("not a CUDA device") };
     let source = ModelSource::open(&fixture(name)).unwrap_or_else(|e| panic!("{e}"));
     let config = source.config().clone();
+    let layers = Layers::parse(layers).expect("layers");
     let (mode, rank, files) = match full_format {
-        None => (Mode::Lora(Lora::new(&config, [true; 7], 4, 8.0)), 4, device.clone()),
+        None => (Mode::Lora(Lora::new(&config, [true; 7], &layers, 4, 8.0)), 4, device.clone()),
         Some(format) => (Mode::Full(Full::new(&config), format), 0, Arc::new(Device::cpu(1).expect("a thread"))),
     };
     let size = JobSize {
         n_parameters: mode.n_parameters(),
+        first_layer: mode.first_layer(),
         full_format,
         batch: 3,
         max_seq: 40,

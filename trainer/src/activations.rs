@@ -2,7 +2,7 @@
 //!
 //! Always kept: the input of every layer, and what its feed-forward half gave. The activations inside the last layers are
 //! saved too, of as many layers as there is memory for; the backward pass recomputes those of the others, in memory that they
-//! share.
+//! share. Of layers before the first that is trained nothing is kept: the backward pass ends there.
 
 use lichen_kernels::ops::attention::train as attention;
 use lichen_kernels::ops::matmul;
@@ -29,18 +29,28 @@ pub struct ActivationSizes {
     pub loss_rows: usize,
     /// Layers whose activations stay saved: the last ones. Those of the others are recomputed in the backward pass.
     pub kept_layers: usize,
+    /// The first layer that gradients reach.
+    pub first_layer: usize,
 }
 
 impl ActivationSizes {
     /// Where the saved activations of layer `i` of `n_layers` lie in [`Activations::saved`].
     pub(crate) fn saved_index(&self, i: usize, n_layers: usize) -> usize {
-        let n_shared = n_layers - self.kept_layers.min(n_layers);
-        (i + 1).saturating_sub(n_shared.max(1))
+        let n_walked = n_layers - self.first_layer;
+        let n_shared = n_walked - self.kept_layers.min(n_walked);
+        (i + 1).saturating_sub(self.first_layer + n_shared.max(1))
+    }
+
+    /// Where the feed-forward output of layer `i` lies in [`Activations::ffn_out`]: those before the first that is trained
+    /// write where that one will.
+    pub(crate) fn ffn_index(&self, i: usize) -> usize {
+        i.saturating_sub(self.first_layer)
     }
 
     /// True when a later layer has written over the saved activations of layer `i`, once the forward pass is through.
     pub(crate) fn needs_recompute(&self, i: usize, n_layers: usize) -> bool {
-        i + 1 < n_layers - self.kept_layers.min(n_layers)
+        let n_walked = n_layers - self.first_layer;
+        i >= self.first_layer && i + 1 < n_layers - self.kept_layers.min(n_walked)
     }
 
     /// ActivationSizes whose logits exist at once: a micro-batch has no more of them than rows.
@@ -195,9 +205,9 @@ pub struct LossWork {
 
 /// All of it.
 pub struct Activations {
-    /// The input of each layer, (T, dim), and of the last norm.
+    /// The input of each layer from the first that is trained, (T, dim), and of the last norm.
     pub inputs: Vec<Buffer<f32>>,
-    /// The feed-forward output of each layer, (T, dim), before the norm after it; empty without one. It spares the layers that
+    /// The feed-forward output of each layer that is walked back, (T, dim), before the norm after it; empty without one. It spares the layers that
     /// are recomputed a third of their work.
     pub ffn_out: Vec<Buffer<f32>>,
     /// One that the first layers share, and one for each that is kept.
@@ -205,7 +215,7 @@ pub struct Activations {
     pub rows: ActivationSizes,
     pub work: Work,
     pub loss: LossWork,
-    /// (T, dim): the gradient of the stream.
+    /// (T, dim): the gradient of the stream; in the forward pass, every second input of the layers that are not kept.
     pub dx: Buffer<f32>,
 }
 
@@ -278,8 +288,8 @@ impl Activations {
             matmul: matmul::Scratch::for_training(device, &extents(c, r), r.trained_weights)?,
         };
         Ok(Activations {
-            inputs: (0..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
-            ffn_out: (0..c.n_layers).map(|_| buffer(ffn_out_size(c, r))).collect::<Result<_, _>>()?,
+            inputs: (r.first_layer..=c.n_layers).map(|_| buffer(stream)).collect::<Result<_, _>>()?,
+            ffn_out: (r.first_layer..c.n_layers).map(|_| buffer(ffn_out_size(c, r))).collect::<Result<_, _>>()?,
             saved: (0..r.n_saved_layers(c.n_layers)).map(|_| Saved::new(device, c, r)).collect::<Result<_, _>>()?,
             rows: *r,
             work,
@@ -295,14 +305,22 @@ impl Activations {
         })
     }
 
+    /// The input of layer `i`, the first of them: where the embedding is written.
+    pub fn first_input(&mut self) -> &mut Buffer<f32> {
+        match self.rows.first_layer.is_multiple_of(2) {
+            true => &mut self.inputs[0],
+            false => &mut self.dx,
+        }
+    }
+
     /// Lines of the memory plan: what [`Activations::new`] takes, and the threads of a CPU beside it.
     pub fn plan_lines(c: &ModelConfig, r: &ActivationSizes, machine: &Machine) -> Vec<(&'static str, usize, Place)> {
         let place = if machine.gpu.is_some() { Place::Device } else { Place::Host };
-        let n_saved = r.n_saved_layers(c.n_layers);
+        let (n_saved, n_walked) = (r.n_saved_layers(c.n_layers), c.n_layers - r.first_layer);
         let (saved, work) = (SavedSizes::new(c, r).total(), WorkSizes::new(c, r).total());
         let mut items = vec![
-            ("inputs of the layers", 4 * (c.n_layers + 2) * r.rows * c.dim, place),
-            ("outputs of the layers", 4 * c.n_layers * ffn_out_size(c, r), place),
+            ("inputs of the layers", 4 * (n_walked + 2) * r.rows * c.dim, place),
+            ("outputs of the layers", 4 * n_walked * ffn_out_size(c, r), place),
             ("saved activations", 4 * n_saved * saved, place),
             ("gradients of activations", 4 * work, place),
             ("logits of a chunk", 4 * r.loss_rows() * (c.vocab_size + 3 * c.dim), place),
@@ -328,7 +346,7 @@ impl Activations {
 
     /// Buffers of [`Activations::new`], at most: on a GPU each is rounded up.
     pub fn n_buffers(c: &ModelConfig, r: &ActivationSizes) -> usize {
-        2 * c.n_layers + 1 + 12 * r.n_saved_layers(c.n_layers) + 20
+        2 * (c.n_layers - r.first_layer) + 1 + 12 * r.n_saved_layers(c.n_layers) + 20
     }
 }
 
@@ -338,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_last_layers_have_a_place_of_their_own_and_the_first_share_one() {
-        let rows = |kept_layers| ActivationSizes {
+        let rows = |kept_layers, first_layer| ActivationSizes {
             rows: 1,
             longest: 1,
             rank: 0,
@@ -346,14 +364,22 @@ mod tests {
             trained_weights: Some(Format::F32),
             loss_rows: 1,
             kept_layers,
+            first_layer,
         };
-        let slots = |kept| (0..4).map(|i| rows(kept).saved_index(i, 4)).collect::<Vec<_>>();
+        let slots = |kept| (0..4).map(|i| rows(kept, 0).saved_index(i, 4)).collect::<Vec<_>>();
         assert_eq!(slots(0), [0, 0, 0, 0]);
         assert_eq!(slots(1), [0, 0, 0, 1]);
         assert_eq!(slots(2), [0, 0, 1, 2]);
         assert_eq!(slots(3), [0, 1, 2, 3]);
         assert_eq!(slots(4), [0, 1, 2, 3]);
-        let gone = |kept| (0..4).filter(|i| rows(kept).needs_recompute(*i, 4)).count();
+        let gone = |kept| (0..4).filter(|i| rows(kept, 0).needs_recompute(*i, 4)).count();
         assert_eq!((0..5).map(gone).collect::<Vec<_>>(), [3, 2, 1, 0, 0]);
+        // Of six layers the first two are not walked back, and share the place of the others'.
+        let of_six = |kept| (0..6).map(|i| rows(kept, 2).saved_index(i, 6)).collect::<Vec<_>>();
+        assert_eq!((of_six(0), of_six(2)), (vec![0; 6], vec![0, 0, 0, 0, 1, 2]));
+        assert_eq!((of_six(4), of_six(usize::MAX)), (vec![0, 0, 0, 1, 2, 3], vec![0, 0, 0, 1, 2, 3]));
+        let gone = |kept| (0..6).filter(|i| rows(kept, 2).needs_recompute(*i, 6)).collect::<Vec<_>>();
+        assert_eq!((gone(0), gone(2), gone(4)), (vec![2, 3, 4], vec![2], vec![]));
+        assert_eq!((0..6).map(|i| rows(0, 2).ffn_index(i)).collect::<Vec<_>>(), [0, 0, 0, 1, 2, 3]);
     }
 }

@@ -32,17 +32,21 @@ pub struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// From `a.dx`, the gradient of the last layer's output, to the gradients of all parameters.
+    /// From `a.dx`, the gradient of the last layer's output, to the gradients of all parameters. It ends at the first layer
+    /// that is trained: what lies before is frozen, and `a.dx` is then not its input's.
     pub fn run(&mut self, a: &mut Activations) {
-        for i in (0..self.pass.config().n_layers).rev() {
-            let n_layers = self.pass.config().n_layers;
+        let (first_layer, n_layers) = (a.rows.first_layer, self.pass.config().n_layers);
+        for i in (first_layer..n_layers).rev() {
             if a.rows.needs_recompute(i, n_layers) {
                 self.pass.recompute(i, a);
             }
             let slot = a.rows.saved_index(i, n_layers);
-            let (x, saved, work, dx) = (&a.inputs[i], &mut a.saved[slot], &mut a.work, &mut a.dx);
-            self.feed_forward(i, &a.ffn_out[i], saved, work, dx);
-            self.attention(i, x, saved, work, dx);
+            let (x, ffn_out) = (&a.inputs[i - first_layer], &a.ffn_out[a.rows.ffn_index(i)]);
+            let (saved, work, dx) = (&mut a.saved[slot], &mut a.work, &mut a.dx);
+            self.feed_forward(i, ffn_out, saved, work, dx);
+            // Full training goes on to the embedding.
+            let goes_on = i > first_layer || matches!(self.trained, Trainable::Full(_));
+            self.attention(i, x, saved, work, dx, goes_on);
         }
         if let Trainable::Full(full) = &self.trained {
             let (pass, c) = (self.pass, self.pass.config());
@@ -63,7 +67,7 @@ impl Backward<'_> {
         self.norm_output(i, Part::PostFfnNorm, w.post_ffn_norm.as_ref(), ffn_out, work, dx);
         pass.activate(s, work);
         self.product(
-            Linear { layer: i, target: 6, dy: &work.sub, x: &work.act, low_rank: &s.low_rank },
+            Linear { layer: i, target: 6, dy: &work.sub, x: &work.act, low_rank: &s.low_rank, goes_on: true },
             &mut work.dact,
             Write::Replace,
             &mut work.adapter,
@@ -76,14 +80,14 @@ impl Backward<'_> {
         mutation::apply(Term::Up, i, s.up.view_mut(hidden));
         rmsnorm::forward(device, work.h.view_mut(wide), s.middle.view(wide), w.ffn_norm.all(), c.rms_eps);
         self.product(
-            Linear { layer: i, target: 4, dy: &s.gate, x: &work.h, low_rank: &s.low_rank },
+            Linear { layer: i, target: 4, dy: &s.gate, x: &work.h, low_rank: &s.low_rank, goes_on: true },
             &mut work.dh,
             Write::Replace,
             &mut work.adapter,
             &mut work.matmul,
         );
         self.product(
-            Linear { layer: i, target: 5, dy: &s.up, x: &work.h, low_rank: &s.low_rank },
+            Linear { layer: i, target: 5, dy: &s.up, x: &work.h, low_rank: &s.low_rank, goes_on: true },
             &mut work.dh,
             Write::Add,
             &mut work.adapter,
@@ -93,13 +97,22 @@ impl Backward<'_> {
     }
 
     /// Forward: `middle = x + norm(attn_out)`, `attn_out = o(heads)`, `heads = attention(rope(norm(q(h))), ..)`, `h = norm(x)`.
-    fn attention(&mut self, i: usize, x: &Buffer<f32>, s: &mut Saved, work: &mut Work, dx: &mut Buffer<f32>) {
+    /// `goes_on`: whether the gradient of `x` is wanted, which `dx` is then.
+    fn attention(
+        &mut self,
+        i: usize,
+        x: &Buffer<f32>,
+        s: &mut Saved,
+        work: &mut Work,
+        dx: &mut Buffer<f32>,
+        goes_on: bool,
+    ) {
         let (pass, t) = (self.pass, self.pass.rows());
         let (c, device, w) = (pass.config(), pass.device, &pass.model.layers[i]);
         let wide = [t, c.dim];
         self.norm_output(i, Part::PostAttnNorm, w.post_attn_norm.as_ref(), &s.attn_out, work, dx);
         self.product(
-            Linear { layer: i, target: 3, dy: &work.sub, x: &s.heads, low_rank: &s.low_rank },
+            Linear { layer: i, target: 3, dy: &work.sub, x: &s.heads, low_rank: &s.low_rank, goes_on: true },
             &mut work.dheads,
             Write::Replace,
             &mut work.adapter,
@@ -123,8 +136,11 @@ impl Backward<'_> {
         rmsnorm::forward(device, work.h.view_mut(wide), x.view(wide), w.attn_norm.all(), c.rms_eps);
         for (target, write) in [(0, Write::Replace), (1, Write::Add), (2, Write::Add)] {
             let dy = [&work.dq, &work.dk, &work.dv][target];
-            let linear = Linear { layer: i, target, dy, x: &work.h, low_rank: &s.low_rank };
+            let linear = Linear { layer: i, target, dy, x: &work.h, low_rank: &s.low_rank, goes_on };
             self.product(linear, &mut work.dh, write, &mut work.adapter, &mut work.matmul);
+        }
+        if !goes_on {
+            return;
         }
         self.norm_input(i, Part::AttnNorm, &w.attn_norm, x, work, dx);
     }
@@ -220,11 +236,13 @@ impl Backward<'_> {
         work: &mut AdapterWork,
         scratch: &mut matmul::Scratch,
     ) {
-        let Linear { layer: i, target, dy, x, low_rank } = y;
+        let Linear { layer: i, target, dy, x, low_rank, goes_on } = y;
         let (pass, weights) = (self.pass, matrix(&self.pass.model.layers[i], target));
         let (t, n, k, device) = (pass.rows(), weights.rows(), weights.cols(), pass.device);
         let (dy, x) = (dy.view([t, n]), x.view([t, k]));
-        matmul::backward::input(device, dx.view_mut([t, k]), dy, weights, write, scratch);
+        if goes_on {
+            matmul::backward::input(device, dx.view_mut([t, k]), dy, weights, write, scratch);
+        }
         match &self.trained {
             Trainable::Full(full) => {
                 let place = full.place(TARGETS[target], Some(i));
@@ -244,6 +262,9 @@ impl Backward<'_> {
                 let seen = pass.dropped(i, target, x, &mut work.dropped);
                 let saved = lora::SavedForward { dy, x: seen, u };
                 lora::parameters(device, gradients, saved, pair, work.v.view_mut([t, rank]), scratch);
+                if !goes_on {
+                    return;
+                }
                 mutation::apply(Term::LowRank, i, work.v.view_mut([t, rank]));
                 let v = work.v.view([t, rank]);
                 let Some(drop) = pass.dropout.filter(|d| d.share > 0.0) else {
@@ -268,4 +289,6 @@ struct Linear<'a> {
     x: &'a Buffer<f32>,
     /// (7, T, rank) of the forward pass.
     low_rank: &'a Buffer<f32>,
+    /// Whether the gradient of `x` is wanted.
+    goes_on: bool,
 }

@@ -86,30 +86,30 @@ impl ForwardPass<'_> {
         self.config().block.activation
     }
 
-    /// Takes the tokens to the input of the last norm, `a.inputs[n_layers]`.
+    /// Takes the tokens to the input of the last norm, the last of `a.inputs`.
     pub fn forward(&self, a: &mut Activations) {
         let c = self.config();
-        let x = a.inputs[0].view_mut([self.rows(), c.dim]);
+        let x = a.first_input().view_mut([self.rows(), c.dim]);
         embedding::forward(self.device, x, &self.model.embedding, self.batch.step(), c.embedding_scale);
         for i in 0..c.n_layers {
             self.layer(i, a);
         }
     }
 
-    /// One block: `a.inputs[i]` to `a.inputs[i + 1]`, its activations saved.
+    /// One block, from its input to the next one's, its activations saved.
     fn layer(&self, i: usize, a: &mut Activations) {
-        let slot = a.rows.saved_index(i, self.config().n_layers);
-        let (before, after) = a.inputs.split_at_mut(i + 1);
-        let (x, out, saved, work) = (&before[i], &mut after[0], &mut a.saved[slot], &mut a.work);
+        let (slot, ffn) = (a.rows.saved_index(i, self.config().n_layers), a.rows.ffn_index(i));
+        let (x, out) = stream(&mut a.inputs, &mut a.dx, i, a.rows.first_layer);
+        let (saved, work) = (&mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
         self.gated_product(i, saved, work);
-        self.feed_forward(i, out, &mut a.ffn_out[i], saved, work);
+        self.feed_forward(i, out, &mut a.ffn_out[ffn], saved, work);
     }
 
     /// Recomputes the saved activations of a block from its input.
     pub(crate) fn recompute(&self, i: usize, a: &mut Activations) {
         let slot = a.rows.saved_index(i, self.config().n_layers);
-        let (x, saved, work) = (&a.inputs[i], &mut a.saved[slot], &mut a.work);
+        let (x, saved, work) = (&a.inputs[i - a.rows.first_layer], &mut a.saved[slot], &mut a.work);
         self.attention(i, x, saved, work);
         self.gated_product(i, saved, work);
         // Its low-rank half is one of them; what it would be added to is there already.
@@ -255,6 +255,24 @@ impl ForwardPass<'_> {
         let Some(dropout) = self.dropout.filter(|d| d.share > 0.0) else { return x };
         dropout::forward(self.device, room.view_mut(x.shape()), x, dropout.share, dropout.key(layer, target));
         room.view(x.shape())
+    }
+}
+
+/// The input of layer `i` and of the next. Those before the first layer that is trained are in `dx` and in that layer's
+/// input by turns, so that the last of them lies where it is kept.
+fn stream<'a>(
+    inputs: &'a mut [Buffer<f32>],
+    dx: &'a mut Buffer<f32>,
+    i: usize,
+    first_layer: usize,
+) -> (&'a Buffer<f32>, &'a mut Buffer<f32>) {
+    match first_layer.checked_sub(i).filter(|n| *n > 0) {
+        None => {
+            let (before, after) = inputs.split_at_mut(i - first_layer + 1);
+            (&before[i - first_layer], &mut after[0])
+        }
+        Some(n) if n.is_multiple_of(2) => (&inputs[0], dx),
+        Some(_) => (dx, &mut inputs[0]),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod governor;
 mod gradients;
 pub mod job;
 mod journal;
+pub mod layers;
 pub mod lora;
 pub mod loss;
 pub mod machine;

@@ -10,7 +10,8 @@ use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::model::adapter::TARGETS;
 use lichen_runtime::{Error, ModelConfig, Result};
 
-use crate::setting::{ALPHA, RANK, TARGETS as TARGETS_SETTING};
+use crate::layers::Layers;
+use crate::setting::{ALPHA, LAYERS, RANK, TARGETS as TARGETS_SETTING};
 
 /// Which of [`TARGETS`] are adapted.
 pub type Targets = [bool; TARGETS.len()];
@@ -34,7 +35,8 @@ pub struct Lora {
 }
 
 impl Lora {
-    pub fn new(config: &ModelConfig, targets: Targets, rank: usize, alpha: f32) -> Lora {
+    /// Pairs beside these targets of these layers.
+    pub fn new(config: &ModelConfig, targets: Targets, layers: &Layers, rank: usize, alpha: f32) -> Lora {
         let mut n_parameters = 0;
         let mut place = |i: usize| {
             let PartShape::Matrix(outputs, inputs) = TARGETS[i].shape(config) else {
@@ -44,7 +46,8 @@ impl Lora {
             n_parameters += rank * (inputs + outputs);
             PairPlace { start, inputs, outputs }
         };
-        let layers = (0..config.n_layers).map(|_| std::array::from_fn(|i| targets[i].then(|| place(i)))).collect();
+        let mut of_layer = |layer| std::array::from_fn(|i| (targets[i] && layers.contains(layer)).then(|| place(i)));
+        let layers = (0..config.n_layers).map(&mut of_layer).collect();
         Lora { rank, alpha, targets, layers, n_parameters }
     }
 
@@ -54,6 +57,11 @@ impl Lora {
 
     pub fn n_layers(&self) -> usize {
         self.layers.len()
+    }
+
+    /// The first layer with a pair: no gradient is needed before it.
+    pub fn first_layer(&self) -> usize {
+        self.layers.iter().position(|pairs| pairs.iter().any(Option::is_some)).unwrap_or(0)
     }
 
     /// alpha / rank.
@@ -83,8 +91,14 @@ impl Lora {
     /// Takes the values of a file made for this layout.
     ///
     /// # Errors
-    /// Another rank, scale or set of matrices.
+    /// Another rank, scale or set of matrices; whole matrices, which are not trained.
     pub fn load(&self, values: &mut [f32], file: &AdapterFile) -> Result<()> {
+        if !file.tables.is_empty() {
+            return Err(Error::input(
+                "the adapter brings its own embedding or head (modules_to_save), which are not trained: merge it into the \
+                 model and train on that",
+            ));
+        }
         for target in &file.targets {
             let i = TARGETS.iter().position(|part| *part == target.part).expect("the reader knows these seven alone");
             let place = self.layers[target.layer][i];
@@ -92,7 +106,7 @@ impl Lora {
             let Some(place) = place else {
                 return Err(Error::input(format!(
                     "the adapter has rank {} and scale {} for {:?} of layer {}; this job has rank {}, scale {} and other \
-                     targets or the same ({RANK}, {ALPHA}, {TARGETS_SETTING})",
+                     targets or layers, or the same ({RANK}, {ALPHA}, {TARGETS_SETTING}, {LAYERS})",
                     target.rank,
                     target.scale,
                     target.part,
@@ -108,7 +122,7 @@ impl Lora {
         match file.targets.len() == self.n_pairs() {
             true => Ok(()),
             false => Err(Error::input(format!(
-                "the adapter holds {} pairs; this job trains {} ({TARGETS_SETTING})",
+                "the adapter holds {} pairs; this job trains {} ({TARGETS_SETTING}, {LAYERS})",
                 file.targets.len(),
                 self.n_pairs()
             ))),
@@ -122,7 +136,7 @@ impl Lora {
             let (a, b) = (values[a].to_vec(), values[b].to_vec());
             AdapterTarget { part: TARGETS[i], layer, rank: self.rank, scale: self.scale(), a, b }
         };
-        AdapterFile { targets: self.places().map(target).collect(), base_name: None }
+        AdapterFile::of(self.places().map(target).collect())
     }
 
     /// (layer, index in [`TARGETS`], A, B) of every pair, in the order of the flat vector.

@@ -38,6 +38,14 @@ impl Mode {
         }
     }
 
+    /// The first layer that gradients reach.
+    pub fn first_layer(&self) -> usize {
+        match self {
+            Mode::Lora(lora) => lora.first_layer(),
+            Mode::Full(..) => 0,
+        }
+    }
+
     fn n_decayed(&self) -> usize {
         match self {
             Mode::Lora(lora) => lora.n_parameters(),

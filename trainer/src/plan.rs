@@ -57,6 +57,8 @@ const GPU_SHARE_LEFT: usize = 40;
 pub struct JobSize {
     /// Parameters that are trained.
     pub n_parameters: usize,
+    /// The first layer that is trained.
+    pub first_layer: usize,
     /// In full training the format of the matrices; `None` for an adapter.
     pub full_format: Option<Format>,
     /// Samples of a micro-batch, and tokens of the longest sample.
@@ -130,11 +132,12 @@ impl TrainPlan {
         budget: Option<usize>,
     ) -> Self {
         let plan = |kept_layers| TrainPlan::with(c, model, size, machine, kept_layers);
+        let n_walked = c.n_layers - size.first_layer;
         match recompute {
             Recompute::On => plan(0),
-            Recompute::Off => plan(c.n_layers),
+            Recompute::Off => plan(n_walked),
             Recompute::Auto => {
-                (1..=c.n_layers).rev().map(plan).find(|p| p.fits_easily(budget)).unwrap_or_else(|| plan(0))
+                (1..=n_walked).rev().map(plan).find(|p| p.fits_easily(budget)).unwrap_or_else(|| plan(0))
             }
         }
     }
@@ -148,6 +151,7 @@ impl TrainPlan {
             trained_weights: size.full_format,
             loss_rows: machine.loss_rows(c.vocab_size),
             kept_layers,
+            first_layer: size.first_layer,
         };
         let n = size.n_parameters;
         let mut lines = match machine.gpu {
@@ -179,11 +183,15 @@ impl TrainPlan {
         self.items.iter().filter(|i| places.contains(&i.place)).map(|i| i.bytes).sum()
     }
 
-    /// `all layers kept`, `20 of 26 layers recomputed`.
+    /// `all layers kept`, `20 of 26 layers recomputed`; `the last 8 of 26 layers walked back, all kept`.
     pub fn describe_layers(&self) -> String {
-        match self.n_layers.saturating_sub(self.rows.kept_layers.max(1)) {
-            0 => "all layers kept".to_string(),
-            n => format!("{n} of {} layers recomputed", self.n_layers),
+        let n_walked = self.n_layers - self.rows.first_layer;
+        let n_recomputed = n_walked.saturating_sub(self.rows.kept_layers.max(1));
+        match (self.rows.first_layer, n_recomputed) {
+            (0, 0) => "all layers kept".to_string(),
+            (0, n) => format!("{n} of {n_walked} layers recomputed"),
+            (_, 0) => format!("the last {n_walked} of {} layers walked back, all kept", self.n_layers),
+            (_, n) => format!("the last {n_walked} of {} layers walked back, {n} of them recomputed", self.n_layers),
         }
     }
 

@@ -16,6 +16,8 @@ settings! {
     RANK = "rank";
     ALPHA = "alpha";
     TARGETS = "targets";
+    /// Layers with an adapter.
+    LAYERS = "layers";
     /// An adapter that training goes on with.
     INIT_ADAPTER = "init_adapter";
     DROPOUT = "dropout";

@@ -6,6 +6,7 @@ mod one_alpha;
 use std::path::{Path, PathBuf};
 
 use lichen_kernels::Format;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, PeftAdapter, PeftTensor};
 use lichen_runtime::files::disk::{refuse_existing, refuse_full, NewFolder};
 use lichen_runtime::files::model_source::Origin;
@@ -76,6 +77,7 @@ pub fn convert(options: &Options, progress: &mut dyn Progress) -> Result<Report>
     let source = ModelSource::open_to_convert(&options.model)?;
     let config = source.config();
     let file = AdapterFile::open(&options.adapter, config)?;
+    refuse_tables(&file).map_err(|e| e.in_file(&options.adapter))?;
     let (rank_max, base_name) = (file.max_rank(), file.base_name.clone());
     let one = OneAlpha::of(file.targets);
     let mut notes = Vec::new();
@@ -116,6 +118,17 @@ pub fn convert(options: &Options, progress: &mut dyn Progress) -> Result<Report>
         base_name,
         notes,
     })
+}
+
+/// A GGUF adapter has no place for whole matrices, and a PEFT folder that has them is there already.
+fn refuse_tables(file: &AdapterFile) -> Result<()> {
+    match file.tables.is_empty() {
+        true => Ok(()),
+        false => Err(Error::input(format!(
+            "brings {} bytes of its own embedding or head (modules_to_save), which cannot be converted: merge it into the model",
+            thousands(file.tables.size_bytes() as u64)
+        ))),
+    }
 }
 
 /// Returns the bytes written.

@@ -4,7 +4,7 @@ use lichen_kernels::Format;
 use lichen_runtime::files::disk::{refuse_full, NewFile};
 use lichen_runtime::files::formats::gguf_write::{DataWriter, Head};
 use lichen_runtime::files::model_source::PartShape;
-use lichen_runtime::{Error, ModelSource, Part, Result};
+use lichen_runtime::{Error, ModelConfig, Part, Result};
 
 use super::report::{Report, Sums, Tally};
 use super::rows::{convert, Input, Weight};
@@ -29,7 +29,7 @@ impl Entry {
 pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Result<Report> {
     let source = input.source;
     let mut notes = Vec::new();
-    let entries = entries(source, options.target);
+    let entries = entries(&input.config(), options.target);
     let mut head = Head::default();
     let in_model = |e: Error| e.in_file(&options.model);
     gguf_metadata::add(&mut head, source, options, &mut notes).map_err(in_model)?;
@@ -69,8 +69,7 @@ pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Re
     })
 }
 
-fn entries(source: &ModelSource, target: Target) -> Vec<Entry> {
-    let config = source.config();
+fn entries(config: &ModelConfig, target: Target) -> Vec<Entry> {
     let entry = |(part, layer): (Part, Option<usize>)| {
         let (format, shape) = match part.shape(config) {
             PartShape::Vector(n) => (Format::F32, vec![n]),

@@ -40,8 +40,7 @@ pub fn write_all(
     options: &Options,
 ) -> Result<u64> {
     let source = HfConfig::read(dir)?.config;
-    let mut bytes =
-        write_text(&folder.join("config.json"), &pretty(&quantized_config(&source, input.source.config())))?;
+    let mut bytes = write_text(&folder.join("config.json"), &pretty(&quantized_config(&source, &input.config())))?;
     bytes += write_text(&folder.join("README.md"), &model_card(&source, input, options))?;
     for (name, _) in copied {
         let path = dir.join(name);

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use lichen_kernels::Matrix;
 use lichen_runtime::engine::AdapterPath;
-use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget};
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, Tables};
 use lichen_runtime::model::adapter::TARGETS;
-use lichen_runtime::{ModelSource, Part, Result};
+use lichen_runtime::{ModelConfig, ModelSource, Part, Result};
 
 use super::report::MergeReport;
 
@@ -18,6 +19,8 @@ pub struct Merge {
     scale: f32,
     base_name: Option<String>,
     pairs: HashMap<(Part, usize), AdapterTarget>,
+    /// In place of the base's.
+    tables: Tables,
     /// Pairs that were added to something.
     merged: RefCell<HashSet<(Part, usize)>>,
 }
@@ -35,7 +38,24 @@ impl Merge {
         let file = AdapterFile::open(&adapter.path, source.config())?;
         let pairs = file.targets.into_iter().map(|target| ((target.part, target.layer), target)).collect();
         let (path, scale) = (adapter.path.clone(), adapter.scale);
-        Ok(Merge { path, scale, base_name: file.base_name, pairs, merged: RefCell::default() })
+        let (base_name, tables) = (file.base_name, file.tables);
+        Ok(Merge { path, scale, base_name, pairs, tables, merged: RefCell::default() })
+    }
+
+    /// A whole matrix that stands in place of the base's.
+    pub fn table(&self, part: Part) -> Option<&Matrix> {
+        match part {
+            Part::TokenEmbedding => self.tables.embedding.as_ref(),
+            Part::Output => self.tables.head.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether a base whose head is its embedding has two tables afterwards.
+    pub fn unties(&self, config: &ModelConfig) -> bool {
+        let is_shared =
+            self.tables.embedding.is_some() && self.tables.head.is_some() && self.tables.each().count() == 1;
+        config.tied_head && !self.tables.is_empty() && !is_shared
     }
 
     pub fn path(&self) -> &Path {
@@ -59,8 +79,17 @@ impl Merge {
         }
     }
 
-    /// What a person should know: a base that is rounded already is rounded a second time.
-    pub fn notes(&self, source: &ModelSource) -> Result<Option<String>> {
+    /// What a person should know.
+    pub fn notes(&self, source: &ModelSource) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        for (name, part) in [("embedding", Part::TokenEmbedding), ("head", Part::Output)] {
+            if self.table(part).is_some() {
+                notes.push(format!("the {name} is the adapter's own, not the base's"));
+            }
+        }
+        if self.unties(source.config()) {
+            notes.push("the head is written beside the embedding, which it was in the base".to_string());
+        }
         let mut n_quantised = 0;
         for layer in 0..source.config().n_layers {
             for part in TARGETS {
@@ -68,11 +97,14 @@ impl Merge {
                 n_quantised += usize::from(!is_float && self.pairs.contains_key(&(part, layer)));
             }
         }
-        let note = format!(
-            "{n_quantised} of these matrices are quantised in the base: they were decoded, added to and rounded again; \
-             the model in f16, bf16 or f32 as the base loses less"
-        );
-        Ok((n_quantised > 0).then_some(note))
+        // A base that is rounded already is rounded a second time.
+        if n_quantised > 0 {
+            notes.push(format!(
+                "{n_quantised} of these matrices are quantised in the base: they were decoded, added to and rounded \
+                 again; the model in f16, bf16 or f32 as the base loses less"
+            ));
+        }
+        Ok(notes)
     }
 }
 

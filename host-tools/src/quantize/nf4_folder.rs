@@ -8,7 +8,7 @@ use lichen_runtime::files::disk::{refuse_full, NewFile, NewFolder};
 use lichen_runtime::files::formats::safetensors::Dtype;
 use lichen_runtime::files::formats::safetensors_write::{DataWriter, Layout, NewTensor};
 use lichen_runtime::files::model_source::{Origin, PartShape};
-use lichen_runtime::{Error, ModelSource, Part, Result};
+use lichen_runtime::{Error, ModelConfig, Part, Result};
 
 use super::hf_files;
 use super::nf4_layer::Nf4Layer;
@@ -66,7 +66,7 @@ enum Content {
 pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Result<Report> {
     let source = input.source;
     let dir = refuse_unsuitable(input, options)?;
-    let modules = modules(source);
+    let modules = modules(&input.config());
     let groups = group(&modules, options.shard_bytes_max);
     let copied = hf_files::present(dir)?;
     let copied_bytes: u64 = copied.iter().map(|(_, bytes)| bytes).sum();
@@ -130,8 +130,7 @@ fn refuse_unsuitable<'a>(input: Input<'a>, options: &Options) -> Result<&'a Path
     }
 }
 
-fn modules(source: &ModelSource) -> Vec<Module> {
-    let config = source.config();
+fn modules(config: &ModelConfig) -> Vec<Module> {
     let module = |(part, layer): (Part, Option<usize>)| {
         let name = part.hf_name(config.architecture, layer);
         let name = if part == Part::Output { name } else { format!("model.{name}") };

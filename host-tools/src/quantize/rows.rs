@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use lichen_kernels::formats::{decode, float, q4_0, q5_0, q8_0};
-use lichen_kernels::Format;
+use lichen_kernels::{Format, Matrix};
 use lichen_runtime::files::model_source::PartShape;
-use lichen_runtime::{Error, ModelSource, Part, Result};
+use lichen_runtime::{Error, ModelConfig, ModelSource, Part, Result};
 
 use super::merge::{Merge, MergePair};
 use super::report::Sums;
@@ -51,12 +51,31 @@ pub struct Input<'a> {
 }
 
 impl Input<'_> {
+    /// Of what is written: with an adapter's own head or embedding, a model whose head was its embedding has both.
+    pub fn config(&self) -> ModelConfig {
+        let config = self.source.config();
+        let tied_head = config.tied_head && !self.merge.is_some_and(|merge| merge.unties(config));
+        ModelConfig { tied_head, ..config.clone() }
+    }
+
     /// Format whose bytes can be passed on as they are.
     fn format_as_is(&self, weight: Weight) -> Result<Option<Format>> {
-        match self.pair_of(weight) {
-            Some(_) => Ok(None),
-            None => self.source.plain_format(weight.part, weight.layer),
+        match self.pair_of(weight).is_some() || self.table_of(weight).is_some() {
+            true => Ok(None),
+            false => self.source.plain_format(self.stored_part(weight), weight.layer),
         }
+    }
+
+    /// The part of the source that a weight is read from.
+    fn stored_part(&self, weight: Weight) -> Part {
+        match weight.part {
+            Part::Output if self.source.config().tied_head => Part::TokenEmbedding,
+            part => part,
+        }
+    }
+
+    fn table_of(&self, weight: Weight) -> Option<&Matrix> {
+        self.merge?.table(weight.part)
     }
 
     /// Calls `visit` with the rows of a weight, at most `rows_max` at a time, front to back, all of them finite.
@@ -69,9 +88,12 @@ impl Input<'_> {
         rows_max: usize,
         mut visit: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
+        if let Some(table) = self.table_of(weight) {
+            return visit_table(table, rows_max, visit);
+        }
         let pair = self.pair_of(weight);
         let mut merged = Vec::new();
-        self.source.visit_rows(weight.part, weight.layer, rows_max, |rows, values| {
+        self.source.visit_rows(self.stored_part(weight), weight.layer, rows_max, |rows, values| {
             let cols = values.len() / rows.len();
             weight.check_finite(values, rows.start, cols)?;
             let Some(pair) = &pair else { return visit(rows, values) };
@@ -89,6 +111,22 @@ impl Input<'_> {
     fn pair_of(&self, weight: Weight) -> Option<MergePair<'_>> {
         self.merge?.pair(weight.part, weight.layer?)
     }
+}
+
+/// [`Input::visit_rows`] of an adapter's own matrix, whose values were looked at when it was opened.
+fn visit_table(
+    table: &Matrix,
+    rows_max: usize,
+    mut visit: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
+) -> Result<()> {
+    let mut values = vec![0.0; rows_max.min(table.rows()) * table.cols()];
+    for start in (0..table.rows()).step_by(rows_max) {
+        let rows = start..table.rows().min(start + rows_max);
+        let values = &mut values[..rows.len() * table.cols()];
+        table.decode_rows(rows.clone(), values);
+        visit(rows, values)?;
+    }
+    Ok(())
 }
 
 /// Rows that are visited at a time.
@@ -112,7 +150,7 @@ pub fn convert(
     let mut sums = Sums::default();
     let mut decoded = Vec::new();
     if input.format_as_is(weight)? == Some(format) {
-        input.source.visit_bytes(weight.part, weight.layer, rows_per_block(cols), |rows, bytes| {
+        input.source.visit_bytes(input.stored_part(weight), weight.layer, rows_per_block(cols), |rows, bytes| {
             decoded.resize(rows.len() * cols, 0.0);
             decode(format, bytes, &mut decoded);
             weight.check_finite(&decoded, rows.start, cols)?;

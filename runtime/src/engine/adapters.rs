@@ -65,7 +65,12 @@ impl Engine {
     /// The file is missing, malformed or another model's, or it does not fit beside the others; what was loaded stays.
     pub fn load_adapter(&mut self, name: &str, file: &AdapterPath) -> Result<Arc<Adapter>> {
         let opened = AdapterFile::open(&file.path, &self.model.model.config)?;
-        let size = AdapterSize { bytes: opened.size_bytes(), rank: opened.max_rank(), is_allocated: false };
+        let size = AdapterSize {
+            bytes: opened.size_bytes(),
+            tables_bytes: opened.tables.size_bytes(),
+            rank: opened.max_rank(),
+            is_allocated: false,
+        };
         self.check_fits(name, size)?;
         let adapter = Adapter::new(opened, &self.model.model.config, file.scale, &self.model.device)?;
         let adapter = Arc::new(adapter);
@@ -81,7 +86,12 @@ impl Engine {
         if !adapter.fits(&self.model.model.config) {
             return Err(Error::input(format!("{ADAPTER} \"{name}\" was made for a model of another shape")));
         }
-        let size = AdapterSize { bytes: adapter.size_bytes(), rank: adapter.max_rank(), is_allocated: true };
+        let size = AdapterSize {
+            bytes: adapter.size_bytes(),
+            tables_bytes: adapter.tables_bytes(),
+            rank: adapter.max_rank(),
+            is_allocated: true,
+        };
         self.check_fits(name, size)?;
         self.put_adapter(name, adapter)
     }

@@ -4,11 +4,17 @@
 mod gguf;
 mod peft;
 mod peft_config;
+mod peft_modules;
+mod peft_pattern;
+mod peft_table;
+mod peft_tensor;
 mod peft_write;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
+use lichen_kernels::Matrix;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -18,7 +24,7 @@ use crate::files::model_source::{Part, PartShape};
 use crate::model_config::ModelConfig;
 
 pub use peft::{CONFIG_FILE, WEIGHTS_FILE};
-pub use peft_config::PeftConfig;
+pub use peft_config::{ModuleRule, PeftConfig};
 pub use peft_write::{PeftAdapter, PeftTensor};
 
 /// Largest rank taken. Ranks in the wild are 4 to 256.
@@ -42,22 +48,76 @@ pub struct AdapterTarget {
     pub b: Vec<f32>,
 }
 
-/// An adapter as its files have it. Holding one proves: every tensor of the files is used, each target exists in the
-/// model the file was opened for, shapes fit it, every value is finite.
-#[derive(Clone, Debug, PartialEq)]
+/// An adapter as its files have it. Holding one proves: each target exists in the model the file was opened for, shapes fit
+/// it, every value is finite, and what of the files is not used stands in `notes`.
+#[derive(Clone, Debug)]
 pub struct AdapterFile {
     /// By layer, then in the order q, k, v, o, gate, up, down; at least one.
     pub targets: Vec<AdapterTarget>,
+    pub tables: Tables,
     /// The base model as the files name it; a hint for messages, not checked.
     pub base_name: Option<String>,
+    /// What a person should know about the files, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A whole embedding and a whole head, each `(vocab_size, dim)`, that stand in place of the base's (PEFT's
+/// `modules_to_save`), in the file's own bytes.
+#[derive(Clone, Default)]
+pub struct Tables {
+    pub embedding: Option<Matrix>,
+    pub head: Option<Matrix>,
+}
+
+impl Tables {
+    pub fn is_empty(&self) -> bool {
+        self.embedding.is_none() && self.head.is_none()
+    }
+
+    /// One where both are the same.
+    pub fn each(&self) -> impl Iterator<Item = &Matrix> {
+        let is_shared = matches!((&self.embedding, &self.head), (Some(a), Some(b)) if is_same(a, b));
+        self.embedding.iter().chain(self.head.iter().filter(move |_| !is_shared))
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.each().map(Matrix::size_bytes).sum()
+    }
+}
+
+/// Whether two matrices of files are the same bytes in memory.
+fn is_same(a: &Matrix, b: &Matrix) -> bool {
+    std::ptr::eq(a.bytes(), b.bytes())
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown =
+            |table: &Option<Matrix>| table.as_ref().map(|m| format!("{} {} x {}", m.format(), m.rows(), m.cols()));
+        f.debug_struct("Tables").field("embedding", &shown(&self.embedding)).field("head", &shown(&self.head)).finish()
+    }
 }
 
 impl AdapterFile {
-    /// Opens a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`) or a GGUF adapter for `config`.
+    /// Pairs alone, of no file.
+    pub fn of(targets: Vec<AdapterTarget>) -> AdapterFile {
+        AdapterFile { targets, tables: Tables::default(), base_name: None, notes: Vec::new() }
+    }
+
+    /// Opens a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`) or a GGUF adapter for `config`. What of the
+    /// files is not used is logged as warnings.
     ///
     /// # Errors
     /// What is missing, malformed, not supported or made for another model, in one sentence that names the file.
     pub fn open(path: &Path, config: &ModelConfig) -> Result<AdapterFile> {
+        let file = AdapterFile::open_quietly(path, config)?;
+        for note in &file.notes {
+            log::warn!("{}: {note}", path.display());
+        }
+        Ok(file)
+    }
+
+    fn open_quietly(path: &Path, config: &ModelConfig) -> Result<AdapterFile> {
         if path.is_dir() {
             return peft::open(path, config);
         }
@@ -87,18 +147,24 @@ impl AdapterFile {
         self.targets.iter().map(|t| t.rank).max().unwrap_or(0)
     }
 
-    /// Bytes of all pairs.
+    /// Bytes of all pairs and tables.
     pub fn size_bytes(&self) -> usize {
-        self.targets.iter().map(|t| 4 * (t.a.len() + t.b.len())).sum()
+        self.targets.iter().map(|t| 4 * (t.a.len() + t.b.len())).sum::<usize>() + self.tables.size_bytes()
     }
 
-    /// sha256 over the targets, ranks, scales and values: the same for the same adapter in either format.
+    /// sha256 over the targets, ranks, scales, values and tables: the same for the same adapter in either format.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         for target in &self.targets {
             hash.update(format!("{:?} {} {} {:08x}\n", target.part, target.layer, target.rank, target.scale.to_bits()));
             hash.update(bytemuck::cast_slice::<f32, u8>(&target.a));
             hash.update(bytemuck::cast_slice::<f32, u8>(&target.b));
+        }
+        for (name, table) in [("embedding", &self.tables.embedding), ("head", &self.tables.head)] {
+            if let Some(table) = table {
+                hash.update(format!("{name} {}\n", table.format()));
+                hash.update(table.bytes());
+            }
         }
         hash.finalize().into()
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use lichen_kernels::ops::{modules_for, modules_for_batch};
 use lichen_kernels::{Device, Format};
 
-use super::prepared::{plan_synthetic, synthetic_bytes};
+use super::prepared::{plan_synthetic, synthetic_bytes, with_tables};
 use super::{AdapterSize, EngineOptions, NamedAdapter, PreparedModel};
 use crate::error::{Error, Result};
 use crate::files::model_source::ModelSource;
@@ -59,7 +59,7 @@ impl LoadedModel {
     pub fn open(options: &EngineOptions) -> Result<LoadedModel> {
         let start = Instant::now();
         let prepared = PreparedModel::new(options)?;
-        options.check(&prepared.plan, &prepared.device)?;
+        options.check(&prepared.plan, &prepared.device).map_err(|e| prepared.with_tables(&e))?;
         if matches!(*prepared.device, Device::Cpu(_)) {
             for file in prepared.source.mapped_files() {
                 file.advise_will_need(0..usize::MAX);
@@ -165,7 +165,7 @@ impl LoadedModel {
             MemoryPlan::on(&self.device, &self.model.config, model, limits, self.plan.batch)
         };
         if self.memory_budget.is_some() {
-            return plan(rank).check(self.memory_budget);
+            return plan(rank).check(self.memory_budget).map_err(|e| with_tables(&e, size.tables_bytes));
         }
         let scratch = plan(rank).total_bytes() - plan(max_rank).total_bytes();
         let more = scratch + if size.is_allocated { 0 } else { size.bytes };
@@ -176,7 +176,8 @@ impl LoadedModel {
         match left.filter(|left| more > *left) {
             Some(left) => {
                 let (more, left) = (mib(more), mib(left));
-                Err(Error::limit(format!("the adapter needs {more} more, and the {whose} has {left} left")))
+                let e = Error::limit(format!("the adapter needs {more} more, and the {whose} has {left} left"));
+                Err(with_tables(&e, size.tables_bytes))
             }
             None => Ok(()),
         }

@@ -28,6 +28,8 @@ pub struct NamedAdapter {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdapterSize {
     pub bytes: usize,
+    /// Of these, those of its own embedding and head.
+    pub tables_bytes: usize,
     pub rank: usize,
     /// It is in memory already.
     pub is_allocated: bool,

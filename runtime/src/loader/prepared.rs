@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::adapter_file::AdapterFile;
 use crate::files::model_source::{ModelSource, TokenizerSource};
 use crate::loader::demo;
-use crate::memory_plan::{MemoryPlan, ModelBytes};
+use crate::memory_plan::{mib, MemoryPlan, ModelBytes};
 use crate::model::adapter::Adapter;
 use crate::model::presets;
 use crate::model::synthetic;
@@ -70,6 +70,20 @@ impl PreparedModel {
         let plan = options.plan(config, bytes, limits, &device);
         let name = options.model.as_deref().map_or(demo::NAME.to_string(), |p| p.display().to_string());
         Ok(PreparedModel { name, source, tokenizer, adapters, device, plan, bytes })
+    }
+
+    /// A refusal of the plan, with what of it adapters bring beside their pairs.
+    pub(super) fn with_tables(&self, error: &Error) -> Error {
+        with_tables(error, self.adapters.iter().map(|a| a.adapter.tables_bytes()).sum())
+    }
+}
+
+/// The same for tables of so many bytes.
+pub(super) fn with_tables(error: &Error, bytes: usize) -> Error {
+    let error = error.clone();
+    match bytes {
+        0 => error,
+        _ => Error::limit(format!("{}; {} is an adapter's own embedding or head", error.message(), mib(bytes))),
     }
 }
 

@@ -4,12 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lichen_kernels::ops::lora::LoraPair;
-use lichen_kernels::{Buffer, Device};
+use lichen_kernels::{Buffer, Device, Matrix};
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
-use crate::files::adapter_file::AdapterFile;
+use crate::files::adapter_file::{AdapterFile, Tables};
 use crate::files::model_source::{Part, PartShape};
+use crate::model::upload::Upload;
 use crate::model_config::ModelConfig;
 
 /// A matrix of a block that an adapter may stand beside.
@@ -48,6 +49,9 @@ pub const TARGETS: [Part; 7] =
 /// An adapter ready to be applied.
 pub struct Adapter {
     layers: Vec<LayerAdapter>,
+    /// In place of the base's, on the device.
+    tables: Tables,
+    tables_bytes: usize,
     max_rank: usize,
     fingerprint: [u8; 32],
 }
@@ -80,7 +84,8 @@ impl LayerAdapter {
 }
 
 impl Adapter {
-    /// Takes the pairs of a file that was checked against this configuration; `strength` multiplies every scale.
+    /// Takes the pairs and tables of a file that was checked against this configuration; `strength` multiplies every scale.
+    /// A table replaces the base's whatever the strength.
     ///
     /// # Errors
     /// The device has no room.
@@ -95,7 +100,19 @@ impl Adapter {
             let (a, b) = (Buffer::from_vec(device, target.a)?, Buffer::from_vec(device, target.b)?);
             layers[target.layer].pairs[i] = Some(Pair { a, b, rank, scale });
         }
-        Ok(Adapter { layers, max_rank, fingerprint: hash.finalize().into() })
+        let tables_bytes = file.tables.size_bytes();
+        let tables = on_device(file.tables, device)?;
+        Ok(Adapter { layers, tables, tables_bytes, max_rank, fingerprint: hash.finalize().into() })
+    }
+
+    /// (vocab_size, dim), where the adapter brings its own.
+    pub fn embedding(&self) -> Option<&Matrix> {
+        self.tables.embedding.as_ref()
+    }
+
+    /// The same of the head.
+    pub fn head(&self) -> Option<&Matrix> {
+        self.tables.head.as_ref()
     }
 
     pub fn layer(&self, i: usize) -> &LayerAdapter {
@@ -112,7 +129,9 @@ impl Adapter {
                 (pair, _) => pair.is_none(),
             })
         };
-        self.layers.len() == config.n_layers && self.layers.iter().all(fits)
+        let mut tables = self.tables.embedding.iter().chain(&self.tables.head);
+        let has_vocabulary = tables.all(|table| (table.rows(), table.cols()) == (config.vocab_size, config.dim));
+        has_vocabulary && self.layers.len() == config.n_layers && self.layers.iter().all(fits)
     }
 
     /// The largest rank of any pair: what the session's scratch must hold.
@@ -125,11 +144,29 @@ impl Adapter {
         self.fingerprint
     }
 
+    /// Bytes of its own embedding and head.
+    pub fn tables_bytes(&self) -> usize {
+        self.tables_bytes
+    }
+
     /// Bytes of its matrices.
     pub fn size_bytes(&self) -> usize {
         let pairs = self.layers.iter().flat_map(|l| l.pairs.iter().flatten());
-        pairs.map(|p| 4 * (p.a.len() + p.b.len())).sum()
+        pairs.map(|p| 4 * (p.a.len() + p.b.len())).sum::<usize>() + self.tables_bytes
     }
+}
+
+/// Tables where the device wants them, one that is both once.
+fn on_device(tables: Tables, device: &Device) -> Result<Tables> {
+    if matches!(device, Device::Cpu(_)) || tables.is_empty() {
+        return Ok(tables);
+    }
+    let mut upload = Upload::new(device)?;
+    let is_shared = tables.each().count() == 1 && tables.embedding.is_some() && tables.head.is_some();
+    let mut place = |table: Option<Matrix>| table.map(|m| upload.matrix(m, &|_| {})).transpose();
+    let embedding = place(tables.embedding)?;
+    let head = if is_shared { embedding.clone() } else { place(tables.head)? };
+    Ok(Tables { embedding, head })
 }
 
 /// Rows of a pass that one adapter is applied to. A pass may hold rows of several: they are ordered by adapter, and each group

@@ -7,7 +7,7 @@ use lichen_kernels::ops::embedding;
 use lichen_kernels::ops::matmul::{self, Family, Input, Product};
 use lichen_kernels::ops::rmsnorm::Normed;
 use lichen_kernels::ops::rope::RopeTable;
-use lichen_kernels::{Device, DeviceError, Step, ViewMut};
+use lichen_kernels::{Device, DeviceError, Matrix, Step, ViewMut};
 
 use crate::limits::Limits;
 use crate::model::adapter::AdapterRows;
@@ -47,8 +47,7 @@ impl Forward<'_> {
     pub fn blocks(&self, a: &mut Activations, caches: &mut [KvStore]) {
         let (model, config) = (self.model, &self.model.config);
         self.step.send();
-        let x = a.residual.start(self.step.n_rows());
-        embedding::forward(self.device, x, &model.embedding, self.step, config.embedding_scale);
+        self.embed(a.residual.start(self.step.n_rows()));
         for (i, (weights, cache)) in model.layers.iter().zip(caches).enumerate() {
             let is_global = config.is_global[i];
             let before = i.checked_sub(1).and_then(|i| model.layers[i].post_ffn_norm.as_ref());
@@ -68,8 +67,41 @@ impl Forward<'_> {
         }
     }
 
-    /// Logits of `rows` of the pass, (rows, vocab_size).
-    pub fn logits(&self, a: &mut Activations, rows: Range<usize>, out: ViewMut<'_, f32, 2>) {
+    /// The rows' tokens, each looked up in its adapter's table where that has one.
+    fn embed(&self, mut x: ViewMut<'_, f32, 2>) {
+        let (table, scale) = (&self.model.embedding, self.model.config.embedding_scale);
+        embedding::forward(self.device, x.reborrow(), table, self.step, scale);
+        for group in self.adapters {
+            if let Some(table) = group.adapter.embedding() {
+                embedding::forward_rows(self.device, x.reborrow(), table, self.step, group.rows.clone(), scale);
+            }
+        }
+    }
+
+    /// Logits of `rows` of the pass, (rows, vocab_size): each row's by its adapter's head where that has one.
+    pub fn logits(&self, a: &mut Activations, rows: Range<usize>, mut out: ViewMut<'_, f32, 2>) {
+        let mut next = rows.start;
+        let mut project = |part: Range<usize>, head: &Matrix| {
+            if !part.is_empty() {
+                let out = out.reborrow().into_rows(part.start - rows.start..part.end - rows.start);
+                self.project(a, part, head, out);
+            }
+        };
+        for group in self.adapters {
+            let Some(head) = group.adapter.head() else { continue };
+            let part = group.rows.start.max(next)..group.rows.end.min(rows.end);
+            if part.is_empty() {
+                continue;
+            }
+            project(next..part.start, &self.model.head);
+            next = part.end;
+            project(part, head);
+        }
+        project(next..rows.end, &self.model.head);
+    }
+
+    /// Logits of rows of one head.
+    fn project(&self, a: &mut Activations, rows: Range<usize>, head: &Matrix, out: ViewMut<'_, f32, 2>) {
         let (model, config) = (self.model, &self.model.config);
         let post_norm = model.layers.last().and_then(|l| l.post_ffn_norm.as_ref()).map(|b| b.all());
         let input = Input::Normed(Normed {
@@ -80,7 +112,7 @@ impl Forward<'_> {
             h: a.h.view_mut([rows.len(), config.dim]),
             rows,
         });
-        let products = &mut [Product { out, weights: &model.head, bias: None }];
+        let products = &mut [Product { out, weights: head, bias: None }];
         matmul::forward(self.device, self.family, products, input, &mut a.matmul);
     }
 }

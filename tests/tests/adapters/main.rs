@@ -8,6 +8,8 @@ mod merge;
 mod peft;
 /// The program: exit codes and sentences.
 mod program;
+/// Adapters with matrices of their own beside the pairs.
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

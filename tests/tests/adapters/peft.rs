@@ -167,16 +167,45 @@ fn the_config_is_minimal() {
     assert!(card.starts_with("---\nlibrary_name: peft\nbase_model: \"google/gemma-3-1b-it\"\n"), "{card}");
     assert!(card.contains("Rank 4, alpha 8, "), "{card}");
     // A module that not every layer has is named whole: PEFT would look for the others.
-    let (q0, down) = (tensors[0], tensors[6]);
+    let (q0, down) = (tensors[0], tensors[7 + 6]);
     let some = [down, q0];
     let text = PeftAdapter { tensors: &some, rank: 8, alpha: 0.5, ..adapter }.config_json();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let modules = ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"];
+    let modules = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"];
     assert_eq!(value["target_modules"], serde_json::json!(modules));
     assert_eq!(value["rank_pattern"], serde_json::json!({modules[1]: 4, modules[0]: 4}));
     assert_eq!(value["lora_alpha"], 0.5);
     let read = PeftConfig::read(&value).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((read.rank_of(modules[0]), read.rank_of("model.layers.1.mlp.down_proj")), (4, 8));
+    let ranks: Vec<_> = read.rules(&[modules[0], "model.layers.2.mlp.down_proj"]).unwrap();
+    assert_eq!(ranks.iter().map(|rule| (rule.rank, rule.is_target)).collect::<Vec<_>>(), [(4, true), (8, false)]);
+}
+
+/// Layers that all have the same modules are listed, in the field that PEFT has for it.
+#[test]
+fn some_layers_are_listed() {
+    let config = config_of("tiny-gemma3");
+    let file = open(&fixture("tiny-gemma3-lora"), &config);
+    let of_layers = |layers: &[usize], parts: &[Part]| {
+        let chosen = peft_tensors(&file.targets).into_iter();
+        chosen.filter(|t| layers.contains(&t.layer) && parts.contains(&t.part)).collect::<Vec<_>>()
+    };
+    let dir = temp_dir("adapters-layers");
+    for (i, (layers, parts)) in
+        [(&[4, 6][..], &TARGETS[..]), (&[5], &[Part::AttnQ, Part::FfnUp])].into_iter().enumerate()
+    {
+        let tensors = of_layers(layers, parts);
+        let folder = dir.join(i.to_string());
+        write_peft(&folder, &config, 4, 8.0, &tensors);
+        let text = std::fs::read(folder.join("adapter_config.json")).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(value["layers_to_transform"], serde_json::json!(layers));
+        assert_eq!(value["layers_pattern"], "layers");
+        assert_eq!(value["target_modules"].as_array().unwrap().len(), parts.len());
+        let read = open(&folder, &config);
+        assert_eq!(read.notes, [String::new(); 0]);
+        assert_eq!(read.targets.len(), layers.len() * parts.len());
+        assert!(read.targets.iter().all(|t| layers.contains(&t.layer) && t.scale == 2.0));
+    }
 }
 
 /// A diverged training must not replace its last good adapter by one that nobody can read.

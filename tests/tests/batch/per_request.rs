@@ -2,20 +2,28 @@
 
 use std::sync::Arc;
 
+use lichen_kernels::formats::float;
+use lichen_kernels::{Format, Matrix, SharedBytes};
 use lichen_runtime::engine::answer::Answer;
 use lichen_runtime::engine::request::{AdapterChoice, Request, SamplingOverrides};
 use lichen_runtime::engine::{Engine, Event};
-use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget};
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, Tables};
 use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::limits::BatchLimits;
 use lichen_runtime::memory_plan::Limits;
 use lichen_runtime::model::adapter::{Adapter, TargetModule};
+use lichen_runtime::ModelConfig;
 
 use crate::subject::{Random, Subject};
 
 /// An adapter of random pairs beside some matrices, strong enough to change what is said.
 fn adapter(subject: &Subject, seed: u64, rank: usize, modules: &[TargetModule]) -> Arc<Adapter> {
     let config = &subject.model.config;
+    let file = AdapterFile::of(pairs(config, seed, rank, modules));
+    Arc::new(Adapter::new(file, config, 1.0, &subject.device).unwrap_or_else(|e| panic!("{e}")))
+}
+
+fn pairs(config: &ModelConfig, seed: u64, rank: usize, modules: &[TargetModule]) -> Vec<AdapterTarget> {
     let mut random = Random(seed);
     let mut values = |n: usize| (0..n).map(|_| (random.below(2001) as f32 - 1000.0) * 2e-4).collect::<Vec<f32>>();
     let mut targets = Vec::new();
@@ -26,8 +34,7 @@ fn adapter(subject: &Subject, seed: u64, rank: usize, modules: &[TargetModule]) 
             targets.push(AdapterTarget { part: module.part(), layer, rank, scale: 1.0, a, b });
         }
     }
-    let file = AdapterFile { targets, base_name: None };
-    Arc::new(Adapter::new(file, config, 1.0, &subject.device).unwrap_or_else(|e| panic!("{e}")))
+    targets
 }
 
 /// One beside every matrix.
@@ -36,7 +43,28 @@ pub fn any_adapter(subject: &Subject) -> Arc<Adapter> {
     adapter(subject, 1, 4, &TargetModule::ALL)
 }
 
-/// Three adapters of different ranks beside different matrices.
+/// One with an embedding of its own, a head, or both; each table in a format of its own.
+fn with_tables(subject: &Subject, seed: u64, embedding: Option<Format>, head: Option<Format>) -> Arc<Adapter> {
+    let config = &subject.model.config;
+    let mut random = Random(seed);
+    let mut table = |format: Option<Format>| {
+        let format = format?;
+        let values: Vec<f32> =
+            (0..config.vocab_size * config.dim).map(|_| (random.below(2001) as f32 - 1000.0) * 1e-3).collect();
+        let mut bytes = Vec::new();
+        match format {
+            Format::BF16 => float::encode_bf16(&values, &mut bytes),
+            Format::F16 => float::encode_f16(&values, &mut bytes),
+            _ => bytes.extend_from_slice(bytemuck::cast_slice(&values)),
+        }
+        Some(Matrix::new(format, config.vocab_size, config.dim, SharedBytes::from_vec(bytes)))
+    };
+    let tables = Tables { embedding: table(embedding), head: table(head) };
+    let file = AdapterFile { tables, ..AdapterFile::of(pairs(config, seed, 2, &[TargetModule::Q])) };
+    Arc::new(Adapter::new(file, config, 1.0, &subject.device).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// Adapters of different ranks beside different matrices, some with tables of their own.
 fn adapters(subject: &Subject) -> Vec<(String, Arc<Adapter>)> {
     use TargetModule::{Down, Gate, Q, V};
     let of = |name: &str, adapter| (name.to_string(), adapter);
@@ -44,6 +72,8 @@ fn adapters(subject: &Subject) -> Vec<(String, Arc<Adapter>)> {
         of("all", adapter(subject, 1, 4, &TargetModule::ALL)),
         of("attention", adapter(subject, 2, 3, &[Q, V])),
         of("feed-forward", adapter(subject, 3, 7, &[Gate, Down])),
+        of("head", with_tables(subject, 4, None, Some(Format::BF16))),
+        of("tables", with_tables(subject, 5, Some(Format::F32), Some(Format::F16))),
     ]
 }
 
@@ -76,7 +106,7 @@ fn watched(engine: &mut Engine, watched: &Request, others: &[Request]) -> (Answe
 pub fn check_adapters(subject: &Subject, limits: Limits, n_new: usize) {
     let mut random = Random(5);
     let prompt = subject.prompt(&mut random, 20);
-    let names = [None, Some("all"), Some("attention"), Some("feed-forward")];
+    let names = [None, Some("all"), Some("attention"), Some("feed-forward"), Some("head"), Some("tables")];
     let choice = |name: Option<&str>| name.map_or(AdapterChoice::Base, |name| AdapterChoice::Named(name.to_string()));
     let ask = |name| Request {
         sampling: SamplingOverrides::greedy(),
@@ -91,8 +121,7 @@ pub fn check_adapters(subject: &Subject, limits: Limits, n_new: usize) {
     for name in names {
         engine.clear();
         let alone = watched(&mut engine, &ask(name), &[]);
-        // The default is the model alone, and each of the others twice or once.
-        let others: Vec<Request> = [0, 1, 3, 2, 1].map(|i| Request { stop_tokens: vec![], ..ask(names[i]) }).to_vec();
+        let others: Vec<Request> = [4, 1, 3, 2, 5].map(|i| Request { stop_tokens: vec![], ..ask(names[i]) }).to_vec();
         engine.clear();
         let among = watched(&mut engine, &ask(name), &others);
         while engine.step(&mut |_| {}).unwrap() {}

@@ -166,7 +166,7 @@ fn an_adapter_is_replaced_under_its_name() {
     let [all, attention] = ["all", "attention"].map(|name| run(&mut engine, name));
     let other = engine.adapters().iter().find(|a| a.name == "attention").unwrap().adapter.clone();
     engine.add_adapter("all", other).unwrap();
-    assert_eq!(engine.adapters().len(), 3);
+    assert_eq!(engine.adapters().len(), 5);
     assert_eq!(run(&mut engine, "all"), attention);
     assert_ne!(all, attention);
     // Of another model, it is refused and nothing changes.

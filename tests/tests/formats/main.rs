@@ -1,6 +1,7 @@
 //! Model files: sound ones of the ecosystem's own writers, and every kind of broken one.
 
 mod corpus_adapter;
+mod corpus_adapter_peft;
 mod corpus_folder;
 mod corpus_gguf;
 mod corpus_gguf_model;

@@ -98,6 +98,15 @@ fn adapter_config() {
 }
 
 #[test]
+fn peft_adapter() {
+    run("PEFT adapter", 4_000, mutate::peft_adapter, |bytes| {
+        // Halves are decoded, at most twice the file's f16; expressions are compiled one at a time.
+        within_bounds("PEFT adapter", bytes, || drop(check::peft_adapter(bytes)));
+        check::peft_adapter(bytes)
+    });
+}
+
+#[test]
 fn gguf_adapter() {
     run("gguf adapter", 10_000, mutate::gguf_adapter, check::gguf_adapter);
 }

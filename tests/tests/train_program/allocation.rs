@@ -11,6 +11,7 @@ use lichen_trainer::activations::ActivationSizes;
 use lichen_trainer::data::{Dataset, Sample};
 use lichen_trainer::forward::Dropout;
 use lichen_trainer::full::Full;
+use lichen_trainer::layers::Layers;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::machine::LOSS_ROWS;
 use lichen_trainer::network::{Mode, Network};
@@ -53,9 +54,10 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
         trained_weights: case.full,
         loss_rows: LOSS_ROWS,
         kept_layers: case.kept_layers,
+        first_layer: 0,
     };
     let mode = match case.full {
-        None => Mode::Lora(Lora::new(&model.config, [true; 7], rank, 8.0)),
+        None => Mode::Lora(Lora::new(&model.config, [true; 7], &Layers::default(), rank, 8.0)),
         Some(format) => Mode::Full(Full::new(&model.config), format),
     };
     let mut network = Network::new(device, model, mode, SETTINGS, &rows, 2).unwrap_or_else(|e| panic!("{e}"));

@@ -14,6 +14,8 @@ mod faults;
 mod heat;
 /// SIGKILL at random instants.
 mod kills;
+/// Some layers alone.
+mod layers;
 /// Jobs through the library, on a disk in memory.
 mod library;
 /// The memory plan against what was taken.

@@ -15,6 +15,7 @@ use lichen_tests::models::fixture;
 use lichen_tests::sim_disk::SimDisk;
 use lichen_trainer::data::Dataset;
 use lichen_trainer::job::{Ending, Job, MemorySettings, Verdict};
+use lichen_trainer::layers::Layers;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::schedule::ScheduleShape;
 
@@ -241,7 +242,7 @@ fn weights_that_overflow_are_not_saved() {
 fn write_long_adapter(dir: &Path, value: f32) {
     let source = ModelSource::open(&fixture("tiny-qwen2-tied")).unwrap_or_else(|e| panic!("{e}"));
     let config = source.config();
-    let lora = Lora::new(config, [true; 7], 4, 8.0);
+    let lora = Lora::new(config, [true; 7], &Layers::default(), 4, 8.0);
     let mut values = vec![0.0; lora.n_parameters()];
     lora.initialise(&mut values, 1);
     values.iter_mut().for_each(|v| *v *= value);

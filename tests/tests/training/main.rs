@@ -1,4 +1,5 @@
 //! Training against PyTorch and PEFT, and against itself: batches, threads, precision.
 
+mod layers;
 mod parity;
 mod support;

@@ -11,6 +11,7 @@ use lichen_tests::models::fixture;
 use lichen_trainer::activations::ActivationSizes;
 use lichen_trainer::data::Sample;
 use lichen_trainer::full::Full;
+use lichen_trainer::layers::Layers;
 use lichen_trainer::lora::Lora;
 use lichen_trainer::machine::LOSS_ROWS;
 use lichen_trainer::network::{Mode, Network};
@@ -88,6 +89,11 @@ impl Default for Setup {
 pub const LORA: AdamWSettings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip: None };
 pub const FULL: AdamWSettings = AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
 
+/// What an adapter needs whose first layer this is.
+pub fn sizes_from(setup: &Setup, rank: usize, first_layer: usize) -> ActivationSizes {
+    ActivationSizes { first_layer, ..sizes(setup, rank, None) }
+}
+
 fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> ActivationSizes {
     let kept_layers = if setup.recompute { 0 } else { usize::MAX };
     ActivationSizes {
@@ -98,12 +104,13 @@ fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> Activat
         trained_weights,
         loss_rows: LOSS_ROWS,
         kept_layers,
+        first_layer: 0,
     }
 }
 
 /// An adapter on all seven matrices, alpha twice the rank; its values are zero.
 pub fn lora(device: Arc<Device>, model: Arc<Model>, setup: Setup) -> Network {
-    let layout = Lora::new(&model.config, [true; 7], setup.rank, 2.0 * setup.rank as f32);
+    let layout = Lora::new(&model.config, [true; 7], &Layers::default(), setup.rank, 2.0 * setup.rank as f32);
     let rows = sizes(&setup, setup.rank, None);
     Network::new(device, model, Mode::Lora(layout), LORA, &rows, setup.batch).unwrap()
 }

@@ -12,6 +12,7 @@ use crate::activations::ActivationSizes;
 use crate::data::Sample;
 use crate::forward::Dropout;
 use crate::full::Full;
+use crate::layers::Layers;
 use crate::lora::Lora;
 use crate::machine::LOSS_ROWS;
 use crate::network::{Mode, Network, StepReport};
@@ -155,13 +156,19 @@ pub fn network(device: &Arc<Device>, model: Model, mode: Mode, samples: &[Sample
         trained_weights,
         loss_rows: LOSS_ROWS,
         kept_layers: if setup.recompute { 0 } else { usize::MAX },
+        first_layer: mode.first_layer(),
     };
     Network::new(device.clone(), Arc::new(model), mode, SETTINGS, &rows, setup.max_samples).unwrap()
 }
 
 /// One with a random adapter on all seven matrices: neither half is zero, as B is at the start of a training.
 pub fn lora(device: &Arc<Device>, model: Model, samples: &[Sample], setup: Setup) -> Network {
-    let layout = Lora::new(&model.config, [true; 7], RANK, ALPHA);
+    lora_of(device, model, &Layers::default(), samples, setup)
+}
+
+/// The same on some layers.
+pub fn lora_of(device: &Arc<Device>, model: Model, layers: &Layers, samples: &[Sample], setup: Setup) -> Network {
+    let layout = Lora::new(&model.config, [true; 7], layers, RANK, ALPHA);
     let mut network = network(device, model, Mode::Lora(layout), samples, setup);
     network.set_values(|values| values.copy_from_slice(&uniform(99, values.len(), -0.3, 0.3))).unwrap();
     network

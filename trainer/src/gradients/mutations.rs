@@ -10,9 +10,9 @@ use crate::mutation::Term;
 const FACTORS: [f32; 4] = [1.01, -1.0, 0.0, f32::NAN];
 const SETUP: Setup = Setup { recompute: true, max_samples: LENGTHS.len(), dropout: None };
 
-/// In how many places of a layer a term stands, and how many of those have an effect: with an adapter, nothing lies behind
-/// the last ones of layer 0 but the embedding, which is frozen.
-pub fn places(term: Term, kind: Kind, layer: usize) -> (usize, usize) {
+/// In how many places of a layer a term stands: with an adapter, nothing lies behind layer 0 but the embedding, which is
+/// frozen, and what reaches that alone is not computed.
+pub fn places(term: Term, kind: Kind, layer: usize) -> usize {
     let (is_first, is_lora) = (layer == 0, kind == Kind::Lora);
     let reach_the_embedding_alone = match term {
         Term::Norm | Term::Residual => 1,
@@ -29,7 +29,11 @@ pub fn places(term: Term, kind: Kind, layer: usize) -> (usize, usize) {
         // down, gate, up, o, q, k, v.
         Term::LowRank => 7 * usize::from(is_lora),
     };
-    (n, if is_lora && is_first { n - reach_the_embedding_alone } else { n })
+    if is_lora && is_first {
+        n - reach_the_embedding_alone
+    } else {
+        n
+    }
 }
 
 #[test]
@@ -48,32 +52,27 @@ fn every_mistake_in_the_gradients_of_all_weights_is_seen() {
     }
 }
 
-/// Plants each mistake; `n_places` have an effect.
+/// Plants each mistake, in `n_places`.
 fn check_terms(case: &Case, kind: Kind, n_places: usize) {
     let samples = samples(case.config.vocab_size, &LENGTHS);
     let (mut network, oracle) = parity::network(case, kind, &LENGTHS, SETUP);
     let want = Expected::new(&oracle, network.mode(), &samples);
     let report = models::step(&mut network, &samples, SETUP);
     check(&want, &network, &report, F32_BOUND, LOSS_BOUND).unwrap();
-    let right = network.gradients().unwrap().to_vec();
     let mut n_seen = 0;
     for (term, layer) in Term::ALL.iter().flat_map(|term| [(*term, 0), (*term, 1)]) {
-        let (n, n_with_effect) = places(term, kind, layer);
-        for (place, factor) in (0..n.max(1)).flat_map(|place| FACTORS.map(|factor| (place, factor))) {
+        let n = places(term, kind, layer);
+        for (place, factor) in (0..n).flat_map(|place| FACTORS.map(|factor| (place, factor))) {
             let mutation = Mutation { term, layer, place, factor };
             let step = || models::step(&mut network, &samples, SETUP);
             let (report, n_passed) = active::with(mutation, step);
             assert_eq!(n_passed, n, "{}, {kind:?}: places of {mutation:?}", case.name);
             let found = check(&want, &network, &report, F32_BOUND, LOSS_BOUND);
-            if place < n_with_effect {
-                assert!(found.is_err(), "{}, {kind:?}: {mutation:?} goes unseen: {found:?}", case.name);
-                n_seen += 1;
-            } else {
-                assert_eq!(network.gradients().unwrap(), right, "{}, {kind:?}: {mutation:?} has an effect", case.name);
-            }
+            assert!(found.is_err(), "{}, {kind:?}: {mutation:?} goes unseen: {found:?}", case.name);
+            n_seen += 1;
         }
     }
-    assert_eq!(n_seen, n_places * FACTORS.len(), "{}, {kind:?}: mistakes with an effect", case.name);
+    assert_eq!(n_seen, n_places * FACTORS.len(), "{}, {kind:?}: mistakes", case.name);
     println!("{}, {kind:?}: {n_seen} mistakes seen", case.name);
 }
 

@@ -224,13 +224,15 @@ impl<'a> Run<'a> {
     /// `W x + bias + scale B A (mask x)` for each row.
     fn linear(&mut self, part: Part, bias: Option<Part>, layer: usize, x: &[Vec<Number>]) -> Rows {
         let (w, bias) = (self.weight(part, Some(layer)), bias.map(|bias| self.weight(bias, Some(layer))));
+        let a = Tensor { part, layer: Some(layer), half: Half::A };
+        let is_adapted = self.oracle.tensors.iter().any(|(tensor, _)| *tensor == a);
         let mut out = Rows::new();
         for (t, x) in x.iter().enumerate() {
             let mut y: Vec<_> = w.chunks(x.len()).map(|w| self.tape.dot(w, x)).collect();
             for (y, bias) in y.iter_mut().zip(bias.iter().flatten()) {
                 *y = self.tape.add(*y, *bias);
             }
-            if self.oracle.rank > 0 {
+            if is_adapted {
                 let x = self.dropped(part, layer, self.first_row + t, x);
                 for (y, low) in y.iter_mut().zip(self.low_rank(part, layer, &x)) {
                     *y = self.tape.add(*y, low);

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
+use lichen_runtime::ModelConfig;
 
 use super::models::{self, cases, samples, Case, Setup};
 use super::oracle::Oracle;
 use super::{check, Expected, F32_BOUND, LOSS_BOUND};
+use crate::layers::Layers;
 use crate::machine::LOSS_ROWS;
 use crate::network::Network;
 
@@ -47,6 +49,33 @@ fn more_targets_than_a_chunk_of_logits_holds() {
     let targets: usize = samples(case.config.vocab_size, &lengths).iter().map(crate::batch::n_targets).sum();
     assert!(targets > LOSS_ROWS, "{targets} targets");
     check_case(case, &lengths);
+}
+
+/// Pairs on some layers alone: the same gradients, and none of the layers before them is walked back.
+#[test]
+fn gradients_of_some_layers_equal_the_oracles() {
+    for case in cases() {
+        let is_global =
+            if case.config.sliding_window.is_some() { vec![false, true, false, false, true] } else { vec![true; 5] };
+        let case = Case { config: ModelConfig { n_layers: 5, is_global, ..case.config }, ..case };
+        let samples = samples(case.config.vocab_size, &LENGTHS);
+        for (layers, first_layer) in [("3-4", 3), ("4", 4), ("1,3", 1), ("2,4", 2), ("0", 0)] {
+            let layers = Layers::parse(layers).unwrap();
+            for recompute in [false, true] {
+                let device = Arc::new(Device::cpu(2).unwrap());
+                let setup = Setup { recompute, max_samples: 2, dropout: None };
+                let model = || models::model(&case.config, Format::F32, &device);
+                let mut network = models::lora_of(&device, model(), &layers, &samples, setup);
+                assert_eq!(network.mode().first_layer(), first_layer);
+                let oracle = Oracle::new(&model(), models::adapter(&network));
+                let want = Expected::new(&oracle, network.mode(), &samples);
+                let report = models::step(&mut network, &samples, setup);
+                if let Err(why) = check(&want, &network, &report, F32_BOUND, LOSS_BOUND) {
+                    panic!("{}, layers {layers}, {setup:?}: {why}", case.name);
+                }
+            }
+        }
+    }
 }
 
 fn check_case(case: &Case, lengths: &[usize]) {

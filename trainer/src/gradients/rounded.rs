@@ -60,7 +60,7 @@ fn check_case(case: &Case, kind: Kind, format: Format) {
     }
     // The bound is wide: terms that are dropped, or have the other sign, still pass it by far.
     let terms = Term::ALL.iter().flat_map(|term| [(*term, 0), (*term, 1)]);
-    for (term, layer) in terms.filter(|(term, layer)| places(*term, kind, *layer).1 > 0) {
+    for (term, layer) in terms.filter(|(term, layer)| places(*term, kind, *layer) > 0) {
         for factor in [0.0, -1.0] {
             let mutation = Mutation { term, layer, place: 0, factor };
             let (report, _) = active::with(mutation, || models::step(&mut network, &samples, setup));

@@ -8,6 +8,7 @@ use lichen_runtime::engine::{DeviceChoice, EngineOptions};
 use lichen_runtime::Result;
 
 use crate::data::{DataOptions, Truncation};
+use crate::layers::Layers;
 use crate::lora::Targets;
 use crate::optimizer::{AdamWSettings, OptimizerKind};
 use crate::plan::Recompute;
@@ -50,9 +51,10 @@ pub struct MemorySettings {
     pub method: Method,
     /// Of full training: what the forward pass multiplies, F32 or BF16.
     pub weights: Format,
-    /// Of an adapter: its rank, its matrices, and the share of its inputs that is dropped.
+    /// Of an adapter: its rank, its matrices, the layers that have them, and the share of its inputs that is dropped.
     pub rank: usize,
     pub targets: Targets,
+    pub layers: Layers,
     pub dropout: f32,
     /// Tokens of the longest sample.
     pub max_seq: usize,
@@ -127,6 +129,7 @@ impl Default for MemorySettings {
             weights: Format::F32,
             rank: 8,
             targets: [true; 7],
+            layers: Layers::default(),
             dropout: 0.0,
             max_seq: 256,
             micro_batch_size: 1,

@@ -22,7 +22,7 @@ pub use evaluation::{Answer, Scores, Verdict};
 pub use job_file::JobFile;
 pub use observer::{Note, Observer};
 pub use outcome::{Ending, Outcome};
-pub use prepare::{model_bytes, plan_of, PreparedJob};
+pub use prepare::{check_layers, model_bytes, plan_of, PreparedJob};
 pub use settings::{JobSetting, JOB_SETTINGS};
 pub use state::{State, STATE_FILE};
 pub use value::{quoted, targets as parse_targets};

@@ -23,7 +23,7 @@ use crate::machine::{host, prepare_kernels, Machine};
 use crate::network::{Mode, Network};
 use crate::plan::{HostAndGpu, JobSize, TrainPlan};
 use crate::schedule::Schedule;
-use crate::setting::{INIT_ADAPTER, MAX_SEQ, REGRESSION_PROMPTS};
+use crate::setting::{INIT_ADAPTER, LAYERS, MAX_SEQ, REGRESSION_PROMPTS};
 
 /// A job that can start.
 pub struct PreparedJob {
@@ -194,6 +194,7 @@ fn check_model(memory: &MemorySettings, config: &ModelConfig) -> Result<()> {
             "{MODEL}: full training starts from a Hugging Face folder with float weights, and writes one"
         )));
     }
+    check_layers(memory, config)?;
     if memory.max_seq > config.context_length {
         return Err(Error::usage(format!(
             "{MAX_SEQ} is {}; 2 to {} for this model",
@@ -203,9 +204,20 @@ fn check_model(memory: &MemorySettings, config: &ModelConfig) -> Result<()> {
     Ok(())
 }
 
+/// # Errors
+/// A layer is to be trained that the model does not have.
+pub fn check_layers(memory: &MemorySettings, config: &ModelConfig) -> Result<()> {
+    match memory.layers.last().filter(|last| memory.method == Method::Lora && *last >= config.n_layers) {
+        Some(last) => {
+            Err(Error::usage(format!("{LAYERS} names layer {last}; 0 to {} in this model", config.n_layers - 1)))
+        }
+        None => Ok(()),
+    }
+}
+
 fn mode_of(memory: &MemorySettings, alpha: f32, config: &ModelConfig) -> Mode {
     match memory.method {
-        Method::Lora => Mode::Lora(Lora::new(config, memory.targets, memory.rank, alpha)),
+        Method::Lora => Mode::Lora(Lora::new(config, memory.targets, &memory.layers, memory.rank, alpha)),
         Method::Full => Mode::Full(Full::new(config), memory.weights),
     }
 }
@@ -238,13 +250,14 @@ pub fn plan_of(
     budget: Option<usize>,
 ) -> TrainPlan {
     // Nothing that is planned depends on alpha.
-    let n_parameters = mode_of(memory, 1.0, config).n_parameters();
+    let mode = mode_of(memory, 1.0, config);
     let (rank, dropout, full_format) = match memory.method {
         Method::Lora => (memory.rank, memory.dropout, None),
         Method::Full => (0, 0.0, Some(memory.weights)),
     };
     let size = JobSize {
-        n_parameters,
+        n_parameters: mode.n_parameters(),
+        first_layer: mode.first_layer(),
         full_format,
         batch: memory.micro_batch_size,
         max_seq: memory.max_seq,

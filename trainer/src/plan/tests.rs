@@ -2,21 +2,36 @@ use lichen_runtime::model::presets;
 use lichen_runtime::model::synthetic;
 
 use super::*;
+use crate::layers::Layers;
 use crate::lora::Lora;
 
 const GIB: usize = 1 << 30;
 
 /// A LoRA job on all matrices of a released shape.
 fn plan(name: &str, format: Format, rank: usize, batch: usize, max_seq: usize, machine: &Machine) -> TrainPlan {
+    plan_of(name, format, &Layers::default(), rank, batch, max_seq, machine)
+}
+
+/// The same on some layers.
+fn plan_of(
+    name: &str,
+    format: Format,
+    layers: &Layers,
+    rank: usize,
+    batch: usize,
+    max_seq: usize,
+    machine: &Machine,
+) -> TrainPlan {
     let config = presets::config(name).unwrap();
     let (device, heap) = synthetic::gpu_bytes(&config, format).unwrap();
     let bytes = match machine.gpu {
         Some(_) => ModelBytes { device, heap, ..ModelBytes::default() },
         None => ModelBytes { heap: synthetic::weights_bytes(&config, format).unwrap(), ..ModelBytes::default() },
     };
-    let n_parameters = Lora::new(&config, [true; 7], rank, 16.0).n_parameters();
+    let lora = Lora::new(&config, [true; 7], layers, rank, 16.0);
     let size = JobSize {
-        n_parameters,
+        n_parameters: lora.n_parameters(),
+        first_layer: lora.first_layer(),
         full_format: None,
         batch,
         max_seq,
@@ -46,6 +61,30 @@ fn released_shapes_fit_their_machines() {
         let gpu = plan.bytes_in(&[Place::Device]);
         assert!(gpu <= mib_at_most << 20, "{name}: {}", mib(gpu));
     }
+}
+
+/// The last eight of 26 layers: parameters, what is kept and what is recomputed follow, whatever is trained of them.
+#[test]
+fn a_job_on_the_last_layers_takes_less() {
+    let machine = Machine::default();
+    let of = |layers: &str| plan_of("gemma-3-1b", Format::Q8_0, &Layers::parse(layers).unwrap(), 8, 1, 256, &machine);
+    let (all, last) = (of("all"), of("18-25"));
+    let line = |plan: &TrainPlan, name: &str| plan.items.iter().find(|i| i.name == name).unwrap().bytes;
+    assert_eq!(line(&last, "trained parameters") * 26, line(&all, "trained parameters") * 8);
+    // The inputs of the layers, the last norm's and the stream's gradient; outputs and saved activations of each layer.
+    assert_eq!(line(&last, "inputs of the layers") * 28, line(&all, "inputs of the layers") * 10);
+    for name in ["outputs of the layers", "saved activations"] {
+        assert_eq!(line(&last, name) * 26, line(&all, name) * 8, "{name}");
+    }
+    assert_eq!(all.describe_layers(), "all layers kept");
+    assert_eq!(last.describe_layers(), "the last 8 of 26 layers walked back, all kept");
+    assert!(last.total_bytes() < all.total_bytes());
+    // What lies between is walked through, trained or not.
+    let (ends, first) = (of("18,25"), of("0"));
+    assert_eq!(line(&ends, "saved activations"), line(&last, "saved activations"));
+    assert_eq!(line(&ends, "trained parameters") * 4, line(&last, "trained parameters"));
+    assert_eq!(first.describe_layers(), "all layers kept");
+    println!("all {}\n18-25 {}", mib(all.total_bytes()), mib(last.total_bytes()));
 }
 
 #[test]
@@ -81,6 +120,7 @@ fn only_gradients_in_bf16_have_room_to_be_transposed_in() {
         trained_weights,
         loss_rows: 16,
         kept_layers: 0,
+        first_layer: 0,
     };
     // A step that is all matrices and no head, on a board's shares of memory.
     let bytes = |trained, has_bf16| {

@@ -12,7 +12,8 @@ const BACKWARD_THREADS: usize = 256;
 /// Columns of a thread.
 const GROUP: usize = 4;
 
-pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, table: &Matrix, step: &Step, scale: f32) {
+/// `tokens`: u32 (T), of the rows of `out`.
+pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, table: &Matrix, tokens: DevicePtr, scale: f32) {
     let [n_rows, dim] = out.shape();
     if n_rows == 0 {
         return;
@@ -30,7 +31,7 @@ pub fn forward(cuda: &Cuda, out: ViewMut<'_, f32, 2>, table: &Matrix, step: &Ste
     let grid = [(dim as u32).div_ceil(THREADS), n_rows as u32, 1];
     let args = [
         out.ptr().into(),
-        step.tokens_ptr().into(),
+        tokens.into(),
         packed.codes.ptr().into(),
         packed.scales.as_ref().map_or(DevicePtr::NULL, |s| s.ptr()).into(),
         (dim as u32).into(),

@@ -29,7 +29,7 @@ pub(super) fn parse(bytes: BytesOwner, config: &ModelConfig) -> Result<AdapterFi
     let scale = |rank: usize| if alpha == 0.0 { 1.0 } else { alpha / rank as f32 };
     let targets = pairs.finish(|_, _, rank, _| Ok(scale(rank)))?;
     let base_name = metadata.string("general.base_model.0.name")?.map(str::to_string);
-    Ok(AdapterFile { targets, base_name })
+    Ok(AdapterFile { base_name, ..AdapterFile::of(targets) })
 }
 
 fn check_kind(metadata: &Metadata, config: &ModelConfig) -> Result<()> {

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::peft_modules::ModuleChoice;
+use super::peft_pattern::Pattern;
 use super::{MAX_RANK, TARGETS};
 use crate::error::{Error, Result};
 use crate::files::formats::json_file::{show, Fields};
@@ -12,32 +14,46 @@ use crate::suggest;
 /// The fields that matter to plain LoRA.
 pub struct PeftConfig {
     pub base_name: Option<String>,
+    pub modules: ModuleChoice,
+    /// Whether a trained embedding is the head's too, where the base ties them (`ensure_weight_tying`).
+    pub ties_tables: bool,
     rank: usize,
     alpha: f64,
     rank_stabilised: bool,
-    /// (module path or the end of one, value).
+    /// (expression, value), in the file's order: the first that matches counts.
     rank_pattern: Vec<(String, usize)>,
     alpha_pattern: Vec<(String, f64)>,
-    /// Names, when the config lists them; `None` for "all-linear" and other patterns.
-    targets: Option<Vec<String>>,
+}
+
+/// What the config says of one module.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ModuleRule {
+    /// Whether it has an adapter.
+    pub is_target: bool,
+    pub rank: usize,
+    pub alpha: f64,
 }
 
 /// Switches that change what is computed.
-const SWITCHES: [&str; 6] =
-    ["use_dora", "fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora", "ensure_weight_tying"];
+const SWITCHES: [&str; 4] = ["use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"];
 /// Fields that change what is computed when they hold anything.
 const EXTRAS: [&str; 8] = [
-    "modules_to_save",
     "layer_replication",
     "trainable_token_indices",
     "target_parameters",
     "alora_invocation_tokens",
+    "use_bdlora",
     "arrow_config",
     "kasa_config",
     "monteclora_config",
 ];
 /// Initialisations that move part of the base weights into the adapter: it fits only a base that was changed too.
 const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
+/// Tasks whose models end in something else than the head over the vocabulary.
+const OTHER_TASKS: [&str; 4] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "SEQ_2_SEQ_LM"];
+/// Most keys of `rank_pattern` and `alpha_pattern`: programs that choose ranks by themselves write one for each module, of
+/// which a model of 64 layers has 448.
+const MAX_KEYS: usize = 1024;
 
 impl PeftConfig {
     /// # Errors: a field is wrong or not supported, by name; no file name in front.
@@ -48,42 +64,36 @@ impl PeftConfig {
         let alpha = fields.get("lora_alpha").map(|v| read_alpha("lora_alpha", v)).transpose()?.unwrap_or(8.0);
         Ok(PeftConfig {
             base_name: fields.string("base_model_name_or_path")?.map(str::to_string),
+            modules: ModuleChoice::read(&fields)?,
+            ties_tables: fields.boolean("ensure_weight_tying")?.unwrap_or(false),
             rank,
             alpha,
             rank_stabilised: fields.boolean("use_rslora")?.unwrap_or(false),
             rank_pattern: pattern(&fields, "rank_pattern", read_rank)?,
             alpha_pattern: pattern(&fields, "alpha_pattern", read_alpha)?,
-            targets: targets(&fields)?,
         })
     }
 
-    /// The rank declared for a module path (`model.layers.0.self_attn.q_proj`).
-    pub fn rank_of(&self, module: &str) -> usize {
-        find(&self.rank_pattern, module).unwrap_or(self.rank)
+    /// What the config says of each module of these paths (`model.layers.0.self_attn.q_proj`, without `base_model.model.`).
+    ///
+    /// # Errors
+    /// An expression takes too many steps.
+    pub fn rules(&self, paths: &[&str]) -> Result<Vec<ModuleRule>> {
+        let targets = self.modules.are_targets(paths)?;
+        let ranks = values_by_pattern("rank_pattern", &self.rank_pattern, paths)?;
+        let alphas = values_by_pattern("alpha_pattern", &self.alpha_pattern, paths)?;
+        let rules = targets.into_iter().zip(ranks).zip(alphas).map(|((is_target, rank), alpha)| ModuleRule {
+            is_target,
+            rank: rank.unwrap_or(self.rank),
+            alpha: alpha.unwrap_or(self.alpha),
+        });
+        Ok(rules.collect())
     }
 
-    /// What its pair is multiplied by.
-    pub fn scale_of(&self, module: &str, rank: usize) -> f32 {
-        let alpha = find(&self.alpha_pattern, module).unwrap_or(self.alpha);
-        let over = if self.rank_stabilised { (rank as f64).sqrt() } else { rank as f64 };
-        (alpha / over) as f32
-    }
-
-    /// Refuses a listed target that no module of the model ends in, or for which no matrix was found. `found` holds the
-    /// module paths that have one.
-    pub fn check_targets(&self, config: &ModelConfig, found: &[String]) -> Result<()> {
-        for target in self.targets.iter().flatten() {
-            if found.iter().any(|module| ends_in(module, target)) {
-                continue;
-            }
-            let modules = (0..config.n_layers).flat_map(|layer| TARGETS.map(|part| module_path(config, part, layer)));
-            if modules.into_iter().any(|module| ends_in(&module, target)) {
-                return Err(Error::input(format!("target \"{target}\" has no matrices in adapter_model.safetensors")));
-            }
-            let hint = closest(config, target).map_or(String::new(), |name| format!(" (did you mean \"{name}\"?)"));
-            return Err(Error::input(format!("target \"{target}\" matches no layer{hint}")));
-        }
-        Ok(())
+    /// What the pair of a module is multiplied by.
+    pub fn scale(&self, rule: &ModuleRule) -> f32 {
+        let rank = rule.rank as f64;
+        (rule.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }) as f32
     }
 }
 
@@ -99,6 +109,10 @@ fn check_plain(fields: &Fields) -> Result<()> {
         Some("LORA") | None => {}
         Some(other) => return unsupported(&format!("peft_type \"{other}\"")),
     }
+    match fields.string("task_type")? {
+        Some(task) if OTHER_TASKS.contains(&task) => return unsupported(&format!("task_type \"{task}\"")),
+        _ => {}
+    }
     for name in SWITCHES {
         if fields.boolean(name)? == Some(true) {
             return unsupported(name);
@@ -108,6 +122,7 @@ fn check_plain(fields: &Fields) -> Result<()> {
         let is_empty = |v: &Value| match v {
             Value::Array(list) => list.is_empty(),
             Value::Object(map) => map.is_empty(),
+            Value::Bool(is_on) => !is_on,
             _ => false,
         };
         if fields.get(name).is_some_and(|v| !is_empty(v)) {
@@ -140,47 +155,38 @@ fn read_alpha(name: &str, value: &Value) -> Result<f64> {
     }
 }
 
-/// PEFT takes the keys for regular expressions; the ones it writes are module paths, which is what is taken here.
+/// The keys are regular expressions, each of which must be usable.
 fn pattern<T>(fields: &Fields, name: &str, read: impl Fn(&str, &Value) -> Result<T>) -> Result<Vec<(String, T)>> {
     let Some(object) = fields.object(name)? else { return Ok(Vec::new()) };
-    let mut entries = Vec::new();
+    let n = object.names().count();
+    if n > MAX_KEYS {
+        return Err(Error::input(format!("{name} holds {n} keys; at most {MAX_KEYS}")));
+    }
+    let mut entries = Vec::with_capacity(n);
     for key in object.names() {
-        let plain = key.strip_prefix('^').unwrap_or(key);
-        let plain = plain.strip_suffix('$').unwrap_or(plain).replace("\\.", ".");
-        if plain.contains(|c: char| "\\^$*+?()[]{}|".contains(c)) {
-            return Err(Error::input(format!("{name} key \"{key}\" is a pattern; module names are supported")));
-        }
+        Pattern::of_key(name, key)?;
         let value = object.get(key).ok_or_else(|| Error::input(format!("{name} \"{key}\" is null")))?;
-        entries.push((plain, read(&format!("{name} \"{key}\""), value)?));
+        entries.push((key.to_string(), read(&format!("{name} \"{key}\""), value)?));
     }
     Ok(entries)
 }
 
-fn targets(fields: &Fields) -> Result<Option<Vec<String>>> {
-    match fields.get("target_modules") {
-        Some(Value::Array(list)) => {
-            let name = |item: &Value| match item.as_str() {
-                Some(name) => Ok(name.to_string()),
-                None => Err(Error::input(format!("target_modules holds {}; names expected", show(item)))),
-            };
-            list.iter().map(name).collect::<Result<Vec<_>>>().map(Some)
+/// The value of the first key that matches each path. A key is compiled once, and held while all paths are tried.
+fn values_by_pattern<T: Copy>(field: &str, entries: &[(String, T)], paths: &[&str]) -> Result<Vec<Option<T>>> {
+    let mut values = vec![None; paths.len()];
+    for (key, value) in entries {
+        let pattern = Pattern::of_key(field, key)?;
+        for (found, path) in values.iter_mut().zip(paths).filter(|(found, _)| found.is_none()) {
+            if pattern.matches(path)? {
+                *found = Some(*value);
+            }
         }
-        Some(Value::String(_)) | None => Ok(None),
-        Some(other) => Err(Error::input(format!("target_modules is {}; a list expected", show(other)))),
     }
-}
-
-fn find<T: Copy>(entries: &[(String, T)], module: &str) -> Option<T> {
-    entries.iter().find(|(key, _)| ends_in(module, key)).map(|(_, value)| *value)
-}
-
-/// True when `end` is the whole path or its last components.
-fn ends_in(module: &str, end: &str) -> bool {
-    module.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    Ok(values)
 }
 
 /// The target name nearest to a misspelt one, if any is near.
-fn closest(config: &ModelConfig, target: &str) -> Option<String> {
+pub fn closest(config: &ModelConfig, target: &str) -> Option<String> {
     let last = target.rsplit('.').next().unwrap_or(target);
     let names = TARGETS.map(|part| {
         let path = module_path(config, part, 0);

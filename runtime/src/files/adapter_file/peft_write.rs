@@ -79,7 +79,7 @@ impl PeftAdapter<'_> {
 
     /// `adapter_config.json`.
     pub fn config_json(&self) -> String {
-        let config = json!({
+        let mut config = json!({
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": self.base_name,
@@ -96,6 +96,10 @@ impl PeftAdapter<'_> {
             "alpha_pattern": {},
             "modules_to_save": null,
         });
+        if let Some(layers) = self.layers_to_transform() {
+            config["layers_to_transform"] = json!(layers);
+            config["layers_pattern"] = json!("layers");
+        }
         let mut text = serde_json::to_string_pretty(&config).expect("plain JSON");
         text.push('\n');
         text
@@ -183,10 +187,18 @@ impl PeftAdapter<'_> {
         TARGETS.iter().filter(|part| has(part)).map(|part| last_name(&module_path(self.config, *part, 0))).collect()
     }
 
-    /// The modules' last names where every layer has them; else each whole path, or PEFT would expect the others too.
+    /// The layers, where every one of them has the same modules and others have none; `None` for all, and where they differ.
+    fn layers_to_transform(&self) -> Option<Vec<usize>> {
+        let layers: BTreeSet<usize> = self.tensors.iter().map(|t| t.layer).collect();
+        let is_even = self.tensors.len() == self.modules().len() * layers.len();
+        (is_even && layers.len() < self.config.n_layers).then(|| layers.into_iter().collect())
+    }
+
+    /// The modules' last names where all layers, or those that are listed, have them; else each whole path, or PEFT would
+    /// expect the others too.
     fn target_modules(&self) -> Vec<String> {
         let modules = self.modules();
-        if self.tensors.len() == modules.len() * self.config.n_layers {
+        if self.tensors.len() == modules.len() * self.config.n_layers || self.layers_to_transform().is_some() {
             return modules;
         }
         let index = |part: Part| TARGETS.iter().position(|t| *t == part);

@@ -3,7 +3,7 @@
 use crate::model_config::{Architecture, ModelConfig};
 
 /// One weight of a model; those of a layer exist once per layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     TokenEmbedding,
     OutputNorm,

@@ -16,6 +16,7 @@ use lichen_runtime::{Error, ModelConfig};
 use lichen_trainer::data::Sample;
 use lichen_trainer::full::Full;
 use lichen_trainer::job::parse_targets;
+use lichen_trainer::layers::Layers;
 use lichen_trainer::lora::{Lora, Targets};
 use lichen_trainer::machine::{host, prepare_kernels, Machine};
 use lichen_trainer::network::{Mode, Network};
@@ -48,6 +49,9 @@ pub struct BenchArgs {
     /// Matrices with an adapter: all, or some of q,k,v,o,gate,up,down
     #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_targets)]
     targets: Targets,
+    /// Layers with an adapter, from 0: all, or such as 18-25 or 18,20-25.
+    #[arg(long, value_name = "RANGES", default_value = "all", value_parser = Layers::parse)]
+    layers: Layers,
     /// Tokens of each sample, all of them computed and labelled
     #[arg(long, value_name = "TOKENS", default_value = "256", value_parser = number(1usize, 1 << 20))]
     max_seq: usize,
@@ -133,9 +137,14 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
     let device = options.start_device()?;
     let machine = Machine::of(&device)?;
     let config = presets::config(&args.geometry)?;
+    if let Some(last) = args.layers.last().filter(|last| *last >= config.n_layers) {
+        let message = format!("--layers names layer {last}; 0 to {} in this model", config.n_layers - 1);
+        return Err(Error::usage(message).into());
+    }
     let mode = mode(args, &config)?;
     let size = JobSize {
         n_parameters: mode.n_parameters(),
+        first_layer: mode.first_layer(),
         full_format: args.full.then_some(args.format),
         batch: args.micro_batch_size,
         max_seq: args.max_seq,
@@ -162,7 +171,7 @@ fn start(args: &BenchArgs) -> Outcome<Ready> {
 
 fn mode(args: &BenchArgs, config: &ModelConfig) -> Outcome<Mode> {
     Ok(match (args.full, args.format) {
-        (false, _) => Mode::Lora(Lora::new(config, args.targets, args.rank, 2.0 * args.rank as f32)),
+        (false, _) => Mode::Lora(Lora::new(config, args.targets, &args.layers, args.rank, 2.0 * args.rank as f32)),
         (true, Format::F32 | Format::BF16) => Mode::Full(Full::new(config), args.format),
         (true, other) => return Err(Error::usage(format!("--format is {other}; with --full f32 or bf16")).into()),
     })

@@ -11,7 +11,7 @@ use lichen_runtime::model::presets;
 use lichen_runtime::setting::value::bytes;
 use lichen_runtime::setting::{Setting, DEVICE, FORMAT, GEOMETRY};
 use lichen_runtime::Error;
-use lichen_trainer::job::{model_bytes, plan_of, Job, MemorySettings, Method};
+use lichen_trainer::job::{check_layers, model_bytes, plan_of, Job, MemorySettings, Method};
 use lichen_trainer::machine::Machine;
 use lichen_trainer::plan::{HostAndGpu, TrainPlan};
 use serde_json::json;
@@ -120,6 +120,7 @@ fn plan(args: &PlanArgs) -> Outcome<Planned> {
             (opened.name, opened.source.config().clone(), bytes)
         }
     };
+    check_layers(&memory, &config)?;
     let plan = plan_of(&memory, &config, bytes, &machine, HostAndGpu::default(), engine.memory_budget);
     Ok(Planned { name, memory, engine, board, machine, plan })
 }

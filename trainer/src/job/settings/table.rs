@@ -16,6 +16,7 @@ use super::super::value::{
 use super::JobSetting;
 use crate::data::{EVAL_SPLIT_MAX, MAX_SEQ_MAX};
 use crate::governor::MAX_BOARD_TEMP_RANGE_C;
+use crate::layers::Layers;
 use crate::optimizer::OptimizerKind;
 use crate::plan::Recompute;
 use crate::schedule::ScheduleShape;
@@ -67,7 +68,7 @@ macro_rules! optional_number {
 /// Steps that can be counted to.
 const STEPS_MAX: u64 = 1 << 40;
 
-const ADAPTER: [JobSetting; 8] = [
+const ADAPTER: [JobSetting; 9] = [
     number!(RANK, "R", "Rank of the adapter", memory.rank, 1, 1024).of(Method::Lora).memory().fixed(),
     number!(ALPHA, "X", "The adapter's product is scaled by alpha / rank", alpha, 1e-3, 1e6).of(Method::Lora).fixed(),
     value!(
@@ -77,6 +78,17 @@ const ADAPTER: [JobSetting; 8] = [
         memory.targets,
         |text| targets(text),
         |v| Some(target_names(v))
+    )
+    .of(Method::Lora)
+    .memory()
+    .fixed(),
+    value!(
+        LAYERS,
+        "RANGES",
+        "Layers with an adapter, from 0: all, or such as 18-25 or 18,20-25; those before the first are not walked back",
+        memory.layers,
+        |text| Layers::parse(text),
+        |v| (!v.is_all()).then(|| v.to_string())
     )
     .of(Method::Lora)
     .memory()
