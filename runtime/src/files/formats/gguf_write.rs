@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use lichen_kernels::Format;
 
-use super::gguf::Value;
+use super::gguf::{type_id, Value};
 use crate::error::{Error, Result};
 
 /// The format's default, which readers take when the file does not say.
@@ -128,24 +128,6 @@ impl DataWriter<'_> {
     /// Panics when data is missing.
     pub fn finish(self) {
         assert_eq!(self.tensor, self.tensor_bytes.len(), "tensors that the table declares and nobody wrote");
-    }
-}
-
-/// The number of a weight format in the tensor table.
-fn type_id(format: Format) -> u32 {
-    match format {
-        Format::F32 => 0,
-        Format::F16 => 1,
-        Format::Q4_0 => 2,
-        Format::Q5_0 => 6,
-        Format::Q5_1 => 7,
-        Format::Q8_0 => 8,
-        Format::Q4_K => 12,
-        Format::Q5_K => 13,
-        Format::Q6_K => 14,
-        Format::IQ4_NL => 20,
-        Format::BF16 => 30,
-        Format::NF4 => panic!("GGUF has no NF4"),
     }
 }
 
