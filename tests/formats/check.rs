@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use lichen_kernels::ops::rope::RopeScaling;
 use lichen_kernels::Format;
 use lichen_runtime::files::adapter_file::{AdapterFile, PeftConfig};
 use lichen_runtime::files::formats::gguf::{Gguf, Value};
@@ -103,7 +104,7 @@ fn base() -> ModelConfig {
         rms_eps: 1e-6,
         rope_theta: 1e6,
         rope_theta_local: 1e4,
-        rope_scale: 1.0,
+        rope_scaling: RopeScaling::NONE,
         sliding_window: Some(8),
         is_global: vec![false, false],
         query_scale: 0.25,

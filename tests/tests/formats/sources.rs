@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lichen_kernels::formats::decode;
+use lichen_kernels::ops::rope::RopeScaling;
 use lichen_kernels::Format;
 use lichen_runtime::files::formats::gguf::Gguf;
 use lichen_runtime::files::formats::{gguf_config, hf_config};
@@ -97,7 +98,7 @@ fn multimodal_config() {
     });
     let config = hf_config::model_config(&config, Format::BF16).expect("sound");
     assert_eq!((config.n_heads, config.n_kv_heads, config.head_dim, config.vocab_size), (8, 4, 256, 262_208));
-    assert_eq!((config.rope_theta, config.rope_theta_local, config.rope_scale), (1e6, 1e4, 8.0));
+    assert_eq!((config.rope_theta, config.rope_theta_local, config.rope_scaling), (1e6, 1e4, RopeScaling::Linear(8.0)));
     assert_eq!((config.sliding_window, config.query_scale, config.tied_head), (Some(1024), 0.0625, true));
     assert_eq!(config.is_global.iter().filter(|global| **global).count(), 5);
 }
