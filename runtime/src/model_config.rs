@@ -163,8 +163,8 @@ fn check_yarn(yarn: &Yarn) -> Result<()> {
     if !(yarn.factor >= 1.0 && yarn.factor <= 1e4) {
         return wrong(format!("factor is {}; 1 to 10000", yarn.factor));
     }
-    if !(1..=1 << 24).contains(&yarn.original_context) || yarn.context() > 1 << 24 {
-        return wrong(format!("factor is {}; a context of at most 16777216", yarn.factor));
+    if !(1..=1 << 24).contains(&yarn.original_context) {
+        return wrong(format!("original_context is {}; 1 to 16777216", yarn.original_context));
     }
     if !(yarn.beta_slow > 0.0 && yarn.beta_slow <= yarn.beta_fast && yarn.beta_fast <= 1e4) {
         return wrong(format!("beta_slow is {}; above 0 and at most beta_fast {}", yarn.beta_slow, yarn.beta_fast));

@@ -17,8 +17,9 @@ fn main() -> ExitCode {
         eprintln!("usage: fuzz_seeds FOLDER");
         return ExitCode::from(2);
     };
-    let makers: [(&str, Maker); 5] = [
+    let makers: [(&str, Maker); 6] = [
         ("gguf", mutate::gguf),
+        ("gguf_split", mutate::gguf_split),
         ("gguf_adapter", mutate::gguf_adapter),
         ("safetensors", mutate::safetensors),
         ("hf_config", mutate::hf_config),

@@ -17,6 +17,7 @@ const MAX_NAME_BYTES: usize = 64;
 /// A metadata value that will be written.
 #[derive(Clone, Copy, Debug)]
 pub enum NewValue<'a> {
+    U16(u16),
     U32(u32),
     I32(i32),
     F32(f32),
@@ -143,6 +144,7 @@ fn put_value(out: &mut Vec<u8>, value: NewValue) {
         out.extend_from_slice(bytes);
     };
     match value {
+        NewValue::U16(n) => scalar(out, 2, &n.to_le_bytes()),
         NewValue::U32(n) => scalar(out, 4, &n.to_le_bytes()),
         NewValue::I32(n) => scalar(out, 5, &n.to_le_bytes()),
         NewValue::F32(v) => scalar(out, 6, &v.to_le_bytes()),

@@ -246,3 +246,6 @@ fn list(names: &[impl AsRef<str>]) -> String {
     let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
     format!("{}{more}", shown.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,9 +42,18 @@ impl GgufSet {
     /// # Errors
     /// The parts contradict each other, with the index of the one that shows it.
     pub fn join(parts: Vec<Gguf>) -> std::result::Result<GgufSet, (usize, Error)> {
+        let splits = parts.iter().enumerate().map(|(i, part)| check_part(part, i, parts.len()).map_err(|e| (i, e)));
+        let splits = splits.collect::<std::result::Result<Vec<Split>, _>>()?;
         let n_tensors: usize = parts.iter().map(|part| part.tensors().len()).sum();
-        for (i, part) in parts.iter().enumerate() {
-            check_part(part, i, parts.len(), n_tensors).map_err(|e| (i, e))?;
+        let other = |split: &Split| split.n_tensors.filter(|n| *n != n_tensors);
+        if let Some((i, n)) = splits.iter().enumerate().find_map(|(i, split)| other(split).map(|n| (i, n))) {
+            return Err((
+                i,
+                Error::input(format!(
+                    "\"split.tensors.count\" is {n}; the {} parts hold {n_tensors} tensors together",
+                    parts.len()
+                )),
+            ));
         }
         let mut names: Vec<(&str, usize)> = Vec::with_capacity(n_tensors);
         for (i, part) in parts.iter().enumerate() {
@@ -73,7 +82,8 @@ impl GgufSet {
     }
 }
 
-fn check_part(part: &Gguf, index: usize, n_parts: usize, n_tensors: usize) -> Result<()> {
+/// What the part says of the split, which must be what its name does.
+fn check_part(part: &Gguf, index: usize, n_parts: usize) -> Result<Split> {
     let Some(split) = Split::of(part.metadata())? else {
         return Err(Error::input(format!("is named as part {} of {n_parts} but has no \"split.count\"", index + 1)));
     };
@@ -87,12 +97,7 @@ fn check_part(part: &Gguf, index: usize, n_parts: usize, n_tensors: usize) -> Re
             index + 1
         )));
     }
-    match split.n_tensors {
-        Some(n) if n != n_tensors => Err(Error::input(format!(
-            "\"split.tensors.count\" is {n}; the {n_parts} parts hold {n_tensors} tensors together"
-        ))),
-        _ => Ok(()),
-    }
+    Ok(split)
 }
 
 /// What a file says of the split it is part of.
