@@ -1,6 +1,7 @@
 //! What a model is: every number the forward pass needs, checked once.
 
 use lichen_kernels::ops::activation::Activation;
+use lichen_kernels::ops::rope::{RopeScaling, Yarn};
 
 use crate::error::{Error, Result};
 
@@ -81,8 +82,9 @@ pub struct ModelConfig {
     pub rope_theta: f32,
     /// RoPE base of local layers.
     pub rope_theta_local: f32,
-    /// Linear position scaling of global layers: positions are divided by it (1 on Gemma 3 1B, 8 on 4B and up).
-    pub rope_scale: f32,
+    /// How the rotations of global layers are stretched: not at all on Gemma 3 1B, linearly by 8 on 4B and up, by YaRN
+    /// where Qwen 2.5 is set up for long contexts.
+    pub rope_scaling: RopeScaling,
     /// Positions a local layer sees, the current one included; `None` when every layer is global.
     pub sliding_window: Option<usize>,
     /// One entry per layer: true when it attends to the whole context.
@@ -146,8 +148,29 @@ impl ModelConfig {
         positive("rms_eps", self.rms_eps, 0.1)?;
         positive("rope_theta", self.rope_theta, 1e12)?;
         positive("rope_theta_local", self.rope_theta_local, 1e12)?;
-        positive("rope_scale", self.rope_scale, 1e4)?;
+        match self.rope_scaling {
+            RopeScaling::Linear(factor) => positive("rope_scaling.factor", factor, 1e4)?,
+            RopeScaling::Yarn(yarn) => check_yarn(&yarn)?,
+        }
         positive("query_scale", self.query_scale, 1e3)?;
         positive("embedding_scale", self.embedding_scale, 1e6)
     }
+}
+
+fn check_yarn(yarn: &Yarn) -> Result<()> {
+    // Written so that NaN is refused.
+    let wrong = |what: String| Err(Error::input(format!("rope_scaling.{what} expected for YaRN")));
+    if !(yarn.factor >= 1.0 && yarn.factor <= 1e4) {
+        return wrong(format!("factor is {}; 1 to 10000", yarn.factor));
+    }
+    if !(1..=1 << 24).contains(&yarn.original_context) {
+        return wrong(format!("original_context is {}; 1 to 16777216", yarn.original_context));
+    }
+    if !(yarn.beta_slow > 0.0 && yarn.beta_slow <= yarn.beta_fast && yarn.beta_fast <= 1e4) {
+        return wrong(format!("beta_slow is {}; above 0 and at most beta_fast {}", yarn.beta_slow, yarn.beta_fast));
+    }
+    if !(yarn.attention_factor > 0.0 && yarn.attention_factor <= 100.0) {
+        return wrong(format!("attention_factor is {}; above 0 and at most 100", yarn.attention_factor));
+    }
+    Ok(())
 }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     };
     let makers: [(&str, Maker); 6] = [
         ("gguf", mutate::gguf),
+        ("gguf_split", mutate::gguf_split),
         ("gguf_adapter", mutate::gguf_adapter),
         ("safetensors", mutate::safetensors),
         ("hf_config", mutate::hf_config),

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use lichen_kernels::ops::rope::RopeScaling;
 use lichen_kernels::Format;
 use lichen_runtime::files::adapter_file::{AdapterFile, PeftConfig};
-use lichen_runtime::files::formats::gguf::{Gguf, Value};
+use lichen_runtime::files::formats::gguf::{Gguf, GgufSet, PartName, Value};
 use lichen_runtime::files::formats::safetensors::SafeTensors;
 use lichen_runtime::files::formats::{gguf_config, hf_config, json_file};
 use lichen_runtime::{Architecture, ModelConfig, ModelSource};
@@ -30,13 +31,57 @@ pub fn gguf(bytes: &[u8]) -> bool {
         assert!(tensor.range.is_empty() || tensor.range.start >= end, "overlap");
         end = end.max(tensor.range.end);
     }
-    if let Ok(config) = gguf_config::model_config(&gguf) {
+    if let Ok(Ok(config)) = GgufSet::whole(gguf).map(|set| gguf_config::model_config(&set)) {
         config.check().expect("a config that was given out is sound");
     }
     if let Ok(source) = ModelSource::from_bytes("fuzz", Arc::new(bytes.to_vec())) {
         let _ = (source.tokenizer(), source.chat_template(), source.stop_ids(), source.fingerprint());
         source.weight_memory().expect("every weight is there");
     }
+    true
+}
+
+/// The parts of a split GGUF: a u32 of length before each but the last.
+pub fn gguf_split(bytes: &[u8]) -> bool {
+    let mut parts = Vec::new();
+    let mut rest = bytes;
+    while let Some((n, behind)) = rest.split_first_chunk::<4>() {
+        let n = u32::from_le_bytes(*n) as usize;
+        let last = n >= behind.len() || parts.len() == 7;
+        let (part, next) = if last { (behind, &[][..]) } else { behind.split_at(n) };
+        let Ok(part) = Gguf::parse(Arc::new(part.to_vec())) else { return false };
+        parts.push(part);
+        rest = next;
+    }
+    if parts.is_empty() {
+        return false;
+    }
+    let n_parts = parts.len();
+    let set = match GgufSet::join(parts) {
+        Ok(set) => set,
+        Err((part, _)) => {
+            assert!(part < n_parts, "part {part} of {n_parts}");
+            return false;
+        }
+    };
+    for part in set.parts() {
+        for tensor in part.tensors() {
+            let (_, found) = set.tensor(&tensor.name).expect("every part's tensors are found");
+            assert_eq!(found.range, tensor.range, "a name is in one part alone");
+        }
+    }
+    if let Ok(config) = gguf_config::model_config(&set) {
+        config.check().expect("a config that was given out is sound");
+    }
+    true
+}
+
+/// What a file is called, which may say that it is a part of a split one.
+pub fn part_name(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Some(name) = PartName::parse(text) else { return false };
+    assert!((1..=name.count).contains(&name.number));
+    assert_eq!(name.of(name.number), text);
     true
 }
 
@@ -126,7 +171,7 @@ fn base() -> ModelConfig {
         rms_eps: 1e-6,
         rope_theta: 1e6,
         rope_theta_local: 1e4,
-        rope_scale: 1.0,
+        rope_scaling: RopeScaling::NONE,
         sliding_window: Some(8),
         is_global: vec![false, false],
         query_scale: 0.25,

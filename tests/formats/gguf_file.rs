@@ -84,6 +84,20 @@ impl GgufFile {
         self
     }
 
+    /// The file in `n` parts, as llama.cpp's `llama-gguf-split` makes them: the metadata in the first alone.
+    pub fn split(&self, n: usize) -> Vec<GgufFile> {
+        let n_tensors = self.tensors.len();
+        let part = |i: usize| {
+            let metadata = if i == 0 { self.metadata.clone() } else { Vec::new() };
+            let tensors = self.tensors[n_tensors * i / n..n_tensors * (i + 1) / n].to_vec();
+            GgufFile { metadata, tensors, ..GgufFile::empty() }
+                .set("split.no", u16(i as u16))
+                .set("split.count", u16(n as u16))
+                .set("split.tensors.count", i32(n_tensors as i32))
+        };
+        (0..n).map(part).collect()
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = self.magic.to_vec();
         out.extend(self.version.to_le_bytes());
@@ -121,6 +135,10 @@ fn typed(id: u32, bytes: impl AsRef<[u8]>) -> Vec<u8> {
 
 pub fn u8(v: u8) -> Vec<u8> {
     typed(0, [v])
+}
+
+pub fn u16(v: u16) -> Vec<u8> {
+    typed(2, v.to_le_bytes())
 }
 
 pub fn u32(v: u32) -> Vec<u8> {
@@ -166,6 +184,58 @@ pub fn i32s(items: &[i32]) -> Vec<u8> {
 
 fn length_and(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u64).to_le_bytes(), bytes].concat()
+}
+
+/// [`tiny_gemma3`] with the keys that Ollama's converter writes for 1B.
+pub fn tiny_gemma3_of_ollama() -> GgufFile {
+    tiny_gemma3()
+        .without("gemma3.rope.freq_base")
+        .set("gemma3.rope.global.freq_base", f32(1e6))
+        .set("gemma3.rope.local.freq_base", f32(1e4))
+        .set("gemma3.final_logit_softcapping", f32(30.0))
+        .set("tokenizer.ggml.eos_token_ids", i32s(&[1, 4]))
+}
+
+/// A sound Qwen 2 of five tokens and one block with YaRN: dim 32, 2 heads of 16 over 1 key/value head, hidden 64.
+pub fn tiny_qwen2_yarn() -> GgufFile {
+    let mut file = GgufFile::empty()
+        .set("general.architecture", string("qwen2"))
+        .set("qwen2.block_count", u32(1))
+        .set("qwen2.context_length", u32(64))
+        .set("qwen2.embedding_length", u32(32))
+        .set("qwen2.feed_forward_length", u32(64))
+        .set("qwen2.attention.head_count", u32(2))
+        .set("qwen2.attention.head_count_kv", u32(1))
+        .set("qwen2.attention.layer_norm_rms_epsilon", f32(1e-6))
+        .set("qwen2.rope.freq_base", f32(1e6))
+        .set("qwen2.rope.scaling.type", string("yarn"))
+        .set("qwen2.rope.scaling.factor", f32(4.0))
+        .set("qwen2.rope.scaling.original_context_length", u32(64))
+        .set("tokenizer.ggml.model", string("gpt2"))
+        .set("tokenizer.ggml.pre", string("qwen2"))
+        .set("tokenizer.ggml.tokens", strings(&["a", "b", "ab", "c", "<|im_end|>"]))
+        .set("tokenizer.ggml.token_type", i32s(&[1, 1, 1, 1, 3]))
+        .set("tokenizer.ggml.merges", strings(&["a b"]))
+        .set("tokenizer.ggml.eos_token_id", u32(4))
+        .f32_tensor("token_embd.weight", &[5, 32])
+        .f32_tensor("output_norm.weight", &[32]);
+    for (name, shape) in [
+        ("attn_norm.weight", &[32][..]),
+        ("attn_q.weight", &[32, 32]),
+        ("attn_q.bias", &[32]),
+        ("attn_k.weight", &[16, 32]),
+        ("attn_k.bias", &[16]),
+        ("attn_v.weight", &[16, 32]),
+        ("attn_v.bias", &[16]),
+        ("attn_output.weight", &[32, 32]),
+        ("ffn_norm.weight", &[32]),
+        ("ffn_gate.weight", &[64, 32]),
+        ("ffn_up.weight", &[64, 32]),
+        ("ffn_down.weight", &[32, 64]),
+    ] {
+        file = file.f32_tensor(&format!("blk.0.{name}"), shape);
+    }
+    file
 }
 
 /// A sound Gemma 3 of five tokens and two blocks: dim 32, 2 heads of 16 over 1 key/value head, hidden 64.

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use super::gguf_file::{self as g, tiny_gemma3, tiny_gguf_adapter, GgufFile};
+use super::gguf_file::{self as g, tiny_gemma3, tiny_gemma3_of_ollama, tiny_gguf_adapter, tiny_qwen2_yarn, GgufFile};
 use super::random::Random;
 use super::safetensors_file::{with_header, SafetensorsFile};
 
@@ -42,7 +42,11 @@ fn edge(random: &mut Random) -> u64 {
 
 /// A GGUF file with one to four faults; sometimes none.
 pub fn gguf(random: &mut Random) -> Vec<u8> {
-    let mut file = tiny_gemma3();
+    let mut file = match random.below(4) {
+        0 => tiny_gemma3_of_ollama(),
+        1 => tiny_qwen2_yarn(),
+        _ => tiny_gemma3(),
+    };
     for _ in 0..random.below(4) {
         damage_gguf(&mut file, random);
     }
@@ -52,6 +56,36 @@ pub fn gguf(random: &mut Random) -> Vec<u8> {
         damage_bytes(&mut bytes, random, 3000);
     }
     bytes
+}
+
+/// The parts of a split model as [`super::check::gguf_split`] reads them, with one to three faults; sometimes none.
+pub fn gguf_split(random: &mut Random) -> Vec<u8> {
+    let mut parts = tiny_gemma3().split(1 + random.below(4));
+    for _ in 0..random.below(4) {
+        let n_parts = parts.len();
+        let at = random.below(n_parts);
+        let part = &mut parts[at];
+        let n = edge(random);
+        match random.below(6) {
+            0 => *part = part.clone().set("split.no", g::u16(n as u16)),
+            1 => *part = part.clone().set("split.count", g::u16(n as u16)),
+            2 => *part = part.clone().set("split.tensors.count", g::i32(n as i32)),
+            3 => {
+                let tensor = part.tensors[random.below(part.tensors.len())].clone();
+                let other = random.below(n_parts);
+                parts[other].tensors.push(tensor);
+            }
+            4 if n_parts > 1 => drop(parts.remove(at)),
+            _ => damage_gguf(part, random),
+        }
+    }
+    let n_parts = parts.len();
+    let framed = parts.iter().enumerate().flat_map(|(i, part)| {
+        let bytes = part.bytes();
+        let n = if i + 1 == n_parts { u32::MAX } else { bytes.len() as u32 };
+        [n.to_le_bytes().to_vec(), bytes].concat()
+    });
+    framed.collect()
 }
 
 /// Where faults were found in practice: metadata and tensor descriptions first, then the header and consistency.
@@ -176,7 +210,15 @@ pub fn safetensors(random: &mut Random) -> Vec<u8> {
 
 /// config.json of a random family with a few faults; sometimes none.
 pub fn hf_config(random: &mut Random) -> Vec<u8> {
-    let mut config = match random.below(3) {
+    let mut config = match random.below(4) {
+        3 => json!({
+            "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "vocab_size": 5, "max_position_embeddings": 128,
+            "rope_scaling": {
+                "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "beta_fast": 32, "beta_slow": 1,
+                "attention_factor": 1.1, "mscale": 1.0, "mscale_all_dim": 1.0, "truncate": true
+            }
+        }),
         0 => json!({
             "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 5, "max_position_embeddings": 128,

@@ -5,7 +5,7 @@ use lichen_kernels::ops::activation::{self, Activation};
 use lichen_kernels::ops::attention::train::{self as attention, Sequence};
 use lichen_kernels::ops::dropout::{self, Key};
 use lichen_kernels::ops::matmul::{self, Product};
-use lichen_kernels::ops::rope::{self, RopeTable};
+use lichen_kernels::ops::rope::{self, RopeScaling, RopeTable};
 use lichen_kernels::ops::{embedding, lora, residual, rmsnorm};
 use lichen_kernels::{Buffer, Device, DeviceError, View, ViewMut};
 use lichen_runtime::model::{LayerWeights, Model};
@@ -27,8 +27,9 @@ impl Rope {
     /// # Errors
     /// The device has no room.
     pub fn new(device: &Device, c: &ModelConfig, longest: usize) -> Result<Rope, DeviceError> {
-        let table = |theta, scale| RopeTable::new(device, longest, c.head_dim, theta, scale);
-        Ok(Rope { local: table(c.rope_theta_local, 1.0)?, global: table(c.rope_theta, c.rope_scale)? })
+        let table = |theta, scaling| RopeTable::new(device, longest, c.head_dim, theta, scaling);
+        let local = table(c.rope_theta_local, RopeScaling::NONE)?;
+        Ok(Rope { local, global: table(c.rope_theta, c.rope_scaling)? })
     }
 
     pub fn size_bytes(c: &ModelConfig, longest: usize) -> usize {

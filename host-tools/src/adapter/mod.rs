@@ -9,7 +9,7 @@ use lichen_kernels::Format;
 use lichen_runtime::escape::thousands;
 use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, PeftAdapter, PeftTensor};
 use lichen_runtime::files::disk::{refuse_existing, refuse_full, NewFolder};
-use lichen_runtime::files::model_source::Origin;
+use lichen_runtime::files::model_source::{folder_name, Origin};
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde::Serialize;
 
@@ -174,7 +174,7 @@ fn most_common(ranks: impl Iterator<Item = usize> + Clone) -> usize {
 fn model_name(source: &ModelSource, path: &Path) -> String {
     let named = match source.origin() {
         Origin::Gguf(metadata) => metadata.string("general.name").ok().flatten().map(str::to_string),
-        Origin::HuggingFace(_) => None,
+        Origin::HuggingFace(dir) => Some(folder_name(dir)),
     };
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let file = || full.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());

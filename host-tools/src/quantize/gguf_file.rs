@@ -1,72 +1,109 @@
 //! The GGUF file: which tensor in which format, and the order they are written in.
 
 use lichen_kernels::Format;
-use lichen_runtime::files::disk::{refuse_full, NewFile};
+use lichen_runtime::files::disk::{refuse_full, NewFile, NewFolder};
 use lichen_runtime::files::formats::gguf_write::{DataWriter, Head};
 use lichen_runtime::files::model_source::PartShape;
 use lichen_runtime::{Error, ModelConfig, Part, Result};
 
+use super::gguf_parts::{self, FilePart};
 use super::report::{Report, Sums, Tally};
 use super::rows::{convert, Input, Weight};
 use super::{gguf_metadata, Options, Progress, Target};
 
 /// One tensor of the file.
-struct Entry {
+pub(super) struct Entry {
     part: Part,
     layer: Option<usize>,
-    name: String,
-    format: Format,
+    pub name: String,
+    pub format: Format,
     /// Row-major.
-    shape: Vec<usize>,
+    pub shape: Vec<usize>,
 }
 
 impl Entry {
     fn n_values(&self) -> u64 {
         self.shape.iter().product::<usize>() as u64
     }
+
+    pub fn data_bytes(&self) -> u64 {
+        self.n_values() / self.format.block_len() as u64 * self.format.block_bytes() as u64
+    }
 }
 
+/// Writes the file, or its parts where it is to be split.
 pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Result<Report> {
     let source = input.source;
     let mut notes = Vec::new();
     let entries = entries(&input.config(), options.target);
-    let mut head = Head::default();
+    let mut metadata = Head::default();
     let in_model = |e: Error| e.in_file(&options.model);
-    gguf_metadata::add(&mut head, source, options, &mut notes).map_err(in_model)?;
-    for entry in &entries {
-        head.tensor(&entry.name, entry.format, &entry.shape).map_err(in_model)?;
-    }
+    gguf_metadata::add(&mut metadata, source, options, &mut notes).map_err(in_model)?;
     let n_f16 = entries.iter().filter(|e| e.format == Format::F16).count();
     if n_f16 > 0 && options.target != Target::F16 {
         notes.push(format!("{n_f16} matrices are F16: their rows are not whole blocks of 32"));
     }
-    refuse_full(&options.out, head.file_bytes())?;
-    progress.start(entries.iter().map(Entry::n_values).sum());
-    let mut file = NewFile::create(&options.out)?;
-    let mut tally = Tally::default();
-    let io = |e: std::io::Error| Error::io(&options.out, &e);
-    let mut data = head.start(&mut file).map_err(io)?;
-    for entry in &entries {
-        let sums = write_tensor(input, entry, &mut data, progress, options)?;
-        let bytes = entry.n_values() / entry.format.block_len() as u64 * entry.format.block_bytes() as u64;
-        tally.add(entry.format, bytes, sums);
+    let parts = gguf_parts::cut(metadata, &entries, options.split_bytes_max).map_err(in_model)?;
+    let out_bytes = parts.iter().map(|part| part.head.file_bytes()).sum();
+    if let Some(max) = options.split_bytes_max {
+        let n = parts.iter().filter(|part| part.head.file_bytes() > max).count();
+        notes.extend((n > 0).then(|| format!("{n} parts are larger than asked for: each holds one tensor that is")));
     }
-    data.finish();
+    refuse_full(&options.out, out_bytes)?;
+    progress.start(entries.iter().map(Entry::n_values).sum());
+    let mut tally = Tally::default();
     // A source that was cut while it was read would have ended the program; one that was replaced says so here.
-    source.mapped_files().iter().try_for_each(|file| file.check_length())?;
-    file.publish_new()?;
+    let check_source = || source.mapped_files().iter().try_for_each(|file| file.check_length());
+    let names = gguf_parts::names(&options.out, parts.len());
+    match &parts[..] {
+        [whole] => {
+            let mut file = NewFile::create(&options.out)?;
+            write_part(input, whole, &mut file, &mut tally, progress, options)?;
+            check_source()?;
+            file.publish_new()?;
+        }
+        _ => {
+            let folder = NewFolder::create(&options.out)?;
+            for (part, name) in parts.iter().zip(&names) {
+                let mut file = NewFile::create(&folder.path().join(name))?;
+                write_part(input, part, &mut file, &mut tally, progress, options)?;
+                file.publish()?;
+            }
+            check_source()?;
+            folder.publish_files(&names)?;
+        }
+    }
     Ok(Report {
         model: options.model.clone(),
-        out: options.out.clone(),
+        out: options.out.with_file_name(&names[0]),
+        parts: parts.len(),
         format: options.target.name(),
         source_bytes: source.weights_bytes() as u64,
-        out_bytes: head.file_bytes(),
+        out_bytes,
         formats: tally.reports(),
         seconds: 0.0,
         peak_rss_bytes: None,
         notes,
         merge: None,
     })
+}
+
+/// One file with its metadata, its table and its tensors.
+fn write_part(
+    input: Input,
+    part: &FilePart,
+    file: &mut NewFile,
+    tally: &mut Tally,
+    progress: &mut dyn Progress,
+    options: &Options,
+) -> Result<()> {
+    let mut data = part.head.start(file).map_err(|e| Error::io(&options.out, &e))?;
+    for entry in part.entries {
+        let sums = write_tensor(input, entry, &mut data, progress, options)?;
+        tally.add(entry.format, entry.data_bytes(), sums);
+    }
+    data.finish();
+    Ok(())
 }
 
 fn entries(config: &ModelConfig, target: Target) -> Vec<Entry> {

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use lichen_kernels::ops::rope::{RopeScaling, Yarn};
 use lichen_runtime::files::formats::gguf::Metadata;
 use lichen_runtime::files::formats::gguf_write::{Head, NewValue};
-use lichen_runtime::files::model_source::Origin;
+use lichen_runtime::files::model_source::{folder_name, Origin};
 use lichen_runtime::text::tokenizer::{arrays_from_json, TokenizerArrays, TokenizerKind};
 use lichen_runtime::{Architecture, Error, ModelConfig, ModelSource, Result};
 
@@ -72,11 +73,6 @@ fn add_quantization(head: &mut Head, target: Target) {
     }
 }
 
-fn folder_name(dir: &Path) -> String {
-    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    full.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
-}
-
 fn add_config(head: &mut Head, config: &ModelConfig) -> Result<()> {
     let gemma3 = config.architecture == Architecture::Gemma3;
     check_expressible(config)?;
@@ -91,9 +87,19 @@ fn add_config(head: &mut Head, config: &ModelConfig) -> Result<()> {
     put("attention.head_count_kv", u32_of(config.n_kv_heads));
     put("attention.layer_norm_rms_epsilon", NewValue::F32(config.rms_eps));
     put("rope.freq_base", NewValue::F32(config.rope_theta));
-    if config.rope_scale != 1.0 {
-        put("rope.scaling.type", NewValue::String("linear"));
-        put("rope.scaling.factor", NewValue::F32(config.rope_scale));
+    match config.rope_scaling {
+        RopeScaling::NONE => {}
+        RopeScaling::Linear(factor) => {
+            put("rope.scaling.type", NewValue::String("linear"));
+            put("rope.scaling.factor", NewValue::F32(factor));
+        }
+        RopeScaling::Yarn(yarn) => {
+            put("rope.scaling.type", NewValue::String("yarn"));
+            put("rope.scaling.factor", NewValue::F32(yarn.factor));
+            put("rope.scaling.original_context_length", u32_of(yarn.original_context));
+            put("rope.scaling.yarn_beta_fast", NewValue::F32(yarn.beta_fast));
+            put("rope.scaling.yarn_beta_slow", NewValue::F32(yarn.beta_slow));
+        }
     }
     if gemma3 || config.head_dim * config.n_heads != config.dim {
         put("attention.key_length", u32_of(config.head_dim));
@@ -128,6 +134,15 @@ fn check_expressible(config: &ModelConfig) -> Result<()> {
             "queries are scaled by {}; GGUF has no key for that and its readers take {implied}",
             config.query_scale
         )));
+    }
+    if let RopeScaling::Yarn(yarn) = config.rope_scaling {
+        let implied = Yarn::default_attention_factor(yarn.factor);
+        if (yarn.attention_factor - implied).abs() > 1e-6 * implied {
+            return Err(Error::input(format!(
+                "YaRN's attention_factor is {}; GGUF has no key for that and its readers take {implied}",
+                yarn.attention_factor
+            )));
+        }
     }
     Ok(())
 }

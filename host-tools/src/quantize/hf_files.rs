@@ -5,6 +5,7 @@ use std::path::Path;
 use lichen_runtime::files::disk::{write_atomically, NewFile};
 use lichen_runtime::files::formats::hf::HfConfig;
 use lichen_runtime::files::mapped_file::open_regular;
+use lichen_runtime::files::model_source::{folder_name, Origin};
 use lichen_runtime::{Architecture, Error, ModelConfig, Result};
 use serde_json::{json, Map, Value};
 
@@ -111,7 +112,11 @@ fn model_card(source: &Value, input: Input, options: &Options) -> String {
     let named = source.get("_name_or_path").and_then(Value::as_str);
     let base = named.filter(|name| name.split('/').count() == 2 && !name.starts_with(['/', '.', '~']));
     let base_line = base.map_or(String::new(), |base| format!("base_model: {base}\n"));
-    let of = base.map_or_else(|| folder(&options.model), str::to_string);
+    let source_name = || match input.source.origin() {
+        Origin::HuggingFace(dir) => folder_name(dir),
+        Origin::Gguf(_) => folder(&options.model),
+    };
+    let of = base.map_or_else(source_name, str::to_string);
     let merged = input.merge.map_or(String::new(), |m| format!(" with the adapter {} merged", folder(m.path())));
     let by = if input.merge.is_some() { "adapter merge" } else { "quantize" };
     format!(

@@ -3,6 +3,7 @@
 
 mod gguf_file;
 mod gguf_metadata;
+mod gguf_parts;
 mod hf_files;
 mod merge;
 mod nf4_folder;
@@ -69,6 +70,9 @@ pub struct Options {
     pub name: Option<String>,
     /// Longest file of weights in a folder, in bytes.
     pub shard_bytes_max: u64,
+    /// Longest part of a GGUF file, in bytes; `None` for one file whatever its length. Parts are called
+    /// `NAME-00001-of-00003.gguf`.
+    pub split_bytes_max: Option<u64>,
 }
 
 /// Shards of released models are 5 GB at most.

@@ -98,6 +98,7 @@ pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Re
     Ok(Report {
         model: options.model.clone(),
         out: options.out.clone(),
+        parts: groups.len(),
         format: options.target.name(),
         source_bytes: source.weights_bytes() as u64,
         out_bytes,

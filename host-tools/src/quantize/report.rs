@@ -9,7 +9,10 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub model: PathBuf,
+    /// The first of several parts.
     pub out: PathBuf,
+    /// Files a GGUF was split into, shards of a folder.
+    pub parts: usize,
     pub format: &'static str,
     /// Weights as the source's files hold them.
     pub source_bytes: u64,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::cuda::DeviceError;
 use crate::device::Device;
-use crate::formats::{float, nf4, q4_0, q5_0, q8_0, Format};
+use crate::formats::{decode, nf4, Format};
 
 pub use packed::PackedMatrix;
 
@@ -182,19 +182,11 @@ impl Matrix {
         let row_bytes = self.format.row_bytes(self.cols).expect("checked at construction");
         let bytes = &self.bytes()[rows.start * row_bytes..rows.end * row_bytes];
         match self.format {
-            Format::F32 => float::decode_f32(bytes, out),
-            Format::F16 => float::decode_f16(bytes, out),
-            Format::BF16 => float::decode_bf16(bytes, out),
-            Format::Q8_0 => q8_0::decode(bytes, out),
-            Format::Q4_0 => q4_0::decode(bytes, out),
-            Format::Q5_0 => q5_0::decode(bytes, out),
             Format::NF4 => {
                 let blocks = self.cols / nf4::BLOCK;
                 nf4::decode(bytes, &self.absmax()[rows.start * blocks..rows.end * blocks], out)
             }
-            Format::Q5_1 | Format::IQ4_NL | Format::Q4_K | Format::Q5_K | Format::Q6_K => {
-                unreachable!("refused at construction")
-            }
+            format => decode(format, bytes, out),
         }
     }
 }

@@ -126,6 +126,27 @@ impl NewFolder {
         &self.temporary
     }
 
+    /// Moves the files of these names out of the folder to beside its target, unless something of their names is there. The
+    /// last goes first: who finds the first one finds all. The folder is gone afterwards.
+    ///
+    /// # Errors
+    /// The names are taken, or a file cannot be moved; then none of them is there.
+    pub fn publish_files(self, names: &[String]) -> Result<()> {
+        flush_directory(&self.temporary);
+        let beside = parent_of(&self.target);
+        names.iter().try_for_each(|name| refuse_existing(&beside.join(name)))?;
+        for (i, name) in names.iter().enumerate().rev() {
+            let target = beside.join(name);
+            if let Err(e) = fs::rename(self.temporary.join(name), &target) {
+                // As for a file that is dropped.
+                names[i + 1..].iter().for_each(|moved| drop(fs::remove_file(beside.join(moved))));
+                return Err(Error::io(&target, &e));
+            }
+        }
+        flush_directory(beside);
+        Ok(())
+    }
+
     /// Renames to the target, unless something has appeared there.
     pub fn publish_new(mut self) -> Result<()> {
         flush_directory(&self.temporary);

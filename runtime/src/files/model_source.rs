@@ -3,6 +3,7 @@
 mod fingerprint;
 mod gguf_model;
 mod hf_model;
+mod locate;
 mod part;
 mod rows;
 mod transcode;
@@ -13,14 +14,15 @@ use std::sync::Mutex;
 
 use lichen_kernels::{Format, Matrix, SharedBytes};
 
-use crate::error::{Error, Result};
-use crate::files::formats::gguf::{has_magic, BytesOwner};
+use crate::error::Result;
+use crate::files::formats::gguf::BytesOwner;
 use crate::files::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
 use crate::text::tokenizer::TokenizerArrays;
 use gguf_model::GgufModel;
 use hf_model::HfModel;
 
+pub use locate::{folder_name, locate};
 pub use part::{Part, PartShape};
 pub use rows::Origin;
 
@@ -62,7 +64,8 @@ struct Stored {
 }
 
 impl ModelSource {
-    /// Opens a GGUF file or a Hugging Face folder (bf16, f16, f32, or bitsandbytes NF4).
+    /// Opens a model: a GGUF file (of a split one any part), a Hugging Face folder (bf16, f16, f32, or bitsandbytes NF4), a
+    /// folder that holds one GGUF model, or a model of the Hugging Face cache by its folder there or by its name.
     ///
     /// # Errors
     /// What is missing, malformed or not supported, in one sentence that names the file.
@@ -76,22 +79,16 @@ impl ModelSource {
 
     /// The same, with the int8 folders (LLM.int8, quanto) that are read only to be converted: their matrices are F32.
     pub fn open_to_convert(path: &Path) -> Result<ModelSource> {
-        if path.is_dir() {
-            return Ok(ModelSource::new(Backing::HuggingFace(HfModel::open(path)?)));
-        }
-        let file = MappedFile::open(path)?;
-        let bytes = (*file).as_ref();
-        if !has_magic(bytes) && path.extension().is_some_and(|e| e == "safetensors") {
-            return Err(Error::input("is one file of a model: pass the folder it is in").in_file(path));
-        }
-        let model = GgufModel::new(path, file.clone(), Some(file)).map_err(|e| e.in_file(path))?;
-        Ok(ModelSource::new(Backing::Gguf(model)))
+        let path = locate(path)?;
+        Ok(ModelSource::new(match path.is_dir() {
+            true => Backing::HuggingFace(HfModel::open(&path)?),
+            false => Backing::Gguf(GgufModel::open(&path)?),
+        }))
     }
 
     /// A GGUF file in memory, such as the one embedded in the program; `name` stands for its path.
     pub fn from_bytes(name: &str, bytes: BytesOwner) -> Result<ModelSource> {
-        let path = Path::new(name);
-        let model = GgufModel::new(path, bytes, None).map_err(|e| e.in_file(path))?;
+        let model = GgufModel::from_bytes(name, bytes).map_err(|e| e.in_file(Path::new(name)))?;
         Ok(ModelSource::new(Backing::Gguf(model)))
     }
 
@@ -175,7 +172,7 @@ impl ModelSource {
     pub fn tokenizer(&self) -> Result<TokenizerSource> {
         match &self.backing {
             Backing::Gguf(model) => {
-                model.tokenizer_keys().arrays().map(TokenizerSource::Arrays).map_err(|e| e.in_file(&model.path))
+                model.tokenizer_keys().arrays().map(TokenizerSource::Arrays).map_err(|e| e.in_file(&model.paths[0]))
             }
             Backing::HuggingFace(model) => Ok(TokenizerSource::Json(model.dir.clone())),
         }
@@ -259,7 +256,7 @@ impl ModelSource {
     /// The files the model consists of, weights first.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.backing {
-            Backing::Gguf(model) => vec![model.path.clone()],
+            Backing::Gguf(model) => model.paths.clone(),
             Backing::HuggingFace(model) => model.files(),
         }
     }
@@ -267,7 +264,7 @@ impl ModelSource {
     /// The mapped weight files; empty for a model in memory.
     pub fn mapped_files(&self) -> Vec<&MappedFile> {
         match &self.backing {
-            Backing::Gguf(model) => model.file.as_deref().into_iter().collect(),
+            Backing::Gguf(model) => model.files.iter().map(|file| &**file).collect(),
             Backing::HuggingFace(model) => model.weights.shards().iter().map(|s| &*s.file).collect(),
         }
     }

@@ -6,7 +6,7 @@ use lichen_kernels::ops::attention::{KvStore, PageTable};
 use lichen_kernels::ops::embedding;
 use lichen_kernels::ops::matmul::{self, Family, Input, Product};
 use lichen_kernels::ops::rmsnorm::Normed;
-use lichen_kernels::ops::rope::RopeTable;
+use lichen_kernels::ops::rope::{RopeScaling, RopeTable};
 use lichen_kernels::{Device, DeviceError, Matrix, Step, ViewMut};
 
 use crate::limits::Limits;
@@ -22,9 +22,9 @@ pub(crate) type Ropes = LocalGlobal<RopeTable>;
 impl Ropes {
     /// # Errors: the device has no room.
     pub fn new(device: &Device, config: &ModelConfig, limits: &Limits) -> Result<Ropes, DeviceError> {
-        let table = |theta, scale| RopeTable::new(device, limits.context, config.head_dim, theta, scale);
-        let global = table(config.rope_theta, config.rope_scale)?;
-        Ok(Ropes { global, local: table(config.rope_theta_local, 1.0)? })
+        let table = |theta, scaling| RopeTable::new(device, limits.context, config.head_dim, theta, scaling);
+        let global = table(config.rope_theta, config.rope_scaling)?;
+        Ok(Ropes { global, local: table(config.rope_theta_local, RopeScaling::NONE)? })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Shapes of released models, by name.
 
+use lichen_kernels::ops::rope::RopeScaling;
+
 use crate::error::{Error, Result};
 use crate::model_config::{Architecture, ModelConfig};
 use crate::setting::GEOMETRY;
@@ -41,7 +43,7 @@ fn gemma3(n_layers: usize, dim: usize, hidden_dim: usize, n_heads: usize) -> Mod
         rms_eps: 1e-6,
         rope_theta: 1e6,
         rope_theta_local: 1e4,
-        rope_scale: 1.0,
+        rope_scaling: RopeScaling::NONE,
         sliding_window: Some(512),
         is_global: (0..n_layers).map(|i| i % 6 == 5).collect(),
         query_scale: 1.0 / 16.0,
@@ -74,7 +76,7 @@ fn qwen2(
         rms_eps: 1e-6,
         rope_theta: 1e6,
         rope_theta_local: 1e6,
-        rope_scale: 1.0,
+        rope_scaling: RopeScaling::NONE,
         sliding_window: None,
         is_global: vec![true; n_layers],
         query_scale: 1.0 / (head_dim as f32).sqrt(),

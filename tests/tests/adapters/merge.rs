@@ -19,7 +19,7 @@ const GGUF: [Target; 5] = [Target::Q8_0, Target::Q4_0, Target::F16, Target::Bf16
 
 fn options(model: &Path, target: Target, out: &Path) -> Options {
     let (model, out) = (model.to_path_buf(), out.to_path_buf());
-    Options { model, target, out, name: Some("merged".into()), shard_bytes_max: SHARD_BYTES_MAX }
+    Options { model, target, out, name: Some("merged".into()), shard_bytes_max: SHARD_BYTES_MAX, split_bytes_max: None }
 }
 
 fn quantized(model: &Path, target: Target, out: &Path) {

@@ -107,6 +107,7 @@ fn five_bit_weights_give_what_they_give_on_the_cpu() {
         out: file.clone(),
         name: None,
         shard_bytes_max: SHARD_BYTES_MAX,
+        split_bytes_max: None,
     };
     quantize::run(&what, &mut ()).unwrap_or_else(|e| panic!("{e}"));
     let source = ModelSource::open(&file).unwrap_or_else(|e| panic!("{e}"));

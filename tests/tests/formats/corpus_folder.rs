@@ -243,13 +243,13 @@ fn config_fields() {
         with("rope_theta", json!([]), "rope_theta is an array; a number above 0 and at most 1000000000000 expected"),
         with(
             "rope_scaling",
-            json!({"type": "yarn", "factor": 4}),
-            "rope_scaling.rope_type \"yarn\" is not supported (default, linear)",
+            json!({"type": "longrope", "factor": 4}),
+            "rope_scaling.rope_type \"longrope\" is not supported (default, linear, yarn)",
         ),
         with(
             "rope_parameters",
             json!({"rope_type": "llama3"}),
-            "rope_parameters.rope_type \"llama3\" is not supported (default, linear)",
+            "rope_parameters.rope_type \"llama3\" is not supported (default, linear, yarn)",
         ),
         with("hidden_act", json!("relu"), "hidden_act is \"relu\"; only \"silu\" is supported"),
         with(

@@ -19,7 +19,9 @@ pub fn case(id: &'static str, bytes: Vec<u8>, message: impl AsRef<str>) -> Case<
     Case::new(id, bytes, format!("DIR/m.gguf: {}", message.as_ref()))
 }
 
-const SUPPORTED: &str = "(supported: F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q5_1, IQ4_NL, Q4_K, Q5_K, Q6_K)";
+const SUPPORTED: &str =
+    "(supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ1_S, \
+    IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS)";
 
 #[test]
 fn the_sound_file_opens() {
@@ -209,7 +211,8 @@ fn tensor_descriptions() {
             format!("tensor \"{q}\": shape 2^32 x 2147483648 is larger than any file"),
         ),
         case("C11", dims(&[1 << 63, 1]), format!("tensor \"{q}\": shape 1 x 2^63 is larger than any file")),
-        case("C19", type_id(3), refused("3 (Q4_1)")),
+        case("C19", type_id(9), refused("9 (Q8_1)")),
+        case("C19", type_id(34), refused("34 (TQ1_0)")),
         case("C19", type_id(4), refused("4")),
         case("C19", type_id(31), refused("31")),
         case("C19", type_id(40), refused("40 (NVFP4)")),
@@ -219,6 +222,7 @@ fn tensor_descriptions() {
             with(&|t| (t.type_id, t.dims) = (8, vec![33, 32])),
             format!("tensor \"{q}\": row of 33 values; Q8_0 needs a multiple of 32"),
         ),
+        case("C20", type_id(22), format!("tensor \"{q}\": row of 32 values; IQ2_S needs a multiple of 256")),
         case(
             "C21",
             with(&|t| t.name = b"blk.0.attn_k.weight".to_vec()),

@@ -32,7 +32,8 @@ fn tensors_against_the_config() {
         case(
             "C24",
             base.clone().set("split.count", g::u32(3)).set("split.no", g::u32(1)).bytes(),
-            "is part 2 of 3 of a split model: join them first (llama-gguf-split --merge)",
+            "is part 2 of 3 of a split model, and its name does not end as those of parts do (-00002-of-00003.gguf): the \
+             others cannot be found",
         ),
         case("C25", transposed, format!("tensor \"{gate}\": 32 x 64 here, 64 x 32 by the metadata")),
         case("C25", one_dimension, format!("tensor \"{gate}\": 2048 here, 64 x 32 by the metadata")),
@@ -78,7 +79,6 @@ fn config_keys() {
             "\"gemma3.rope.freq_base\" is NaN; a number above 0 and at most 1000000000000 expected",
         ),
         with(base, g::f32(0.0), "\"gemma3.rope.freq_base\" is 0; a number above 0 and at most 1000000000000 expected"),
-        without(base, "\"gemma3.rope.freq_base\" is missing"),
         with(
             eps,
             g::f32(0.0),
@@ -148,7 +148,7 @@ fn vocabulary() {
         tokenizer(
             "C26",
             base().set("tokenizer.ggml.model", g::string("gpt2")),
-            "tokenizer.ggml.pre \"default\" is not supported (supported: qwen2)",
+            "tokenizer.ggml.pre \"default\" is not supported (supported: qwen2, deepseek-r1-qwen, kormo, f2llmv2, megrez)",
         ),
     ]);
 }
@@ -165,5 +165,15 @@ fn special_ids() {
         with("bos", g::u32(u32::MAX), "bos token id 4294967295 is outside the vocabulary of 5"),
         with("eot", g::u64(1 << 40), "eot token id 1099511627776 is outside the vocabulary of 5"),
         with("unknown", g::string("3"), "\"tokenizer.ggml.unknown_token_id\" is a string; an integer is needed"),
+        with("padding", g::string("3"), "\"tokenizer.ggml.padding_token_id\" is a string; an integer is needed"),
+    ]);
+    let listed = |value: Vec<u8>, message: &str| {
+        case("C30", tiny_gemma3().set("tokenizer.ggml.eos_token_ids", value).bytes(), message)
+    };
+    run(vec![
+        listed(g::i32s(&[1, 5]), "eos token id 5 is outside the vocabulary of 5"),
+        listed(g::i32s(&[-1]), "eos token id -1 is outside the vocabulary of 5"),
+        listed(g::f32s(&[1.0]), "tokenizer.ggml.eos_token_ids holds f32; integers are needed"),
+        listed(g::u32(1), "\"tokenizer.ggml.eos_token_ids\" is a u32; an array of integers is needed"),
     ]);
 }

@@ -63,6 +63,42 @@ fn nf4_layers() {
     ]);
 }
 
+/// `bnb_4bit_quant_storage`: the same nibbles, called values of a wider type.
+#[test]
+fn nf4_in_other_storage() {
+    let q = "model.layers.0.self_attn.q_proj.weight";
+    let matrix = |dtype: &'static str, size: usize| {
+        let dir = TempDir::new();
+        let nibbles: Vec<u8> = (0..2048).map(|i| (i * 7 % 256) as u8).collect();
+        nf4().weights(|w| w.set(q, dtype, &[2048 / size, 1], nibbles.clone())).write(dir.path());
+        let source = ModelSource::open(dir.path()).unwrap_or_else(|e| panic!("{dtype}: {e}"));
+        let memory = source.part_memory(Part::AttnQ, Some(0)).expect("sound");
+        assert_eq!((memory.mapped, memory.heap), (2048, 64 * 4), "{dtype}");
+        source.matrix(Part::AttnQ, Some(0)).unwrap_or_else(|e| panic!("{dtype}: {e}"))
+    };
+    let plain = matrix("U8", 1);
+    assert_eq!(plain.format(), lichen_kernels::Format::NF4);
+    for (dtype, size) in [("BF16", 2), ("F16", 2), ("F32", 4)] {
+        let stored = matrix(dtype, size);
+        assert_eq!(stored.format(), plain.format(), "{dtype}");
+        assert!(stored.bytes() == plain.bytes() && stored.absmax() == plain.absmax(), "{dtype}");
+    }
+    let short = nf4().weights(|w| w.set(q, "BF16", &[1023, 1], vec![0; 2046]));
+    let fp4 = nf4().weights(|w| {
+        let state = format!("{q}.quant_state.bitsandbytes__");
+        w.set(q, "BF16", &[1024, 1], vec![0; 2048]).without(&format!("{state}nf4")).set(
+            &format!("{state}fp4"),
+            "U8",
+            &[1],
+            vec![0],
+        )
+    });
+    run(vec![
+        case("C48", short, &format!("DIR: \"{q}\": 2046 bytes for 4096 values; 2048 are needed")),
+        case("C48", fp4, "DIR: bitsandbytes quant_type \"fp4\" is not supported (supported: nf4)"),
+    ]);
+}
+
 #[test]
 fn nf4_scales_are_checked_when_read() {
     let q = "model.layers.0.self_attn.q_proj.weight";

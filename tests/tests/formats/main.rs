@@ -9,7 +9,9 @@ mod corpus_quantised;
 mod corpus_safetensors;
 mod fixtures;
 mod mutation;
+mod other_writers;
 mod sources;
+mod split;
 
 use lichen_tests::heap::CountingAllocator;
 

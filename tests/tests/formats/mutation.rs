@@ -57,6 +57,27 @@ fn gguf() {
 }
 
 #[test]
+fn gguf_split() {
+    run("gguf split", 10_000, mutate::gguf_split, |bytes| {
+        let mut accepted = false;
+        within_bounds("gguf split", bytes, || accepted = check::gguf_split(bytes));
+        accepted
+    });
+}
+
+#[test]
+fn part_names() {
+    let name = |random: &mut Random| {
+        let mut name = format!("m-{:05}-of-{:05}.gguf", 1 + random.below(4), 1 + random.below(4)).into_bytes();
+        if random.below(2) == 0 {
+            mutate::damage_bytes(&mut name, random, usize::MAX);
+        }
+        name
+    };
+    run("part names", 10_000, name, check::part_name);
+}
+
+#[test]
 fn safetensors() {
     run("safetensors", 20_000, mutate::safetensors, |bytes| {
         let owner = Arc::new(bytes.to_vec());

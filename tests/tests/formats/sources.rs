@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use lichen_kernels::formats::decode;
+use lichen_kernels::ops::rope::RopeScaling;
 use lichen_kernels::Format;
-use lichen_runtime::files::formats::gguf::Gguf;
+use lichen_runtime::files::formats::gguf::{type_id, Gguf, GgufSet};
 use lichen_runtime::files::formats::{gguf_config, hf_config};
 use lichen_runtime::files::mapped_file::MappedFile;
-use lichen_runtime::{ModelSource, Part};
+use lichen_runtime::{ModelConfig, ModelSource, Part};
 use lichen_tests::fixture;
 use lichen_tests::formats::corpus::TempDir;
 use lichen_tests::formats::gguf_file::{self as g, tiny_gemma3};
@@ -16,24 +17,33 @@ use serde_json::{json, Value};
 /// Every format that is read but not computed with becomes Q8_0, within half a step of its scale.
 #[test]
 fn transcoding() {
-    for (format, type_id, scale_at) in [
-        (Format::Q5_1, 7, vec![0, 2]),
-        (Format::IQ4_NL, 20, vec![0]),
-        (Format::Q4_K, 12, vec![0, 2]),
-        (Format::Q5_K, 13, vec![0, 2]),
-        (Format::Q6_K, 14, vec![208]),
-    ] {
+    // Where the f16 scales of a block lie, in bytes.
+    let scales = |format: Format| match format {
+        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => vec![0, 2],
+        Format::Q2_K => vec![80, 82],
+        Format::Q3_K => vec![108],
+        Format::Q6_K => vec![208],
+        // Spread over the top nibbles of four u16: of 0x2121, which is 0.01.
+        Format::IQ1_M => vec![],
+        _ => vec![0],
+    };
+    for format in Format::ALL.into_iter().filter(|format| !format.is_computed()) {
         let block_bytes = format.block_bytes();
         let width = format.block_len();
         let mut data: Vec<u8> = (0..64 * block_bytes).map(|i| (i * 37 % 251) as u8).collect();
         for block in data.chunks_exact_mut(block_bytes) {
-            for at in &scale_at {
-                block[*at..*at + 2].copy_from_slice(&half::f16::from_f32(0.01).to_le_bytes());
+            for at in scales(format) {
+                block[at..at + 2].copy_from_slice(&half::f16::from_f32(0.01).to_le_bytes());
+            }
+            if format == Format::IQ1_M {
+                for (at, nibble) in [(49, 0x10), (51, 0x20), (53, 0x10), (55, 0x20)] {
+                    block[at] = block[at] & 15 | nibble;
+                }
             }
         }
         // gate is (hidden, dim): a model as wide as the block.
         let file = resized(width as u64)
-            .tensor("blk.1.ffn_gate.weight", |t| (t.type_id, t.data) = (type_id, data.clone()))
+            .tensor("blk.1.ffn_gate.weight", |t| (t.type_id, t.data) = (type_id(format), data.clone()))
             .bytes();
         let source = ModelSource::from_bytes("m", Arc::new(file)).expect("sound");
         let memory = source.part_memory(Part::FfnGate, Some(1)).expect("sound");
@@ -55,8 +65,14 @@ fn transcoding() {
     }
 }
 
+/// What the metadata of a file describes, whatever its weights are.
+pub fn config_of(file: &g::GgufFile) -> ModelConfig {
+    let gguf = Gguf::parse(Arc::new(file.bytes())).expect("sound");
+    gguf_config::model_config(&GgufSet::whole(gguf).expect("one file")).unwrap_or_else(|e| panic!("{e}"))
+}
+
 /// [`tiny_gemma3`] with another width.
-fn resized(dim: u64) -> g::GgufFile {
+pub fn resized(dim: u64) -> g::GgufFile {
     let mut file = tiny_gemma3().set("gemma3.embedding_length", g::u32(dim as u32));
     for tensor in &mut file.tensors {
         let name = String::from_utf8(tensor.name.clone()).expect("UTF-8");
@@ -96,7 +112,7 @@ fn multimodal_config() {
     });
     let config = hf_config::model_config(&config, Format::BF16).expect("sound");
     assert_eq!((config.n_heads, config.n_kv_heads, config.head_dim, config.vocab_size), (8, 4, 256, 262_208));
-    assert_eq!((config.rope_theta, config.rope_theta_local, config.rope_scale), (1e6, 1e4, 8.0));
+    assert_eq!((config.rope_theta, config.rope_theta_local, config.rope_scaling), (1e6, 1e4, RopeScaling::Linear(8.0)));
     assert_eq!((config.sliding_window, config.query_scale, config.tied_head), (Some(1024), 0.0625, true));
     assert_eq!(config.is_global.iter().filter(|global| **global).count(), 5);
 }
@@ -127,21 +143,16 @@ fn multimodal_names() {
 fn query_scale_of_the_largest_gemma() {
     let config = |layers: u32| {
         let file = tiny_gemma3().set("gemma3.block_count", g::u32(layers));
-        let gguf = Gguf::parse(Arc::new(file.bytes())).expect("sound");
-        gguf_config::model_config(&gguf).expect("sound")
+        config_of(&file)
     };
     assert_eq!(config(61).query_scale, 0.25);
     let wider = resized(64).set("gemma3.block_count", g::u32(62)).set("gemma3.embedding_length", g::u32(64));
-    let gguf = Gguf::parse(Arc::new(wider.bytes())).expect("sound");
-    assert_eq!(gguf_config::model_config(&gguf).expect("sound").query_scale, (32.0f64).powf(-0.5) as f32);
+    assert_eq!(config_of(&wider).query_scale, (32.0f64).powf(-0.5) as f32);
 }
 
 #[test]
 fn window_patterns() {
-    let global = |file: g::GgufFile| {
-        let gguf = Gguf::parse(Arc::new(file.bytes())).expect("sound");
-        gguf_config::model_config(&gguf).expect("sound").is_global
-    };
+    let global = |file: g::GgufFile| config_of(&file).is_global;
     let key = "gemma3.attention.sliding_window_pattern";
     assert_eq!(global(tiny_gemma3()), [false, false]);
     assert_eq!(global(tiny_gemma3().set(key, g::u32(2))), [false, true]);

@@ -9,6 +9,8 @@ mod nf4;
 mod program;
 /// Folders in every format that is read, and damaged ones.
 mod sources;
+/// Files in parts.
+mod split;
 /// tokenizer.json, tokenizer.model and the arrays made of them.
 mod tokenizer;
 
@@ -22,7 +24,7 @@ use lichen_runtime::Result;
 
 fn options(model: &Path, target: Target, out: &Path) -> Options {
     let (model, out) = (model.to_path_buf(), out.to_path_buf());
-    Options { model, target, out, name: None, shard_bytes_max: SHARD_BYTES_MAX }
+    Options { model, target, out, name: None, shard_bytes_max: SHARD_BYTES_MAX, split_bytes_max: None }
 }
 
 fn quantize(model: &Path, target: Target, out: &Path) -> Result<Report> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lichen_kernels::ops::dropout::Key;
+use lichen_kernels::ops::rope::RopeScaling;
 use lichen_kernels::{Buffer, Device, Format};
 use lichen_runtime::model::synthetic;
 use lichen_runtime::model::Model;
@@ -64,7 +65,7 @@ fn gemma3(dim: usize, hidden_dim: usize, heads: [usize; 3], vocab_size: usize) -
         rms_eps: 1e-6,
         rope_theta: 1e4,
         rope_theta_local: 100.0,
-        rope_scale: 2.0,
+        rope_scaling: RopeScaling::Linear(2.0),
         sliding_window: Some(3),
         is_global: vec![false, true],
         query_scale: 0.3,
@@ -79,7 +80,7 @@ fn qwen2(dim: usize, hidden_dim: usize, heads: [usize; 3], vocab_size: usize, ti
         block: Architecture::Qwen2.block(),
         rope_theta: 1e3,
         rope_theta_local: 1e3,
-        rope_scale: 1.0,
+        rope_scaling: RopeScaling::NONE,
         sliding_window: None,
         is_global: vec![true; 2],
         embedding_scale: 1.0,

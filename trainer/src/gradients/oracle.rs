@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use lichen_kernels::ops::activation::Activation;
+use lichen_kernels::ops::rope::RopeScaling;
 use lichen_kernels::{Buffer, Matrix};
 use lichen_runtime::files::model_source::Part;
 use lichen_runtime::model::adapter::TARGETS;
@@ -307,7 +308,11 @@ impl<'a> Run<'a> {
         let x = if self.oracle.config.block.has_qk_norm { self.norm(norm, Some(layer), &x) } else { x };
         let c = &self.oracle.config;
         let (theta, scale) = match c.is_global[layer] {
-            true => (f64::from(c.rope_theta), f64::from(c.rope_scale)),
+            true => match c.rope_scaling {
+                RopeScaling::Linear(scale) => (f64::from(c.rope_theta), f64::from(scale)),
+                // The tables hold other numbers; what is done with them is the same.
+                RopeScaling::Yarn(_) => unreachable!("no model of the gradient tests has it"),
+            },
             false => (f64::from(c.rope_theta_local), 1.0),
         };
         let half = c.head_dim / 2;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lichen_kernels::Device;
 use lichen_runtime::engine::{self, EngineOptions};
 use lichen_runtime::files::adapter_file::AdapterFile;
+use lichen_runtime::files::model_source::locate;
 use lichen_runtime::memory_plan::ModelBytes;
 use lichen_runtime::model::Model;
 use lichen_runtime::setting::MODEL;
@@ -283,7 +284,8 @@ const COMPANIONS: [&str; 8] = [
 impl PreparedJob {
     /// The files that go with full training's weights, byte for byte; none for an adapter.
     pub(super) fn companions(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let (Method::Full, Some(folder)) = (self.job.memory.method, &self.engine.model) else { return Ok(Vec::new()) };
+        let (Method::Full, Some(model)) = (self.job.memory.method, &self.engine.model) else { return Ok(Vec::new()) };
+        let folder = locate(model)?;
         let there = COMPANIONS.iter().map(|name| (name, folder.join(name))).filter(|(_, path)| path.is_file());
         let read = |(name, path): (&&str, std::path::PathBuf)| match std::fs::read(&path) {
             Ok(bytes) => Ok((name.to_string(), bytes)),

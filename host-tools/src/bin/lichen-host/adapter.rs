@@ -135,6 +135,7 @@ fn merge(arguments: &Merge) -> Outcome<()> {
         // A merged model is another one than its base, whose name it would have else.
         name: format::inner_name(arguments.format, &arguments.name)?.or_else(|| stem(&arguments.out)),
         shard_bytes_max: SHARD_BYTES_MAX,
+        split_bytes_max: None,
     };
     let report = ConversionProgress::watch(|progress| quantize::run_merged(&options, &arguments.adapter, progress))?;
     format::print(&report, arguments.json)

@@ -75,6 +75,9 @@ fn describe(report: &Report) -> String {
         thousands(report.source_bytes),
         report.seconds
     );
+    if report.parts > 1 {
+        text.push_str(&format!(", {} files of weights", report.parts));
+    }
     if let Some(peak) = report.peak_rss_bytes {
         text.push_str(&format!(", peak memory {} bytes", thousands(peak)));
     }

@@ -29,6 +29,10 @@ pub struct Arguments {
     /// The name inside a GGUF file; by default the source's.
     #[arg(long)]
     name: Option<String>,
+    /// Longest file of weights, such as 2GiB: a GGUF longer than that is split into NAME-00001-of-00003.gguf and so on, which
+    /// open from any of them; an nf4 folder has shards of 5GB where this is not given.
+    #[arg(long, value_name = "SIZE", value_parser = lichen_runtime::setting::bytes)]
+    split_size: Option<usize>,
     /// Print one JSON object with the figures instead of text.
     #[arg(long)]
     json: bool,
@@ -46,7 +50,8 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
         target: arguments.format.target(),
         out: arguments.out.clone(),
         name: format::inner_name(arguments.format, &arguments.name)?,
-        shard_bytes_max: SHARD_BYTES_MAX,
+        shard_bytes_max: arguments.split_size.map_or(SHARD_BYTES_MAX, |n| n as u64),
+        split_bytes_max: arguments.split_size.map(|n| n as u64),
     };
     let report = ConversionProgress::watch(|progress| quantize::run(&options, progress))?;
     format::print(&report, arguments.json)

@@ -2,12 +2,15 @@
 //! `(a, b) -> (a cos - b sin, b cos + a sin)` for `a = x[i]`, `b = x[i + D/2]`. Su et al. 2021, arXiv 2104.09864.
 
 mod cuda;
+mod scaling;
 
 use crate::cuda::DeviceError;
 use crate::device::{Cpu, Device};
 use crate::ops::kernel_module::{KernelModule, Role};
 use crate::simd::per_isa;
 use crate::view::{Buffer, View, ViewMut};
+
+pub use scaling::{RopeScaling, Yarn};
 
 /// What the kernels of this folder are for.
 pub(crate) const MODULES: &[KernelModule] = &[KernelModule::one("rope", Role::Training)];
@@ -22,7 +25,7 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Angles are `position / scale * theta^(-2 i / head_dim)`.
+    /// Angles are `position * theta^(-2 i / head_dim)`, the frequencies scaled as `scaling` says.
     ///
     /// # Errors
     /// The device has no room.
@@ -31,18 +34,19 @@ impl RopeTable {
         n_positions: usize,
         head_dim: usize,
         theta: f32,
-        scale: f32,
+        scaling: impl Into<RopeScaling>,
     ) -> Result<Self, DeviceError> {
         let half = head_dim / 2;
         let mut cos = Vec::with_capacity(n_positions * half);
         let mut sin = Vec::with_capacity(n_positions * half);
+        let scaling = scaling.into();
+        let magnitude = scaling.magnitude();
+        let frequencies: Vec<f32> = (0..half).map(|i| scaling.frequency(i, head_dim, theta)).collect();
         for position in 0..n_positions {
-            for i in 0..half {
-                // The inverse frequency is rounded to f32 first, as every peer does.
-                let frequency = (theta as f64).powf(-(2.0 * i as f64) / head_dim as f64) as f32;
-                let angle = position as f64 * (frequency / scale) as f64;
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
+            for frequency in &frequencies {
+                let angle = position as f64 * *frequency as f64;
+                cos.push(angle.cos() as f32 * magnitude);
+                sin.push(angle.sin() as f32 * magnitude);
             }
         }
         let (cos, sin) = (Buffer::from_vec(device, cos)?, Buffer::from_vec(device, sin)?);

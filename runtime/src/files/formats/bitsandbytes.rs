@@ -1,8 +1,8 @@
 //! Quantised linear layers of Hugging Face folders: bitsandbytes NF4 (computed with), and two int8 schemes that are
 //! only read to be converted: bitsandbytes LLM.int8 and quanto qint8.
 //!
-//! NF4, per linear `P.weight` `[rows, cols]`: nibbles U8 `[rows * cols / 2, 1]`, the even element in the high half, one
-//! scale per block of 64 along the flattened matrix: F32 `.absmax`, or U8 codes with a second level of scales
+//! NF4, per linear `P.weight` `[rows, cols]`: nibbles U8 `[rows * cols / 2, 1]` (or the same bytes called BF16, F16 or F32
+//! values, of which there are fewer), the even element in the high half, one scale per block of 64 along the flattened matrix: F32 `.absmax`, or U8 codes with a second level of scales
 //! (`.nested_absmax`, `.nested_quant_map`, `nested_offset`). bitsandbytes `functional.py`, `QuantState`.
 
 use std::sync::Arc;
@@ -38,7 +38,8 @@ pub fn scheme_of(weights: &HfWeights, name: &str) -> Option<Scheme> {
     match weights.tensor(name) {
         Some(found) if found.info.dtype == Dtype::U8 => Some(Scheme::Nf4),
         Some(found) if found.info.dtype == Dtype::I8 => Some(Scheme::Int8),
-        Some(_) => None,
+        // Nibbles under another type: `bnb_4bit_quant_storage`, which FSDP needs to shard them.
+        Some(_) => weights.with_prefix(&format!("{name}.{QUANT_STATE}")).next().map(|_| Scheme::Nf4),
         None => weights.tensor(&format!("{name}._data")).map(|_| Scheme::Quanto),
     }
 }

@@ -1,15 +1,26 @@
-//! GGUF metadata -> [`ModelConfig`], the tokenizer's arrays, stop tokens and the chat template.
+//! GGUF metadata -> [`ModelConfig`]: the keys of llama.cpp's converter, and those that Ollama's writes for Gemma 3.
 
-use super::gguf::{Array, Gguf, Metadata, Value, ValueType};
+use lichen_kernels::ops::rope::{RopeScaling, Yarn};
+
+use super::gguf::{GgufSet, Metadata, Value, ValueType};
 use crate::error::{Error, Result};
 use crate::escape::thousands;
 use crate::model_config::{Architecture, ModelConfig};
 use crate::setting::ADAPTER;
-use crate::text::tokenizer::{TokenizerArrays, TokenizerKind};
 
 const MAX_POSITIONS: u64 = 1 << 24;
-/// Gemma 3's local layers, where the file does not say (`rope.freq_base_swa` is recent).
+/// RoPE bases of Gemma 3's global and local layers, where the file does not say: all released models have these.
+const GEMMA3_THETA: f32 = 1_000_000.0;
 const GEMMA3_LOCAL_THETA: f32 = 10_000.0;
+const GEMMA3_RMS_EPS: f32 = 1e-6;
+/// Layers and width of the released Gemma 3 of 4B, 12B and 27B. Their global layers divide positions by 8, which Ollama's
+/// files of them do not say.
+const GEMMA3_LONG: [(usize, usize); 3] = [(34, 2560), (48, 3840), (62, 5376)];
+const GEMMA3_LONG_FACTOR: f32 = 8.0;
+/// The soft-capping that Ollama's converter writes where config.json has none.
+const OLLAMA_SOFTCAPPING: f32 = 30.0;
+/// Layers of Rnj-1, the one released model of this architecture that does cap its logits.
+const RNJ_1_LAYERS: usize = 32;
 /// Every sixth layer of Gemma 3 is global, where the file does not say.
 const GEMMA3_PATTERN: usize = 6;
 /// Gemma 3 27B alone scales queries by dim / n_heads instead of head_dim; it is known by its depth.
@@ -19,7 +30,7 @@ const GEMMA3_27B_LAYERS: usize = 62;
 ///
 /// # Errors
 /// The first key that is missing, of another type or out of range, by name, without the file's name.
-pub fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
+pub fn model_config(gguf: &GgufSet) -> Result<ModelConfig> {
     let metadata = gguf.metadata();
     let keys = Keys { metadata, architecture: architecture(metadata)? };
     let n_layers = keys.integer("block_count", 512)?;
@@ -27,8 +38,10 @@ pub fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
     let n_heads = keys.integer("attention.head_count", 1024)?;
     let n_kv_heads = keys.optional("attention.head_count_kv", 1024)?.unwrap_or(n_heads);
     let head_dim = keys.head_dim(dim, n_heads)?;
-    let rope_theta = keys.rope_base()?;
     let gemma3 = keys.architecture == Architecture::Gemma3;
+    let context_length = keys.integer("context_length", MAX_POSITIONS)?;
+    let rope_theta = keys.rope_base(["rope.freq_base", "rope.global.freq_base"], gemma3.then_some(GEMMA3_THETA))?;
+    let rope_scaling = keys.rope_scaling(context_length, (n_layers, dim))?;
     let (sliding_window, is_global) = match gemma3 {
         true => keys.gemma3_layers(n_layers)?,
         false => (None, vec![true; n_layers]),
@@ -47,14 +60,21 @@ pub fn model_config(gguf: &Gguf) -> Result<ModelConfig> {
         n_kv_heads,
         head_dim,
         vocab_size: vocab_size(gguf)?,
-        context_length: keys.integer("context_length", MAX_POSITIONS)?,
-        rms_eps: keys.positive("attention.layer_norm_rms_epsilon", 0.1)?,
+        context_length: match rope_scaling {
+            RopeScaling::Yarn(yarn) => yarn.context().max(context_length),
+            RopeScaling::Linear(_) => context_length,
+        },
+        rms_eps: match keys.optional_positive("attention.layer_norm_rms_epsilon", 0.1)? {
+            Some(eps) => eps,
+            None if gemma3 => GEMMA3_RMS_EPS,
+            None => return Err(missing(&keys.key("attention.layer_norm_rms_epsilon"))),
+        },
         rope_theta,
         rope_theta_local: match gemma3 {
-            true => keys.optional_positive("rope.freq_base_swa", 1e12)?.unwrap_or(GEMMA3_LOCAL_THETA),
+            true => keys.rope_base(["rope.freq_base_swa", "rope.local.freq_base"], Some(GEMMA3_LOCAL_THETA))?,
             false => rope_theta,
         },
-        rope_scale: keys.rope_scale()?,
+        rope_scaling,
         sliding_window,
         is_global,
         query_scale: query_dim.powf(-0.5) as f32,
@@ -69,13 +89,6 @@ fn architecture(metadata: &Metadata) -> Result<Architecture> {
     if metadata.string("general.type")? == Some("adapter") {
         return Err(Error::input(format!("is a LoRA adapter, not a model: pass it with {ADAPTER}")));
     }
-    let parts = metadata.integer("split.count", 0, u16::MAX as u64)?.unwrap_or(1);
-    if parts > 1 {
-        let number = metadata.integer("split.no", 0, u16::MAX as u64)?.unwrap_or(0) + 1;
-        return Err(Error::input(format!(
-            "is part {number} of {parts} of a split model: join them first (llama-gguf-split --merge)"
-        )));
-    }
     match metadata.string("general.architecture")? {
         Some("gemma3") => Ok(Architecture::Gemma3),
         Some("qwen2") => Ok(Architecture::Qwen2),
@@ -86,7 +99,7 @@ fn architecture(metadata: &Metadata) -> Result<Architecture> {
     }
 }
 
-fn missing(key: &str) -> Error {
+pub(super) fn missing(key: &str) -> Error {
     Error::input(format!("\"{key}\" is missing"))
 }
 
@@ -120,10 +133,6 @@ impl Keys<'_> {
         }
     }
 
-    fn positive(&self, name: &str, max: f32) -> Result<f32> {
-        self.optional_positive(name, max)?.ok_or_else(|| missing(&self.key(name)))
-    }
-
     fn head_dim(&self, dim: usize, n_heads: usize) -> Result<usize> {
         let head_dim = match self.optional("attention.key_length", 1024)? {
             Some(n) => n,
@@ -142,31 +151,72 @@ impl Keys<'_> {
         }
     }
 
-    fn rope_base(&self) -> Result<f32> {
-        self.positive("rope.freq_base", 1e12)
+    /// A RoPE base under llama.cpp's name or under Ollama's; where neither is there, the default, or it is missing.
+    fn rope_base(&self, names: [&str; 2], default: Option<f32>) -> Result<f32> {
+        let [ours, theirs] = names;
+        match (self.optional_positive(ours, 1e12)?, self.optional_positive(theirs, 1e12)?) {
+            (Some(a), Some(b)) if a != b => {
+                Err(Error::input(format!("\"{}\" is {a}, but \"{}\" is {b}", self.key(ours), self.key(theirs))))
+            }
+            (Some(base), _) | (None, Some(base)) => Ok(base),
+            (None, None) => default.ok_or_else(|| missing(&self.key(ours))),
+        }
     }
 
-    fn rope_scale(&self) -> Result<f32> {
+    /// `released` are layers and width, which tell the models whose factor a file may leave out.
+    fn rope_scaling(&self, context_length: usize, released: (usize, usize)) -> Result<RopeScaling> {
         let kind = self.metadata.string(&self.key("rope.scaling.type"))?;
-        let factor = self.optional_positive("rope.scaling.factor", 1e4)?;
-        match kind {
-            Some("none") => Ok(1.0),
-            None | Some("linear") => Ok(factor.unwrap_or(1.0)),
-            Some(other) => Err(Error::input(format!(
-                "\"{}\" is \"{other}\"; none or linear is supported",
-                self.key("rope.scaling.type")
+        // The second name is llama.cpp's of 2023.
+        let factor = match self.optional_positive("rope.scaling.factor", 1e4)? {
+            Some(factor) => Some(factor),
+            None => self.optional_positive("rope.scale_linear", 1e4)?,
+        };
+        match (kind, self.architecture) {
+            (Some("none"), _) => Ok(RopeScaling::NONE),
+            (None | Some("linear"), Architecture::Gemma3) if factor.is_none() && GEMMA3_LONG.contains(&released) => {
+                log::info!("global layers divide positions by {GEMMA3_LONG_FACTOR}, as this Gemma 3 does; its file does not say");
+                Ok(RopeScaling::Linear(GEMMA3_LONG_FACTOR))
+            }
+            (None | Some("linear"), _) => Ok(RopeScaling::Linear(factor.unwrap_or(1.0))),
+            (Some("yarn"), Architecture::Qwen2) => self.yarn(factor, context_length).map(RopeScaling::Yarn),
+            (Some(other), architecture) => Err(Error::input(format!(
+                "\"{}\" is \"{other}\"; {} is supported",
+                self.key("rope.scaling.type"),
+                if architecture == Architecture::Qwen2 { "none, linear or yarn" } else { "none or linear" }
             ))),
         }
     }
 
-    /// The window, and which layers are global.
-    fn gemma3_layers(&self, n_layers: usize) -> Result<(Option<usize>, Vec<bool>)> {
-        for name in ["final_logit_softcapping", "attn_logit_softcapping"] {
-            let key = self.key(name);
-            if let Some(cap) = self.metadata.float(&key)?.filter(|cap| *cap != 0.0) {
-                return Err(Error::input(format!("\"{key}\" is {cap}; soft-capping is not supported")));
+    /// YaRN as llama.cpp computes it; what it and transformers understand differently is refused.
+    fn yarn(&self, factor: Option<f32>, context_length: usize) -> Result<Yarn> {
+        let scaling = |name: &str| format!("rope.scaling.{name}");
+        let number = |name: &str, default| -> Result<f32> {
+            Ok(self.optional_positive(&scaling(name), 1e4)?.unwrap_or(default))
+        };
+        let factor = factor.ok_or_else(|| missing(&self.key("rope.scaling.factor")))?;
+        let whole = Yarn::default_attention_factor(factor);
+        let of_one_meaning = [("yarn_ext_factor", 1.0), ("yarn_log_multiplier", 0.0), ("yarn_attn_factor", whole)];
+        for (name, only) in of_one_meaning {
+            let key = self.key(&scaling(name));
+            // Not `> 1e-4`: NaN must be refused.
+            if let Some(found) = self.metadata.float(&key)?.filter(|v| !((v - only).abs() <= 1e-4)) {
+                return Err(Error::input(format!("\"{key}\" is {found}; only {only} is supported")));
             }
         }
+        Ok(Yarn {
+            factor,
+            original_context: self
+                .optional("rope.scaling.original_context_length", MAX_POSITIONS)?
+                .unwrap_or(context_length),
+            beta_fast: number("yarn_beta_fast", Yarn::BETA_FAST)?,
+            beta_slow: number("yarn_beta_slow", Yarn::BETA_SLOW)?,
+            attention_factor: whole * number("attn_factor", 1.0)?,
+        })
+    }
+
+    /// The window, and which layers are global.
+    fn gemma3_layers(&self, n_layers: usize) -> Result<(Option<usize>, Vec<bool>)> {
+        self.refuse_softcapping(n_layers)?;
         let window = self.integer("attention.sliding_window", MAX_POSITIONS)?;
         let key = self.key("attention.sliding_window_pattern");
         let every = |pattern: usize| (0..n_layers).map(|i| (i + 1) % pattern == 0).collect::<Vec<bool>>();
@@ -184,13 +234,36 @@ impl Keys<'_> {
         };
         Ok((is_global.contains(&false).then_some(window), is_global))
     }
+
+    /// Gemma 3 caps nothing, but Ollama's files of it say so.
+    fn refuse_softcapping(&self, n_layers: usize) -> Result<()> {
+        for name in ["final_logit_softcapping", "attn_logit_softcapping"] {
+            let key = self.key(name);
+            let Some(cap) = self.metadata.float(&key)?.filter(|cap| *cap != 0.0) else { continue };
+            let is_default = name == "final_logit_softcapping" && cap == OLLAMA_SOFTCAPPING;
+            if is_default && n_layers != RNJ_1_LAYERS && self.is_of_ollama() {
+                log::info!(
+                    "\"{key}\" is left aside: Ollama writes {cap} into files of Gemma 3, which has no soft-capping"
+                );
+                continue;
+            }
+            return Err(Error::input(format!("\"{key}\" is {cap}; soft-capping is not supported")));
+        }
+        Ok(())
+    }
+
+    /// Keys that Ollama's converter alone writes: its names of the RoPE bases, and images in the same file.
+    fn is_of_ollama(&self) -> bool {
+        let names = ["rope.global.freq_base", "rope.local.freq_base", "vision.block_count", "mm.tokens_per_image"];
+        names.iter().any(|name| self.metadata.get(&self.key(name)).is_some())
+    }
 }
 
 /// Number of tokens, which must be the number of rows of the embedding.
-fn vocab_size(gguf: &Gguf) -> Result<usize> {
+fn vocab_size(gguf: &GgufSet) -> Result<usize> {
     let n_tokens = gguf.metadata().array("tokenizer.ggml.tokens", ValueType::String)?.map_or(0, |a| a.len);
-    let embedding =
-        gguf.tensor("token_embd.weight").ok_or_else(|| Error::input("tensor \"token_embd.weight\" is missing"))?;
+    let embedding = gguf.tensor("token_embd.weight").map(|(_, tensor)| tensor);
+    let embedding = embedding.ok_or_else(|| Error::input("tensor \"token_embd.weight\" is missing"))?;
     let n_rows = embedding.shape()[0];
     if n_tokens != n_rows || n_tokens == 0 {
         return Err(Error::input(format!(
@@ -200,162 +273,4 @@ fn vocab_size(gguf: &Gguf) -> Result<usize> {
         )));
     }
     Ok(n_tokens)
-}
-
-/// The tokenizer keys, checked against each other but not yet copied.
-pub struct TokenizerKeys<'a> {
-    kind: TokenizerKind,
-    tokens: Array<'a>,
-    scores: Option<Array<'a>>,
-    token_type: Option<Array<'a>>,
-    merges: Option<Array<'a>>,
-    metadata: &'a Metadata,
-}
-
-impl<'a> TokenizerKeys<'a> {
-    /// # Errors: a tokenizer of another kind; arrays of another type or length; special ids outside the vocabulary.
-    pub fn read(metadata: &'a Metadata) -> Result<Self> {
-        let kind = match metadata.string("tokenizer.ggml.model")? {
-            Some("llama") => TokenizerKind::SentencePiece,
-            Some("gpt2") => TokenizerKind::ByteLevel,
-            Some(other) => {
-                return Err(Error::input(format!("tokenizer \"{other}\" is not supported (supported: llama, gpt2)")));
-            }
-            None => return Err(missing("tokenizer.ggml.model")),
-        };
-        let pre = metadata.string("tokenizer.ggml.pre")?.unwrap_or("default");
-        if kind == TokenizerKind::ByteLevel && pre != "qwen2" {
-            return Err(Error::input(format!("tokenizer.ggml.pre \"{pre}\" is not supported (supported: qwen2)")));
-        }
-        let tokens = metadata.array("tokenizer.ggml.tokens", ValueType::String)?;
-        let tokens = tokens.ok_or_else(|| missing("tokenizer.ggml.tokens"))?;
-        let keys = TokenizerKeys {
-            kind,
-            tokens,
-            scores: metadata.array("tokenizer.ggml.scores", ValueType::F32)?,
-            token_type: metadata.array("tokenizer.ggml.token_type", ValueType::I32)?,
-            merges: metadata.array("tokenizer.ggml.merges", ValueType::String)?,
-            metadata,
-        };
-        keys.check_lengths()?;
-        for name in ["bos", "eos", "eot", "eom", "unknown", "padding"] {
-            keys.special(name)?;
-        }
-        metadata.string("tokenizer.chat_template")?;
-        Ok(keys)
-    }
-
-    fn check_lengths(&self) -> Result<()> {
-        for (name, array) in [("scores", self.scores), ("token_type", self.token_type)] {
-            let Some(array) = array.filter(|a| a.len != self.tokens.len) else { continue };
-            return Err(Error::input(format!(
-                "tokenizer.ggml.{name} has {} items for {} tokens",
-                thousands(array.len as u64),
-                thousands(self.tokens.len as u64)
-            )));
-        }
-        if self.kind == TokenizerKind::SentencePiece && self.scores.is_none() {
-            return Err(missing("tokenizer.ggml.scores"));
-        }
-        if self.kind == TokenizerKind::ByteLevel && self.merges.is_none() {
-            return Err(missing("tokenizer.ggml.merges"));
-        }
-        Ok(())
-    }
-
-    /// `tokenizer.ggml.<name>_token_id`. # Errors: not an id of the vocabulary.
-    fn special(&self, name: &str) -> Result<Option<u32>> {
-        let key = format!("tokenizer.ggml.{name}_token_id");
-        let Some(value) = self.metadata.get(&key) else { return Ok(None) };
-        let Some(id) = value.as_integer() else {
-            return Err(Error::input(format!("\"{key}\" is a {}; an integer is needed", value.value_type().name())));
-        };
-        if !(0..self.tokens.len as i128).contains(&id) {
-            return Err(Error::input(format!(
-                "{name} token id {id} is outside the vocabulary of {}",
-                thousands(self.tokens.len as u64)
-            )));
-        }
-        Ok(Some(id as u32))
-    }
-
-    pub fn bos_id(&self) -> Option<u32> {
-        self.special("bos").expect("checked by read")
-    }
-
-    /// Every token that ends an answer: the ids the file names (eos, eot, eom), and the end markers of both families by
-    /// their text, since files name one of them at most.
-    pub fn stop_ids(&self) -> Vec<u32> {
-        let named = ["eos", "eot", "eom"].into_iter().filter_map(|name| self.special(name).expect("checked by read"));
-        let markers: [&[u8]; 4] = [b"<eos>", b"<end_of_turn>", b"<|im_end|>", b"<|endoftext|>"];
-        let by_text = self.tokens.iter().zip(0u32..).filter_map(|(token, id)| match token {
-            Value::String(text) if markers.contains(&text) => Some(id),
-            _ => None,
-        });
-        let mut ids: Vec<u32> = named.chain(by_text).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    }
-
-    pub fn chat_template(&self) -> Option<&'a str> {
-        self.metadata.string("tokenizer.chat_template").expect("checked by read")
-    }
-
-    /// Copies everything out of the file.
-    ///
-    /// # Errors
-    /// A token or merge is not UTF-8.
-    pub fn arrays(&self) -> Result<TokenizerArrays> {
-        let n = self.tokens.len;
-        let token_type = match self.token_type {
-            Some(types) => types.iter().map(|t| t.as_integer().expect("i32") as i32).collect(),
-            // Absent in old files: every token is a normal one.
-            None => vec![1; n],
-        };
-        let scores = match (self.kind, self.scores) {
-            (TokenizerKind::SentencePiece, Some(scores)) => scores.iter().map(as_f32).collect(),
-            _ => Vec::new(),
-        };
-        let sentence_piece = self.kind == TokenizerKind::SentencePiece;
-        let flag = |key: &str| self.metadata.boolean(key);
-        Ok(TokenizerArrays {
-            kind: self.kind,
-            tokens: strings(self.tokens, "token")?,
-            scores,
-            token_type,
-            merges: match self.merges {
-                Some(merges) if !sentence_piece => strings(merges, "merge")?,
-                _ => Vec::new(),
-            },
-            bos_id: self.bos_id(),
-            eos_id: self.special("eos")?,
-            unknown_id: self.special("unknown")?,
-            padding_id: self.special("padding")?,
-            // llama.cpp's defaults for the two kinds.
-            add_bos: flag("tokenizer.ggml.add_bos_token")?.unwrap_or(sentence_piece),
-            add_space_prefix: flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(sentence_piece),
-        })
-    }
-}
-
-fn as_f32(value: Value) -> f32 {
-    match value {
-        Value::F32(v) => v,
-        _ => unreachable!("the array's type was checked"),
-    }
-}
-
-fn strings(array: Array, what: &str) -> Result<Vec<String>> {
-    array
-        .iter()
-        .enumerate()
-        .map(|(index, item)| match item {
-            Value::String(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => Ok(text.to_string()),
-                Err(_) => Err(Error::input(format!("{what} {index} is not UTF-8"))),
-            },
-            _ => unreachable!("the array's type was checked"),
-        })
-        .collect()
 }

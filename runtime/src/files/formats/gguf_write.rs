@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use lichen_kernels::Format;
 
-use super::gguf::Value;
+use super::gguf::{type_id, Value};
 use crate::error::{Error, Result};
 
 /// The format's default, which readers take when the file does not say.
@@ -17,6 +17,7 @@ const MAX_NAME_BYTES: usize = 64;
 /// A metadata value that will be written.
 #[derive(Clone, Copy, Debug)]
 pub enum NewValue<'a> {
+    U16(u16),
     U32(u32),
     I32(i32),
     F32(f32),
@@ -131,24 +132,6 @@ impl DataWriter<'_> {
     }
 }
 
-/// The number of a weight format in the tensor table.
-fn type_id(format: Format) -> u32 {
-    match format {
-        Format::F32 => 0,
-        Format::F16 => 1,
-        Format::Q4_0 => 2,
-        Format::Q5_0 => 6,
-        Format::Q5_1 => 7,
-        Format::Q8_0 => 8,
-        Format::Q4_K => 12,
-        Format::Q5_K => 13,
-        Format::Q6_K => 14,
-        Format::IQ4_NL => 20,
-        Format::BF16 => 30,
-        Format::NF4 => panic!("GGUF has no NF4"),
-    }
-}
-
 fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     out.extend_from_slice(bytes);
@@ -161,6 +144,7 @@ fn put_value(out: &mut Vec<u8>, value: NewValue) {
         out.extend_from_slice(bytes);
     };
     match value {
+        NewValue::U16(n) => scalar(out, 2, &n.to_le_bytes()),
         NewValue::U32(n) => scalar(out, 4, &n.to_le_bytes()),
         NewValue::I32(n) => scalar(out, 5, &n.to_le_bytes()),
         NewValue::F32(v) => scalar(out, 6, &v.to_le_bytes()),

@@ -177,13 +177,13 @@ impl HfConfig {
         Ok(HfConfig { config, generation })
     }
 
-    /// Ids that end an answer: `eos_token_id` of both files, a number or a list.
+    /// Ids that end an answer: `eos_token_id` of both files, a number or a list, and `eos_token_ids` of some writers.
     ///
     /// # Errors
     /// An id is not below `vocab_size`.
     pub fn stop_ids(&self, vocab_size: usize) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        for value in self.everywhere("eos_token_id") {
+        for value in self.everywhere("eos_token_id").chain(self.everywhere("eos_token_ids")) {
             match value {
                 Value::Array(list) => {
                     for item in list {

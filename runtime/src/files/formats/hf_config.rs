@@ -3,14 +3,16 @@
 //! absent the value is the one transformers takes; what the forward pass does not do is refused by its name.
 
 use half::{bf16, f16};
+use lichen_kernels::ops::rope::RopeScaling;
 use lichen_kernels::Format;
 use serde_json::Value;
 
+use super::hf_rope;
 use super::json_file::{show, Fields};
 use crate::error::{Error, Result};
 use crate::model_config::{Architecture, ModelConfig};
 
-const MAX_POSITIONS: u64 = 1 << 24;
+pub(super) const MAX_POSITIONS: u64 = 1 << 24;
 
 /// What `config.json` describes. `embedding` is the format of the embedding's weights: transformers rounds Gemma's
 /// embedding scale sqrt(dim) to it (`embed_scale.to(self.weight.dtype)`), so that a bf16 checkpoint of width 1152
@@ -53,7 +55,7 @@ fn gemma3(fields: Fields, outer: Fields, embedding: Format) -> Result<ModelConfi
     // Defaults are those of transformers' Gemma3TextConfig, which the config of the 4B model relies on.
     let window = fields.integer("sliding_window", 1, MAX_POSITIONS)?.unwrap_or(4096) as usize;
     let query_scalar = fields.positive("query_pre_attn_scalar", 1e6)?.unwrap_or(256.0);
-    let rope = gemma3_rope(&fields)?;
+    let rope = hf_rope::gemma3(&fields)?;
     Ok(ModelConfig {
         architecture: Architecture::Gemma3,
         block: Architecture::Gemma3.block(),
@@ -68,7 +70,7 @@ fn gemma3(fields: Fields, outer: Fields, embedding: Format) -> Result<ModelConfi
         rms_eps: fields.positive("rms_norm_eps", 0.1)?.unwrap_or(1e-6) as f32,
         rope_theta: rope.theta,
         rope_theta_local: rope.theta_local,
-        rope_scale: rope.scale,
+        rope_scaling: rope.scaling,
         sliding_window: is_global.contains(&false).then_some(window),
         is_global,
         query_scale: query_scalar.powf(-0.5) as f32,
@@ -82,15 +84,16 @@ fn qwen2(fields: Fields) -> Result<ModelConfig> {
     let n_layers = required(&fields, "num_hidden_layers", 512)?;
     let dim = required(&fields, "hidden_size", 65_536)?;
     let n_heads = required(&fields, "num_attention_heads", 1024)?;
-    let context_length = optional(&fields, "max_position_embeddings", MAX_POSITIONS, 32_768)?;
+    let trained_context = optional(&fields, "max_position_embeddings", MAX_POSITIONS, 32_768)?;
+    let (rope_theta, rope_scaling) = hf_rope::qwen2(&fields, trained_context)?;
+    let context_length = match rope_scaling {
+        RopeScaling::Yarn(yarn) => yarn.context().max(trained_context),
+        RopeScaling::Linear(_) => trained_context,
+    };
     refuse_qwen2_window(&fields, n_layers, context_length)?;
     if !dim.is_multiple_of(n_heads) {
         return Err(Error::input(format!("hidden_size is {dim}; num_attention_heads {n_heads} does not divide it")));
     }
-    let (theta, scale) = match fields.object("rope_parameters")? {
-        Some(rope) => rope_entry(&rope, "rope_parameters", 10_000.0)?,
-        None => released_rope(&fields, 10_000.0)?,
-    };
     let head_dim = optional(&fields, "head_dim", 1024, (dim / n_heads) as u64)?;
     Ok(ModelConfig {
         architecture: Architecture::Qwen2,
@@ -104,9 +107,9 @@ fn qwen2(fields: Fields) -> Result<ModelConfig> {
         vocab_size: required(&fields, "vocab_size", 1 << 24)?,
         context_length,
         rms_eps: fields.positive("rms_norm_eps", 0.1)?.unwrap_or(1e-6) as f32,
-        rope_theta: theta,
-        rope_theta_local: theta,
-        rope_scale: scale,
+        rope_theta,
+        rope_theta_local: rope_theta,
+        rope_scaling,
         sliding_window: None,
         is_global: vec![true; n_layers],
         query_scale: (head_dim as f64).powf(-0.5) as f32,
@@ -147,64 +150,6 @@ fn layer_types(fields: &Fields, n_layers: usize) -> Result<Option<Vec<bool>>> {
     is_global.collect::<Result<Vec<bool>>>().map(Some)
 }
 
-struct Rope {
-    theta: f32,
-    theta_local: f32,
-    scale: f32,
-}
-
-/// The frequencies of global and local layers; transformers' defaults are 1e6 and 1e4.
-fn gemma3_rope(fields: &Fields) -> Result<Rope> {
-    let local = fields.positive("rope_local_base_freq", 1e12)?.unwrap_or(10_000.0);
-    let (theta, scale) = match fields.object("rope_parameters")? {
-        None => released_rope(fields, 1e6)?,
-        Some(rope) => match rope.object("full_attention")? {
-            Some(full) => rope_entry(&full, "rope_parameters.full_attention", 1e6)?,
-            None => released_rope(fields, 1e6)?,
-        },
-    };
-    let sliding = match fields.object("rope_parameters")? {
-        Some(rope) => rope.object("sliding_attention")?,
-        None => None,
-    };
-    let (theta_local, scale_local) = match sliding {
-        Some(sliding) => rope_entry(&sliding, "rope_parameters.sliding_attention", local)?,
-        None => (local as f32, 1.0),
-    };
-    if scale_local != 1.0 {
-        return Err(Error::input("rope_parameters.sliding_attention.factor: scaled local layers are not supported"));
-    }
-    Ok(Rope { theta, theta_local, scale })
-}
-
-/// `rope_theta` and `rope_scaling` beside each other.
-fn released_rope(fields: &Fields, default_theta: f64) -> Result<(f32, f32)> {
-    let theta = fields.positive("rope_theta", 1e12)?.unwrap_or(default_theta);
-    let scale = match fields.object("rope_scaling")? {
-        Some(scaling) => rope_entry(&scaling, "rope_scaling", theta)?.1,
-        None => 1.0,
-    };
-    Ok((theta as f32, scale))
-}
-
-/// `{rope_theta, rope_type, factor}`: base and linear factor.
-fn rope_entry(fields: &Fields, what: &str, default_theta: f64) -> Result<(f32, f32)> {
-    let prefix = |e: Error| Error::input(format!("{what}.{}", e.message()));
-    let theta = fields.positive("rope_theta", 1e12).map_err(prefix)?.unwrap_or(default_theta) as f32;
-    let kind = match fields.string("rope_type").map_err(prefix)? {
-        Some(kind) => Some(kind),
-        None => fields.string("type").map_err(prefix)?,
-    };
-    match kind.unwrap_or("default") {
-        "default" => Ok((theta, 1.0)),
-        "linear" => {
-            let factor = fields.positive("factor", 1e4).map_err(prefix)?;
-            Ok((theta, factor.ok_or_else(|| missing(&format!("{what}.factor")))? as f32))
-        }
-        other => Err(Error::input(format!("{what}.rope_type \"{other}\" is not supported (default, linear)"))),
-    }
-}
-
 /// Qwen 2's windowed layers are not computed; the switch is accepted where no layer would be windowed.
 fn refuse_qwen2_window(fields: &Fields, n_layers: usize, context_length: usize) -> Result<()> {
     if let Some(types) = layer_types(fields, n_layers)? {
@@ -237,7 +182,7 @@ fn optional(fields: &Fields, name: &str, max: u64, default: u64) -> Result<usize
     Ok(fields.integer(name, 1, max)?.unwrap_or(default) as usize)
 }
 
-fn missing(name: &str) -> Error {
+pub(super) fn missing(name: &str) -> Error {
     Error::input(format!("{name} is missing"))
 }
 

@@ -42,8 +42,19 @@ pub fn read_text_any(path: &Path, max_bytes: u64) -> Result<String> {
         return Err(too_large(bytes.len() as u64));
     }
     super::refuse_git_lfs_pointer(&bytes).map_err(|e| e.in_file(path))?;
+    if without_bom(&bytes).len() < bytes.len() {
+        bytes.drain(..BOM.len());
+    }
     String::from_utf8(bytes)
         .map_err(|e| Error::input(format!("is not UTF-8 from byte {}", e.utf8_error().valid_up_to())).in_file(path))
+}
+
+/// The byte order mark that editors on Windows put in front of UTF-8.
+const BOM: &[u8] = "\u{feff}".as_bytes();
+
+/// The bytes behind a byte order mark; all of them where there is none.
+pub fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BOM).unwrap_or(bytes)
 }
 
 /// Reads and parses a JSON file of at most `max_bytes` into `T`. # Errors: as [`read_text`], and what JSON is wrong.

@@ -15,6 +15,7 @@ use super::json_vocab::{AddedToken, Body, Merge};
 use super::pieces::{byte_of, classify_added, PieceKind};
 use super::TokenizerKind;
 use crate::error::{Error, Result};
+use crate::files::formats::json_file::without_bom;
 
 /// Gemma 3's file has 33 MB.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -27,11 +28,11 @@ const IMAGE_TOKEN: &str = "<image_soft_token>";
 /// Reads the file and the `tokenizer_config.json` beside it.
 pub(super) fn read(path: &Path, embedding_rows: usize) -> Result<Blueprint> {
     let bytes = read_bounded(path)?;
-    let mut blueprint = blueprint(&bytes, embedding_rows).map_err(|e| e.in_file(path))?;
+    let mut blueprint = blueprint(without_bom(&bytes), embedding_rows).map_err(|e| e.in_file(path))?;
     let config_path = path.with_file_name("tokenizer_config.json");
     if config_path.exists() {
         let config = read_bounded(&config_path)?;
-        apply_config(&mut blueprint, &config).map_err(|e| e.in_file(&config_path))?;
+        apply_config(&mut blueprint, without_bom(&config)).map_err(|e| e.in_file(&config_path))?;
     }
     Ok(blueprint)
 }

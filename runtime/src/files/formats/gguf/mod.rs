@@ -6,7 +6,9 @@
 
 mod cursor;
 mod metadata;
+mod set;
 mod tensors;
+mod types;
 
 use std::sync::Arc;
 
@@ -17,7 +19,9 @@ use crate::escape::thousands;
 use cursor::Cursor;
 
 pub use metadata::{Array, Metadata, Value, ValueType};
-pub use tensors::{format_of_type_id, TensorInfo};
+pub use set::{GgufSet, PartName};
+pub use tensors::TensorInfo;
+pub use types::{format_of_type_id, type_id};
 
 /// Fixed part of the file, in bytes.
 const HEADER_BYTES: usize = 24;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use lichen_kernels::Format;
 
 use super::cursor::Cursor;
+use super::types::{format_of_type_id, unsupported};
 use crate::error::{Error, Result};
 use crate::escape::thousands;
 
@@ -28,55 +29,6 @@ impl TensorInfo {
     pub fn shape(&self) -> &[usize] {
         &self.dims[..self.n_dims as usize]
     }
-}
-
-/// The formats this reader takes, by the type number of the file; the other numbers are refused.
-pub fn format_of_type_id(id: u32) -> Option<Format> {
-    Some(match id {
-        0 => Format::F32,
-        1 => Format::F16,
-        2 => Format::Q4_0,
-        6 => Format::Q5_0,
-        7 => Format::Q5_1,
-        8 => Format::Q8_0,
-        12 => Format::Q4_K,
-        13 => Format::Q5_K,
-        14 => Format::Q6_K,
-        20 => Format::IQ4_NL,
-        30 => Format::BF16,
-        _ => return None,
-    })
-}
-
-/// Names of the types that exist but are refused.
-fn name_of_type_id(id: u32) -> Option<&'static str> {
-    Some(match id {
-        3 => "Q4_1",
-        9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        23 => "IQ4_XS",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        40 => "NVFP4",
-        41 => "Q1_0",
-        42 => "Q2_0",
-        _ => return None,
-    })
 }
 
 /// Reads `n` descriptions; ranges still count from the start of the data.
@@ -127,12 +79,6 @@ fn read_one(cursor: &mut Cursor, index: usize) -> Result<TensorInfo> {
         dims: dims.map(|d| d as usize),
         n_dims: n_dims as u8,
     })
-}
-
-fn unsupported(type_id: u32) -> String {
-    let supported: Vec<&str> = Format::ALL.iter().filter(|f| **f != Format::NF4).map(|f| f.name()).collect();
-    let name = name_of_type_id(type_id).map_or(String::new(), |name| format!(" ({name})"));
-    format!("type {type_id}{name} is not supported (supported: {})", supported.join(", "))
 }
 
 /// Bytes of a tensor of shape `dims` (row-major), every product checked.
