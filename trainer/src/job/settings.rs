@@ -35,6 +35,8 @@ pub struct JobSetting {
 enum Access {
     Switch(fn(&mut Job) -> &mut bool),
     Path(fn(&mut Job) -> &mut Option<PathBuf>),
+    /// Several of them: each one that is set comes to those that are there.
+    Paths(fn(&mut Job) -> &mut Vec<PathBuf>),
     /// Takes a text, or says what is allowed; and the text of what is there, `None` where nothing was given.
     Text(fn(&mut Job, &str) -> Result<(), String>, fn(&Job) -> Option<String>),
 }
@@ -50,7 +52,19 @@ impl JobSetting {
     }
 
     pub fn is_path(&self) -> bool {
-        matches!(self.access, Access::Path(_))
+        matches!(self.access, Access::Path(_) | Access::Paths(_))
+    }
+
+    /// Whether it can be given several times.
+    pub fn is_list(&self) -> bool {
+        matches!(self.access, Access::Paths(_))
+    }
+
+    /// Takes away what a list has, before it is given anew.
+    pub fn clear(&self, job: &mut Job) {
+        if let Access::Paths(field) = self.access {
+            field(job).clear();
+        }
     }
 
     /// Whether a job of this method has it.
@@ -68,7 +82,7 @@ impl JobSetting {
                 "true" | "false" => *field(job) = value == "true",
                 _ => return Err("true or false".to_string()),
             },
-            Access::Path(_) => self.set_path(job, PathBuf::from(value))?,
+            Access::Path(_) | Access::Paths(_) => self.set_path(job, PathBuf::from(value))?,
             Access::Text(set, _) => set(job, value)?,
         }
         Ok(())
@@ -79,11 +93,14 @@ impl JobSetting {
     /// # Errors
     /// What is allowed.
     pub fn set_path(&self, job: &mut Job, path: PathBuf) -> Result<(), String> {
-        let Access::Path(field) = self.access else { panic!("{} is no path", self.setting.name()) };
         if path.as_os_str().is_empty() {
             return Err("a path".to_string());
         }
-        *field(job) = Some(path);
+        match self.access {
+            Access::Path(field) => *field(job) = Some(path),
+            Access::Paths(field) => field(job).push(path),
+            Access::Switch(_) | Access::Text(..) => panic!("{} is no path", self.setting.name()),
+        }
         Ok(())
     }
 
@@ -92,6 +109,10 @@ impl JobSetting {
         match self.access {
             Access::Switch(field) => Some(field(&mut job.clone()).to_string()),
             Access::Path(field) => field(&mut job.clone()).as_ref().map(|path| path.display().to_string()),
+            Access::Paths(field) => {
+                let paths: Vec<String> = field(&mut job.clone()).iter().map(|path| path.display().to_string()).collect();
+                (!paths.is_empty()).then(|| paths.join(", "))
+            }
             Access::Text(_, get) => get(job),
         }
     }

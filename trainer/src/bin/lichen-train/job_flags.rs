@@ -59,7 +59,7 @@ impl Offer for OfPlan {
 /// The flags that were typed, as text.
 #[derive(Clone)]
 pub struct JobFlags<O> {
-    typed: Vec<(&'static JobSetting, OsString)>,
+    typed: Vec<(&'static JobSetting, Vec<OsString>)>,
     offer: PhantomData<O>,
 }
 
@@ -84,6 +84,9 @@ fn argument<O: Offer>(s: &'static JobSetting) -> Arg {
     let arg = arg.visible_aliases(s.short_name.map(as_long));
     match s.is_switch() {
         true => arg.action(ArgAction::SetTrue),
+        false if s.is_list() => {
+            arg.value_name(s.value_name).value_parser(value_parser!(OsString)).action(ArgAction::Append)
+        }
         false => arg.value_name(s.value_name).value_parser(value_parser!(OsString)).allow_negative_numbers(true),
     }
 }
@@ -101,12 +104,12 @@ impl<O: Offer> Args for JobFlags<O> {
 impl<O: Offer> FromArgMatches for JobFlags<O> {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
         let is_typed = |s: &&JobSetting| matches.value_source(s.setting.name()) == Some(ValueSource::CommandLine);
-        let value = |s: &JobSetting| match s.is_switch() {
-            true => OsString::from("true"),
-            false => matches.get_one::<OsString>(s.setting.name()).cloned().unwrap_or_default(),
+        let values = |s: &JobSetting| match s.is_switch() {
+            true => vec![OsString::from("true")],
+            false => matches.get_many::<OsString>(s.setting.name()).unwrap_or_default().cloned().collect(),
         };
         let offered = JOB_SETTINGS.iter().filter(|s| O::has(s));
-        let typed = offered.filter(is_typed).map(|s| (s, value(s))).collect();
+        let typed = offered.filter(is_typed).map(|s| (s, values(s))).collect();
         Ok(JobFlags { typed, offer: PhantomData })
     }
 
@@ -122,20 +125,23 @@ impl<O: Offer> JobFlags<O> {
     /// # Errors
     /// A value that is not allowed, or a flag of the other method.
     pub fn fill(&self, job: &mut Job) -> Result<()> {
-        for (s, value) in &self.typed {
+        for (s, values) in &self.typed {
             let method = job.memory.method;
             if !s.is_of(method) {
                 let what = format!("{} is not of {} training; leave it out", s.setting, method.name());
                 return Err(Error::usage(what));
             }
-            let set = match (s.is_path(), value.to_str()) {
-                (true, _) => s.set_path(job, PathBuf::from(value)),
-                (false, Some(text)) => s.set(job, text),
-                (false, None) => Err("UTF-8".to_string()),
-            };
-            set.map_err(|allowed| {
-                Error::usage(format!("{} is {}; {allowed}", s.setting, quoted(&value.to_string_lossy())))
-            })?;
+            s.clear(job);
+            for value in values {
+                let set = match (s.is_path(), value.to_str()) {
+                    (true, _) => s.set_path(job, PathBuf::from(value)),
+                    (false, Some(text)) => s.set(job, text),
+                    (false, None) => Err("UTF-8".to_string()),
+                };
+                set.map_err(|allowed| {
+                    Error::usage(format!("{} is {}; {allowed}", s.setting, quoted(&value.to_string_lossy())))
+                })?;
+            }
         }
         Ok(())
     }
