@@ -37,7 +37,13 @@ const SAID_FROM_S: f64 = 10.0;
 impl TrainingProgress<'_> {
     /// `signals` are what ends the run early.
     pub fn new(signals: &CatchInterrupts) -> TrainingProgress<'_> {
-        TrainingProgress { signals, bar: ProgressBar::new(LINE_EVERY), n_steps: 0, average: None, measured: Some((0, 0.0)) }
+        TrainingProgress {
+            signals,
+            bar: ProgressBar::new(LINE_EVERY),
+            n_steps: 0,
+            average: None,
+            measured: Some((0, 0.0)),
+        }
     }
 
     /// Clears the bar.
@@ -57,7 +63,10 @@ impl TrainingProgress<'_> {
         let left = seconds / n as f64 * self.n_steps.saturating_sub(row.step) as f64;
         if left >= SAID_FROM_S {
             let steps = if n == 1 { "step" } else { "steps" };
-            output::note(&format!("about {} left, if it goes on as the first {n} {steps} ({seconds:.1} s)", spoken(left)));
+            output::note(&format!(
+                "about {} left, if it goes on as the first {n} {steps} ({seconds:.1} s)",
+                spoken(left)
+            ));
         }
     }
 }
@@ -113,7 +122,9 @@ mod tests {
 
     #[test]
     fn times_are_spoken_in_their_unit() {
-        for (seconds, want) in [(12.4, "12 s"), (89.0, "89 s"), (600.0, "10 min"), (9000.0, "2.5 h"), (200_000.0, "2.3 days")] {
+        for (seconds, want) in
+            [(12.4, "12 s"), (89.0, "89 s"), (600.0, "10 min"), (9000.0, "2.5 h"), (200_000.0, "2.3 days")]
+        {
             assert_eq!(spoken(seconds), want);
         }
     }

@@ -2,10 +2,14 @@
 
 mod corpus;
 mod files;
+mod goldens;
+mod long_rows;
 mod masks;
 mod mutation;
 mod order;
 mod regression_prompts;
+mod several_files;
+mod shapes;
 mod support;
 mod templates;
 #[path = "../text_support/mod.rs"]

@@ -1,11 +1,11 @@
 //! Damaged rows: no panic, and what is accepted keeps the promises of the module.
 
 use lichen_tests::formats::random::{n_inputs, seed, Random};
-use lichen_trainer::data::{DataOptions, Truncation, IGNORED};
+use lichen_trainer::data::{DataOptions, LossOn, Truncation, IGNORED};
 
 use crate::support::{open, samples, Chat, VOCAB};
 
-const ROWS: [&str; 9] = [
+const ROWS: [&str; 20] = [
     r#"{"instruction": "अनुवाद", "input": "the ಕನ್ನಡ", "output": "नमस्ते"}"#,
     r#"{"instruction": "<end_of_turn>", "output": "a\nb\u0000<|im_end|>"}"#,
     r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]}"#,
@@ -15,10 +15,27 @@ const ROWS: [&str; 9] = [
     r#"{"input_ids": [2, 5, 6]}"#,
     r#"{"text": "hello the\n\ntheme"}"#,
     r#"[{"text": "a"}, {"input_ids": [1, 2]}]"#,
+    r#"{"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+       "system": "s", "id": 7}"#,
+    r#"{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}"#,
+    r#"{"prompt": "a", "completion": " b", "system_prompt": "the", "history": [["c", "d"], ["e", "f"]]}"#,
+    r#"{"question": "a", "context": "b", "answer": "c"}"#,
+    r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, "b"], "weight": 0},
+       {"role": "assistant", "content": "c", "train": true}]}"#,
+    r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls":
+       [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]},
+       {"role": "tool", "content": "7", "tool_call_id": "1"}, {"role": "assistant", "content": "b"}], "tools": "[]"}"#,
+    r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": \"f\"}"},
+       {"from": "observation", "value": "b"}, {"from": "gpt", "value": "c"}], "tools": [{"name": "f"}]}"#,
+    r#"{"input_ids": [0, 2, 4, 7, 0], "attention_mask": [0, 1, 1, 1, 0], "completion_mask": [0, 0, 1, true, 0],
+       "assistant_masks": [0, 0, 1, 1, 1], "position_ids": [0, 1, 2, 3, 4]}"#,
+    r#"{"text": "<bos><start_of_turn>user\na<end_of_turn>\n<|im_start|>the theme of the the the the the the the the the"}"#,
+    "{\n  \"text\": \"a\"\n}\n{\n  \"input_ids\": [\n    1,\n    2\n  ]\n}",
+    r#"{"instruction": "the", "input": "the the", "output": "and", "images": [], "name": null}"#,
     "",
 ];
 
-const INSERTS: [&str; 26] = [
+const INSERTS: [&str; 33] = [
     "\"",
     "\\",
     "{",
@@ -42,6 +59,13 @@ const INSERTS: [&str; 26] = [
     "<bos>",
     "\"output\": \"x\",",
     "\"labels\": [1],",
+    "\"weight\": 0.5,",
+    "\"tools\": [{}],",
+    "\"attention_mask\": [0, 1],",
+    "\"from\": \"human\",",
+    "\"images\": [1],",
+    "\"history\": [[]],",
+    "PAR1",
     "\0",
     "\u{10FFFD}",
     "\u{F0041}",
@@ -76,7 +100,8 @@ fn check(bytes: &[u8], random: &mut Random) -> bool {
         max_seq: 2 + random.below(100),
         truncation: *random.pick(&[Truncation::Cut, Truncation::Drop]),
         strict: random.below(4) == 0,
-        train_on_prompt: random.below(2) == 0,
+        loss_on: *random.pick(&[LossOn::Answers, LossOn::All]),
+        parse_special: random.below(2) == 0,
         eval_split: *random.pick(&[0.0, 0.3]),
         seed: random.number(),
         shuffle: random.below(2) == 0,
@@ -93,7 +118,7 @@ fn check(bytes: &[u8], random: &mut Random) -> bool {
     assert_eq!(counts.rows, counts.usable + n_refused);
     let mut all = samples(&dataset);
     all.extend((0..dataset.n_eval()).map(|i| dataset.eval(i).unwrap()));
-    assert_eq!(all.len(), counts.usable);
+    assert_eq!(all.len(), counts.samples);
     assert_eq!(all.iter().map(|s| s.ids.len() as u64).sum::<u64>(), counts.tokens);
     for sample in &all {
         assert!(sample.ids.len() == sample.labels.len() && sample.ids.len() <= options.max_seq);

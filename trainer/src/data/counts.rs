@@ -77,7 +77,8 @@ impl Counts {
         }
         lines.extend(self.torn.clone());
         if !self.unused.is_empty() {
-            let keys = self.unused.iter().map(|(key, n)| format!("\"{}\" ({})", escape(key), counted(*n as u64, "row")));
+            let keys =
+                self.unused.iter().map(|(key, n)| format!("\"{}\" ({})", escape(key), counted(*n as u64, "row")));
             let more = if self.more_unused > 0 { ", and others" } else { "" };
             lines.push(format!("keys that are not used: {}{more}", keys.collect::<Vec<_>>().join(", ")));
         }

@@ -246,7 +246,9 @@ impl DataFile {
         if let Some(other) = others.iter().find(is_same) {
             let what = match other.is_eval == is_eval {
                 true => format!("is given twice as {}", if is_eval { EVAL_DATA } else { DATA }),
-                false => format!("is among {DATA} and {EVAL_DATA}: what is trained on tells nothing about what is learned"),
+                false => {
+                    format!("is among {DATA} and {EVAL_DATA}: what is trained on tells nothing about what is learned")
+                }
             };
             return Err(Error::input(what).in_file(path));
         }

@@ -177,7 +177,10 @@ mod tests {
             let paths: Vec<PathBuf> = patterns.iter().map(|p| folder.join(p)).collect();
             let found = find_files(&paths, DATA).map_err(|e| e.message().replace(folder.to_str().unwrap(), "DIR"))?;
             Ok::<_, String>(
-                found.iter().map(|p| p.strip_prefix(&folder).unwrap().to_str().unwrap().to_string()).collect::<Vec<_>>(),
+                found
+                    .iter()
+                    .map(|p| p.strip_prefix(&folder).unwrap().to_str().unwrap().to_string())
+                    .collect::<Vec<_>>(),
             )
         };
         assert_eq!(find(&["d?/*.jsonl"]).unwrap(), ["d1/a.jsonl", "d1/b.jsonl", "d2/[x].jsonl", "d2/c.jsonl"]);

@@ -225,12 +225,20 @@ impl Job {
 
     /// What of a conversation is learned.
     pub fn loss_on(&self) -> LossOn {
-        if self.train_on_prompt { LossOn::All } else { self.loss_on }
+        if self.train_on_prompt {
+            LossOn::All
+        } else {
+            self.loss_on
+        }
     }
 
     /// The part of `data` that scores the result: nothing where there are files for that.
     pub fn eval_split(&self) -> f64 {
-        if self.eval_data.is_empty() { self.eval_split } else { 0.0 }
+        if self.eval_data.is_empty() {
+            self.eval_split
+        } else {
+            0.0
+        }
     }
 
     /// Share of an adapter's inputs that is dropped; full training drops nothing.

@@ -18,10 +18,10 @@ mod summary;
 mod validate;
 mod value;
 
+pub use crate::note::Note;
 pub use definition::{Job, MemorySettings, Method};
 pub use evaluation::{Answer, Scores, Verdict};
 pub use job_file::JobFile;
-pub use crate::note::Note;
 pub use observer::Observer;
 pub use outcome::{Ending, Outcome};
 pub use prepare::{model_bytes, plan_of, PreparedJob};

@@ -110,7 +110,8 @@ impl JobSetting {
             Access::Switch(field) => Some(field(&mut job.clone()).to_string()),
             Access::Path(field) => field(&mut job.clone()).as_ref().map(|path| path.display().to_string()),
             Access::Paths(field) => {
-                let paths: Vec<String> = field(&mut job.clone()).iter().map(|path| path.display().to_string()).collect();
+                let paths: Vec<String> =
+                    field(&mut job.clone()).iter().map(|path| path.display().to_string()).collect();
                 (!paths.is_empty()).then(|| paths.join(", "))
             }
             Access::Text(_, get) => get(job),

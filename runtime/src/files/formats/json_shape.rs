@@ -127,7 +127,11 @@ impl Text {
 
     /// The one that is there.
     pub fn or(self, other: Text) -> Text {
-        if self.is_absent() { other } else { self }
+        if self.is_absent() {
+            other
+        } else {
+            self
+        }
     }
 
     /// The string; `None` when absent. # Errors: it is something else.
@@ -188,7 +192,11 @@ impl Shape for Presence {
 
 impl Presence {
     fn of(is_empty: bool) -> Presence {
-        if is_empty { Presence::Empty } else { Presence::Full }
+        if is_empty {
+            Presence::Empty
+        } else {
+            Presence::Full
+        }
     }
 }
 

@@ -49,9 +49,13 @@ impl ChatTemplate {
     ) -> Result<EncodedText> {
         let substituted = self.render_substituted(Chat { messages, tools, add_generation_prompt })?;
         let mut chat = EncodedText::default();
-        tokenizer.encode_stretches(substituted.text(), &|text| substituted.reveal(text), &mut |text, ids, control| {
-            chat.push(text, &ids, control);
-        })?;
+        tokenizer.encode_stretches(
+            substituted.text(),
+            &|text| substituted.reveal(text),
+            &mut |text, ids, control| {
+                chat.push(text, &ids, control);
+            },
+        )?;
         chat.begin(tokenizer);
         Ok(chat)
     }

@@ -110,9 +110,8 @@ fn exchanges(chat: &Conversation, loss_on: LossOn) -> Vec<usize> {
     let n_head = head(chat);
     let learned = |k: &usize| chat.messages[*k].role == Role::Assistant && is_learned(chat.turns[*k].learn, loss_on);
     let last = (0..chat.messages.len()).rev().find(learned).unwrap_or(0);
-    let begins = |k: &usize| {
-        chat.messages[*k].role == Role::User && *k > n_head && chat.messages[*k - 1].role != Role::User
-    };
+    let begins =
+        |k: &usize| chat.messages[*k].role == Role::User && *k > n_head && chat.messages[*k - 1].role != Role::User;
     (n_head + 1..=last).filter(begins).collect()
 }
 
@@ -142,12 +141,7 @@ fn is_learned(learn: Learn, loss_on: LossOn) -> bool {
 }
 
 /// Answers are labelled with their end markers; under [`LossOn::All`] everything is but the answers that are not to be learned.
-fn labelled(
-    encoder: &TextEncoder,
-    chat: &Conversation,
-    whole: EncodedText,
-    loss_on: LossOn,
-) -> Result<Whole, String> {
+fn labelled(encoder: &TextEncoder, chat: &Conversation, whole: EncodedText, loss_on: LossOn) -> Result<Whole, String> {
     let mut labels = match loss_on {
         LossOn::All => all_of(&whole.ids),
         LossOn::Answers => vec![IGNORED; whole.ids.len()],
@@ -197,7 +191,9 @@ fn answer(
     let before = template.text(&chat.messages[..k], &chat.tools, true);
     let before = before.map_err(|e| format!("cannot be asked for: {}", e.message()))?;
     if !whole.text.starts_with(&before) {
-        return Err("is not where the chat template begins an answer: it writes what is before it in another way".into());
+        return Err(
+            "is not where the chat template begins an answer: it writes what is before it in another way".into()
+        );
     }
     // No text becomes a control token, so the first one is the template's.
     let Some((text_end, end)) = whole.end_marker(tokenizer, before.len()) else {

@@ -126,8 +126,7 @@ fn tokens(
         return Err(Refusal::TooLong(n_whole, None));
     }
     let n = n_whole.min(options.max_seq);
-    let mut sample =
-        Labelled { ids: ids[..n].iter().map(|&id| id as u32).collect(), labels: labels[..n].to_vec() };
+    let mut sample = Labelled { ids: ids[..n].iter().map(|&id| id as u32).collect(), labels: labels[..n].to_vec() };
     unlabel_first(&mut sample.labels);
     if sample.n_labels() == 0 {
         let all = n == n_whole || labels[1..].iter().all(|&label| label == IGNORED);

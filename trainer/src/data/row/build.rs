@@ -63,7 +63,8 @@ impl Fields {
     }
 
     fn nothing(&self) -> String {
-        let wanted = "none of \"messages\", \"conversations\", \"instruction\", \"prompt\", \"question\", \"text\" and \
+        let wanted =
+            "none of \"messages\", \"conversations\", \"instruction\", \"prompt\", \"question\", \"text\" and \
                       \"input_ids\" is there";
         match self.unknown.as_slice() {
             [] => wanted.to_string(),
@@ -154,7 +155,11 @@ impl Fields {
         }
         chat.tools = self.json("tools").map(tools).transpose()?.unwrap_or_default();
         match chat.messages.len() > TURNS_MAX {
-            true => Err(format!("has {} turns; at most {}", thousands(chat.messages.len() as u64), thousands(TURNS_MAX as u64))),
+            true => Err(format!(
+                "has {} turns; at most {}",
+                thousands(chat.messages.len() as u64),
+                thousands(TURNS_MAX as u64)
+            )),
             false => Ok(chat),
         }
     }
@@ -172,9 +177,11 @@ impl Fields {
         }
         if let Some(at) = self.integers("position_ids")? {
             if at.len() != n || at.iter().enumerate().any(|(i, &at)| usize::try_from(at) != Ok(i)) {
-                return Err("\"position_ids\" does not count from 0: several samples in one row are not supported, write \
+                return Err(
+                    "\"position_ids\" does not count from 0: several samples in one row are not supported, write \
                             a row for each"
-                    .into());
+                        .into(),
+                );
             }
         }
         for name in LABEL_MASKS {
@@ -200,7 +207,9 @@ fn padded(attention_mask: &[bool]) -> Result<std::ops::Range<usize>, String> {
     };
     match attention_mask[start..=end].iter().position(|on| !on) {
         None => Ok(start..end + 1),
-        Some(at) => Err(format!("\"attention_mask\"[{}] is 0 between items that are 1, which is not supported", start + at)),
+        Some(at) => {
+            Err(format!("\"attention_mask\"[{}] is 0 between items that are 1, which is not supported", start + at))
+        }
     }
 }
 

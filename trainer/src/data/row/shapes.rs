@@ -109,7 +109,9 @@ impl Shape for History {
             match pair {
                 Pair(Ok(pair)) if pairs.len() < super::TURNS_MAX / 2 => pairs.push(pair),
                 Pair(Ok(_)) => wrong = wrong.or(Some(format!("has more than {} pairs", super::TURNS_MAX / 2))),
-                Pair(Err(what)) => wrong = wrong.or(Some(format!("has {what} as item {n}; [question, answer] is needed"))),
+                Pair(Err(what)) => {
+                    wrong = wrong.or(Some(format!("has {what} as item {n}; [question, answer] is needed")))
+                }
             }
         }
         Ok(wrong.map_or(History::Is(pairs), History::Other))

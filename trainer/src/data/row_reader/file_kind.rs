@@ -32,7 +32,17 @@ const MAGIC: [(&[u8], &str); 20] = [
 
 /// Column names that say a table is meant for training.
 const COLUMNS: [&str; 12] = [
-    "instruction", "input", "output", "prompt", "completion", "response", "question", "answer", "text", "messages", "system",
+    "instruction",
+    "input",
+    "output",
+    "prompt",
+    "completion",
+    "response",
+    "question",
+    "answer",
+    "text",
+    "messages",
+    "system",
     "conversations",
 ];
 
@@ -67,7 +77,10 @@ pub(super) fn form(head: &[u8], path: &Path) -> Result<Form> {
 /// What a file is in which no line begins like an object: a table, or plain text.
 fn table(first: &[u8], text: &[u8], path: &Path) -> Option<String> {
     let is_object = |line: &[u8]| line.trim_ascii_start().starts_with(b"{");
-    if text.is_empty() || text.split(|b| *b == b'\n').any(is_object) || serde_json::from_slice::<serde::de::IgnoredAny>(first).is_ok() {
+    if text.is_empty()
+        || text.split(|b| *b == b'\n').any(is_object)
+        || serde_json::from_slice::<serde::de::IgnoredAny>(first).is_ok()
+    {
         return None;
     }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -98,8 +111,17 @@ mod tests {
 
     #[test]
     fn forms_are_told_by_the_first_bytes() {
-        let lines: [&[u8]; 9] =
-            [b"", b"\xef\xbb\xbf", b"{\"a\": 1}\n", b"\n{\"a\n", b"abc\n{\"a\": 1}", b"7\n", b"abc", b"instruction: a", b"a,b\n"];
+        let lines: [&[u8]; 9] = [
+            b"",
+            b"\xef\xbb\xbf",
+            b"{\"a\": 1}\n",
+            b"\n{\"a\n",
+            b"abc\n{\"a\": 1}",
+            b"7\n",
+            b"abc",
+            b"instruction: a",
+            b"a,b\n",
+        ];
         for head in lines {
             assert_eq!(form(head, Path::new("data.jsonl")), Ok(Form::Lines), "{:?}", String::from_utf8_lossy(head));
         }

@@ -7,8 +7,8 @@ use lichen_runtime::setting::{DEVICE, MEMORY_BUDGET, MODEL, RESUME, SEED, THREAD
 
 use super::super::definition::Method;
 use super::super::value::{
-    bytes, device_name, float_format, loss_on, loss_on_name, number, power, shortest, target_names, targets, truncation,
-    truncation_name,
+    bytes, device_name, float_format, loss_on, loss_on_name, number, power, shortest, target_names, targets,
+    truncation, truncation_name,
 };
 use super::{Access, JobSetting};
 use crate::data::{EVAL_SPLIT_MAX, MAX_SEQ_MAX};

@@ -46,7 +46,11 @@ impl Shape for Content {
 impl Content {
     /// The one that is there.
     pub fn or(self, other: Content) -> Content {
-        if matches!(self, Content::Absent) { other } else { self }
+        if matches!(self, Content::Absent) {
+            other
+        } else {
+            self
+        }
     }
 
     /// The text; `None` when absent. # Errors: it is something else.
