@@ -110,7 +110,7 @@ fn long_conversations_keep_their_last_exchanges() {
 #[test]
 fn what_was_left_out_is_said() {
     let cases = [
-        (long_chat(), 130, "its oldest 4 messages are left out"),
+        (long_chat(), 100, "its oldest 4 messages are left out"),
         (json!({"instruction": "the ".repeat(100), "output": "b"}), 60, "its last 60 are kept"),
     ];
     for (row, max_seq, want) in cases {

@@ -12,6 +12,7 @@ use lichen_runtime::cli::output;
 use lichen_runtime::files::formats::json_file::{read_text_any, MAX_CONFIG_BYTES};
 use lichen_runtime::{Error, Result};
 use lichen_trainer::job::{quoted, Job, JobFile, JobSetting, Method, JOB_SETTINGS};
+use lichen_trainer::setting::DATA;
 
 /// Which settings a subcommand offers.
 pub trait Offer: Clone + Send + Sync + 'static {
@@ -157,6 +158,12 @@ impl<O: Offer> JobFlags<O> {
 /// # Errors
 /// It cannot be read, is not TOML, or has a key that no job has.
 pub fn read_job_file(path: &Path) -> Result<JobFile> {
+    // What a shell makes of a pattern without quotes.
+    if path.extension().is_some_and(|e| e == "jsonl" || e == "json") {
+        let what =
+            format!("is no job file: {DATA} is given for each file to train on, or once with a pattern in quotes");
+        return Err(Error::usage(what).in_file(path));
+    }
     let text = read_text_any(path, MAX_CONFIG_BYTES)?;
     let file = JobFile::parse(&text).map_err(|e| e.in_file(path))?;
     for note in file.renamed() {
