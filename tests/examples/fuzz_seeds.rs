@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lichen_tests::formats::mutate;
 use lichen_tests::formats::random::Random;
+use lichen_tests::formats::{mutate, mutate_rows};
 
 /// One input from a random source.
 type Maker = fn(&mut Random) -> Vec<u8>;
@@ -17,12 +17,13 @@ fn main() -> ExitCode {
         eprintln!("usage: fuzz_seeds FOLDER");
         return ExitCode::from(2);
     };
-    let makers: [(&str, Maker); 5] = [
+    let makers: [(&str, Maker); 6] = [
         ("gguf", mutate::gguf),
         ("gguf_adapter", mutate::gguf_adapter),
         ("safetensors", mutate::safetensors),
         ("hf_config", mutate::hf_config),
         ("adapter_config", mutate::adapter_config),
+        ("rows", mutate_rows::rows),
     ];
     for (target, make) in makers {
         let into = folder.join(format!("{target}.seeds"));

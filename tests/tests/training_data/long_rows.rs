@@ -146,7 +146,7 @@ fn an_answer_is_kept_whole_or_not_at_all() {
                 Ok(cut) => {
                     let sample = cut.train(0, 0).unwrap();
                     assert_eq!(labelled(&tokenizer, &sample), expected, "{chat:?}, {max_seq}");
-                    assert_eq!(sample.ids[0] == whole.ids[0] || !chat.is_gemma(), true);
+                    assert!(sample.ids[0] == whole.ids[0] || !chat.is_gemma());
                 }
                 Err(error) => {
                     assert!(error.contains("(1 too long): nothing to train: max_seq is"), "{error}");

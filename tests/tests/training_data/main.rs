@@ -1,5 +1,6 @@
 //! Training data over the public API: which ids are labelled, broken files and their sentences, order, memory.
 
+mod checks;
 mod corpus;
 mod files;
 mod goldens;

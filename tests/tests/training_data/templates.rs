@@ -71,6 +71,14 @@ fn templates_without_borders_are_refused() {
         "message 2 is not where the chat template begins an answer: it writes what is before it in another way";
     check(with_template(other_opening), CONVERSATION, expected);
 
+    // One that opens an answer with more than the conversation holds is understood.
+    let thinking =
+        "<bos>{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}<end_of_turn>\n{% endfor %}\
+                    {% if add_generation_prompt %}assistant: <think>\n{% endif %}";
+    let dataset = open(CONVERSATION.replace('\n', " ").as_bytes(), Some(with_template(thinking)), &plain()).unwrap();
+    let sample = dataset.train(0, 0).unwrap();
+    assert_eq!(labelled(&Chat::Gemma.tokenizer(), &sample), ["b<end_of_turn>", "d<end_of_turn>"]);
+
     // Only the last answer is written whole.
     let forgetful = "<bos>{% for m in messages %}{{ m.role }}: {% if m.role == 'user' or loop.last %}{{ m.content }}\
                      {% endif %}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::jinja::Pass;
+use super::substitution::PLACE_MARK;
 use super::{python, Chat, ChatTemplate, Message};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::{PieceKind, Tokenizer};
@@ -34,6 +35,21 @@ impl ChatTemplate {
     pub fn text(&self, messages: &[Message], tools: &[Value], add_generation_prompt: bool) -> Result<String> {
         let chat = Chat { messages, tools, add_generation_prompt };
         self.render_plain(chat, Pass { unix_now: python::unix_now(), placeholders: false })
+    }
+
+    /// What the template writes before the content of message `k`; `None` where it does not write that content once.
+    ///
+    /// # Errors
+    /// The template does not take these messages.
+    pub fn text_before(&self, messages: &[Message], tools: &[Value], k: usize) -> Result<Option<String>> {
+        let mut messages = messages.to_vec();
+        messages[k].content = PLACE_MARK.to_string();
+        let text = self.text(&messages, tools, false)?;
+        let mut parts = text.split(PLACE_MARK);
+        Ok(match (parts.next(), parts.next(), parts.next()) {
+            (Some(before), Some(_), None) => Some(before.to_string()),
+            _ => None,
+        })
     }
 
     /// [`encode_chat_with_tools`](super::encode_chat_with_tools) with the place of each id.

@@ -189,11 +189,18 @@ fn answer(
     let (template, tokenizer) = (encoder.template(), encoder.tokenizer());
     let message = |e: lichen_runtime::Error| e.message().to_string();
     let before = template.text(&chat.messages[..k], &chat.tools, true);
-    let before = before.map_err(|e| format!("cannot be asked for: {}", e.message()))?;
+    let mut before = before.map_err(|e| format!("cannot be asked for: {}", e.message()))?;
     if !whole.text.starts_with(&before) {
-        return Err(
-            "is not where the chat template begins an answer: it writes what is before it in another way".into()
-        );
+        // A prompt may open the answer with words of its own, such as `<think>`, which the conversation does not hold.
+        let own = template.text_before(&chat.messages, &chat.tools, k).map_err(message)?;
+        match own.filter(|own| before.starts_with(own) && whole.text.starts_with(own)) {
+            Some(own) => before = own,
+            None => {
+                let what =
+                    "is not where the chat template begins an answer: it writes what is before it in another way";
+                return Err(what.into());
+            }
+        }
     }
     // No text becomes a control token, so the first one is the template's.
     let Some((text_end, end)) = whole.end_marker(tokenizer, before.len()) else {

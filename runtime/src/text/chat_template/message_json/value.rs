@@ -139,7 +139,7 @@ impl MessageValue {
 fn role_of(name: &str) -> Option<Role> {
     Role::parse(name).or(match name {
         "human" | "prompter" => Some(Role::User),
-        "gpt" | "chatgpt" | "bing" | "bard" => Some(Role::Assistant),
+        "gpt" | "bing" | "bard" => Some(Role::Assistant),
         "function" | "function_response" | "observation" | "tool_response" => Some(Role::Tool),
         _ => None,
     })
