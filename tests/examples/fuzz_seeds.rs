@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lichen_tests::formats::mutate;
 use lichen_tests::formats::random::Random;
+use lichen_tests::formats::{mutate, mutate_rows};
 
 /// One input from a random source.
 type Maker = fn(&mut Random) -> Vec<u8>;
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         eprintln!("usage: fuzz_seeds FOLDER");
         return ExitCode::from(2);
     };
-    let makers: [(&str, Maker); 6] = [
+    let makers: [(&str, Maker); 8] = [
         ("gguf", mutate::gguf),
         ("gguf_split", mutate::gguf_split),
         ("gguf_adapter", mutate::gguf_adapter),
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         ("hf_config", mutate::hf_config),
         ("adapter_config", mutate::adapter_config),
         ("peft_adapter", mutate::peft_adapter),
+        ("rows", mutate_rows::rows),
     ];
     for (target, make) in makers {
         let into = folder.join(format!("{target}.seeds"));

@@ -4,5 +4,6 @@ pub mod check;
 pub mod corpus;
 pub mod gguf_file;
 pub mod mutate;
+pub mod mutate_rows;
 pub mod random;
 pub mod safetensors_file;

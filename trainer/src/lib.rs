@@ -21,6 +21,7 @@ pub mod machine;
 pub mod metrics;
 mod mutation;
 pub mod network;
+mod note;
 pub mod optimizer;
 pub mod plan;
 #[cfg(feature = "cli")]

@@ -24,17 +24,60 @@ pub struct TrainingProgress<'a> {
     n_steps: u64,
     /// Of the losses so far, the newer ones counted more; `None` before the first step.
     average: Option<f64>,
+    /// Steps that were taken here, and their seconds, until the estimate is made of them.
+    measured: Option<(u64, f64)>,
 }
+
+/// How much is measured before the time of all steps is said: so many steps, or so many seconds.
+const MEASURED_STEPS: u64 = 3;
+const MEASURED_S: f64 = 20.0;
+/// What takes less is over before it is read.
+const SAID_FROM_S: f64 = 10.0;
 
 impl TrainingProgress<'_> {
     /// `signals` are what ends the run early.
     pub fn new(signals: &CatchInterrupts) -> TrainingProgress<'_> {
-        TrainingProgress { signals, bar: ProgressBar::new(LINE_EVERY), n_steps: 0, average: None }
+        TrainingProgress {
+            signals,
+            bar: ProgressBar::new(LINE_EVERY),
+            n_steps: 0,
+            average: None,
+            measured: Some((0, 0.0)),
+        }
     }
 
     /// Clears the bar.
     pub fn finish(&self) {
         self.bar.end();
+    }
+
+    /// Says once how long the whole takes if it goes on as its first steps did.
+    fn estimate(&mut self, row: &StepRow) {
+        let Some((n, seconds)) = self.measured else { return };
+        let (n, seconds) = (n + 1, seconds + row.seconds);
+        self.measured = Some((n, seconds));
+        if n < MEASURED_STEPS && seconds < MEASURED_S {
+            return;
+        }
+        self.measured = None;
+        let left = seconds / n as f64 * self.n_steps.saturating_sub(row.step) as f64;
+        if left >= SAID_FROM_S {
+            let steps = if n == 1 { "step" } else { "steps" };
+            output::note(&format!(
+                "about {} left, if it goes on as the first {n} {steps} ({seconds:.1} s)",
+                spoken(left)
+            ));
+        }
+    }
+}
+
+/// `40 s`, `12 min`, `3.5 h`, `2.1 days`.
+fn spoken(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
     }
 }
 
@@ -55,6 +98,7 @@ impl Observer for TrainingProgress<'_> {
             true => self.bar.show_now(step, text),
             false => self.bar.show(step, text),
         }
+        self.estimate(row);
         if let Some(why) = &row.skipped {
             output::note(&format!("step {} skipped: {why}", row.step));
         }
@@ -69,5 +113,19 @@ impl Observer for TrainingProgress<'_> {
 
     fn wants_to_stop(&self) -> bool {
         self.signals.interrupted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_spoken_in_their_unit() {
+        for (seconds, want) in
+            [(12.4, "12 s"), (89.0, "89 s"), (600.0, "10 min"), (9000.0, "2.5 h"), (200_000.0, "2.3 days")]
+        {
+            assert_eq!(spoken(seconds), want);
+        }
     }
 }

@@ -11,6 +11,8 @@ macro_rules! settings {
 settings! {
     /// Rows to train on.
     DATA = "data";
+    /// Rows that score the result, in files of their own.
+    EVAL_DATA = "eval_data";
     /// The folder of a run.
     OUT = "out";
     RANK = "rank";
@@ -28,7 +30,12 @@ settings! {
     MAX_SEQ = "max_seq";
     TRUNCATION = "truncation";
     STRICT = "strict";
+    /// What of a conversation is learned.
+    LOSS_ON = "loss_on";
+    /// What `LOSS_ON` was before it had values.
     TRAIN_ON_PROMPT = "train_on_prompt";
+    /// Whether control tokens that are written in a text are tokens.
+    PARSE_SPECIAL = "parse_special";
     NO_SHUFFLE = "no_shuffle";
     MICRO_BATCH_SIZE = "micro_batch_size";
     GRADIENT_ACCUMULATION_STEPS = "gradient_accumulation_steps";

@@ -199,7 +199,7 @@ fn job(options: &Options, run: &Path, data: PathBuf, prompts: PathBuf, max_seq: 
             ..MemorySettings::default()
         },
         learning_rate: Some(options.learning_rate),
-        data: Some(data),
+        data: vec![data],
         out: Some(run.to_path_buf()),
         // Of twenty rows, each one counts.
         strict: true,

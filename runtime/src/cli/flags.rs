@@ -1,6 +1,6 @@
 //! Flags made from tables of settings ([`Entry`]): what a library's setting is called, accepts and does is said there alone.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::marker::PhantomData;
 
 use clap::parser::ValueSource;
@@ -95,9 +95,9 @@ impl<O: Offer> FromArgMatches for Flags<O> {
 }
 
 impl<O: Offer> Flags<O> {
-    /// Every value that was typed, and what it is of.
-    pub fn typed(&self) -> impl Iterator<Item = (&'static Entry<O::Target>, &OsStr)> {
-        self.typed.iter().flat_map(|(entry, values)| values.iter().map(move |value| (*entry, value.as_os_str())))
+    /// What was typed, and the settings it is of.
+    pub fn typed(&self) -> impl Iterator<Item = (&'static Entry<O::Target>, &[OsString])> {
+        self.typed.iter().map(|(entry, values)| (*entry, values.as_slice()))
     }
 
     /// Puts what was typed in.
@@ -105,7 +105,7 @@ impl<O: Offer> Flags<O> {
     /// # Errors
     /// A value that is not allowed.
     pub fn fill(&self, it: &mut O::Target) -> Result<()> {
-        self.typed().try_for_each(|(entry, value)| entry.set_os(it, value))
+        self.typed().try_for_each(|(entry, values)| entry.set_os(it, values))
     }
 
     /// What the defaults become with what was typed.

@@ -1,7 +1,7 @@
 //! One line a setting: what it is called, what it accepts and where it lies in `T`. Flags, keys of files and of JSON objects,
 //! and fields of C structures are all made from such a table, so a name, a range and a sentence of help stand in one place.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -33,6 +33,8 @@ pub type Get<T> = fn(&T) -> Option<String>;
 pub enum Access<T> {
     Switch(fn(&mut T) -> &mut bool),
     Path(fn(&mut T) -> &mut Option<PathBuf>),
+    /// May be given several times.
+    Paths(fn(&mut T) -> &mut Vec<PathBuf>),
     Number(Set<T>, Get<T>),
     Text(Set<T>, Get<T>),
     /// May be given several times.
@@ -59,7 +61,7 @@ impl<T> fmt::Debug for Entry<T> {
     }
 }
 
-/// What lies in a field: `switch`, `path` (an `Option<PathBuf>`), `texts` (an `Option<Vec<String>>`), `number` and
+/// What lies in a field: `switch`, `path` (an `Option<PathBuf>`), `paths` (a `Vec<PathBuf>`), `texts` (an `Option<Vec<String>>`), `number` and
 /// `optional_number` between two others, and `text` that one expression reads and another writes.
 #[macro_export]
 macro_rules! setting_access {
@@ -68,6 +70,9 @@ macro_rules! setting_access {
     };
     (path $($field:ident).+) => {
         $crate::setting::table::Access::Path(|it| &mut it.$($field).+)
+    };
+    (paths $($field:ident).+) => {
+        $crate::setting::table::Access::Paths(|it| &mut it.$($field).+)
     };
     (texts $($field:ident).+) => {
         $crate::setting::table::Access::Texts(|it| &mut it.$($field).+)
@@ -115,12 +120,21 @@ impl<T> Entry<T> {
     }
 
     pub fn is_path(&self) -> bool {
-        matches!(self.access, Access::Path(_))
+        matches!(self.access, Access::Path(_) | Access::Paths(_))
     }
 
     /// Whether it may be given several times.
     pub fn is_list(&self) -> bool {
-        matches!(self.access, Access::Texts(_))
+        matches!(self.access, Access::Texts(_) | Access::Paths(_))
+    }
+
+    /// Takes away what a list has, before it is given anew.
+    pub fn clear(&self, it: &mut T) {
+        match self.access {
+            Access::Texts(field) => *field(it) = None,
+            Access::Paths(field) => field(it).clear(),
+            Access::Switch(_) | Access::Path(_) | Access::Number(..) | Access::Text(..) => {}
+        }
     }
 
     /// Puts a value in; a list takes one more.
@@ -134,19 +148,26 @@ impl<T> Entry<T> {
                 _ => return Err("true or false".to_string()),
             },
             Access::Path(field) => *field(it) = Some(some_path(OsStr::new(value))?),
+            Access::Paths(field) => field(it).push(some_path(OsStr::new(value))?),
             Access::Number(set, _) | Access::Text(set, _) => set(it, value)?,
             Access::Texts(field) => field(it).get_or_insert_default().push(value.to_string()),
         }
         Ok(())
     }
 
-    /// The same with a value as the system gives it: a path need not be UTF-8.
+    /// The same with values as the system gives them, where a path need not be UTF-8; a list has these and no others then.
     ///
     /// # Errors
     /// Setting, value and what is allowed.
-    pub fn set_os(&self, it: &mut T, value: &OsStr) -> Result<()> {
+    pub fn set_os(&self, it: &mut T, values: &[OsString]) -> Result<()> {
+        self.clear(it);
+        values.iter().try_for_each(|value| self.set_one_os(it, value))
+    }
+
+    fn set_one_os(&self, it: &mut T, value: &OsStr) -> Result<()> {
         let set = match (self.access, value.to_str()) {
             (Access::Path(field), _) => some_path(value).map(|path| *field(it) = Some(path)),
+            (Access::Paths(field), _) => some_path(value).map(|path| field(it).push(path)),
             (_, Some(text)) => self.set(it, text),
             (_, None) => Err("UTF-8".to_string()),
         };
@@ -171,6 +192,10 @@ impl<T> Entry<T> {
             // What no number passes says the range.
             (Access::Number(set, _), _) => set(it, ""),
             (Access::Texts(field), value) => texts(value).map(|texts| *field(it) = Some(texts)),
+            (Access::Paths(_), value) => texts(value).and_then(|texts| {
+                self.clear(it);
+                texts.iter().try_for_each(|text| self.set(it, text))
+            }),
             (Access::Path(_) | Access::Text(..), Value::String(text)) => self.set(it, text),
             (Access::Path(_) | Access::Text(..), _) => Err("a text".to_string()),
         };
@@ -179,15 +204,21 @@ impl<T> Entry<T> {
 }
 
 impl<T: Clone> Entry<T> {
-    /// What is there, as [`Entry::set`] takes it; `None` where nothing was given, and for lists.
+    /// What is there, as [`Entry::set`] takes it, several joined by commas; `None` where nothing was given.
     pub fn get(&self, it: &T) -> Option<String> {
         match self.access {
             Access::Switch(field) => Some(field(&mut it.clone()).to_string()),
             Access::Path(field) => field(&mut it.clone()).as_ref().map(|path| path.display().to_string()),
             Access::Number(_, get) | Access::Text(_, get) => get(it),
-            Access::Texts(_) => None,
+            Access::Paths(field) => joined(field(&mut it.clone()).iter().map(|path| path.display().to_string())),
+            Access::Texts(field) => joined(field(&mut it.clone()).clone().unwrap_or_default()),
         }
     }
+}
+
+fn joined(texts: impl IntoIterator<Item = String>) -> Option<String> {
+    let texts: Vec<String> = texts.into_iter().collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
 }
 
 fn some_path(text: &OsStr) -> std::result::Result<PathBuf, String> {
@@ -259,7 +290,9 @@ mod tests {
         let mut typed = Lamp::default();
         for (entry, value) in LAMP.iter().zip(["true", "60", "red", "a b", "hall"]) {
             entry.set(&mut typed, value).unwrap();
-            entry.set_os(&mut typed.clone(), OsStr::new(value)).unwrap();
+            let mut other = typed.clone();
+            entry.set_os(&mut other, &[OsString::from(value)]).unwrap();
+            assert_eq!(other, typed);
         }
         let mut written = Lamp::default();
         for (entry, value) in LAMP.iter().zip([json!(true), json!(60), json!("red"), json!("a b"), json!(["hall"])]) {
@@ -268,8 +301,8 @@ mod tests {
         }
         assert_eq!(typed, written);
         let got: Vec<_> = LAMP.iter().map(|entry| entry.get(&typed)).collect();
-        let texts = ["true", "60", "red", "a b"].map(|text| Some(text.to_string()));
-        assert_eq!(got[..4], texts);
+        let texts = ["true", "60", "red", "a b", "hall"].map(|text| Some(text.to_string()));
+        assert_eq!(got, texts);
         assert_eq!(LAMP[2].names().collect::<Vec<_>>(), ["colour", "color"]);
     }
 
@@ -289,7 +322,10 @@ mod tests {
         for (i, value, want) in cases {
             assert_eq!(LAMP[i].set_json(&mut lamp, &value).unwrap_err().message(), want);
         }
-        assert_eq!(LAMP[1].set_os(&mut lamp, OsStr::new("nan")).unwrap_err().message(), "watts is nan; 1 to 100");
+        assert_eq!(
+            LAMP[1].set_os(&mut lamp, &[OsString::from("nan")]).unwrap_err().message(),
+            "watts is nan; 1 to 100"
+        );
         assert_eq!(lamp, Lamp::default());
     }
 }

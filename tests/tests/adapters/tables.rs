@@ -89,8 +89,14 @@ fn case(dir: &Path, base: &str, lora: &str, saved: &[(&str, u32)]) -> Case {
 }
 
 fn merge(model: &Path, adapter: &Path, target: Target, out: &Path) -> lichen_host_tools::quantize::Report {
-    let options =
-        Options { model: model.into(), target, out: out.into(), name: None, shard_bytes_max: SHARD_BYTES_MAX };
+    let options = Options {
+        model: model.into(),
+        target,
+        out: out.into(),
+        name: None,
+        shard_bytes_max: SHARD_BYTES_MAX,
+        split_bytes_max: None,
+    };
     let adapter = AdapterPath { path: adapter.into(), scale: 1.0 };
     run_merged(&options, &adapter, &mut ()).unwrap_or_else(|e| panic!("{e}"))
 }

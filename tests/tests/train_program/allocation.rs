@@ -70,8 +70,7 @@ fn network(path: &str, n_threads: usize, case: Case) -> Network {
 
 fn samples(model: &str) -> Vec<Sample> {
     let job = job(model, 1);
-    let data = Dataset::open(job.data.as_deref().expect("rows"), None, 320, &job.data_options())
-        .unwrap_or_else(|e| panic!("{e}"));
+    let data = Dataset::open(&job.data[0], None, 320, &job.data_options()).unwrap_or_else(|e| panic!("{e}"));
     (0..data.n_train()).map(|i| data.train(0, i).unwrap_or_else(|e| panic!("{e}"))).collect()
 }
 

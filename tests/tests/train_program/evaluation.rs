@@ -13,6 +13,13 @@ fn with(arguments: Vec<String>, more: &[&str]) -> Vec<String> {
     arguments.into_iter().chain(more.iter().map(|a| a.to_string())).collect()
 }
 
+/// The same arguments for other data.
+fn with_data(mut arguments: Vec<String>, data: &Path) -> Vec<String> {
+    let at = arguments.iter().position(|a| a == "--data").expect("data");
+    arguments[at + 1] = data.to_str().expect("UTF-8").to_string();
+    arguments
+}
+
 fn link(run: &Path, name: &str) -> Option<String> {
     fs::read_link(run.join(name)).ok().map(|to| to.to_str().expect("UTF-8").to_string())
 }
@@ -57,8 +64,7 @@ fn what_is_published_moves_on_and_back() {
     let folder = TempDir::new("back");
     let out = folder.path("run");
     let job = |data: &Path, more: &[&str]| {
-        let arguments =
-            with(flags(MODEL, &out, 1_000_000), &["--epochs", "4", "--data", data.to_str().expect("UTF-8")]);
+        let arguments = with(with_data(flags(MODEL, &out, 1_000_000), data), &["--epochs", "4"]);
         run(&with(arguments, more))
     };
     let (small, more, most) = (grown(&folder, "8", 8), grown(&folder, "16", 16), grown(&folder, "24", 24));

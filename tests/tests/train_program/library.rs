@@ -25,7 +25,7 @@ pub fn job(model: &str, max_steps: u64) -> Job {
         },
         alpha: 8.0,
         learning_rate: Some(2e-3),
-        data: Some(fixture(&format!("training/{model}/rows.jsonl"))),
+        data: vec![fixture(&format!("training/{model}/rows.jsonl"))],
         out: Some(PathBuf::from(RUN)),
         eval_split: 0.2,
         gradient_accumulation_steps: 4,

@@ -4,6 +4,8 @@
 
 /// Optimiser steps take nothing from the heap.
 mod allocation;
+/// Files of data, and what is said of them.
+mod data_flags;
 /// Threads, recomputation and the shape of a batch do not change what is trained.
 mod equality;
 /// What is published, and what only kept; rolling back.

@@ -69,7 +69,7 @@ fn row_by_row(model: PathBuf, data: PathBuf) -> Job {
     let job = job(MODEL, 1);
     Job {
         memory: MemorySettings { model: Some(model), ..job.memory },
-        data: Some(data),
+        data: vec![data],
         gradient_accumulation_steps: 1,
         epochs: 1,
         max_steps: None,
@@ -184,8 +184,7 @@ fn held_out_rows_that_overflow_publish_nothing() {
     let good: Vec<(usize, bool)> = (0..8).map(|i| (i, false)).collect();
     let mut job = row_by_row(model, write_rows(&folder, &good));
     (job.eval_split, job.eval_every, job.epochs) = (0.2, Some(2), 2);
-    let data = Dataset::open(job.data.as_deref().expect("rows"), None, 320, &job.data_options())
-        .unwrap_or_else(|e| panic!("{e}"));
+    let data = Dataset::open(&job.data[0], None, 320, &job.data_options()).unwrap_or_else(|e| panic!("{e}"));
     let eval_rows: Vec<usize> =
         (0..data.n_eval()).map(|i| data.eval(i).unwrap_or_else(|e| panic!("{e}")).line - 1).collect();
     assert!(!eval_rows.is_empty());

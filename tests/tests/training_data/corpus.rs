@@ -2,9 +2,11 @@
 
 use lichen_tests::formats::corpus::Case;
 use lichen_trainer::data::{DataOptions, Truncation};
+use lichen_trainer::job::Note;
 
 use crate::support::{open, plain, samples, Chat};
 
+const NOTHING: &str = "none of \"messages\", \"conversations\", \"instruction\", \"prompt\", \"question\", \"text\" and \"input_ids\" is there";
 const GOOD: &str = r#"{"instruction": "a", "input": "", "output": "b"}"#;
 
 /// (id, row, what is said about it).
@@ -18,8 +20,82 @@ const BAD_ROWS: &[(&str, &str, &str)] = &[
     ("C70 array", "[1, 2]", "a row is an array; an object is needed"),
     ("C70 string", "\"instruction\"", "a row is \"instruction\"; an object is needed"),
     ("C70 null", "null", "a row is null; an object is needed"),
-    ("C70 nothing", "{}", r#"none of "instruction", "messages", "text" and "input_ids" is there"#),
-    ("C70 input", r#"{"input": "a"}"#, r#"none of "instruction", "messages", "text" and "input_ids" is there"#),
+    ("C70 nothing", "{}", NOTHING),
+    ("C70 input", r#"{"input": "a"}"#, NOTHING),
+    ("C70 completion", r#"{"completion": "a"}"#, r#""prompt" is missing"#),
+    ("C70 response", r#"{"prompt": null, "response": "a"}"#, r#""prompt" is missing"#),
+    ("C70 answer", r#"{"question": "a", "answers": {"text": ["b"]}}"#, r#""answer" is missing"#),
+    (
+        "C70 history",
+        r#"{"instruction": "a", "output": "b", "history": "c"}"#,
+        r#""history" is "c"; an array of pairs is needed"#,
+    ),
+    (
+        "C70 history",
+        r#"{"instruction": "a", "output": "b", "history": [["c", "d"], ["e"]]}"#,
+        r#""history" has an array that is no pair of strings as item 2; [question, answer] is needed"#,
+    ),
+    (
+        "C70 system",
+        r#"{"system": "a", "messages": [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}]}"#,
+        r#""system" and a system message are both there, and differ"#,
+    ),
+    (
+        "C70 system",
+        r#"{"system": ["a"], "messages": [{"role": "user", "content": "c"}]}"#,
+        r#""system" is an array; a string is needed"#,
+    ),
+    (
+        "C70 tools",
+        r#"{"tools": {"name": "f"}, "messages": [{"role": "user", "content": "c"}]}"#,
+        r#""tools" is no array; an array of objects is needed"#,
+    ),
+    (
+        "C70 tools",
+        r#"{"tools": "f(x)", "messages": [{"role": "user", "content": "c"}]}"#,
+        r#""tools" is a string that is no JSON array; an array of objects is needed"#,
+    ),
+    (
+        "C70 tools",
+        r#"{"tools": [{}, "f"], "messages": [{"role": "user", "content": "c"}]}"#,
+        r#""tools" has something else as item 2; an array of objects is needed"#,
+    ),
+    (
+        "C70 preference",
+        r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#,
+        r#""chosen" is of a preference pair, which is not supported: write the wanted answer as "completion""#,
+    ),
+    (
+        "C70 images",
+        r#"{"instruction": "a", "output": "b", "images": ["c.png"]}"#,
+        r#""images" is not supported: these models are trained on text alone"#,
+    ),
+    (
+        "C70 functions",
+        r#"{"messages": [], "functions": [{"name": "f"}]}"#,
+        r#""functions" is not supported: write them as "tools""#,
+    ),
+    (
+        "C70 prompt",
+        r#"{"prompt": [{"role": "user"}], "completion": "b"}"#,
+        r#""prompt": message 1: "content" is missing"#,
+    ),
+    (
+        "C70 prompt",
+        r#"{"prompt": [{"role": "user", "content": "a"}], "input": "c", "completion": "b"}"#,
+        r#""prompt" is a list of messages, and "input" has no place in it"#,
+    ),
+    ("C70 conversations", r#"{"conversations": "hi"}"#, r#""conversations" is "hi"; an array is needed"#),
+    (
+        "C70 conversations",
+        r#"{"conversations": [{"from": "narrator", "value": "a"}]}"#,
+        r#""conversations": message 1: "from" is "narrator"; system, user, assistant or tool expected"#,
+    ),
+    (
+        "C70 train",
+        r#"{"messages": [{"role": "user", "content": "a", "train": true}, {"role": "assistant", "content": "b"}]}"#,
+        "message 1 is to be learned, and only answers can be",
+    ),
     ("C70 output", r#"{"instruction": "a", "input": ""}"#, r#""output" is missing"#),
     ("C70 null", r#"{"instruction": "a", "output": null}"#, r#""output" is missing"#),
     ("C70 instruction", r#"{"output": "a"}"#, r#""instruction" is missing"#),
@@ -40,13 +116,13 @@ const BAD_ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "C70 message",
-        r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}"#,
-        r#"message 1: "content" is an array; a string is needed"#,
+        r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image"}]}]}"#,
+        r#"message 1: part 2 of "content" is of type "image"; only text is supported"#,
     ),
     (
         "C70 message",
-        r#"{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}]}"#,
-        r#"message 1: "tool_calls" is not supported: write the call into "content""#,
+        r#"{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": 7}]}]}"#,
+        r#"message 1: tool call 1: "arguments" is no JSON object"#,
     ),
     (
         "C70 message",
@@ -76,6 +152,32 @@ const BAD_ROWS: &[(&str, &str, &str)] = &[
         "C70 labels",
         r#"{"input_ids": [1, 2], "labels": {}}"#,
         r#""labels" is an object; an array of token ids is needed"#,
+    ),
+    (
+        "C70 mask",
+        r#"{"input_ids": [1, 2], "attention_mask": [1]}"#,
+        r#""attention_mask" has 1 items for 2 of "input_ids""#,
+    ),
+    (
+        "C70 mask",
+        r#"{"input_ids": [1, 2], "completion_mask": [0, 2]}"#,
+        r#""completion_mask"[1] is 2; 0 or 1 is needed"#,
+    ),
+    (
+        "C70 mask",
+        r#"{"input_ids": [1, 2], "assistant_masks": 1}"#,
+        r#""assistant_masks" is 1; an array of 0 and 1 is needed"#,
+    ),
+    ("C70 mask", r#"{"input_ids": [1, 2], "attention_mask": [0, 0]}"#, r#""attention_mask" leaves nothing of the row"#),
+    (
+        "C70 mask",
+        r#"{"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}"#,
+        r#""attention_mask"[1] is 0 between items that are 1, which is not supported"#,
+    ),
+    (
+        "C70 packed",
+        r#"{"input_ids": [1, 2, 3], "position_ids": [0, 1, 0]}"#,
+        r#""position_ids" does not count from 0: several samples in one row are not supported, write a row for each"#,
     ),
     (
         "C70 hostile",
@@ -188,17 +290,25 @@ fn c68_bom_crlf_blank_lines_and_no_last_line_end_are_accepted() {
     }
 }
 
+/// A line with its settings by their plain names.
+fn note(line: &str) -> String {
+    Note::new(line).text().to_string()
+}
+
 #[test]
 fn c70_long_rows_are_named() {
     let long = format!("{{\"input_ids\": [{}0]}}\n", "1,".repeat(1203));
     let file = format!("{{\"input_ids\": [1, 2]}}\n\n{}", long.repeat(7));
-    for (truncation, done, n_cut, n_dropped) in [(Truncation::Cut, "cut", 7, 0), (Truncation::Drop, "skipped", 0, 7)] {
+    for (truncation, done, n_cut, n_dropped) in
+        [(Truncation::Cut, "cut, its first 512 are kept", 7, 0), (Truncation::Drop, "left out", 0, 7)]
+    {
         let options = DataOptions { max_seq: 512, truncation, ..plain() };
         let dataset = open(file.as_bytes(), None, &options).unwrap();
         let counts = dataset.counts();
         assert_eq!((counts.cut, counts.dropped, counts.usable), (n_cut, n_dropped, 1 + n_cut));
         assert_eq!(counts.long_notes.len(), 5);
-        assert_eq!(counts.long_notes[0], format!("line 3: 1,204 tokens, context is 512: {done}"));
+        assert_eq!(note(&counts.long_notes[0]), format!("line 3: 1,204 tokens, max_seq is 512: {done}"));
+        assert!(counts.notes().iter().any(|note| note.text() == "and 2 more longer"));
         assert_eq!(counts.tokens, (2 + 512 * n_cut) as u64);
         assert_eq!(counts.labelled_tokens, (1 + 511 * n_cut) as u64);
         assert_eq!(counts.longest, if n_cut > 0 { 512 } else { 2 });
@@ -211,11 +321,14 @@ fn c72_nothing_usable_is_an_error() {
     let bad = "{\"input_ids\": 1}\n".repeat(32);
     let empty = "{\"text\": \"\"}\n".repeat(3);
     let options = DataOptions { max_seq: 2, truncation: Truncation::Drop, ..plain() };
+    let hint = "max_seq is 2, and the shortest that is too long has 3 tokens (truncation says what happens then)";
     let cases = [
-        (format!("{long}{bad}"), "no usable samples in 120 lines (88 too long, 32 bad): nothing to train"),
+        (format!("{long}{bad}"), &*format!("no usable samples in 120 lines (88 too long, 32 bad): nothing to train: {hint}")),
         (
-            format!("{bad}{long}\n{empty}{{"),
-            "no usable samples in 124 lines (88 too long, 32 bad, 3 without labels, 1 torn): nothing to train",
+            format!("{bad}{long}\n{empty}{{\"a"),
+            &format!(
+                "no usable samples in 124 lines (88 too long, 32 bad, 3 without labels, 1 torn): nothing to train: {hint}"
+            ),
         ),
         (String::new(), "no usable samples in 0 lines: nothing to train"),
         ("\u{feff}\r\n".into(), "no usable samples in 0 lines: nothing to train"),

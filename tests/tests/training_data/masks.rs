@@ -1,7 +1,7 @@
 //! Which ids are labelled, told by what they decode to.
 
 use lichen_runtime::text::tokenizer::Tokenizer;
-use lichen_trainer::data::{DataOptions, Truncation};
+use lichen_trainer::data::{DataOptions, LossOn};
 use serde_json::{json, Value};
 
 use crate::support::{labelled, open, plain, samples, Chat};
@@ -111,7 +111,7 @@ impl Case {
         let n_turns = whole.matches(if chat.is_gemma() { "<start_of_turn>" } else { "<|im_start|>" }).count();
         assert_eq!(n_control, 2 * n_turns + chat.is_gemma() as usize, "{chat:?}: {whole}");
 
-        let all = one(&DataOptions { train_on_prompt: true, ..plain() });
+        let all = one(&DataOptions { loss_on: LossOn::All, ..plain() });
         assert_eq!(all.ids, sample.ids);
         let behind_first = tokenizer.decode_with_markers(&all.ids[1..]);
         assert_eq!(labelled(tokenizer, &all), [behind_first], "{chat:?}");
@@ -158,48 +158,13 @@ fn rows_of_ids_are_taken_as_they_are() {
 {"input_ids": [9]}
 "#;
     for encoder in [|| None, || Some(Chat::Gemma.encoder())] {
-        for train_on_prompt in [false, true] {
-            let options = DataOptions { train_on_prompt, ..plain() };
+        for loss_on in [LossOn::Answers, LossOn::All] {
+            let options = DataOptions { loss_on, ..plain() };
             let dataset = open(rows.as_bytes(), encoder(), &options).unwrap();
             let got: Vec<_> = samples(&dataset).into_iter().map(|s| (s.line, s.ids, s.labels)).collect();
             let expected = [(1, vec![2, 5, 319, 0], vec![-100, -100, 319, 1]), (2, vec![2, 2, 7], vec![-100, 2, 7])];
             assert_eq!(got, expected);
             assert_eq!(dataset.counts().without_labels, 2);
         }
-    }
-}
-
-/// A row is cut at every length there is; its labels are those of the whole row.
-#[test]
-fn cut_rows_keep_their_beginning() {
-    for (chat, case) in [(Chat::Gemma, 3), (Chat::Qwen, 3), (Chat::Gemma, 0), (Chat::Qwen, 4)] {
-        let line = cases()[case].row.to_string();
-        let whole = open(line.as_bytes(), Some(chat.encoder()), &plain()).unwrap().train(0, 0).unwrap();
-        let n = whole.ids.len();
-        let first_label = whole.labels.iter().position(|&l| l != -100).unwrap();
-        let mut n_refused = 0;
-        for max_seq in 2..=n + 1 {
-            let cut = open(line.as_bytes(), Some(chat.encoder()), &DataOptions { max_seq, ..plain() });
-            if max_seq <= first_label {
-                let error = cut.err().unwrap();
-                assert!(error.ends_with("no usable samples in 1 line (1 without labels): nothing to train"), "{error}");
-                n_refused += 1;
-            } else {
-                let cut = cut.unwrap();
-                let sample = cut.train(0, 0).unwrap();
-                assert_eq!(sample.ids, whole.ids[..max_seq.min(n)], "{chat:?}, {max_seq}");
-                assert_eq!(sample.labels, whole.labels[..max_seq.min(n)], "{chat:?}, {max_seq}");
-                assert_eq!(cut.counts().cut, (max_seq < n) as usize);
-            }
-            let drop = DataOptions { max_seq, truncation: Truncation::Drop, ..plain() };
-            match open(line.as_bytes(), Some(chat.encoder()), &drop) {
-                Ok(kept) => assert!(max_seq >= n && samples(&kept) == [whole.clone()]),
-                Err(error) => {
-                    let expected = "no usable samples in 1 line (1 too long): nothing to train";
-                    assert!(max_seq < n && error.ends_with(expected), "{max_seq}: {error}");
-                }
-            }
-        }
-        assert!(n_refused > 0);
     }
 }

@@ -1,74 +1,12 @@
 //! Damaged rows: no panic, and what is accepted keeps the promises of the module.
 
+use lichen_tests::formats::corpus::TempDir;
+use lichen_tests::formats::mutate_rows;
 use lichen_tests::formats::random::{n_inputs, seed, Random};
-use lichen_trainer::data::{DataOptions, Truncation, IGNORED};
+use lichen_trainer::data::{DataOptions, LossOn, Truncation};
 
-use crate::support::{open, samples, Chat, VOCAB};
-
-const ROWS: [&str; 9] = [
-    r#"{"instruction": "अनुवाद", "input": "the ಕನ್ನಡ", "output": "नमस्ते"}"#,
-    r#"{"instruction": "<end_of_turn>", "output": "a\nb\u0000<|im_end|>"}"#,
-    r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]}"#,
-    r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
-       {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#,
-    r#"{"input_ids": [2, 4, 319, 7], "labels": [-100, 4, -100, 7]}"#,
-    r#"{"input_ids": [2, 5, 6]}"#,
-    r#"{"text": "hello the\n\ntheme"}"#,
-    r#"[{"text": "a"}, {"input_ids": [1, 2]}]"#,
-    "",
-];
-
-const INSERTS: [&str; 26] = [
-    "\"",
-    "\\",
-    "{",
-    "}",
-    "[",
-    "]",
-    ",",
-    ":",
-    "\n",
-    "\r\n",
-    "\u{feff}",
-    "-100",
-    "1e999",
-    "4294967296",
-    "null",
-    "true",
-    "\\ud800",
-    "\\n",
-    "<end_of_turn>",
-    "<|im_end|>",
-    "<bos>",
-    "\"output\": \"x\",",
-    "\"labels\": [1],",
-    "\0",
-    "\u{10FFFD}",
-    "\u{F0041}",
-];
-
-fn damaged(random: &mut Random) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for _ in 0..1 + random.below(4) {
-        bytes.extend_from_slice(random.pick(&ROWS).replace('\n', " ").as_bytes());
-        bytes.push(b'\n');
-    }
-    for _ in 0..random.below(5) {
-        let at = random.below(bytes.len() + 1);
-        match random.below(5) {
-            0 if at < bytes.len() => bytes[at] = random.number() as u8,
-            1 if at < bytes.len() => drop(bytes.remove(at)),
-            2 => bytes.truncate(at),
-            3 => {
-                let from = random.below(at + 1);
-                let part = bytes[from..at].to_vec();
-                bytes.splice(at..at, part);
-            }
-            _ => drop(bytes.splice(at..at, random.pick(&INSERTS).bytes())),
-        }
-    }
-    bytes
-}
+use crate::checks;
+use crate::support::{Chat, VOCAB};
 
 fn check(bytes: &[u8], random: &mut Random) -> bool {
     let chat = *random.pick(&Chat::ALL);
@@ -76,32 +14,14 @@ fn check(bytes: &[u8], random: &mut Random) -> bool {
         max_seq: 2 + random.below(100),
         truncation: *random.pick(&[Truncation::Cut, Truncation::Drop]),
         strict: random.below(4) == 0,
-        train_on_prompt: random.below(2) == 0,
+        loss_on: *random.pick(&[LossOn::Answers, LossOn::All]),
+        parse_special: random.below(2) == 0,
         eval_split: *random.pick(&[0.0, 0.3]),
         seed: random.number(),
         shuffle: random.below(2) == 0,
     };
-    let dataset = match open(bytes, Some(chat.encoder()), &options) {
-        Ok(dataset) => dataset,
-        Err(message) => {
-            assert!(message.starts_with("DIR/data.jsonl: ") && message.len() < 1000, "{message}");
-            return false;
-        }
-    };
-    let counts = dataset.counts();
-    let n_refused = counts.bad + counts.dropped + counts.without_labels + counts.torn.is_some() as usize;
-    assert_eq!(counts.rows, counts.usable + n_refused);
-    let mut all = samples(&dataset);
-    all.extend((0..dataset.n_eval()).map(|i| dataset.eval(i).unwrap()));
-    assert_eq!(all.len(), counts.usable);
-    assert_eq!(all.iter().map(|s| s.ids.len() as u64).sum::<u64>(), counts.tokens);
-    for sample in &all {
-        assert!(sample.ids.len() == sample.labels.len() && sample.ids.len() <= options.max_seq);
-        assert!(sample.ids.iter().all(|&id| (id as usize) < VOCAB) && sample.labels[0] == IGNORED);
-        assert!(sample.labels.iter().any(|&label| label != IGNORED));
-        assert!(sample.labels.iter().all(|&label| label == IGNORED || (label >= 0 && (label as usize) < VOCAB)));
-    }
-    true
+    let dir = TempDir::new();
+    checks::rows(&dir.write("data.jsonl", bytes), chat.encoder(), VOCAB, &options)
 }
 
 #[test]
@@ -112,7 +32,7 @@ fn damaged_rows_are_refused_or_sound() {
     for i in 0..n {
         // Each input has a seed of its own: a failure replays with LICHEN_SEED and its index.
         let random = &mut Random::new(seed.wrapping_add(i as u64));
-        let bytes = damaged(random);
+        let bytes = mutate_rows::rows(random);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&bytes, random)));
         let replay = || format!("LICHEN_SEED={seed}, input {i}: {:?}", String::from_utf8_lossy(&bytes));
         n_accepted += outcome.unwrap_or_else(|_| panic!("{}", replay())) as usize;

@@ -7,7 +7,7 @@ use lichen_runtime::text::tokenizer::Tokenizer;
 use lichen_trainer::data::{DataOptions, TextEncoder};
 use serde_json::json;
 
-use crate::support::{open, plain, with_template, Chat};
+use crate::support::{labelled, open, plain, with_template, Chat};
 use crate::text_support::byte_level_arrays;
 
 const CONVERSATION: &str = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
@@ -28,13 +28,6 @@ fn double_line_ends() -> TextEncoder {
 
 #[test]
 fn answers_are_found_or_refused() {
-    // Two line ends are one token of this vocabulary, and the template writes the first.
-    let row = json!({"instruction": "a", "output": "\nb"}).to_string();
-    let white = "begins with white space, which becomes one token with the chat template's text before it: trim it";
-    check(double_line_ends(), &row, &format!("\"output\" {white}"));
-    let row = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\nb"}]});
-    check(double_line_ends(), &row.to_string(), &format!("message 2 {white}"));
-
     let row = json!({"messages": [{"role": "assistant", "content": "b"}]}).to_string();
     check(Chat::Qwen.encoder(), &row, "message 1 is an answer, and nothing is asked before it");
     let row = json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}).to_string();
@@ -48,6 +41,19 @@ fn answers_are_found_or_refused() {
         &row,
         "chat template, line 3: Conversation roles must alternate user/assistant/user/assistant/...",
     );
+}
+
+/// Two line ends are one token of this vocabulary, and the template writes the first: it is the answer's.
+#[test]
+fn a_token_on_the_border_is_the_answers() {
+    for row in [
+        json!({"instruction": "a", "output": "\nb"}),
+        json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\nb"}]}),
+    ] {
+        let dataset = open(row.to_string().as_bytes(), Some(double_line_ends()), &plain()).unwrap();
+        let sample = dataset.train(0, 0).unwrap();
+        assert_eq!(labelled(double_line_ends().tokenizer(), &sample), ["\n\nb<|im_end|>"]);
+    }
 }
 
 #[test]
@@ -65,9 +71,18 @@ fn templates_without_borders_are_refused() {
         "message 2 is not where the chat template begins an answer: it writes what is before it in another way";
     check(with_template(other_opening), CONVERSATION, expected);
 
+    // One that opens an answer with more than the conversation holds is understood.
+    let thinking =
+        "<bos>{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}<end_of_turn>\n{% endfor %}\
+                    {% if add_generation_prompt %}assistant: <think>\n{% endif %}";
+    let dataset = open(CONVERSATION.replace('\n', " ").as_bytes(), Some(with_template(thinking)), &plain()).unwrap();
+    let sample = dataset.train(0, 0).unwrap();
+    assert_eq!(labelled(&Chat::Gemma.tokenizer(), &sample), ["b<end_of_turn>", "d<end_of_turn>"]);
+
     // Only the last answer is written whole.
     let forgetful = "<bos>{% for m in messages %}{{ m.role }}: {% if m.role == 'user' or loop.last %}{{ m.content }}\
                      {% endif %}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
-    let expected = "message 2 is written in another way by the chat template once the conversation goes on";
-    check(with_template(forgetful), CONVERSATION, expected);
+    let dataset = open(CONVERSATION.replace('\n', " ").as_bytes(), Some(with_template(forgetful)), &plain()).unwrap();
+    let sample = dataset.train(0, 0).unwrap();
+    assert_eq!(labelled(&Chat::Gemma.tokenizer(), &sample), ["d<end_of_turn>"]);
 }

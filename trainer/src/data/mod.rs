@@ -1,41 +1,52 @@
-//! Training data: rows of token ids and labels from JSONL files.
+//! Training data: rows of text, conversations, or token ids with labels.
 //!
-//! A file holds one JSON object per line, or one JSON array of objects (the original Alpaca file is one). A byte order
-//! mark, CRLF, blank lines and a missing last line end are accepted. What an object holds decides what it is; other keys
-//! are ignored, and one of these keys twice in a row is refused:
+//! A file holds one JSON object per line, one JSON array of objects (the original Alpaca file is one), or objects one behind
+//! the other over several lines. A byte order mark, CRLF, blank lines and a missing last line end are accepted; anything else is
+//! refused by the name of what it is. What an object holds decides what it is, the first of these that is there:
 //!
 //! | keys | ids | labels |
 //! | --- | --- | --- |
-//! | `input_ids`, perhaps `labels` | as they are | `labels`, or all ids |
-//! | `messages` (`role`, `content`) | the model's chat template | each answer and its end marker |
-//! | `instruction`, perhaps `input`, `output` | the same, as one question and its answer | the answer and its end marker |
+//! | `input_ids`, perhaps `labels`, masks | as they are, less padding (`attention_mask`) | `labels` or all ids, where `completion_mask`, `assistant_masks`, `loss_mask` are 1 |
+//! | `messages`, `conversations` (`role`, `content`, or ShareGPT's `from`, `value`) | the model's chat template | each answer and its end marker |
+//! | `instruction`, `prompt`, `question` or `query`, and `output`, `completion`, `response` or `answer`, perhaps `input` or `context`, `history` | the same, as a question and its answer | each answer and its end marker; of a `prompt` that is a list of messages none |
 //! | `text` | BOS, text, EOS, where the tokenizer has them | all |
 //!
+//! - Beside a conversation, `system` is its system text and `tools` are given to the chat template; `weight`, `train` and their
+//!   like say of one message whether it is learned. Other keys that would change what is trained (`images`, `chosen`) are
+//!   refused by name; keys that are not used are counted by name, and one of these keys twice in a row is refused.
 //! - Labels stand at the id they belong to and are not shifted: the loss at position i - 1 predicts id i. Nothing
 //!   predicts the first id, so it never has a label.
 //! - The end marker is the control token that the template writes after the answer (`<end_of_turn>`), not the line end
-//!   behind it. An answer without text has no labels: it would teach the model to say nothing.
-//! - `train_on_prompt` labels the questions and the template's own text too, all but the first id. Rows that bring their labels
+//!   behind it. An answer without text has no labels: it would teach the model to say nothing. An id that holds characters of the
+//!   answer and of what stands before it is labelled.
+//! - [`LossOn::All`] labels the questions and the template's own text too, all but the first id. Rows that bring their labels
 //!   keep them.
-//! - A row longer than `max_seq` is cut to its first `max_seq` ids, or dropped. A row without a label, from the start or
-//!   after the cut, is counted and dropped.
-//! - Text in a row never becomes a control token; an id in `input_ids` may be one.
+//! - Text in a row never becomes a control token, but that of `text` with `parse_special`; an id in `input_ids` may be one.
 //!
-//! Opening reads the file once, through a buffer of 64 KiB and a row of at most 4 MiB, checks and encodes every row, and
-//! keeps 24 bytes of each. A row is read and encoded again when its turn comes. Which row that is, is a function of
+//! A row longer than `max_seq`: running text is cut into pieces, each id of it learned once. Of a row of ids the first are
+//! kept. Of a conversation the end is kept: first what stands behind its last answer is left out, then its oldest exchanges
+//! (system text and tools stay), then the beginning of its last question. One whose last answer alone has no room is left out.
+//! With [`Truncation::Drop`], all but running text is left out. A row without a label, from the start or after the cut, is
+//! counted and left out.
+//!
+//! Opening reads the files once, through a buffer of 64 KiB and a row of at most 4 MiB, checks and encodes every row, and
+//! keeps 32 bytes of each sample. A row is read and encoded again when its turn comes. Which row that is, is a function of
 //! (seed, epoch, i, number of rows): there is no state to save.
 
 mod counts;
 mod dataset;
 mod encode;
+mod paths;
 mod permutation;
 mod regression_prompt;
 mod row;
 mod row_reader;
+mod scan;
 
 pub use counts::Counts;
-pub use dataset::{Dataset, SampleSize};
+pub use dataset::{DataFile, Dataset, SampleSize};
 pub use encode::TextEncoder;
+pub use paths::find_files;
 pub use permutation::{Permutation, Purpose};
 pub use regression_prompt::{read_regression_prompts, RegressionPrompt, REGRESSION_PROMPTS_MAX};
 
@@ -60,12 +71,23 @@ pub struct Sample {
     pub line: usize,
 }
 
-/// What happens to a row of more than `max_seq` ids.
+/// What happens to a row of more than `max_seq` ids. Running text is cut into pieces either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truncation {
-    /// Its first `max_seq` ids are kept.
+    /// Of a conversation the end is kept, of a row of ids the beginning.
     Cut,
+    /// It is left out.
     Drop,
+}
+
+/// What of a conversation is learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LossOn {
+    /// Answers and their end markers.
+    #[default]
+    Answers,
+    /// Everything but the first id: questions, and the template's own text.
+    All,
 }
 
 /// How a file is read, and in which order.
@@ -76,8 +98,10 @@ pub struct DataOptions {
     pub truncation: Truncation,
     /// Refuses the file at its first bad row. Otherwise up to 100 are skipped.
     pub strict: bool,
-    /// Labels questions and template too. Nothing predicts a row's first id (BOS where there is one): it has no label.
-    pub train_on_prompt: bool,
+    /// What of a conversation has labels.
+    pub loss_on: LossOn,
+    /// Control tokens that are written in a row of `text` are tokens.
+    pub parse_special: bool,
     /// The part of the usable rows that is kept for evaluation, 0 to 0.9: round(n * eval_split) of n rows, at least one
     /// when it is above 0 and n is at least 2, and never all.
     pub eval_split: f64,
@@ -92,7 +116,8 @@ impl Default for DataOptions {
             max_seq: 512,
             truncation: Truncation::Cut,
             strict: false,
-            train_on_prompt: false,
+            loss_on: LossOn::Answers,
+            parse_special: false,
             eval_split: 0.0,
             seed: 0,
             shuffle: true,

@@ -1,12 +1,14 @@
-//! A file of rows, read once from its first byte to its last: lines, or the items of one JSON array.
+//! A file of rows, read once from its first byte to its last: lines, the items of one JSON array, or objects over several
+//! lines.
 
 mod array;
+mod file_kind;
 mod hashed;
 
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use array::ArrayItems;
+use array::Items;
 use hashed::Hashed;
 use lichen_runtime::files::jsonl::JsonLines;
 use lichen_runtime::{Error, Result};
@@ -21,6 +23,8 @@ pub(super) enum Form {
     Lines,
     /// A row is an item of the one array that the file is.
     Array,
+    /// A row is an object, written over several lines.
+    Objects,
 }
 
 /// Where a row stands, and how it was read.
@@ -56,19 +60,20 @@ pub(super) struct RowReader<R> {
 
 enum Rows<R> {
     Lines(JsonLines<Hashed<R>>),
-    Array(ArrayItems<R>),
+    Items(Items<R>, Form),
 }
 
 impl<R: Read> RowReader<R> {
     /// # Errors
-    /// What the file is instead of rows: an HTML page, a Git LFS pointer, UTF-16. The file's name is in front of every
+    /// What the file is instead of rows: a Parquet file, CSV, an HTML page, UTF-16. The file's name is in front of every
     /// error.
     pub fn new(input: R, path: &Path) -> Result<Self> {
         let mut input = Hashed::new(input);
         let head = input.fill_buf().map_err(|e| Error::io(path, &e))?;
-        let rows = match form(head).map_err(|e| e.in_file(path))? {
+        let rows = match file_kind::form(head, path).map_err(|e| e.in_file(path))? {
             Form::Lines => Rows::Lines(JsonLines::new(input, path, ROW_BYTES_MAX)),
-            Form::Array => Rows::Array(ArrayItems::new(input, path)?),
+            Form::Array => Rows::Items(Items::of_array(input, path)?, Form::Array),
+            Form::Objects => Rows::Items(Items::of_objects(input, path)?, Form::Objects),
         };
         Ok(RowReader { rows, n_rows: 0 })
     }
@@ -76,7 +81,7 @@ impl<R: Read> RowReader<R> {
     pub fn form(&self) -> Form {
         match self.rows {
             Rows::Lines(_) => Form::Lines,
-            Rows::Array(_) => Form::Array,
+            Rows::Items(_, form) => form,
         }
     }
 
@@ -99,7 +104,7 @@ impl<R: Read> RowReader<R> {
                 },
                 is_ended: line.has_line_feed,
             }),
-            Rows::Array(items) => items.next(row)?,
+            Rows::Items(items, _) => items.next(row)?,
         };
         self.n_rows += place.is_some_and(|place| place.extent != Extent::Blank) as usize;
         Ok(place)
@@ -109,7 +114,7 @@ impl<R: Read> RowReader<R> {
     pub fn bytes(&self) -> &[u8] {
         match &self.rows {
             Rows::Lines(lines) => lines.bytes(),
-            Rows::Array(items) => items.bytes(),
+            Rows::Items(items, _) => items.bytes(),
         }
     }
 
@@ -117,24 +122,8 @@ impl<R: Read> RowReader<R> {
     pub fn finish(self) -> (u64, [u8; 32]) {
         match self.rows {
             Rows::Lines(lines) => lines.into_inner().finish(),
-            Rows::Array(items) => items.finish(),
+            Rows::Items(items, _) => items.finish(),
         }
-    }
-}
-
-/// How rows are written, by the first bytes of a file.
-fn form(head: &[u8]) -> Result<Form> {
-    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    match head {
-        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => Err(Error::input("is UTF-16; UTF-8 is needed")),
-        _ if head.starts_with(b"version https://git-lfs") => {
-            Err(Error::input("is a Git LFS pointer, not the file itself: run git lfs pull"))
-        }
-        _ if head.trim_ascii_start().starts_with(b"<") => {
-            Err(Error::input("is an HTML or XML page, not rows of JSON (a failed download?)"))
-        }
-        _ if text.trim_ascii_start().starts_with(b"[") => Ok(Form::Array),
-        _ => Ok(Form::Lines),
     }
 }
 

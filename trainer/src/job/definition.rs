@@ -7,12 +7,15 @@ use lichen_runtime::board::device_config::DeviceConfig;
 use lichen_runtime::engine::{DeviceChoice, EngineOptions};
 use lichen_runtime::Result;
 
-use crate::data::{DataOptions, Truncation};
+use crate::data::{DataOptions, LossOn, Truncation};
 use crate::layers::Layers;
 use crate::lora::Targets;
 use crate::optimizer::{AdamWSettings, OptimizerKind};
 use crate::plan::Recompute;
 use crate::schedule::ScheduleShape;
+
+/// The part of the rows that scores the result, where nobody says another.
+pub(super) const DEFAULT_EVAL_SPLIT: f64 = 0.05;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,12 +84,18 @@ pub struct Job {
     pub init_adapter: Option<PathBuf>,
     /// `None` for what is usual for the method: see [`Job::learning_rate`].
     pub learning_rate: Option<f64>,
-    /// Rows to train on, and the folder of the run: needed.
-    pub data: Option<PathBuf>,
+    /// Files of rows to train on, or patterns of their names, and the folder of the run: needed.
+    pub data: Vec<PathBuf>,
     pub out: Option<PathBuf>,
+    /// Files of rows that score the result, instead of a part of `data`.
+    pub eval_data: Vec<PathBuf>,
     pub truncation: Truncation,
     pub strict: bool,
+    /// What of a conversation is learned; `train_on_prompt` is its earlier name for everything.
+    pub loss_on: LossOn,
     pub train_on_prompt: bool,
+    /// Control tokens that are written in a row of `text` are tokens.
+    pub parse_special: bool,
     pub no_shuffle: bool,
     /// Micro-batches of a step.
     pub gradient_accumulation_steps: usize,
@@ -104,7 +113,7 @@ pub struct Job {
     pub adam_beta1: f64,
     pub adam_beta2: f64,
     pub adam_eps: f64,
-    /// The part of the rows that scores the result.
+    /// The part of the rows that scores the result, where `eval_data` has none.
     pub eval_split: f64,
     /// Steps between evaluations, and between checkpoints; `None` for at the end alone, and by time alone.
     pub eval_every: Option<u64>,
@@ -150,11 +159,14 @@ impl Default for Job {
             alpha: 16.0,
             init_adapter: None,
             learning_rate: None,
-            data: None,
+            data: Vec::new(),
             out: None,
+            eval_data: Vec::new(),
             truncation: Truncation::Cut,
             strict: false,
+            loss_on: LossOn::Answers,
             train_on_prompt: false,
+            parse_special: false,
             no_shuffle: false,
             gradient_accumulation_steps: 8,
             epochs: 1,
@@ -167,7 +179,7 @@ impl Default for Job {
             adam_beta1: 0.9,
             adam_beta2: 0.999,
             adam_eps: 1e-8,
-            eval_split: 0.05,
+            eval_split: DEFAULT_EVAL_SPLIT,
             eval_every: None,
             save_every: None,
             save_total_limit: 3,
@@ -214,6 +226,24 @@ impl Job {
         })
     }
 
+    /// What of a conversation is learned.
+    pub fn loss_on(&self) -> LossOn {
+        if self.train_on_prompt {
+            LossOn::All
+        } else {
+            self.loss_on
+        }
+    }
+
+    /// The part of `data` that scores the result: nothing where there are files for that.
+    pub fn eval_split(&self) -> f64 {
+        if self.eval_data.is_empty() {
+            self.eval_split
+        } else {
+            0.0
+        }
+    }
+
     /// Share of an adapter's inputs that is dropped; full training drops nothing.
     pub fn dropout(&self) -> f32 {
         match self.memory.method {
@@ -228,8 +258,9 @@ impl Job {
             max_seq: self.memory.max_seq,
             truncation: self.truncation,
             strict: self.strict,
-            train_on_prompt: self.train_on_prompt,
-            eval_split: self.eval_split,
+            loss_on: self.loss_on(),
+            parse_special: self.parse_special,
+            eval_split: self.eval_split(),
             seed: self.seed,
             shuffle: !self.no_shuffle,
         }

@@ -4,9 +4,9 @@ use lichen_runtime::{suggest, Error, Result};
 use toml::de::{DeTable, DeValue};
 
 use super::definition::{Job, Method};
-use super::observer::Note;
 use super::settings::{setting_of_name, JobSetting, JOB_SETTINGS};
 use super::value::quoted;
+use crate::note::Note;
 
 /// The key that says what is trained.
 const METHOD: &str = "method";
@@ -23,12 +23,13 @@ struct Entry {
     line: usize,
     key: String,
     setting: &'static JobSetting,
-    value: String,
+    /// One, or those of a list.
+    values: Vec<String>,
 }
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "line {}: {} = {:?}", self.line, self.key, self.value)
+        write!(f, "line {}: {} = {:?}", self.line, self.key, self.values)
     }
 }
 
@@ -57,11 +58,11 @@ impl JobFile {
             let known = JOB_SETTINGS.iter().map(|s| s.setting.name()).chain([METHOD]);
             return Err(Error::input(format!("line {line}: unknown key \"{key}\"{}", suggest::hint(known, &name))));
         }
-        let value = plain(value).ok_or_else(|| {
+        let plain_value = plain(value).ok_or_else(|| {
             Error::input(format!("line {line}: \"{key}\" must be a number, a string, true, false or a list"))
         })?;
         let Some(setting) = setting else {
-            let method = Method::parse(&value).map_err(|allowed| refused(line, key, &value, &allowed))?;
+            let method = Method::parse(&plain_value).map_err(|allowed| refused(line, key, &plain_value, &allowed))?;
             self.method = Some(method);
             return Ok(());
         };
@@ -74,7 +75,11 @@ impl JobFile {
                 format!("line {line}: \"{key}\" is set twice: \"{}\" in line {} is the same", other.key, other.line);
             return Err(Error::input(what));
         }
-        self.entries.push(Entry { line, key: key.to_string(), setting, value });
+        let values = match (setting.is_list(), value) {
+            (true, DeValue::Array(items)) => items.iter().filter_map(|item| plain(item.get_ref())).collect(),
+            _ => vec![plain_value],
+        };
+        self.entries.push(Entry { line, key: key.to_string(), setting, values });
         Ok(())
     }
 
@@ -94,14 +99,17 @@ impl JobFile {
     /// The line with a value that is not allowed, or with a key of the other method.
     pub fn fill(&self, job: &mut Job) -> Result<()> {
         let method = job.memory.method;
-        for Entry { line, key, setting, value } in &self.entries {
+        for Entry { line, key, setting, values } in &self.entries {
             if !setting.is_of(method) {
                 let (own, other) = (method.name(), setting.method.unwrap_or_default().name());
                 let what =
                     format!("line {line}: unknown key \"{key}\": method {other} has it, and this job's is {own}");
                 return Err(Error::input(what));
             }
-            setting.set(job, value).map_err(|allowed| refused(*line, key, value, &allowed))?;
+            setting.clear(job);
+            for value in values {
+                setting.set(job, value).map_err(|allowed| refused(*line, key, value, &allowed))?;
+            }
         }
         Ok(())
     }

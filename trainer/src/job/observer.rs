@@ -1,8 +1,7 @@
 //! Who watches a run, and what they are told.
 
-use lichen_runtime::Error;
-
 use crate::metrics::StepRow;
+use crate::note::Note;
 
 /// Who watches a run.
 pub trait Observer {
@@ -14,24 +13,4 @@ pub trait Observer {
     fn note(&mut self, note: &Note);
     /// True when the run is to end after this step.
     fn wants_to_stop(&self) -> bool;
-}
-
-/// A line for a person that is no error. It names settings as errors do, and each edge spells them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note(Error);
-
-impl Note {
-    pub fn new(text: impl Into<String>) -> Note {
-        Note(Error::input(text))
-    }
-
-    /// The line, with settings by their plain names.
-    pub fn text(&self) -> &str {
-        self.0.message()
-    }
-
-    /// The line with every setting as `spell` calls it, such as [`as_flag`](lichen_runtime::setting::as_flag).
-    pub fn spelled(&self, spell: &dyn Fn(&str) -> String) -> String {
-        self.0.spelled(spell)
-    }
 }

@@ -17,14 +17,14 @@ use serde_json::{Map, Value};
 
 use super::evaluation::{answer_format, regression_prompt_bytes};
 use super::{Job, MemorySettings, Method, JOB_SETTINGS};
-use crate::data::{read_regression_prompts, Dataset, RegressionPrompt, TextEncoder};
+use crate::data::{find_files, read_regression_prompts, Dataset, RegressionPrompt, TextEncoder};
 use crate::full::Full;
 use crate::lora::Lora;
 use crate::machine::{host, prepare_kernels, Machine};
 use crate::network::{Mode, Network};
 use crate::plan::{HostAndGpu, JobSize, TrainPlan};
 use crate::schedule::Schedule;
-use crate::setting::{INIT_ADAPTER, LAYERS, MAX_SEQ, REGRESSION_PROMPTS};
+use crate::setting::{DATA, EVAL_DATA, INIT_ADAPTER, LAYERS, MAX_SEQ, REGRESSION_PROMPTS};
 
 /// A job that can start.
 pub struct PreparedJob {
@@ -82,7 +82,7 @@ impl PreparedJob {
         let plan = plan_of(&job.memory, config, bytes, &machine, regression_prompt_bytes, engine.memory_budget);
         plan.check(engine.memory_budget)?;
         // Last, because it reads the whole file.
-        let data = Dataset::open(data_of(&job), encoder, config.vocab_size, &job.data_options())?;
+        let data = open_data(&job, encoder, config.vocab_size)?;
         Ok(PreparedJob { name, source, device, data, regression_prompts, plan, mode, init, job, engine })
     }
 
@@ -148,9 +148,10 @@ impl PreparedJob {
         self.job.out.as_deref().expect("a validated job has one")
     }
 
-    /// The file of rows.
-    pub fn data_path(&self) -> &Path {
-        data_of(&self.job)
+    /// The files of rows to train on, for people: `rows.jsonl`, `a.jsonl, b.jsonl`.
+    pub fn data_name(&self) -> String {
+        let files = self.data.files().iter().filter(|file| !file.is_eval);
+        files.map(|file| file.path.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
     /// What a resumed run must have the same, by name: everything that a trained value depends on, but for the model and the
@@ -168,8 +169,9 @@ impl PreparedJob {
     }
 }
 
-fn data_of(job: &Job) -> &Path {
-    job.data.as_deref().expect("a validated job has some")
+fn open_data(job: &Job, encoder: Option<TextEncoder>, vocab_size: usize) -> Result<Dataset> {
+    let (train, eval) = (find_files(&job.data, DATA)?, find_files(&job.eval_data, EVAL_DATA)?);
+    Dataset::open_files(&train, &eval, encoder, vocab_size, &job.data_options())
 }
 
 /// Numbers as numbers, and what was not given as null.

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use super::evaluation::Scores;
 use super::settings::JOB_SETTINGS;
 use super::state_format_1;
-use crate::setting::{ALLOW_CHANGED_DATA, DATA, LEARNING_RATE, RESTART};
+use super::value::loss_on_name;
+use crate::data::LossOn;
+use crate::setting::{ALLOW_CHANGED_DATA, DATA, LEARNING_RATE, LOSS_ON, PARSE_SPECIAL, RESTART, TRAIN_ON_PROMPT};
 
 pub const STATE_FILE: &str = "state.json";
 /// Settings are keyed by their names. Format 1, which keyed them by flags, is read.
@@ -52,9 +54,10 @@ impl State {
     pub fn parse(bytes: &[u8]) -> Result<State> {
         let state: State =
             serde_json::from_slice(bytes).map_err(|e| Error::input(format!("{STATE_FILE} cannot be read: {e}")))?;
+        let with = |settings| State { format: FORMAT, settings: with_later_settings(settings), ..state.clone() };
         match state.format {
-            FORMAT => Ok(state),
-            1 => Ok(State { format: FORMAT, settings: state_format_1::settings(state.settings), ..state }),
+            FORMAT => Ok(with(state.settings.clone())),
+            1 => Ok(with(state_format_1::settings(state.settings.clone()))),
             other => Err(Error::input(format!("{STATE_FILE} has format {other}; 1 and {FORMAT} are supported"))),
         }
     }
@@ -134,6 +137,15 @@ impl State {
     }
 }
 
+/// With the settings that came after the state was written, as they were then.
+fn with_later_settings(mut settings: Map<String, Value>) -> Map<String, Value> {
+    let learns_all = settings.remove(TRAIN_ON_PROMPT.name()) == Some(Value::Bool(true));
+    let loss_on = loss_on_name(if learns_all { LossOn::All } else { LossOn::Answers });
+    settings.entry(LOSS_ON.name()).or_insert_with(|| loss_on.into());
+    settings.entry(PARSE_SPECIAL.name()).or_insert(Value::Bool(false));
+    settings
+}
+
 /// A value as it would be typed.
 fn shown(value: &Value) -> String {
     match value {
@@ -192,6 +204,18 @@ impl Skips {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_came_later_are_as_they_were() {
+        for (was, loss_on) in [(Some(true), "all"), (Some(false), "answers"), (None, "answers")] {
+            let was = was.map(|on| (TRAIN_ON_PROMPT.name().to_string(), Value::Bool(on)));
+            let now = serde_json::json!({"loss_on": loss_on, "parse_special": false});
+            assert_eq!(Value::Object(with_later_settings(was.into_iter().collect())), now);
+        }
+        let own = serde_json::json!({"loss_on": "all", "parse_special": true});
+        let Value::Object(settings) = own.clone() else { panic!() };
+        assert_eq!(Value::Object(with_later_settings(settings)), own);
+    }
 
     #[test]
     fn five_in_a_row_or_one_percent_of_five_hundred_end_a_run() {

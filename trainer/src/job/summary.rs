@@ -38,7 +38,7 @@ pub fn write(disk: &dyn Disk, opened: &PreparedJob, t: &Outcome) -> Result<()> {
         notes.push(format!("kept but not published: {why}"));
     }
     let summary = RunSummary {
-        title: format!("{} on {}", opened.name, opened.data_path().display()),
+        title: format!("{} on {}", opened.name, opened.data_name()),
         settings: settings.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
         memory: opened.plan.items.iter().map(|i| (i.name.to_string(), mib(i.bytes))).collect(),
         scores,

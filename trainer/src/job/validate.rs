@@ -3,10 +3,10 @@
 use lichen_runtime::setting::RESUME;
 use lichen_runtime::{Error, Result};
 
-use super::definition::Job;
+use super::definition::{Job, DEFAULT_EVAL_SPLIT};
 use super::settings::JOB_SETTINGS;
 use super::value::quoted;
-use crate::setting::{DATA, OUT, RESTART};
+use crate::setting::{DATA, EVAL_DATA, EVAL_SPLIT, OUT, RESTART};
 
 impl Job {
     /// Refuses a job that cannot run, whatever the machine and the files: values outside their range, and those that do not
@@ -24,8 +24,11 @@ impl Job {
         if self.resume && self.restart {
             return Err(Error::usage(format!("{RESUME} cannot be used with {RESTART}")));
         }
-        for (setting, path) in [(DATA, &self.data), (OUT, &self.out)] {
-            if path.is_none() {
+        if !self.eval_data.is_empty() && ![0.0, DEFAULT_EVAL_SPLIT].contains(&self.eval_split) {
+            return Err(Error::usage(format!("{EVAL_SPLIT} cannot be used with {EVAL_DATA}")));
+        }
+        for (setting, is_there) in [(DATA, !self.data.is_empty()), (OUT, self.out.is_some())] {
+            if !is_there {
                 return Err(Error::usage(format!("{setting} is missing")));
             }
         }
@@ -42,14 +45,14 @@ mod tests {
 
     /// A job that is complete.
     fn whole() -> Job {
-        Job { data: Some("rows.jsonl".into()), out: Some("run".into()), ..Job::default() }
+        Job { data: vec!["rows.jsonl".into()], out: Some("run".into()), ..Job::default() }
     }
 
     #[test]
     fn a_job_that_was_filled_by_hand_is_checked_as_one_of_a_file() {
         assert_eq!(whole().validate(), Ok(()));
         assert_eq!(Job { memory: Job::of(Method::Full).memory, ..whole() }.validate(), Ok(()));
-        let cases: [(Change, &str); 14] = [
+        let cases: [(Change, &str); 15] = [
             (|job| job.memory.rank = 0, "rank is 0; 1 to 1024"),
             (|job| job.alpha = f32::NAN, "alpha is NaN; 0.001 to 1000000"),
             (|job| job.memory.dropout = 1.0, "dropout is 1.0; 0 to 0.95"),
@@ -69,7 +72,11 @@ mod tests {
                 "power_budget is 0mW; a power such as 5W or 5000mW, 100 mW to 1000 W",
             ),
             (|job| (job.resume, job.restart) = (true, true), "resume cannot be used with restart"),
-            (|job| job.data = None, "data is missing"),
+            (|job| job.data.clear(), "data is missing"),
+            (
+                |job| (job.eval_data, job.eval_split) = (vec!["e.jsonl".into()], 0.1),
+                "eval_split cannot be used with eval_data",
+            ),
         ];
         for (change, want) in cases {
             let mut job = whole();

@@ -3,7 +3,7 @@
 use lichen_kernels::Format;
 pub use lichen_runtime::setting::value::{bytes, number, quoted, shortest};
 
-use crate::data::Truncation;
+use crate::data::{LossOn, Truncation};
 use crate::lora::Targets;
 
 /// Names of the seven matrices, in the order of an adapter.
@@ -50,6 +50,21 @@ pub fn truncation(text: &str) -> Result<Truncation, String> {
         "cut" => Ok(Truncation::Cut),
         "drop" => Ok(Truncation::Drop),
         _ => Err("cut or drop".to_string()),
+    }
+}
+
+pub fn loss_on(text: &str) -> Result<LossOn, String> {
+    match text {
+        "answers" => Ok(LossOn::Answers),
+        "all" => Ok(LossOn::All),
+        _ => Err("answers or all".to_string()),
+    }
+}
+
+pub fn loss_on_name(loss_on: LossOn) -> String {
+    match loss_on {
+        LossOn::Answers => "answers".to_string(),
+        LossOn::All => "all".to_string(),
     }
 }
 

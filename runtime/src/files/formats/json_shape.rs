@@ -33,7 +33,8 @@ pub trait Shape: Sized {
     }
 }
 
-fn show_text(text: &str) -> String {
+/// A text in a message: short.
+pub fn show_text(text: &str) -> String {
     match text.chars().count() > 64 {
         true => "a long string".into(),
         false => format!("{text:?}"),
@@ -124,6 +125,15 @@ impl Text {
         matches!(self, Text::Absent)
     }
 
+    /// The one that is there.
+    pub fn or(self, other: Text) -> Text {
+        if self.is_absent() {
+            other
+        } else {
+            self
+        }
+    }
+
     /// The string; `None` when absent. # Errors: it is something else.
     pub fn optional(self, name: &str) -> Result<Option<String>, String> {
         match self {
@@ -136,6 +146,57 @@ impl Text {
     /// # Errors: it is absent, or something else than a string.
     pub fn needed(self, name: &str) -> Result<String, String> {
         self.optional(name)?.ok_or_else(|| format!("\"{name}\" is missing"))
+    }
+}
+
+/// Whether a value says anything, whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// Not there, or null.
+    #[default]
+    Absent,
+    /// A string, an array or an object without anything in it.
+    Empty,
+    Full,
+}
+
+impl Shape for Presence {
+    fn null() -> Self {
+        Presence::Absent
+    }
+
+    fn other(_: String) -> Self {
+        Presence::Full
+    }
+
+    fn text(text: &str) -> Self {
+        Presence::of(text.is_empty())
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let mut is_empty = true;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(Presence::of(is_empty))
+    }
+
+    fn object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
+        let mut is_empty = true;
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(Presence::of(is_empty))
+    }
+}
+
+impl Presence {
+    fn of(is_empty: bool) -> Presence {
+        if is_empty {
+            Presence::Empty
+        } else {
+            Presence::Full
+        }
     }
 }
 

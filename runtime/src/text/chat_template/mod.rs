@@ -15,6 +15,7 @@
 
 mod guard;
 mod jinja;
+mod located;
 pub mod message_json;
 mod native;
 mod python;
@@ -27,6 +28,7 @@ use crate::model_config::Architecture;
 use crate::text::tokenizer::Tokenizer;
 pub use jinja::JinjaTemplate;
 use jinja::Pass;
+pub use located::EncodedText;
 use substitution::{Cover, Substituted};
 
 /// Longest template source.

@@ -91,6 +91,15 @@ impl Bpe {
         }
     }
 
+    /// Text as the ids stand for it, byte by byte.
+    pub fn normal<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.pipeline {
+            Pipeline::SentencePiece if text.contains(SPACE_MARK) => Cow::Owned(text.replace(SPACE_MARK, " ")),
+            Pipeline::SentencePiece => Cow::Borrowed(text),
+            Pipeline::ByteLevel { .. } => nfc(text),
+        }
+    }
+
     fn merge(&self, word: &str, ids: &mut Vec<u32>) -> Result<()> {
         let tokens = guarded("the text cannot be encoded with this vocabulary", || self.model.tokenize(word))?;
         let tokens = tokens.map_err(|e| Error::input(format!("the text cannot be encoded: {e}")))?;

@@ -141,14 +141,54 @@ impl Tokenizer {
     /// through `reveal` and encoded as ordinary text.
     pub(crate) fn encode_around_markers(&self, text: &str, reveal: &dyn Fn(&str) -> String) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 4);
+        self.encode_stretches(text, reveal, &mut |_, part, _| ids.extend(part))?;
+        Ok(ids)
+    }
+
+    /// The same, stretch by stretch: `take` gets the text of each, its ids, and whether it is a control token.
+    pub(crate) fn encode_stretches(
+        &self,
+        text: &str,
+        reveal: &dyn Fn(&str) -> String,
+        take: &mut dyn FnMut(&str, Vec<u32>, bool),
+    ) -> Result<()> {
+        let plain = |text: &str, take: &mut dyn FnMut(&str, Vec<u32>, bool)| {
+            let text = reveal(text);
+            self.encode(&text).map(|ids| take(&text, ids, false))
+        };
         let mut from = 0;
         while let Some((start, end, id)) = self.control.find(text, from) {
-            ids.extend(self.encode(&reveal(&text[from..start]))?);
-            ids.push(id);
+            plain(&text[from..start], take)?;
+            take(&text[start..end], vec![id], true);
             from = end;
         }
-        ids.extend(self.encode(&reveal(&text[from..]))?);
-        Ok(ids)
+        plain(&text[from..], take)
+    }
+
+    /// How many of `ids`, which `text` was encoded to, hold nothing but its first `n` bytes. An id that holds bytes on both
+    /// sides of that border is not counted.
+    ///
+    /// # Errors
+    /// The ids do not stand for the text byte by byte.
+    pub(crate) fn n_ids_within(&self, text: &str, ids: &[u32], n: usize) -> Result<usize> {
+        let lengths = || ids.iter().map(|&id| self.pieces.bytes(id).len());
+        let added = match lengths().sum::<usize>().checked_sub(self.bpe.normal(text).len()) {
+            Some(0) => 0,
+            Some(1) if self.add_space_prefix => 1,
+            _ => return Err(Error::input("the tokens cannot be matched with the text they stand for")),
+        };
+        let border = self.bpe.normal(&text[..n]).len() + if n > 0 { added } else { 0 };
+        let mut end = 0;
+        let within = lengths().take_while(|length| {
+            end += length;
+            end <= border
+        });
+        Ok(within.count())
+    }
+
+    /// The first control token that is written out in `text`: [`Tokenizer::encode`] reads it as ordinary characters.
+    pub fn written_control_token<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.control.find(text, 0).map(|(start, end, _)| &text[start..end])
     }
 
     /// The text of `ids`: control tokens and unknown ids are left out, bytes that are not UTF-8 become U+FFFD.

@@ -9,6 +9,7 @@ use lichen_runtime::files::formats::json_file::{read_text_any, MAX_CONFIG_BYTES}
 use lichen_runtime::setting::table::Entry;
 use lichen_runtime::{Error, Result};
 use lichen_trainer::job::{Job, JobFile, JobSetting, Method, JOB_SETTINGS};
+use lichen_trainer::setting::DATA;
 
 /// The flags of a job that were typed.
 pub type JobFlags<O> = Flags<O>;
@@ -72,11 +73,11 @@ impl Offer for OfPlan {
 pub fn fill<O: Offer<Target = Job>>(flags: &JobFlags<O>, job: &mut Job) -> Result<()> {
     let method = job.memory.method;
     let of_other = |entry: &Entry<Job>| JOB_SETTINGS.iter().any(|s| s.setting == entry.setting && !s.is_of(method));
-    for (entry, value) in flags.typed() {
+    for (entry, values) in flags.typed() {
         if of_other(entry) {
             return Err(Error::usage(format!("{} is not of {} training; leave it out", entry.setting, method.name())));
         }
-        entry.set_os(job, value)?;
+        entry.set_os(job, values)?;
     }
     Ok(())
 }
@@ -86,6 +87,12 @@ pub fn fill<O: Offer<Target = Job>>(flags: &JobFlags<O>, job: &mut Job) -> Resul
 /// # Errors
 /// It cannot be read, is not TOML, or has a key that no job has.
 pub fn read_job_file(path: &Path) -> Result<JobFile> {
+    // What a shell makes of a pattern without quotes.
+    if path.extension().is_some_and(|e| e == "jsonl" || e == "json") {
+        let what =
+            format!("is no job file: {DATA} is given for each file to train on, or once with a pattern in quotes");
+        return Err(Error::usage(what).in_file(path));
+    }
     let text = read_text_any(path, MAX_CONFIG_BYTES)?;
     let file = JobFile::parse(&text).map_err(|e| e.in_file(path))?;
     for note in file.renamed() {

@@ -8,6 +8,7 @@ use lichen_runtime::cli::output::{self, Outcome};
 use lichen_runtime::files::disk::RealDisk;
 use lichen_runtime::measure::bench::peak_rss_bytes;
 use lichen_runtime::memory_plan::mib;
+use lichen_runtime::setting::as_flag;
 use lichen_runtime::Error;
 use lichen_trainer::job::{Ending, Job, Method, Outcome as Trained, PreparedJob, Scores, Verdict};
 use lichen_trainer::progress::{stop_signals, TrainingProgress};
@@ -77,8 +78,8 @@ pub fn full(args: &FullArgs) -> Outcome<()> {
 
 /// What a person who types is told beside what the library says.
 fn check_needed(job: &Job) -> Result<(), Error> {
-    for (setting, path) in [(DATA, &job.data), (OUT, &job.out)] {
-        if path.is_none() {
+    for (setting, is_there) in [(DATA, !job.data.is_empty()), (OUT, job.out.is_some())] {
+        if !is_there {
             return Err(Error::usage(format!("{setting} is missing; --help shows an example")));
         }
     }
@@ -89,10 +90,14 @@ fn run(job: Job, as_json: bool) -> Outcome<()> {
     check_needed(&job)?;
     let signals = stop_signals();
     let mut opened = PreparedJob::new(job)?;
-    let counts = opened.data.counts();
-    output::note(&format!("{}: {counts}", opened.data_path().display()));
-    for note in counts.bad_notes.iter().chain(&counts.long_notes).chain(&counts.torn) {
-        output::note(&format!("  {note}"));
+    for file in opened.data.files() {
+        output::note(&format!("{}: {}", file.path.display(), file.counts));
+        for note in file.counts.notes() {
+            output::note(&format!("  {}", note.spelled(&as_flag)));
+        }
+    }
+    for note in opened.outlook() {
+        output::note(&note.spelled(&as_flag));
     }
     let how = opened.plan.describe_layers();
     output::note(&format!(
@@ -132,6 +137,10 @@ fn as_json_value(opened: &PreparedJob, t: &Trained) -> serde_json::Value {
         "loss": t.loss,
         "before": t.before,
         "after": t.after,
+        "train_samples": opened.data.n_train(),
+        "eval_samples": opened.data.n_eval(),
+        "rows_cut": opened.data.counts().cut,
+        "rows_left_out": opened.data.counts().dropped + opened.data.counts().bad + opened.data.counts().without_labels,
         "trainable_parameters": opened.n_parameters(),
         "seconds": t.seconds,
         "peak_rss_bytes": peak_rss_bytes(),

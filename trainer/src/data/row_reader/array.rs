@@ -1,4 +1,4 @@
-//! The items of the one array that a file is.
+//! The items of the one array that a file is, or the objects that it holds one behind the other.
 
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::hashed::Hashed;
 use super::{Extent, Place, ROW_BYTES_MAX};
 
 /// Reads items one by one.
-pub(super) struct ArrayItems<R> {
+pub(super) struct Items<R> {
     input: Hashed<R>,
     path: PathBuf,
     /// Of the next byte, in the file.
@@ -18,23 +18,35 @@ pub(super) struct ArrayItems<R> {
     line: usize,
     /// Of the first byte of that line, in the file.
     line_offset: u64,
+    /// Whether brackets are around the items, and commas between them.
+    is_array: bool,
     /// Whether the end of the array was seen.
     is_closed: bool,
     item: Vec<u8>,
 }
 
-impl<R: Read> ArrayItems<R> {
-    /// The file begins with a bracket, a byte order mark and white space before it left out.
-    pub fn new(input: Hashed<R>, path: &Path) -> Result<Self> {
+impl<R: Read> Items<R> {
+    /// The items of an array; a byte order mark and white space before its bracket left out.
+    pub fn of_array(input: Hashed<R>, path: &Path) -> Result<Self> {
+        let mut items = Items::new(input, path, true)?;
+        items.advance(1);
+        Ok(items)
+    }
+
+    /// Objects with nothing but white space between them.
+    pub fn of_objects(input: Hashed<R>, path: &Path) -> Result<Self> {
+        Items::new(input, path, false)
+    }
+
+    fn new(input: Hashed<R>, path: &Path, is_array: bool) -> Result<Self> {
         let path = path.to_path_buf();
-        let mut items =
-            ArrayItems { input, path, offset: 0, line: 1, line_offset: 0, is_closed: false, item: Vec::new() };
+        let item = Vec::new();
+        let mut items = Items { input, path, offset: 0, line: 1, line_offset: 0, is_array, is_closed: false, item };
         if items.rest()?.starts_with(b"\xef\xbb\xbf") {
             items.advance(3);
             items.line_offset = 3;
         }
         items.skip_white_space()?;
-        items.advance(1);
         Ok(items)
     }
 
@@ -57,9 +69,15 @@ impl<R: Read> ArrayItems<R> {
                 false => Err(self.error("more text follows the end of the array")),
             };
         }
+        if !self.is_array && self.rest()?.is_empty() {
+            return Ok(None);
+        }
         let column = (self.offset - self.line_offset) as usize;
         let (offset, line) = (self.offset, self.line);
-        self.read_item()?;
+        let is_ended = match self.is_array {
+            true => self.read_item().map(|()| true),
+            false => self.read_object(),
+        }?;
         let extent = match self.item.len() > ROW_BYTES_MAX {
             true => Extent::TooLong,
             false if self.item.trim_ascii().is_empty() => Extent::Blank,
@@ -71,7 +89,7 @@ impl<R: Read> ArrayItems<R> {
                 true => "a row is missing before \"]\"",
                 false => "a row is missing before \",\"",
             })),
-            Extent::Whole | Extent::TooLong => Ok(Some(Place { offset, line, column, row, extent, is_ended: true })),
+            Extent::Whole | Extent::TooLong => Ok(Some(Place { offset, line, column, row, extent, is_ended })),
         }
     }
 
@@ -91,6 +109,24 @@ impl<R: Read> ArrayItems<R> {
             if let Some(by) = by {
                 self.is_closed = by == b']';
                 return Ok(());
+            }
+        }
+    }
+
+    /// Reads up to the brace that ends the object, and past it. False where the file ends before.
+    fn read_object(&mut self) -> Result<bool> {
+        let mut scan = Scan::default();
+        loop {
+            let rest = self.input.fill_buf().map_err(|e| Error::io(&self.path, &e))?;
+            if rest.is_empty() {
+                return Ok(false);
+            }
+            let end = rest.iter().position(|&b| scan.ends_with(b));
+            let n = end.map_or(rest.len(), |at| at + 1);
+            self.item.extend_from_slice(&rest[..n.min(ROW_BYTES_MAX + 1 - self.item.len())]);
+            self.advance(n);
+            if end.is_some() {
+                return Ok(true);
             }
         }
     }
@@ -128,7 +164,7 @@ impl<R: Read> ArrayItems<R> {
     }
 }
 
-/// Follows JSON just far enough to see where an item of an array ends.
+/// Follows JSON just far enough to see where an item ends.
 #[derive(Default)]
 struct Scan {
     depth: usize,
@@ -137,6 +173,13 @@ struct Scan {
 }
 
 impl Scan {
+    /// Whether `byte` is the brace or bracket that closes the outermost one, or a line end outside of any.
+    fn ends_with(&mut self, byte: u8) -> bool {
+        let was_open = self.depth > 0;
+        self.ends_before(byte);
+        self.depth == 0 && !self.is_in_string && (was_open || byte == b'\n')
+    }
+
     /// Whether `byte` is the comma or bracket that ends the item.
     fn ends_before(&mut self, byte: u8) -> bool {
         if self.is_in_string {

@@ -76,7 +76,7 @@ impl Run<'_> {
         let record = serde_json::json!({
             "base": self.opened.name,
             "base_sha256": self.state.base_sha256,
-            "data": self.opened.data_path().display().to_string(),
+            "data": self.opened.data_name(),
             "data_sha256": self.state.data_sha256,
             "settings": self.state.settings,
             "steps": self.state.step,

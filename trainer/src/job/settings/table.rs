@@ -11,7 +11,8 @@ use lichen_runtime::setting_access as access;
 
 use super::super::definition::Method;
 use super::super::value::{
-    bytes, float_format, number, power, shortest, target_names, targets, truncation, truncation_name,
+    bytes, float_format, loss_on, loss_on_name, number, power, shortest, target_names, targets, truncation,
+    truncation_name,
 };
 use super::JobSetting;
 use crate::data::{EVAL_SPLIT_MAX, MAX_SEQ_MAX};
@@ -42,6 +43,13 @@ macro_rules! switch {
 macro_rules! path {
     ($setting:expr, $value:literal, $doc:literal, $($field:ident).+) => {
         JobSetting::new($setting, $value, $doc, access!(path $($field).+))
+    };
+}
+
+/// A setting that is several paths.
+macro_rules! paths {
+    ($setting:expr, $value:literal, $doc:literal, $($field:ident).+) => {
+        JobSetting::new($setting, $value, $doc, access!(paths $($field).+))
     };
 }
 
@@ -130,12 +138,20 @@ const ADAPTER: [JobSetting; 9] = [
     .memory(),
 ];
 
-const DATA_AND_SIZE: [JobSetting; 11] = [
-    path!(
+const DATA_AND_SIZE: [JobSetting; 14] = [
+    paths!(
         DATA,
         "FILE",
-        "JSONL: Alpaca (instruction, input, output), chat (messages), or rows of input_ids and labels",
+        "JSON or JSONL: chats (messages, or ShareGPT's conversations), questions and answers (Alpaca's instruction, input, \
+         output; prompt and completion; question and answer), text, or input_ids with labels; may be given several times, \
+         and be a quoted pattern",
         data
+    ),
+    paths!(
+        EVAL_DATA,
+        "FILE",
+        "The same for rows that are never trained on and score the result, instead of a part of the data",
+        eval_data
     ),
     path!(
         OUT,
@@ -147,7 +163,8 @@ const DATA_AND_SIZE: [JobSetting; 11] = [
     value!(
         TRUNCATION,
         "RULE",
-        "What happens to longer ones: cut (the first tokens are kept) or drop",
+        "What happens to longer rows: cut (of a chat the last exchanges are kept, of input_ids the first) or drop; running text \
+         is cut into pieces",
         truncation,
         |text| truncation(text),
         |v| Some(truncation_name(*v))
@@ -155,7 +172,19 @@ const DATA_AND_SIZE: [JobSetting; 11] = [
     .was(&["over_long"])
     .fixed(),
     switch!(STRICT, "Refuse the data at its first bad row instead of skipping up to 100", strict),
-    switch!(TRAIN_ON_PROMPT, "Learn the questions too, not the answers alone", train_on_prompt).fixed(),
+    JobSetting::new(
+        LOSS_ON,
+        "WHAT",
+        "What of a conversation is learned: answers (with their end markers), or all of it",
+        Access::Text(
+            |job, text| loss_on(text).map(|what| job.loss_on = what),
+            |job| Some(loss_on_name(job.loss_on())),
+        ),
+    )
+    .fixed(),
+    switch!(TRAIN_ON_PROMPT, "Earlier name: learn all of a conversation", train_on_prompt),
+    switch!(PARSE_SPECIAL, "Read control tokens that are written in rows of text as tokens, not as plain text", parse_special)
+        .fixed(),
     switch!(NO_SHUFFLE, "Take the rows in the order of the file", no_shuffle).fixed(),
     number!(
         MICRO_BATCH_SIZE,

@@ -108,7 +108,7 @@ fn introduce(demo: &Demo, has_own_examples: bool) {
     let job = &demo.job;
     let counts = job.data.counts();
     match has_own_examples {
-        true => output::note(&format!("{}: {counts}", job.data_path().display())),
+        true => output::note(&format!("{}: {counts}", job.data_name())),
         false => output::note(&format!("the examples inside this program: {counts}")),
     }
     let (n, planned) = (thousands(job.n_parameters() as u64), mib(demo.planned_bytes()));
