@@ -58,8 +58,8 @@ fn odd_numbers_of_steps_are_said() {
         flags.iter().map(|f| f.to_string()).chain(more.split(' ').map(String::from)).collect()
     };
     let one = run(&flags("--eval-split 0.1")).ok().stderr;
-    let said = "this is one step in all, of up to 8 samples: the weights are updated once (lower \
-                --gradient-accumulation-steps, or raise --epochs)";
+    let said = "this is one step in all: the weights are updated once (lower --gradient-accumulation-steps, or raise \
+                --epochs)";
     assert!(lines(&one).contains(&said), "{one}");
     let warm = run(&flags("--eval-split 0 --accumulate 4 --warmup 100")).ok().stderr;
     let said =

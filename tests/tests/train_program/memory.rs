@@ -17,8 +17,9 @@ fn check(case: &str, json: &Value) {
 /// Rows that fill `--max-seq`, since the memory plan is for those.
 fn rows(folder: &TempDir) -> String {
     let path = folder.path("rows.jsonl");
-    let text = "The quick brown fox jumps over the lazy dog, and then it does so again and again. ".repeat(8);
-    let row = format!("{}\n", serde_json::json!({"text": text}));
+    // Of a row of ids the first are kept; a long text would be cut into pieces, the last of them short.
+    let ids: Vec<u32> = (0..300).map(|i| 100 + i % 200).collect();
+    let row = format!("{}\n", serde_json::json!({"input_ids": ids}));
     std::fs::write(&path, row.repeat(6)).expect("written");
     path.to_str().expect("UTF-8").to_string()
 }

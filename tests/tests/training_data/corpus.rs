@@ -22,6 +22,18 @@ const BAD_ROWS: &[(&str, &str, &str)] = &[
     ("C70 null", "null", "a row is null; an object is needed"),
     ("C70 nothing", "{}", NOTHING),
     ("C70 input", r#"{"input": "a"}"#, NOTHING),
+    (
+        "C70 wrapped",
+        r#"{"version": 1, "data": [{"text": "a"}]}"#,
+        "none of \"messages\", \"conversations\", \"instruction\", \"prompt\", \"question\", \"text\" and \"input_ids\" is \
+         there; if the rows are inside \"data\", give the file as that array alone",
+    ),
+    (
+        "C70 other keys",
+        r#"{"title": "a", "body": "b"}"#,
+        "none of \"messages\", \"conversations\", \"instruction\", \"prompt\", \"question\", \"text\" and \"input_ids\" is \
+         there (the row has \"title\", \"body\")",
+    ),
     ("C70 completion", r#"{"completion": "a"}"#, r#""prompt" is missing"#),
     ("C70 response", r#"{"prompt": null, "response": "a"}"#, r#""prompt" is missing"#),
     ("C70 answer", r#"{"question": "a", "answers": {"text": ["b"]}}"#, r#""answer" is missing"#),

@@ -1,11 +1,13 @@
 //! What a run will be, said before its first step.
 
-use lichen_runtime::escape::{counted, thousands};
+use lichen_runtime::escape::counted;
 
 use super::value::{loss_on_name, shortest};
 use super::PreparedJob;
 use crate::note::Note;
-use crate::setting::{EPOCHS, EVAL_DATA, EVAL_SPLIT, GRADIENT_ACCUMULATION_STEPS, LEARNING_RATE, LOSS_ON, WARMUP};
+use crate::setting::{
+    EPOCHS, EVAL_DATA, EVAL_SPLIT, GRADIENT_ACCUMULATION_STEPS, LEARNING_RATE, LOSS_ON, MAX_STEPS, WARMUP,
+};
 
 impl PreparedJob {
     /// Tokens of all steps.
@@ -29,11 +31,11 @@ impl PreparedJob {
             counted(self.n_tokens(), "token"),
         ))];
         if n_steps == 1 {
-            let n = thousands(self.step_samples());
-            notes.push(Note::new(format!(
-                "this is one step in all, of up to {n} samples: the weights are updated once (lower \
-                 {GRADIENT_ACCUMULATION_STEPS}, or raise {EPOCHS})"
-            )));
+            let hint = match job.max_steps {
+                Some(1) => format!("{MAX_STEPS} is 1"),
+                _ => format!("lower {GRADIENT_ACCUMULATION_STEPS}, or raise {EPOCHS}"),
+            };
+            notes.push(Note::new(format!("this is one step in all: the weights are updated once ({hint})")));
         }
         let warmup = self.schedule().warmup_steps;
         if warmup > n_steps {

@@ -69,6 +69,11 @@ impl Fields {
         match self.unknown.as_slice() {
             [] => wanted.to_string(),
             keys => {
+                let around =
+                    keys.iter().find(|key| ["data", "train", "rows", "examples", "instances"].contains(&key.as_str()));
+                if let Some(key) = around {
+                    return format!("{wanted}; if the rows are inside \"{key}\", give the file as that array alone");
+                }
                 let shown: Vec<String> = keys.iter().take(4).map(|key| format!("{key:?}")).collect();
                 format!("{wanted} (the row has {}{})", shown.join(", "), if keys.len() > 4 { ", .." } else { "" })
             }
