@@ -31,7 +31,7 @@ pub struct Arguments {
     name: Option<String>,
     /// Longest file of weights, such as 2GiB: a GGUF longer than that is split into NAME-00001-of-00003.gguf and so on, which
     /// open from any of them; an nf4 folder has shards of 5GB where this is not given.
-    #[arg(long, value_name = "SIZE", value_parser = lichen_runtime::setting::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = lichen_runtime::setting::value::bytes)]
     split_size: Option<usize>,
     /// Print one JSON object with the figures instead of text.
     #[arg(long)]
