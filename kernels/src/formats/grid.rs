@@ -71,7 +71,7 @@ mod tests {
     fn the_eighth_sign_makes_their_number_even() {
         for seven in 0..128u32 {
             let signs = eight_signs(seven);
-            assert!(u32::from(signs) & 127 == seven && signs.count_ones() % 2 == 0, "{seven}");
+            assert!(u32::from(signs) & 127 == seven && signs.count_ones().is_multiple_of(2), "{seven}");
         }
     }
 }

@@ -75,9 +75,14 @@ fn broken(
     Case::new(id, Broken { parts, open: part_name(open, count) }, message)
 }
 
+fn three() -> Vec<GgufFile> {
+    tiny_gemma3().split(3)
+}
+
+fn keep(_: &mut Vec<(String, Vec<u8>)>) {}
+
 #[test]
 fn parts_that_do_not_belong_together() {
-    let three = || tiny_gemma3().split(3);
     let set = |i: usize, key: &str, value: Vec<u8>| {
         let mut parts = three();
         parts[i] = parts[i].clone().set(key, value);
@@ -96,23 +101,7 @@ fn parts_that_do_not_belong_together() {
         parts
     };
     let n = tiny_gemma3().tensors.len();
-    let keep = |_: &mut Vec<(String, Vec<u8>)>| {};
-    let cases = vec![
-        broken(
-            "C24",
-            three(),
-            |p| drop(p.remove(1)),
-            1,
-            "DIR/m-00001-of-00003.gguf: 1 of the model's 3 parts is missing beside it: m-00002-of-00003.gguf",
-        ),
-        broken(
-            "C24",
-            three(),
-            |p| p.truncate(1),
-            3,
-            "DIR/m-00003-of-00003.gguf: 2 of the model's 3 parts are missing beside it: m-00002-of-00003.gguf, \
-             m-00003-of-00003.gguf",
-        ),
+    refuse(vec![
         broken(
             "C24",
             three(),
@@ -158,6 +147,27 @@ fn parts_that_do_not_belong_together() {
             1,
             "DIR/m-00001-of-00003.gguf: \"split.no\" is -1; 0 to 65535 expected",
         ),
+    ]);
+}
+
+#[test]
+fn parts_that_are_missing_or_cut() {
+    refuse(vec![
+        broken(
+            "C24",
+            three(),
+            |p| drop(p.remove(1)),
+            1,
+            "DIR/m-00001-of-00003.gguf: 1 of the model's 3 parts is missing beside it: m-00002-of-00003.gguf",
+        ),
+        broken(
+            "C24",
+            three(),
+            |p| p.truncate(1),
+            3,
+            "DIR/m-00003-of-00003.gguf: 2 of the model's 3 parts are missing beside it: m-00002-of-00003.gguf, \
+             m-00003-of-00003.gguf",
+        ),
         broken(
             "C1",
             three(),
@@ -165,7 +175,10 @@ fn parts_that_do_not_belong_together() {
             1,
             "DIR/m-00002-of-00003.gguf: is 10 bytes long; a GGUF header needs 24",
         ),
-    ];
+    ]);
+}
+
+fn refuse(cases: Vec<Case<Broken>>) {
     let n_cases = cases.len();
     let mut failures = Vec::new();
     for case in cases {

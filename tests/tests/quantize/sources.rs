@@ -194,6 +194,25 @@ fn nothing_is_overwritten() {
     assert_eq!(names(&dir), ["taken"]);
 }
 
+/// Qwen 2.5's long context passes into GGUF, unless the folder has what GGUF cannot say.
+#[test]
+fn yarn_is_kept() {
+    let dir = temp_dir("quantize-yarn");
+    let folder = copy_folder(&fixture("tiny-qwen2-tied"), &dir);
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["rope_scaling"] = serde_json::json!({"type": "yarn", "factor": 2.5, "beta_fast": 16});
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let out = dir.join("m.gguf");
+    quantize(&folder, Target::Q8_0, &out).unwrap_or_else(|e| panic!("{e}"));
+    let (theirs, ours) = (ModelSource::open(&folder).unwrap(), ModelSource::open(&out).unwrap());
+    assert_eq!(ours.config(), theirs.config());
+    config["rope_scaling"]["attention_factor"] = serde_json::json!(1.0);
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let error = quantize(&folder, Target::Q8_0, &dir.join("out")).expect_err("another factor");
+    assert!(error.message().contains("YaRN's attention_factor is 1; GGUF has no key for that"), "{error}");
+}
+
 /// Queries of this model are scaled by another constant than readers of GGUF take: it would run, and answer wrongly.
 #[test]
 fn what_gguf_cannot_say_is_refused() {

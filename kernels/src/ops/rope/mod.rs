@@ -183,6 +183,19 @@ mod tests {
         }
     }
 
+    /// YaRN's tables are those of its frequencies, longer by its attention factor.
+    #[test]
+    fn tables_of_yarn() {
+        let yarn = Yarn { factor: 4.0, original_context: 64, beta_fast: 8.0, beta_slow: 1.0, attention_factor: 1.5 };
+        let scaling = RopeScaling::Yarn(yarn);
+        let table = RopeTable::new(&Device::cpu(1).unwrap(), 100, 32, 1e4, scaling).unwrap();
+        for (j, (cos, sin)) in table.cos.host().iter().zip(table.sin.host()).enumerate() {
+            let angle = (j / 16) as f64 * scaling.frequency(j % 16, 32, 1e4) as f64;
+            let want = (1.5 * angle.cos(), 1.5 * angle.sin());
+            assert!((*cos as f64 - want.0).abs() <= 2e-7 && (*sin as f64 - want.1).abs() <= 2e-7, "[{j}] {cos} {sin}");
+        }
+    }
+
     /// The transpose of a rotation is its inverse, and `<R x, d> = <x, R^T d>`: both, for every instruction set.
     #[test]
     fn backward_undoes_forward_and_is_its_transpose() {

@@ -198,8 +198,7 @@ impl Keys<'_> {
         let of_one_meaning = [("yarn_ext_factor", 1.0), ("yarn_log_multiplier", 0.0), ("yarn_attn_factor", whole)];
         for (name, only) in of_one_meaning {
             let key = self.key(&scaling(name));
-            // Not `> 1e-4`: NaN must be refused.
-            if let Some(found) = self.metadata.float(&key)?.filter(|v| !((v - only).abs() <= 1e-4)) {
+            if let Some(found) = self.metadata.float(&key)?.filter(|v| (v - only).abs() > 1e-4 || v.is_nan()) {
                 return Err(Error::input(format!("\"{key}\" is {found}; only {only} is supported")));
             }
         }

@@ -155,8 +155,10 @@ fn in_folder(dir: &Path, tag: Option<&str>) -> Result<PathBuf> {
             Err(Error::input(format!("no GGUF file here has \"{tag}\" in its name: {}", list(&all))).in_file(dir))
         }
         (several, _) => {
-            Err(Error::input(format!("holds {} GGUF models, pass the path of one: {}", several.len(), list(several)))
-                .in_file(dir))
+            let lacks = if dir.join("config.json").exists() { "has no model.safetensors and " } else { "" };
+            let n = several.len();
+            let message = format!("{lacks}holds {n} GGUF models, pass the path of one: {}", list(several));
+            Err(Error::input(message).in_file(dir))
         }
     }
 }

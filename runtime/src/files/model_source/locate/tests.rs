@@ -160,7 +160,8 @@ fn names_of_the_hub() {
 /// huggingface_hub's order.
 #[test]
 fn where_the_cache_is() {
-    let cases: [(&[(&str, &str)], Option<&str>); 7] = [
+    type Variables = &'static [(&'static str, &'static str)];
+    let cases: [(Variables, Option<&str>); 7] = [
         (&[("HOME", "/h")], Some("/h/.cache/huggingface/hub")),
         (&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")], Some("/x/huggingface/hub")),
         (&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/f")], Some("/f/hub")),
