@@ -150,6 +150,8 @@ settings! {
     /// A GGUF file or a Hugging Face folder.
     MODEL = "model";
     ADAPTER = "adapter";
+    /// Whether an adapter may be used with another model than its own.
+    ALLOW_OTHER_BASE = "allow_other_base";
     DEVICE = "device";
     THREADS = "threads";
     MEMORY_BUDGET = "memory_budget";

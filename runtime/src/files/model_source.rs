@@ -3,6 +3,7 @@
 mod fingerprint;
 mod gguf_model;
 mod hf_model;
+mod identity;
 mod part;
 mod rows;
 mod transcode;
@@ -21,6 +22,7 @@ use crate::text::tokenizer::TokenizerArrays;
 use gguf_model::GgufModel;
 use hf_model::HfModel;
 
+pub use identity::{hex, ModelIdentity, SameModel};
 pub use part::{Part, PartShape};
 pub use rows::Origin;
 

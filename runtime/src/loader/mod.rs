@@ -13,7 +13,8 @@ use crate::model::adapter::Adapter;
 
 pub use loaded::{stop_ids, LoadedModel};
 pub use options::{AdapterPath, DeviceChoice, EngineOptions};
-pub use prepared::{plan_synthetic, PreparedModel};
+pub(crate) use prepared::check_base;
+pub use prepared::{open_tokenizer, plan_synthetic, PreparedModel};
 
 /// An adapter and what requests call it.
 #[derive(Clone)]

@@ -92,7 +92,7 @@ fn merge(model: &Path, adapter: &Path, target: Target, out: &Path) -> lichen_hos
     let options =
         Options { model: model.into(), target, out: out.into(), name: None, shard_bytes_max: SHARD_BYTES_MAX };
     let adapter = AdapterPath { path: adapter.into(), scale: 1.0 };
-    run_merged(&options, &adapter, &mut ()).unwrap_or_else(|e| panic!("{e}"))
+    run_merged(&options, &adapter, false, &mut ()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

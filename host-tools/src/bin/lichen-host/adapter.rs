@@ -78,6 +78,9 @@ struct Merge {
     /// The adapter: a PEFT folder or a GGUF file, with an optional factor for its strength.
     #[arg(long, value_name = "PATH[:SCALE]", value_parser = args::adapter)]
     adapter: AdapterPath,
+    /// Merge although the adapter was made for another model of the same shape.
+    #[arg(long)]
+    allow_other_base: bool,
     /// What to write.
     #[arg(long, value_enum)]
     format: FormatName,
@@ -137,7 +140,8 @@ fn merge(arguments: &Merge) -> Outcome<()> {
         name: format::inner_name(arguments.format, &arguments.name)?.or_else(|| stem(&arguments.out)),
         shard_bytes_max: SHARD_BYTES_MAX,
     };
-    let report = ConversionProgress::watch(|progress| quantize::run_merged(&options, &arguments.adapter, progress))?;
+    let (adapter, allow) = (&arguments.adapter, arguments.allow_other_base);
+    let report = ConversionProgress::watch(|progress| quantize::run_merged(&options, adapter, allow, progress))?;
     format::print(&report, arguments.json)
 }
 

@@ -16,6 +16,7 @@ use lichen_runtime::{Architecture, ModelConfig, Part};
 use serde_json::{json, Value};
 
 use crate::args::{MachineArgs, ModelArgs};
+use crate::opening::print_notes;
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -38,6 +39,7 @@ pub struct InfoArgs {
 pub fn run(args: &InfoArgs) -> Outcome<()> {
     let options = args.machine.options(&args.model)?;
     let prepared = PreparedModel::new(&options)?;
+    print_notes(&prepared.notes);
     let parts = parts(&prepared)?;
     let facts = as_json(&prepared, &parts, &options)?;
     if args.json {
