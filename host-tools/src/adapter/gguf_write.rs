@@ -19,16 +19,25 @@ struct Half<'a> {
     values: &'a [f32],
 }
 
+/// What the file says of the model.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    pub base_name: Option<&'a str>,
+    /// Entries by which the base is known again.
+    pub base: &'a [(&'static str, String)],
+    pub config: &'a ModelConfig,
+}
+
 /// Returns the bytes written, and the error that made.
 pub fn write(
     one: &OneAlpha,
-    base_name: Option<&str>,
-    config: &ModelConfig,
+    about: About,
     format: Format,
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<(u64, Sums)> {
     let halves = halves(one);
+    let About { base_name, base, config } = about;
     let name = options.out.file_stem().map_or_else(|| "adapter".into(), |name| name.to_string_lossy());
     let mut head = Head::default();
     head.entry("general.architecture", NewValue::String(config.architecture.gguf_name()));
@@ -38,6 +47,9 @@ pub fn write(
     if let Some(base) = base_name {
         head.entry("general.base_model.count", NewValue::U32(1));
         head.entry("general.base_model.0.name", NewValue::String(base));
+    }
+    for (key, text) in base {
+        head.entry(key, NewValue::String(text));
     }
     head.entry("adapter.type", NewValue::String("lora"));
     head.entry("adapter.lora.alpha", NewValue::F32(one.alpha));

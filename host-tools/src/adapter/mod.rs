@@ -79,6 +79,8 @@ pub fn convert(options: &Options, progress: &mut dyn Progress) -> Result<Report>
     let file = AdapterFile::open(&options.adapter, config)?;
     refuse_tables(&file).map_err(|e| e.in_file(&options.adapter))?;
     let (rank_max, base_name) = (file.max_rank(), file.base_name.clone());
+    // What the adapter says of its base goes with it.
+    let base = file.base.entries();
     let one = OneAlpha::of(file.targets);
     let mut notes = Vec::new();
     if one.n_folded > 0 {
@@ -90,9 +92,10 @@ pub fn convert(options: &Options, progress: &mut dyn Progress) -> Result<Report>
         ));
     }
     progress.start(one.targets.iter().map(n_values).sum());
+    let about = gguf_write::About { base_name: base_name.as_deref(), base: &base, config };
     let (out_bytes, sums) = match options.target {
-        Target::GgufF32 => gguf_write::write(&one, base_name.as_deref(), config, Format::F32, options, progress)?,
-        Target::GgufF16 => gguf_write::write(&one, base_name.as_deref(), config, Format::F16, options, progress)?,
+        Target::GgufF32 => gguf_write::write(&one, about, Format::F32, options, progress)?,
+        Target::GgufF16 => gguf_write::write(&one, about, Format::F16, options, progress)?,
         Target::Peft => {
             let name = match &base_name {
                 Some(name) => name.clone(),
@@ -102,7 +105,7 @@ pub fn convert(options: &Options, progress: &mut dyn Progress) -> Result<Report>
                     name
                 }
             };
-            (write_peft(&one, &name, config, &options.out, progress)?, Sums::default())
+            (write_peft(&one, &name, &base, config, &options.out, progress)?, Sums::default())
         }
     };
     Ok(Report {
@@ -135,6 +138,7 @@ fn refuse_tables(file: &AdapterFile) -> Result<()> {
 fn write_peft(
     one: &OneAlpha,
     base_name: &str,
+    base: &[(&str, String)],
     config: &ModelConfig,
     out: &Path,
     progress: &mut dyn Progress,
@@ -148,7 +152,7 @@ fn write_peft(
         dropout: 0.0,
         base_name,
         tensors: &tensors,
-        metadata: &[],
+        metadata: base,
     };
     // The config and the card take a few kilobytes, or a line for each pair of another rank.
     refuse_full(out, adapter.tensors_len() + 4096 + 128 * tensors.len() as u64)?;

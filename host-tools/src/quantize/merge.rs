@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lichen_kernels::Matrix;
 use lichen_runtime::engine::AdapterPath;
-use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, Tables};
+use lichen_runtime::files::adapter_file::{AdapterFile, AdapterTarget, BaseCheck, Tables};
+use lichen_runtime::loader::open_tokenizer;
 use lichen_runtime::model::adapter::TARGETS;
-use lichen_runtime::{ModelConfig, ModelSource, Part, Result};
+use lichen_runtime::setting::{ALLOW_OTHER_BASE, MODEL};
+use lichen_runtime::{Error, ModelConfig, ModelSource, Part, Result};
 
 use super::report::MergeReport;
 
@@ -18,6 +21,8 @@ pub struct Merge {
     /// What was asked for, beside the adapter's own scales.
     scale: f32,
     base_name: Option<String>,
+    /// What there is to say of the base it was made for.
+    about_base: Option<String>,
     pairs: HashMap<(Part, usize), AdapterTarget>,
     /// In place of the base's.
     tables: Tables,
@@ -33,13 +38,14 @@ pub struct MergePair<'a> {
 
 impl Merge {
     /// # Errors
-    /// The adapter cannot be read, or does not fit the model.
-    pub fn open(adapter: &AdapterPath, source: &ModelSource) -> Result<Merge> {
+    /// The adapter cannot be read, does not fit the model, or was made for another one and that is not allowed.
+    pub fn open(adapter: &AdapterPath, source: &ModelSource, allow_other_base: bool) -> Result<Merge> {
         let file = AdapterFile::open(&adapter.path, source.config())?;
+        let about_base = check_base(&file, source, allow_other_base).map_err(|e| e.in_file(&adapter.path))?;
         let pairs = file.targets.into_iter().map(|target| ((target.part, target.layer), target)).collect();
         let (path, scale) = (adapter.path.clone(), adapter.scale);
         let (base_name, tables) = (file.base_name, file.tables);
-        Ok(Merge { path, scale, base_name, pairs, tables, merged: RefCell::default() })
+        Ok(Merge { path, scale, base_name, about_base, pairs, tables, merged: RefCell::default() })
     }
 
     /// A whole matrix that stands in place of the base's.
@@ -81,7 +87,7 @@ impl Merge {
 
     /// What a person should know.
     pub fn notes(&self, source: &ModelSource) -> Result<Vec<String>> {
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.about_base.iter().cloned().collect();
         for (name, part) in [("embedding", Part::TokenEmbedding), ("head", Part::Output)] {
             if self.table(part).is_some() {
                 notes.push(format!("the {name} is the adapter's own, not the base's"));
@@ -105,6 +111,23 @@ impl Merge {
             ));
         }
         Ok(notes)
+    }
+}
+
+/// What there is to say where the adapter was made for another file than the model.
+fn check_base(file: &AdapterFile, source: &ModelSource, allow_other_base: bool) -> Result<Option<String>> {
+    match file.base.check(source, || open_tokenizer(source).map(|t| t.map(Arc::new)))? {
+        BaseCheck::Fits => Ok(None),
+        BaseCheck::OtherFormat => Ok(Some("the adapter was made for this model in another format".to_string())),
+        BaseCheck::OtherFile => {
+            Ok(Some("the adapter was made for another file; whether of this model is not recorded".to_string()))
+        }
+        BaseCheck::OtherModel(why) if allow_other_base => {
+            Ok(Some(format!("the adapter was made for another model: {why}")))
+        }
+        BaseCheck::OtherModel(why) => Err(Error::input(format!(
+            "the adapter was made for another model than {MODEL} ({why}): {ALLOW_OTHER_BASE} merges it nevertheless"
+        ))),
     }
 }
 

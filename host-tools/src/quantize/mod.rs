@@ -107,16 +107,26 @@ pub fn run(options: &Options, progress: &mut dyn Progress) -> Result<Report> {
 /// The same with an adapter added to the weights for good: `W + scale * B A`, in f32, before they are rounded.
 ///
 /// # Errors
-/// Those of [`run`]; the adapter cannot be read or was made for another model.
-pub fn run_merged(options: &Options, adapter: &AdapterPath, progress: &mut dyn Progress) -> Result<Report> {
-    convert_model(options, Some(adapter), progress)
+/// Those of [`run`]; the adapter cannot be read or was made for another model, unless that is allowed and the shape is the
+/// same.
+pub fn run_merged(
+    options: &Options,
+    adapter: &AdapterPath,
+    allow_other_base: bool,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    convert_model(options, Some((adapter, allow_other_base)), progress)
 }
 
-fn convert_model(options: &Options, adapter: Option<&AdapterPath>, progress: &mut dyn Progress) -> Result<Report> {
+fn convert_model(
+    options: &Options,
+    adapter: Option<(&AdapterPath, bool)>,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
     let started = Instant::now();
     refuse_existing(&options.out)?;
     let source = ModelSource::open_to_convert(&options.model)?;
-    let merge = adapter.map(|adapter| Merge::open(adapter, &source)).transpose()?;
+    let merge = adapter.map(|(adapter, allow)| Merge::open(adapter, &source, allow)).transpose()?;
     let input = Input { source: &source, merge: merge.as_ref() };
     let mut report = match options.target {
         Target::Q8_0 | Target::Q5_0 | Target::Q4_0 | Target::F16 | Target::Bf16 | Target::F32 => {

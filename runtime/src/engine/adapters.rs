@@ -6,7 +6,7 @@ use super::{AdapterPath, Engine, NamedAdapter};
 use crate::engine::request::AdapterChoice;
 use crate::error::{Error, Result};
 use crate::files::adapter_file::AdapterFile;
-use crate::loader::AdapterSize;
+use crate::loader::{check_base, AdapterSize};
 use crate::model::adapter::Adapter;
 use crate::setting::ADAPTER;
 use crate::suggest;
@@ -65,6 +65,11 @@ impl Engine {
     /// The file is missing, malformed or another model's, or it does not fit beside the others; what was loaded stays.
     pub fn load_adapter(&mut self, name: &str, file: &AdapterPath) -> Result<Arc<Adapter>> {
         let opened = AdapterFile::open(&file.path, &self.model.model.config)?;
+        if let Some(source) = &self.model.source {
+            if let Some(note) = check_base(&opened, &file.path, source, self.model.tokenizer.as_ref())? {
+                log::info!("{note}");
+            }
+        }
         let size = AdapterSize {
             bytes: opened.size_bytes(),
             tables_bytes: opened.tables.size_bytes(),

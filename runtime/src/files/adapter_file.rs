@@ -1,6 +1,7 @@
 //! LoRA adapters on disk: PEFT folders and GGUF adapters, checked against the model they are to be applied to; and the
 //! writer of PEFT folders.
 
+mod base;
 mod gguf;
 mod peft;
 mod peft_config;
@@ -23,6 +24,7 @@ use crate::files::mapped_file::MappedFile;
 use crate::files::model_source::{Part, PartShape};
 use crate::model_config::ModelConfig;
 
+pub use base::{BaseCheck, BaseRecord};
 pub use peft::{CONFIG_FILE, WEIGHTS_FILE};
 pub use peft_config::{ModuleRule, PeftConfig};
 pub use peft_write::{PeftAdapter, PeftTensor};
@@ -57,6 +59,8 @@ pub struct AdapterFile {
     pub tables: Tables,
     /// The base model as the files name it; a hint for messages, not checked.
     pub base_name: Option<String>,
+    /// The base as its maker recorded it.
+    pub base: BaseRecord,
     /// What a person should know about the files, a sentence each.
     pub notes: Vec<String>,
 }
@@ -101,7 +105,8 @@ impl fmt::Debug for Tables {
 impl AdapterFile {
     /// Pairs alone, of no file.
     pub fn of(targets: Vec<AdapterTarget>) -> AdapterFile {
-        AdapterFile { targets, tables: Tables::default(), base_name: None, notes: Vec::new() }
+        let (tables, base) = (Tables::default(), BaseRecord::default());
+        AdapterFile { targets, tables, base_name: None, base, notes: Vec::new() }
     }
 
     /// Opens a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`) or a GGUF adapter for `config`. What of the

@@ -3,6 +3,7 @@
 mod fingerprint;
 mod gguf_model;
 mod hf_model;
+mod identity;
 mod locate;
 mod part;
 mod rows;
@@ -22,6 +23,7 @@ use crate::text::tokenizer::TokenizerArrays;
 use gguf_model::GgufModel;
 use hf_model::HfModel;
 
+pub use identity::{hex, ModelIdentity, SameModel};
 pub use locate::{folder_name, locate};
 pub use part::{Part, PartShape};
 pub use rows::Origin;

@@ -36,6 +36,8 @@ pub struct LoadedModel {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Requests choose one by name; the first is the default.
     pub adapters: Vec<NamedAdapter>,
+    /// What a person should know about them, a sentence each.
+    pub notes: Vec<String>,
     pub device: Arc<Device>,
     pub plan: MemoryPlan,
     /// Every token that ends an answer.
@@ -78,6 +80,7 @@ impl LoadedModel {
             source: Some(prepared.source),
             tokenizer: prepared.tokenizer,
             adapters: prepared.adapters,
+            notes: prepared.notes,
             stop_ids,
             default_sampling,
             load_s: start.elapsed().as_secs_f64(),
@@ -113,6 +116,7 @@ impl LoadedModel {
             model,
             tokenizer: None,
             adapters: Vec::new(),
+            notes: Vec::new(),
             device,
             plan,
             stop_ids: StopIds::default(),

@@ -14,7 +14,8 @@ use crate::model::adapter::Adapter;
 
 pub use loaded::{stop_ids, LoadedModel};
 pub use options::{AdapterPath, DeviceChoice, EngineOptions};
-pub use prepared::{plan_synthetic, PreparedModel};
+pub(crate) use prepared::check_base;
+pub use prepared::{open_tokenizer, plan_synthetic, PreparedModel};
 pub use settings::ENGINE_SETTINGS;
 
 /// An adapter and what requests call it.

@@ -1,12 +1,13 @@
 //! A model whose files are open and checked, before any weight is read: what `plan` prints.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use lichen_kernels::{Device, Format};
 
 use super::{EngineOptions, NamedAdapter};
 use crate::error::{Error, Result};
-use crate::files::adapter_file::AdapterFile;
+use crate::files::adapter_file::{AdapterFile, BaseCheck};
 use crate::files::model_source::{ModelSource, TokenizerSource};
 use crate::loader::demo;
 use crate::memory_plan::{mib, MemoryPlan, ModelBytes};
@@ -28,6 +29,8 @@ pub struct PreparedModel {
     pub adapters: Vec<NamedAdapter>,
     pub device: Arc<Device>,
     pub plan: MemoryPlan,
+    /// What a person should know about the adapters, a sentence each.
+    pub notes: Vec<String>,
     /// What the plan was made from.
     pub(super) bytes: ModelBytes,
 }
@@ -47,16 +50,14 @@ impl PreparedModel {
         if let Some(name) = names.clone().enumerate().find_map(|(i, n)| names.clone().skip(i + 1).find(|m| *m == n)) {
             return Err(Error::usage(format!("{ADAPTER} \"{name}\" is given twice")));
         }
-        let adapters: Vec<NamedAdapter> = options
-            .adapters
-            .iter()
-            .map(|(name, file)| {
-                let adapter =
-                    Arc::new(Adapter::new(AdapterFile::open(&file.path, config)?, config, file.scale, &device)?);
-                Ok(NamedAdapter { name: name.clone(), adapter })
-            })
-            .collect::<Result<_>>()?;
         let tokenizer = open_tokenizer(&source)?.map(Arc::new);
+        let (mut adapters, mut notes) = (Vec::new(), Vec::new());
+        for (name, file) in &options.adapters {
+            let opened = AdapterFile::open(&file.path, config)?;
+            notes.extend(check_base(&opened, &file.path, &source, tokenizer.as_ref())?);
+            let adapter = Arc::new(Adapter::new(opened, config, file.scale, &device)?);
+            adapters.push(NamedAdapter { name: name.clone(), adapter });
+        }
         limits.max_rank = adapters.iter().map(|a| a.adapter.max_rank()).max().unwrap_or(0);
         let mut bytes = ModelBytes {
             tokenizer: tokenizer.as_ref().map_or(0, |t| t.memory_bytes()),
@@ -69,13 +70,39 @@ impl PreparedModel {
         }
         let plan = options.plan(config, bytes, limits, &device);
         let name = options.model.as_deref().map_or(demo::NAME.to_string(), |p| p.display().to_string());
-        Ok(PreparedModel { name, source, tokenizer, adapters, device, plan, bytes })
+        Ok(PreparedModel { name, source, tokenizer, adapters, device, plan, notes, bytes })
     }
 
     /// A refusal of the plan, with what of it adapters bring beside their pairs.
     pub(super) fn with_tables(&self, error: &Error) -> Error {
         with_tables(error, self.adapters.iter().map(|a| a.adapter.tables_bytes()).sum())
     }
+}
+
+/// Compares the base of an adapter with the model. Another model is a warning; the same in another format is a sentence that is
+/// given back.
+///
+/// # Errors
+/// The base has another shape, or a weight cannot be read.
+pub(crate) fn check_base(
+    adapter: &AdapterFile,
+    path: &Path,
+    source: &ModelSource,
+    tokenizer: Option<&Arc<Tokenizer>>,
+) -> Result<Option<String>> {
+    let check = adapter.base.check(source, || Ok(tokenizer)).map_err(|e| e.in_file(path))?;
+    let shown = path.display();
+    Ok(match check {
+        BaseCheck::Fits => None,
+        BaseCheck::OtherFormat => Some(format!("{shown}: the adapter was made for this model in another format")),
+        BaseCheck::OtherFile => {
+            Some(format!("{shown}: the adapter was made for another file; whether of this model is not recorded"))
+        }
+        BaseCheck::OtherModel(why) => {
+            log::warn!("{shown}: the adapter was made for another model: {why}");
+            None
+        }
+    })
 }
 
 /// The same for tables of so many bytes.
@@ -106,7 +133,11 @@ pub(super) fn synthetic_bytes(name: &str, format: Format, device: &Device) -> Re
     })
 }
 
-fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
+/// The tokenizer of a model; `None` for a folder without one, whose token ids can be used.
+///
+/// # Errors
+/// It is malformed.
+pub fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
     let embedding_rows = source.config().vocab_size;
     match source.tokenizer()? {
         TokenizerSource::Arrays(arrays) => {

@@ -114,6 +114,8 @@ settings! {
     /// A GGUF file or a Hugging Face folder.
     MODEL = "model";
     ADAPTER = "adapter";
+    /// Whether an adapter may be used with another model than its own.
+    ALLOW_OTHER_BASE = "allow_other_base";
     DEVICE = "device";
     /// A board's file of defaults.
     DEVICE_CONFIG = "device_config";

@@ -1,5 +1,7 @@
 //! Adapters that are written, converted and merged: what is read back, and what models with them say.
 
+/// What an adapter says of its base.
+mod base;
 /// GGUF adapters and back.
 mod convert;
 /// Adapters in the weights for good.

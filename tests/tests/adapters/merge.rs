@@ -28,7 +28,7 @@ fn quantized(model: &Path, target: Target, out: &Path) {
 
 fn merged(model: &Path, adapter: &Path, scale: f32, target: Target, out: &Path) -> Report {
     let adapter = AdapterPath { path: adapter.to_path_buf(), scale };
-    run_merged(&options(model, target, out), &adapter, &mut ()).unwrap_or_else(|e| panic!("{e}"))
+    run_merged(&options(model, target, out), &adapter, false, &mut ()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn open_gguf(path: &Path) -> Gguf {
@@ -279,7 +279,7 @@ fn what_fails_leaves_nothing_behind() {
     for target in GGUF.into_iter().chain([Target::Nf4]) {
         for n in [0, 1, 50] {
             let options = options(&base, target, &dir.join("out"));
-            let error = run_merged(&options, &adapter(&lora), &mut StopAfter(n)).expect_err("stopped");
+            let error = run_merged(&options, &adapter(&lora), false, &mut StopAfter(n)).expect_err("stopped");
             assert_eq!((error.message(), names(&dir)), ("stopped", Vec::new()), "{}", target.name());
         }
     }
@@ -291,14 +291,14 @@ fn what_fails_leaves_nothing_behind() {
     targets[30].b.fill(1e30);
     write_peft(&large, &config, 4, 8.0, &peft_tensors(&targets));
     for target in [Target::F32, Target::Q4_0, Target::Nf4] {
-        let error = run_merged(&options(&base, target, &dir.join("out")), &adapter(&large), &mut ());
+        let error = run_merged(&options(&base, target, &dir.join("out")), &adapter(&large), false, &mut ());
         let message = error.expect_err("too large").message().to_string();
         assert!(message.starts_with(&format!("{}: tensor \"", base.display())), "{message}");
         assert!(message.ends_with("the sum with the adapter is too large for f32"), "{message}");
         assert_eq!(names(&dir), ["large"]);
     }
     let nf4 = options(&fixture("tiny-gemma3/tiny-gemma3-f32.gguf"), Target::Nf4, &dir.join("out"));
-    let error = run_merged(&nf4, &adapter(&lora), &mut ()).expect_err("no tokenizer.json");
+    let error = run_merged(&nf4, &adapter(&lora), false, &mut ()).expect_err("no tokenizer.json");
     assert!(error.message().contains("start from the folder the file was made of"), "{error}");
     assert_eq!(names(&dir), ["large"]);
 }

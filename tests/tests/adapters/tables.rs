@@ -98,7 +98,7 @@ fn merge(model: &Path, adapter: &Path, target: Target, out: &Path) -> lichen_hos
         split_bytes_max: None,
     };
     let adapter = AdapterPath { path: adapter.into(), scale: 1.0 };
-    run_merged(&options, &adapter, &mut ()).unwrap_or_else(|e| panic!("{e}"))
+    run_merged(&options, &adapter, false, &mut ()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

@@ -76,12 +76,12 @@ fn save_adapter(
     let TrainedState { network, values, state } = trained;
     let tensors: Vec<PeftTensor<'_>> =
         lora.pairs(values).map(|(layer, target, a, b)| PeftTensor { part: TARGETS[target], layer, a, b }).collect();
-    let metadata = [
+    let mut metadata = vec![
         ("lichen.step", state.step.to_string()),
-        ("lichen.base_sha256", state.base_sha256.clone()),
         ("lichen.data_sha256", state.data_sha256.clone()),
         ("lichen.version", state.version.clone()),
     ];
+    metadata.extend(state.base().entries());
     let config = &network.model().config;
     let (rank, alpha) = (lora.rank, lora.alpha);
     let peft = PeftAdapter { config, rank, alpha, dropout, base_name, tensors: &tensors, metadata: &metadata };

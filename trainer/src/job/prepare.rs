@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use lichen_kernels::Device;
 use lichen_runtime::engine::{self, EngineOptions};
-use lichen_runtime::files::adapter_file::AdapterFile;
+use lichen_runtime::files::adapter_file::{AdapterFile, BaseCheck, BaseRecord};
 use lichen_runtime::files::model_source::locate;
 use lichen_runtime::memory_plan::ModelBytes;
 use lichen_runtime::model::Model;
-use lichen_runtime::setting::MODEL;
+use lichen_runtime::setting::{ALLOW_OTHER_BASE, MODEL};
 use lichen_runtime::text::chat_template::ChatTemplate;
 use lichen_runtime::text::tokenizer::Tokenizer;
 use lichen_runtime::{Error, ModelConfig, ModelSource, Result};
 use serde_json::{Map, Value};
 
 use super::evaluation::{answer_format, regression_prompt_bytes};
-use super::{Job, MemorySettings, Method, JOB_SETTINGS};
+use super::{Job, MemorySettings, Method, Note, JOB_SETTINGS};
 use crate::data::{find_files, read_regression_prompts, Dataset, RegressionPrompt, TextEncoder};
 use crate::full::Full;
 use crate::lora::Lora;
@@ -38,6 +38,10 @@ pub struct PreparedJob {
     pub data: Dataset,
     pub regression_prompts: Vec<RegressionPrompt>,
     pub plan: TrainPlan,
+    /// What the model is, for whoever goes on with what is trained.
+    pub base: BaseRecord,
+    /// What a person should know before the first step.
+    pub notes: Vec<Note>,
     mode: Mode,
     init: Option<AdapterFile>,
 }
@@ -72,6 +76,11 @@ impl PreparedJob {
             (Some(path), Method::Lora) => Some(AdapterFile::open(path, config)?),
             _ => None,
         };
+        let base = BaseRecord::of(&source, tokenizer.as_deref())?;
+        let mut notes = Vec::new();
+        if let (Some(file), Some(path)) = (&init, &job.init_adapter) {
+            notes.extend(check_base(file, path, &source, tokenizer.as_ref(), job.allow_other_base)?);
+        }
         let mode = mode_of(&job.memory, job.alpha, config);
         let bytes = model_bytes(job.memory.method, &source, &machine)?;
         let bytes = ModelBytes { tokenizer: tokenizer.map_or(0, |t| t.memory_bytes()), ..bytes };
@@ -83,7 +92,7 @@ impl PreparedJob {
         plan.check(engine.memory_budget)?;
         // Last, because it reads the whole file.
         let data = open_data(&job, encoder, config.vocab_size)?;
-        Ok(PreparedJob { name, source, device, data, regression_prompts, plan, mode, init, job, engine })
+        Ok(PreparedJob { name, source, device, data, regression_prompts, plan, base, notes, mode, init, job, engine })
     }
 
     /// Samples of an optimiser step.
@@ -187,6 +196,33 @@ fn text_encoder(source: &ModelSource, tokenizer: &Arc<Tokenizer>) -> Result<Text
     let own = source.chat_template();
     let template = ChatTemplate::new(own.as_deref(), source.config().architecture, tokenizer)?;
     Ok(TextEncoder::new(tokenizer.clone(), template))
+}
+
+/// Compares the base of the adapter that training starts from with the model; a note where they differ and may.
+fn check_base(
+    file: &AdapterFile,
+    path: &Path,
+    source: &ModelSource,
+    tokenizer: Option<&Arc<Tokenizer>>,
+    allow_other_base: bool,
+) -> Result<Option<Note>> {
+    let note = |text: String| Some(Note::new(format!("{}: {text}", path.display())));
+    Ok(match file.base.check(source, || Ok(tokenizer)).map_err(|e| e.in_file(path))? {
+        BaseCheck::Fits => None,
+        BaseCheck::OtherFormat => note(format!("the adapter was made for {MODEL} in another format")),
+        BaseCheck::OtherFile => note(format!(
+            "the adapter was made for another file than {MODEL}; whether of the same model is not recorded"
+        )),
+        BaseCheck::OtherModel(why) if allow_other_base => {
+            note(format!("the adapter was made for another model than {MODEL}: {why}"))
+        }
+        BaseCheck::OtherModel(why) => {
+            return Err(Error::input(format!(
+                "the adapter was made for another model than {MODEL} ({why}): {ALLOW_OTHER_BASE} goes on nevertheless"
+            ))
+            .in_file(path));
+        }
+    })
 }
 
 /// Combinations that cannot be had.

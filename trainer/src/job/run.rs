@@ -16,7 +16,7 @@ use super::evaluation::{answers, eval_loss, Scores};
 use super::files;
 use super::outcome::{Ending, Outcome};
 use super::prepare::PreparedJob;
-use super::state::State;
+use super::state::{Allowed, State};
 use super::summary;
 use super::{Note, Observer, METRICS_FILE};
 use crate::checkpoint::{cut_after_step, Checkpoint, Store};
@@ -75,8 +75,11 @@ impl PreparedJob {
         let mut store = Store::open(disk.clone(), &out)?;
         store.keep(self.job.save_total_limit);
         let device = self.device.describe();
-        let (base, data) = (crate::hex(&self.source.fingerprint()), crate::hex(&self.data.sha256()));
-        let fresh = State::new(Scores::default(), base, data, self.settings(), device);
+        for note in &self.notes {
+            observer.note(note);
+        }
+        let data = crate::hex(&self.data.sha256());
+        let fresh = State::new(Scores::default(), &self.base, data, self.settings(), device);
         let recovered = self.recover(&mut store, &fresh, observer)?;
         let metrics = out.join(METRICS_FILE);
         let cut = cut_after_step(&*disk, &metrics, recovered.as_ref().map_or(0, |g| g.step))?;
@@ -96,10 +99,11 @@ impl PreparedJob {
                     state.best = None;
                 }
                 files::load(checkpoint, &mut network, state.updates)?;
-                if let Some(note) = state.changed_device(&fresh) {
+                for note in [state.changed_base(&fresh), state.changed_device(&fresh)].into_iter().flatten() {
                     observer.note(&Note::new(note));
                 }
-                State { settings: fresh.settings, data_sha256: fresh.data_sha256, device: fresh.device, ..state }
+                let State { base_sha256, base_identity, data_sha256, settings, device, .. } = fresh;
+                State { base_sha256, base_identity, data_sha256, settings, device, ..state }
             }
             None => {
                 let before = self.measure(&mut network)?;
@@ -144,7 +148,7 @@ impl PreparedJob {
         let n_parameters = self.n_parameters();
         let recovered = store.recover(&|checkpoint| {
             // What belongs to another job has another size, is no damaged file, and is refused by name below.
-            match files::read_state(checkpoint)?.check_same(fresh, true) {
+            match files::read_state(checkpoint)?.check_same(fresh, Allowed { changed_data: true, other_base: true }) {
                 Ok(()) => files::check(checkpoint, n_parameters),
                 Err(_) => Ok(()),
             }
@@ -161,7 +165,8 @@ impl PreparedJob {
             observer.note(&Note::new(line.as_str()));
         }
         let state = files::read_state(&recovered.checkpoint)?;
-        state.check_same(fresh, job.allow_changed_data).map_err(|e| e.in_file(self.out()))?;
+        let allowed = Allowed { changed_data: job.allow_changed_data, other_base: job.allow_other_base };
+        state.check_same(fresh, allowed).map_err(|e| e.in_file(self.out()))?;
         Ok(Some(recovered.checkpoint))
     }
 

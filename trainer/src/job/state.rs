@@ -1,6 +1,8 @@
 //! `state.json`: where a run stands, and what it was started with. Without times, so that equal runs have equal files.
 
-use lichen_runtime::setting::MODEL;
+use lichen_runtime::files::adapter_file::BaseRecord;
+use lichen_runtime::files::model_source::{ModelIdentity, SameModel};
+use lichen_runtime::setting::{ALLOW_OTHER_BASE, MODEL};
 use lichen_runtime::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -35,6 +37,9 @@ pub struct State {
     pub before: Scores,
     /// What must be the same for a run to go on.
     pub base_sha256: String,
+    /// What the base is whatever its format; earlier versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_identity: Option<String>,
     pub data_sha256: String,
     pub settings: Map<String, Value>,
     /// For people: who computed.
@@ -64,7 +69,7 @@ impl State {
 
     pub fn new(
         before: Scores,
-        base_sha256: String,
+        base: &BaseRecord,
         data_sha256: String,
         settings: Map<String, Value>,
         device: String,
@@ -78,12 +83,19 @@ impl State {
             loss_average: None,
             best: None,
             before,
-            base_sha256,
+            base_sha256: base.sha256.clone().unwrap_or_default(),
+            base_identity: base.identity.as_ref().map(ModelIdentity::to_text),
             data_sha256,
             settings,
             device,
             version: env!("CARGO_PKG_VERSION").to_string(),
         }
+    }
+
+    /// The base, as an adapter records it.
+    pub fn base(&self) -> BaseRecord {
+        let identity = self.base_identity.as_deref().and_then(|text| ModelIdentity::parse(text).ok());
+        BaseRecord { sha256: Some(self.base_sha256.clone()), identity }
     }
 
     /// What there is to say when `now` computes on another kind of device: that is no reason not to go on. Threads, and of
@@ -100,20 +112,56 @@ impl State {
         })
     }
 
-    /// Refuses to go on with another base, other data or other settings than `now`'s.
+    /// What there is to say when `now` has the base in another format, or another base that was allowed.
+    pub fn changed_base(&self, now: &State) -> Option<String> {
+        let (was, is) = (short(&self.base_sha256), short(&now.base_sha256));
+        match self.compare_base(now)? {
+            SameModel::Yes => Some(format!(
+                "the run was started with base model {was}, and {MODEL} {is} is the same in another format: its numbers \
+                 differ from here on"
+            )),
+            SameModel::Other(why) | SameModel::OtherShape(why) => {
+                Some(format!("the run was started with base model {was}, and goes on with another, {is}: {why}"))
+            }
+        }
+    }
+
+    /// `None` for the same bytes.
+    fn compare_base(&self, now: &State) -> Option<SameModel> {
+        if self.base_sha256 == now.base_sha256 {
+            return None;
+        }
+        let parsed = |state: &State| ModelIdentity::parse(state.base_identity.as_deref()?).ok();
+        Some(match (parsed(self), parsed(now)) {
+            (Some(was), Some(is)) => was.compare(&is),
+            _ => SameModel::Other("no more is recorded of it".to_string()),
+        })
+    }
+
+    /// Refuses to go on with another base, other data or other settings than `now`'s. The same base in another format is
+    /// none.
     ///
     /// # Errors
     /// The first difference, with both values.
-    pub fn check_same(&self, now: &State, allow_changed_data: bool) -> Result<()> {
-        if self.base_sha256 != now.base_sha256 {
-            return Err(Error::input(format!(
-                "the run was started with base model {}, and {MODEL} is {}: give it the same model, or start over with \
-                 {RESTART}",
-                short(&self.base_sha256),
-                short(&now.base_sha256)
-            )));
+    pub fn check_same(&self, now: &State, allowed: Allowed) -> Result<()> {
+        let (was, is) = (short(&self.base_sha256), short(&now.base_sha256));
+        match self.compare_base(now) {
+            None | Some(SameModel::Yes) => {}
+            Some(SameModel::Other(_)) if allowed.other_base => {}
+            Some(SameModel::Other(why)) => {
+                return Err(Error::input(format!(
+                    "the run was started with base model {was}, and {MODEL} is {is}, another one ({why}): give it the same \
+                     model, go on with the other with {ALLOW_OTHER_BASE}, or start over with {RESTART}"
+                )));
+            }
+            Some(SameModel::OtherShape(shapes)) => {
+                return Err(Error::input(format!(
+                    "the run was started with base model {was}, and {MODEL} is {is}, of another shape ({shapes}): give it \
+                     the same model, or start over with {RESTART}"
+                )));
+            }
         }
-        if self.data_sha256 != now.data_sha256 && !allow_changed_data {
+        if self.data_sha256 != now.data_sha256 && !allowed.changed_data {
             return Err(Error::input(format!(
                 "the run was started with data {}, and {DATA} is {} now: restore it, or go on with the new with \
                  {ALLOW_CHANGED_DATA}",
@@ -144,6 +192,13 @@ fn with_later_settings(mut settings: Map<String, Value>) -> Map<String, Value> {
     settings.entry(LOSS_ON.name()).or_insert_with(|| loss_on.into());
     settings.entry(PARSE_SPECIAL.name()).or_insert(Value::Bool(false));
     settings
+}
+
+/// What may differ from the job that began a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    pub changed_data: bool,
+    pub other_base: bool,
 }
 
 /// A value as it would be typed.

@@ -77,6 +77,9 @@ struct Merge {
     /// The adapter: a PEFT folder or a GGUF file, with an optional factor for its strength.
     #[arg(long, value_name = "PATH[:SCALE]", value_parser = AdapterPath::parse)]
     adapter: AdapterPath,
+    /// Merge although the adapter was made for another model of the same shape.
+    #[arg(long)]
+    allow_other_base: bool,
     /// What to write.
     #[arg(long, value_enum)]
     format: FormatName,
@@ -137,7 +140,8 @@ fn merge(arguments: &Merge) -> Outcome<()> {
         shard_bytes_max: SHARD_BYTES_MAX,
         split_bytes_max: None,
     };
-    let report = ConversionProgress::watch(|progress| quantize::run_merged(&options, &arguments.adapter, progress))?;
+    let (adapter, allow) = (&arguments.adapter, arguments.allow_other_base);
+    let report = ConversionProgress::watch(|progress| quantize::run_merged(&options, adapter, allow, progress))?;
     format::print(&report, arguments.json)
 }
 

@@ -16,6 +16,7 @@ use lichen_runtime::{Architecture, ModelConfig, Part};
 use serde_json::{json, Value};
 
 use crate::args::{engine_options, MachineArgs, ModelArgs};
+use crate::opening::print_notes;
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -38,6 +39,7 @@ pub struct InfoArgs {
 pub fn run(args: &InfoArgs) -> Outcome<()> {
     let options = engine_options(&args.model, &args.machine)?;
     let prepared = PreparedModel::new(&options)?;
+    print_notes(&prepared.notes);
     let parts = parts(&prepared)?;
     let facts = as_json(&prepared, &parts, &options)?;
     if args.json {

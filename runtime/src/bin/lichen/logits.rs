@@ -11,6 +11,7 @@ use lichen_runtime::memory_plan::mib;
 use lichen_runtime::Error;
 
 use crate::args::{engine_options, token_ids, MachineArgs, ModelArgs, TokenIds};
+use crate::opening::print_notes;
 use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "Example:
@@ -44,6 +45,7 @@ pub fn run(args: &LogitsArgs) -> Outcome<()> {
     options.context = options.context.or(Some(tokens.len()));
     options.logit_rows = LOGIT_ROWS.min(tokens.len());
     let model = LoadedModel::open(&options)?;
+    print_notes(&model.notes);
     let mut session = model.session()?;
     let vocab_size = model.model.config.vocab_size;
     let layout = Layout::new(vec![NewTensor::new("logits", Dtype::F32, &[tokens.len(), vocab_size])], &[])?;

@@ -14,6 +14,7 @@ pub fn open_with(options: &EngineOptions) -> Outcome<Engine> {
     if options.model.is_none() {
         output::note(&format!("note: this is {}", lichen_runtime::loader::demo::DESCRIPTION));
     }
+    print_notes(&engine.model().notes);
     for NamedAdapter { adapter, .. } in engine.adapters() {
         output::note(&adapter_note(adapter, engine.model()));
     }
@@ -23,6 +24,11 @@ pub fn open_with(options: &EngineOptions) -> Outcome<Engine> {
         output::note(&format!("note: {} matrices were converted to Q8_0 in memory", list.join(", ")));
     }
     Ok(engine)
+}
+
+/// What is to be known of a model's adapters.
+pub fn print_notes(notes: &[String]) {
+    notes.iter().for_each(|note| output::note(&format!("note: {note}")));
 }
 
 /// An adapter that touches less than somebody thinks must not pass in silence.

@@ -3,6 +3,7 @@
 
 use lichen_kernels::formats::decode;
 
+use super::base::BaseRecord;
 use super::{AdapterFile, Half, HalfMatrix, Pairs, TARGETS};
 use crate::error::{Error, Result};
 use crate::files::formats::gguf::{BytesOwner, Gguf, Metadata};
@@ -29,7 +30,8 @@ pub(super) fn parse(bytes: BytesOwner, config: &ModelConfig) -> Result<AdapterFi
     let scale = |rank: usize| if alpha == 0.0 { 1.0 } else { alpha / rank as f32 };
     let targets = pairs.finish(|_, _, rank, _| Ok(scale(rank)))?;
     let base_name = metadata.string("general.base_model.0.name")?.map(str::to_string);
-    Ok(AdapterFile { base_name, ..AdapterFile::of(targets) })
+    let (base, note) = BaseRecord::read(|key| metadata.string(key).ok().flatten());
+    Ok(AdapterFile { base_name, base, notes: note.into_iter().collect(), ..AdapterFile::of(targets) })
 }
 
 fn check_kind(metadata: &Metadata, config: &ModelConfig) -> Result<()> {

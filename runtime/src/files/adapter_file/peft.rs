@@ -7,6 +7,7 @@ use std::path::Path;
 
 use lichen_kernels::formats::decode;
 
+use super::base::BaseRecord;
 use super::peft_config::{closest, module_path, ModuleRule, PeftConfig};
 use super::peft_modules::ends_in;
 use super::peft_table::{tables, TableTensor};
@@ -78,9 +79,12 @@ fn read(
     });
     let targets = targets.map_err(in_weights)?;
     let tables = tables(&tensors, &found.tables, peft, config).map_err(in_weights)?;
-    let notes = found.notes(peft, config, &rules);
+    let mut notes = found.notes(peft, config, &rules);
+    let metadata = |key: &str| tensors.metadata().iter().find(|(name, _)| name == key).map(|(_, text)| text.as_str());
+    let (base, note) = BaseRecord::read(metadata);
+    notes.extend(note);
     let base_name = peft.base_name.clone();
-    Ok(AdapterFile { targets, tables, base_name, notes })
+    Ok(AdapterFile { targets, tables, base_name, base, notes })
 }
 
 /// The tensors of a file by what they are.

@@ -5,8 +5,7 @@ use std::sync::LazyLock;
 use lichen_runtime::engine::DeviceChoice;
 use lichen_runtime::limits::THREADS_MAX;
 use lichen_runtime::setting::table::Access;
-use lichen_runtime::setting::{DEVICE, DEVICE_CONFIG, MEMORY_BUDGET, MODEL, RESUME, SEED, THREADS};
-
+use lichen_runtime::setting::{ALLOW_OTHER_BASE, DEVICE, DEVICE_CONFIG, MEMORY_BUDGET, MODEL, RESUME, SEED, THREADS};
 use lichen_runtime::setting_access as access;
 
 use super::super::definition::Method;
@@ -269,7 +268,7 @@ const STEPS: [JobSetting; 10] = [
     .memory(),
 ];
 
-const RUN: [JobSetting; 15] = [
+const RUN: [JobSetting; 16] = [
     number!(
         EVAL_SPLIT,
         "SHARE",
@@ -315,6 +314,11 @@ const RUN: [JobSetting; 15] = [
     switch!(RESUME, "Go on from the last checkpoint of the run, or start when there is none", resume),
     switch!(RESTART, "Remove the checkpoints of the run and begin again", restart),
     switch!(ALLOW_CHANGED_DATA, "Resume although the data has changed", allow_changed_data),
+    switch!(
+        ALLOW_OTHER_BASE,
+        "Go on although the run or the adapter it starts from was made for another model of the same shape",
+        allow_other_base
+    ),
     number!(SEED, "N", "Of everything random: first values, order, dropout, split", seed, 0, u64::MAX).fixed(),
     value!(
         DEVICE,
