@@ -1,6 +1,7 @@
 //! The GGUF file: which tensor in which format, and the order they are written in.
 
 use lichen_kernels::Format;
+use lichen_runtime::escape::thousands;
 use lichen_runtime::files::disk::{refuse_full, NewFile, NewFolder};
 use lichen_runtime::files::formats::gguf_write::{DataWriter, Head};
 use lichen_runtime::files::model_source::PartShape;
@@ -45,9 +46,10 @@ pub fn write(input: Input, options: &Options, progress: &mut dyn Progress) -> Re
     }
     let parts = gguf_parts::cut(metadata, &entries, options.split_bytes_max).map_err(in_model)?;
     let out_bytes = parts.iter().map(|part| part.head.file_bytes()).sum();
-    if let Some(max) = options.split_bytes_max {
-        let n = parts.iter().filter(|part| part.head.file_bytes() > max).count();
-        notes.extend((n > 0).then(|| format!("{n} parts are larger than asked for: each holds one tensor that is")));
+    let longest = parts.iter().map(|part| part.head.file_bytes()).max().unwrap_or(0);
+    if options.split_bytes_max.is_some_and(|max| longest > max) {
+        let longest = thousands(longest);
+        notes.push(format!("the longest part has {longest} bytes: no tensor is cut, and the first has the metadata"));
     }
     refuse_full(&options.out, out_bytes)?;
     progress.start(entries.iter().map(Entry::n_values).sum());
