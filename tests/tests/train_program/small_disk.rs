@@ -85,7 +85,7 @@ fn a_file_system_that_is_full() {
     let folder = TempDir::new("full");
     let (mount, copy) = (folder.path("mount"), folder.path("copy"));
     std::fs::create_dir(&mount).expect("a folder");
-    let script = r#"mount -t tmpfs -o size=1m none "$MOUNT" || exit 99
+    let script = r#"mount -t tmpfs -o size=1152k none "$MOUNT" || exit 99
         "$@"; code=$?; cp -a "$MOUNT/." "$COPY"; exit $code"#;
     let mut command = Command::new("unshare");
     command.args(["-Urm", "sh", "-c", script, "sh"]).arg(lichen_train()).args(resumed(&mount.join("run")));
@@ -96,7 +96,7 @@ fn a_file_system_that_is_full() {
     if ended.code == Some(99) || ended.stderr.starts_with("unshare: ") {
         return println!("no mounts here: {}; the limits on files stand for it", ended.stderr.trim());
     }
-    check_refusal(&ended, "a checkpoint of 40");
+    check_refusal(&ended, "a checkpoint of 43");
     assert!(ended.error().contains(" free, and ") && ended.error().contains(" are: free "), "{ended:?}");
     let run_folder = copy.join("run");
     assert_eq!(checkpoints(&run_folder), [3, 6]);

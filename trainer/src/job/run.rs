@@ -89,21 +89,10 @@ impl PreparedJob {
         let mut network = self.load()?;
         let state = match &recovered {
             Some(checkpoint) => {
-                let mut state = files::read_state(checkpoint)?;
-                // Other questions than were asked at the start: what the start was worth on them is not known yet.
-                let is_other_data = state.data_sha256 != fresh.data_sha256;
-                if is_other_data || !self.asks(&state.before) {
-                    state.before = self.measure(&mut network)?;
-                }
-                if is_other_data {
-                    state.best = None;
-                }
+                let (state, notes) = self.resumed(files::read_state(checkpoint)?, fresh, &mut network)?;
                 files::load(checkpoint, &mut network, state.updates)?;
-                for note in [state.changed_base(&fresh), state.changed_device(&fresh)].into_iter().flatten() {
-                    observer.note(&Note::new(note));
-                }
-                let State { base_sha256, base_identity, data_sha256, settings, device, .. } = fresh;
-                State { base_sha256, base_identity, data_sha256, settings, device, ..state }
+                notes.iter().for_each(|note| observer.note(note));
+                state
             }
             None => {
                 let before = self.measure(&mut network)?;
@@ -136,6 +125,22 @@ impl PreparedJob {
             log::warn!("{error}");
         }
         Ok(outcome)
+    }
+
+    /// The state of a checkpoint that goes on as this job, before its values are loaded; and what there is to say of it.
+    fn resumed(&self, mut state: State, fresh: State, network: &mut Network) -> Result<(State, Vec<Note>)> {
+        // Other questions than were asked at the start: what the start was worth on them is not known yet.
+        let is_other_data = state.data_sha256 != fresh.data_sha256;
+        if is_other_data || !self.asks(&state.before) {
+            state.before = self.measure(network)?;
+        }
+        if is_other_data {
+            state.best = None;
+        }
+        let notes = [state.changed_base(&fresh), state.changed_device(&fresh)].into_iter().flatten().map(Note::new);
+        let notes = notes.collect();
+        let State { base_sha256, base_identity, data_sha256, settings, device, .. } = fresh;
+        Ok((State { base_sha256, base_identity, data_sha256, settings, device, ..state }, notes))
     }
 
     /// The checkpoint to go on from.

@@ -109,7 +109,7 @@ impl ModelIdentity {
         let mut shares: Vec<f64> = rows().map(|(found, _)| found).collect();
         shares.sort_by(f64::total_cmp);
         SameModel::Other(format!(
-            "{n_other} of {N_ROWS} sampled rows of its weights differ by more than their formats explain ({:.1}% in the median)",
+            "{n_other} of {N_ROWS} sampled rows of its weights differ by more than their formats explain, {:.1}% in the median",
             100.0 * shares[shares.len() / 2]
         ))
     }
