@@ -27,8 +27,8 @@ pub fn codes(block: &[u8]) -> [i8; BLOCK] {
     let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
     let mut codes = [0; BLOCK];
     for (j, nibbles) in block[6..BLOCK_BYTES].iter().enumerate() {
-        codes[j] = (nibbles & 15 | (high >> j & 1) as u8 * 16) as i8 - 16;
-        codes[j + 16] = (nibbles >> 4 | (high >> (j + 16) & 1) as u8 * 16) as i8 - 16;
+        codes[j] = ((nibbles & 15) | (((high >> j) & 1) as u8) << 4) as i8 - 16;
+        codes[j + 16] = ((nibbles >> 4) | (((high >> (j + 16)) & 1) as u8) << 4) as i8 - 16;
     }
     codes
 }

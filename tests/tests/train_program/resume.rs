@@ -219,6 +219,7 @@ fn another_format_of_the_base_is_no_other_base() {
         out: out.to_path_buf(),
         name: None,
         shard_bytes_max: SHARD_BYTES_MAX,
+        split_bytes_max: None,
     };
     let (quantised, tuned) = (folder.path("q8_0.gguf"), folder.path("tuned.gguf"));
     quantize::run(&options(&quantised), &mut ()).unwrap_or_else(|e| panic!("{e}"));
