@@ -112,7 +112,7 @@ fn text_says_what_was_learned_and_where_it_is() {
         "\ntraining  4 of 4 steps in ",
         " tokens/s on 1 thread\n",
         " planned\n",
-        "rank 8, 969,328 bytes\n",
+        "rank 8, 988,024 bytes\n",
         &format!("\nThe adapter: {adapter}\n(a temporary folder; --out DIR keeps it elsewhere)\n"),
         &format!("  lichen chat --adapter {adapter}\n  lichen-train report "),
     ] {
