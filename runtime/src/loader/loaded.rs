@@ -70,10 +70,10 @@ impl LoadedModel {
         let stop_ids = stop_ids(Some(&prepared.source), prepared.tokenizer.as_deref());
         // The demo model is too small to be sampled from.
         let default_sampling = match &options.model {
-            Some(_) => default_sampling(model.config.architecture),
+            Some(_) => prepared.source.sampling().resolve(default_sampling(model.config.architecture)),
             None => SamplerConfig::greedy(),
         };
-        Ok(LoadedModel {
+        let loaded = LoadedModel {
             name: prepared.name,
             source: Some(prepared.source),
             tokenizer: prepared.tokenizer,
@@ -84,7 +84,13 @@ impl LoadedModel {
             bytes: prepared.bytes,
             memory_budget: options.memory_budget,
             ..LoadedModel::of(model, prepared.device, prepared.plan)
-        })
+        };
+        // What was asked for and cannot be used is refused before anything is answered.
+        if let Some(choice) = &options.chat_template {
+            let template = choice.open(loaded.tokenizer()?)?;
+            loaded.template.get_or_init(|| template);
+        }
+        Ok(loaded)
     }
 
     /// A model of a released one's shape with random weights, made in memory.

@@ -9,14 +9,17 @@ use super::{Part, PartShape, Stored};
 use crate::error::{Error, Result};
 use crate::files::formats::gguf::{BytesOwner, Gguf, Metadata, TensorInfo};
 use crate::files::formats::gguf_config::{model_config, TokenizerKeys};
+use crate::files::formats::sampling::of_metadata;
 use crate::files::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
+use crate::sampler::SamplingOverrides;
 
 pub(super) struct GgufModel {
     pub path: PathBuf,
     /// `None` for a file in memory.
     pub file: Option<Arc<MappedFile>>,
     pub config: ModelConfig,
+    pub sampling: SamplingOverrides,
     gguf: Gguf,
 }
 
@@ -26,7 +29,8 @@ impl GgufModel {
         let gguf = Gguf::parse(bytes)?;
         let config = model_config(&gguf)?;
         TokenizerKeys::read(gguf.metadata())?;
-        let model = GgufModel { path: path.to_path_buf(), file, config, gguf };
+        let sampling = of_metadata(gguf.metadata())?;
+        let model = GgufModel { path: path.to_path_buf(), file, config, sampling, gguf };
         for (part, layer) in Part::of_model(&model.config) {
             model.check(part, layer)?;
         }

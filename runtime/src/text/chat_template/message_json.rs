@@ -2,10 +2,12 @@
 
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use super::{Message, Role};
+use super::{Message, Role, ToolCall};
 use crate::escape::thousands;
 use crate::files::formats::json_shape::{seed, Shape, Text};
+use crate::setting::table::shown;
 
 /// A value that should be an array of messages; of a longer one than `N_MAX` only the beginning is held. Read it with
 /// [`seed`], from a text or from a [`serde_json::Value`].
@@ -75,13 +77,19 @@ impl<const N_MAX: usize> MessageList<N_MAX> {
     }
 }
 
-/// The keys of a message. A call of a tool has a place of its own in other templates, and would be lost here.
+/// What a message may say.
+pub const MESSAGE_KEYS: [&str; 6] = ["role", "content", "name", "tool_calls", "tool_call_id", "function_call"];
+
+/// The keys of a message.
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
 enum Key {
     Role,
     Content,
+    Name,
     ToolCalls,
+    ToolCallId,
+    FunctionCall,
     #[serde(other)]
     Unknown,
 }
@@ -90,8 +98,11 @@ enum Key {
 #[derive(Debug, Default)]
 struct MessageValue {
     role: Text,
-    content: Text,
-    has_tool_calls: bool,
+    content: Content,
+    name: Text,
+    tool_call_id: Text,
+    tool_calls: Value,
+    has_function_call: bool,
     twice: Option<&'static str>,
     other: Option<String>,
 }
@@ -107,20 +118,36 @@ impl Shape for MessageValue {
 
     fn object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
         let mut message = MessageValue::default();
-        let (mut has_role, mut has_content) = (false, false);
+        let mut seen = [false; 5];
         while let Some(key) = object.next_key::<Key>()? {
+            let mut once = |at: usize, name: &'static str| {
+                if std::mem::replace(&mut seen[at], true) {
+                    message.twice.get_or_insert(name);
+                }
+            };
             match key {
                 Key::Role => {
-                    message.twice = message.twice.or(std::mem::replace(&mut has_role, true).then_some("role"));
+                    once(0, "role");
                     message.role = object.next_value_seed(seed())?;
                 }
                 Key::Content => {
-                    message.twice = message.twice.or(std::mem::replace(&mut has_content, true).then_some("content"));
+                    once(1, "content");
                     message.content = object.next_value_seed(seed())?;
                 }
+                Key::Name => {
+                    once(2, "name");
+                    message.name = object.next_value_seed(seed())?;
+                }
+                Key::ToolCallId => {
+                    once(3, "tool_call_id");
+                    message.tool_call_id = object.next_value_seed(seed())?;
+                }
                 Key::ToolCalls => {
-                    let value: Text = object.next_value_seed(seed())?;
-                    message.has_tool_calls |= !value.is_absent();
+                    once(4, "tool_calls");
+                    message.tool_calls = object.next_value()?;
+                }
+                Key::FunctionCall => {
+                    message.has_function_call |= !object.next_value_seed(seed::<Text>())?.is_absent();
                 }
                 Key::Unknown => drop(object.next_value::<IgnoredAny>()?),
             }
@@ -137,16 +164,172 @@ impl MessageValue {
         if let Some(name) = self.twice {
             return Err(format!("\"{name}\" stands twice"));
         }
-        if self.has_tool_calls {
-            return Err("\"tool_calls\" is not supported: write the call into \"content\"".into());
+        if self.has_function_call {
+            return Err("\"function_call\" is not supported: say \"tool_calls\"".into());
         }
         let role = self.role.needed("role")?;
         let Some(role) = Role::parse(&role) else {
             let shown = if role.chars().count() > 64 { "a long string".into() } else { format!("{role:?}") };
             return Err(format!("\"role\" is {shown}; system, user, assistant or tool expected"));
         };
-        Ok(Message::new(role, self.content.needed("content")?))
+        let tool_calls = tool_calls(self.tool_calls)?;
+        if !tool_calls.is_empty() && role != Role::Assistant {
+            return Err(format!("\"tool_calls\" is an assistant's, and \"role\" is \"{}\"", role.name()));
+        }
+        let mut parts = self.content.parts(!tool_calls.is_empty())?;
+        let content = parts.join("\n");
+        if parts.len() < 2 {
+            parts.clear();
+        }
+        let name = self.name.optional("name")?;
+        let tool_call_id = self.tool_call_id.optional("tool_call_id")?;
+        Ok(Message { role, content, parts, name, tool_calls, tool_call_id })
     }
+}
+
+/// What is said: a string, or a list of text parts.
+#[derive(Debug, Default)]
+enum Content {
+    #[default]
+    Absent,
+    Parts(Vec<String>),
+    /// The first part that is none, counted from 0, and why.
+    Part(usize, String),
+    Other(String),
+}
+
+impl Shape for Content {
+    fn null() -> Self {
+        Content::Absent
+    }
+
+    fn other(shown: String) -> Self {
+        Content::Other(shown)
+    }
+
+    fn text(text: &str) -> Self {
+        Content::Parts(vec![text.to_string()])
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let (mut parts, mut wrong) = (Vec::new(), None);
+        while let Some(part) = list.next_element_seed(seed::<ContentPart>())? {
+            match part.text() {
+                _ if wrong.is_some() => {}
+                Ok(text) => parts.push(text),
+                Err(why) => wrong = Some((parts.len(), why)),
+            }
+        }
+        Ok(match wrong {
+            None => Content::Parts(parts),
+            Some((at, why)) => Content::Part(at, why),
+        })
+    }
+}
+
+impl Content {
+    /// `may_be_absent`: beside calls of functions.
+    fn parts(self, may_be_absent: bool) -> Result<Vec<String>, String> {
+        match self {
+            Content::Absent if may_be_absent => Ok(Vec::new()),
+            Content::Absent => Err("\"content\" is missing".into()),
+            Content::Parts(parts) => Ok(parts),
+            Content::Part(at, why) => Err(format!("\"content\"[{at}] {why}")),
+            Content::Other(shown) => Err(format!("\"content\" is {shown}; a string or a list of text parts is needed")),
+        }
+    }
+}
+
+/// A value that should be `{"type": "text", "text": ".."}`; a string alone is as good.
+#[derive(Debug, Default)]
+struct ContentPart {
+    kind: Text,
+    text: Text,
+    other: Option<String>,
+}
+
+impl Shape for ContentPart {
+    fn null() -> Self {
+        ContentPart::other("null".into())
+    }
+
+    fn other(shown: String) -> Self {
+        ContentPart { other: Some(shown), ..ContentPart::default() }
+    }
+
+    fn text(text: &str) -> Self {
+        ContentPart { text: Text::Is(text.to_string()), ..ContentPart::default() }
+    }
+
+    fn object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
+        let mut part = ContentPart::default();
+        while let Some(key) = object.next_key::<std::borrow::Cow<'de, str>>()? {
+            match key.as_ref() {
+                "type" => part.kind = object.next_value_seed(seed())?,
+                "text" => part.text = object.next_value_seed(seed())?,
+                _ => drop(object.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(part)
+    }
+}
+
+impl ContentPart {
+    fn text(self) -> Result<String, String> {
+        if let Some(shown) = self.other {
+            return Err(format!("is {shown}; a text part is needed"));
+        }
+        match self.kind.optional("type") {
+            Ok(None) => {}
+            Ok(Some(kind)) if kind == "text" => {}
+            Ok(Some(kind)) => {
+                let kind: String = kind.chars().take(64).collect();
+                return Err(format!("is of type {kind:?}; this model reads text alone"));
+            }
+            Err(why) => return Err(format!("has a part whose {why}")),
+        }
+        self.text.needed("text").map_err(|why| format!("has a part whose {why}"))
+    }
+}
+
+/// OpenAI's calls, whose arguments are JSON in a string, and those of data sets, whose arguments are an object.
+fn tool_calls(value: Value) -> Result<Vec<ToolCall>, String> {
+    let list = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(list) => list,
+        other => return Err(format!("\"tool_calls\" is {}; a list of calls is needed", shown(&other))),
+    };
+    let numbered = list.into_iter().enumerate();
+    numbered.map(|(at, call)| tool_call(call).map_err(|why| format!("\"tool_calls\"[{at}] {why}"))).collect()
+}
+
+fn tool_call(call: Value) -> Result<ToolCall, String> {
+    let Value::Object(mut call) = call else { return Err(format!("is {}; an object is needed", shown(&call))) };
+    let id = match call.remove("id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) => Some(id),
+        Some(other) => return Err(format!("has the \"id\" {}; a string is needed", shown(&other))),
+    };
+    // Some data sets leave the wrapping out.
+    let mut function = match call.remove("function") {
+        Some(Value::Object(function)) => function,
+        Some(other) => return Err(format!("has the \"function\" {}; an object is needed", shown(&other))),
+        None => call,
+    };
+    let name = match function.remove("name") {
+        Some(Value::String(name)) => name,
+        _ => return Err("has no \"name\" of a function".into()),
+    };
+    let arguments = match function.remove("arguments") {
+        None | Some(Value::Null) => Value::Object(Map::new()),
+        Some(Value::String(text)) => match serde_json::from_str(&text) {
+            Ok(value @ Value::Object(_)) => value,
+            _ => return Err(format!("has \"arguments\" that are no JSON object: {}", shown(&Value::from(text)))),
+        },
+        Some(value @ Value::Object(_)) => value,
+        Some(other) => return Err(format!("has the \"arguments\" {}; an object is needed", shown(&other))),
+    };
+    Ok(ToolCall { id, name, arguments })
 }
 
 #[cfg(test)]
