@@ -10,7 +10,7 @@ use crate::loader::LoadedModel;
 use crate::sampler::SamplerConfig;
 pub use crate::sampler::SamplingOverrides;
 use crate::setting::{CONTEXT, LOGPROBS, MAX_NEW_TOKENS, STOP, STOP_TOKENS, TIME_LIMIT_MS};
-use crate::text::chat_template::{encode_with, Encoding, Message, Role};
+use crate::text::chat_template::{encode_with, ChatTemplate, Encoding, Message, Role};
 use crate::text::stop::{StopIds, StopStrings};
 use crate::text::tokenizer::Tokenizer;
 
@@ -201,16 +201,31 @@ impl Request {
     /// # Errors
     /// The model has no tokenizer, or a template that does not take these messages.
     pub fn encode(&self, model: &LoadedModel) -> Result<Vec<u32>> {
+        match &self.prompt {
+            Prompt::Tokens(ids) => Ok(ids.clone()),
+            _ => self.encode_by(model.tokenizer()?, || model.chat_template()),
+        }
+    }
+
+    /// The same without a model whose weights are there. The template is asked for where it is needed.
+    ///
+    /// # Errors
+    /// The template does not take these messages, or cannot be had.
+    pub fn encode_by<'a>(
+        &self,
+        tokenizer: &Tokenizer,
+        template: impl FnOnce() -> Result<&'a ChatTemplate>,
+    ) -> Result<Vec<u32>> {
         let mut messages = match &self.prompt {
             Prompt::Tokens(ids) => return Ok(ids.clone()),
-            Prompt::Raw(text) => return encode_raw(model.tokenizer()?, text, self.parse_special),
+            Prompt::Raw(text) => return encode_raw(tokenizer, text, self.parse_special),
             Prompt::Text(text) => vec![Message::user(text)],
             Prompt::Messages(messages) => messages.clone(),
         };
         if messages.first().is_none_or(|first| first.role != Role::System) {
             messages.splice(0..0, self.system.as_ref().map(Message::system));
         }
-        encode_with(model.tokenizer()?, model.chat_template()?, &messages, &self.encoding())
+        encode_with(tokenizer, template()?, &messages, &self.encoding())
     }
 
     /// What to say of a prompt without a template that holds control tokens written out; `None` where it holds none, or where

@@ -92,7 +92,7 @@ pub(super) fn synthetic_bytes(name: &str, format: Format, device: &Device) -> Re
     })
 }
 
-fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
+pub(super) fn open_tokenizer(source: &ModelSource) -> Result<Option<Tokenizer>> {
     let embedding_rows = source.config().vocab_size;
     match source.tokenizer()? {
         TokenizerSource::Arrays(arrays) => {

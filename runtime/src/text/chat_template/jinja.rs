@@ -5,6 +5,7 @@ use std::io;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{context, Environment, ErrorKind, Value};
+use serde_json::json;
 
 use super::marked::Marks;
 use super::substitution::Substitution;
@@ -126,28 +127,34 @@ impl JinjaTemplate {
 
 /// A message as templates find it: what it has not is not there.
 fn message(m: &Message, takes_parts: bool) -> Value {
-    let part = |text: &String| context! { type => "text", text => text.as_str() };
     let content = match &m.parts[..] {
         // A turn that only calls functions has no content, which is not an empty one.
-        [] if m.content.is_empty() && !m.tool_calls.is_empty() => Value::from(()),
-        parts if takes_parts && !parts.is_empty() => parts.iter().map(part).collect(),
-        _ => Value::from(m.content.as_str()),
-    };
-    let role = m.role.name();
-    let call = |call: &ToolCall| {
-        let function = context! { name => call.name.as_str(), arguments => Value::from(Serde(&call.arguments)) };
-        match &call.id {
-            Some(id) => context! { id => id, type => "function", function => function },
-            None => context! { type => "function", function => function },
+        [] if m.content.is_empty() && !m.tool_calls.is_empty() => serde_json::Value::Null,
+        parts if takes_parts && !parts.is_empty() => {
+            parts.iter().map(|part| json!({"type": "text", "text": part})).collect()
         }
+        _ => json!(m.content),
     };
-    let mut fields = vec![("role", Value::from(role)), ("content", content)];
-    fields.extend(m.name.as_ref().map(|name| ("name", Value::from(name.as_str()))));
-    fields.extend(m.tool_call_id.as_ref().map(|id| ("tool_call_id", Value::from(id.as_str()))));
-    if !m.tool_calls.is_empty() {
-        fields.push(("tool_calls", m.tool_calls.iter().map(call).collect()));
+    let mut fields = json!({"role": m.role.name(), "content": content});
+    let mut add = |name: &str, value| fields[name] = value;
+    if let Some(name) = &m.name {
+        add("name", json!(name));
     }
-    fields.into_iter().collect()
+    if let Some(id) = &m.tool_call_id {
+        add("tool_call_id", json!(id));
+    }
+    if !m.tool_calls.is_empty() {
+        add("tool_calls", m.tool_calls.iter().map(tool_call).collect());
+    }
+    Value::from(Serde(&fields))
+}
+
+fn tool_call(call: &ToolCall) -> serde_json::Value {
+    let function = json!({"name": call.name, "arguments": call.arguments});
+    match &call.id {
+        Some(id) => json!({"id": id, "type": "function", "function": function}),
+        None => json!({"type": "function", "function": function}),
+    }
 }
 
 /// One of the renderings of a conversation.
