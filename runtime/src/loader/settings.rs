@@ -7,7 +7,8 @@ use crate::limits::{COUNT_MAX, PREFILL_CHUNK_MAX, SLOTS_MAX, THREADS_MAX};
 use crate::setting::table::{Access, Entry};
 use crate::setting::value::bytes;
 use crate::setting::{
-    ADAPTER, CHAT_TEMPLATE, CONTEXT, DEVICE, DEVICE_CONFIG, KV_CACHE, MEMORY_BUDGET, MODEL, PARALLEL, PREFILL_CHUNK, THREADS,
+    ADAPTER, CHAT_TEMPLATE, CONTEXT, DEVICE, DEVICE_CONFIG, KV_CACHE, MEMORY_BUDGET, MODEL, PARALLEL, PREFILL_CHUNK,
+    THREADS,
 };
 use crate::setting_access as access;
 use crate::text::chat_template::TemplateChoice;

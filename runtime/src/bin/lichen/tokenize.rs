@@ -2,12 +2,13 @@
 
 use clap::Args;
 use lichen_runtime::engine::request::{Prompt, Request};
+use lichen_runtime::escape::counted;
 use lichen_runtime::loader::TextModel;
 use lichen_runtime::text::tokenizer::{PieceKind, Tokenizer};
 use lichen_runtime::Error;
 use serde_json::{json, Value};
 
-use crate::args::{ModelArgs, TemplateArgs};
+use crate::args::{ModelOnlyArgs, TemplateArgs};
 use crate::generate::read_stdin;
 use crate::opening::control_text_hint;
 use crate::output::{self, Outcome};
@@ -30,7 +31,7 @@ pub struct TokenizeArgs {
     #[arg(value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
     #[command(flatten)]
-    model: ModelArgs,
+    model: ModelOnlyArgs,
     /// Put the text into the chat template, as a user's turn
     #[arg(long)]
     chat: bool,
@@ -92,7 +93,7 @@ pub fn run(args: &TokenizeArgs) -> Outcome<()> {
     for id in &ids {
         output::line(&format!("{id:>7}  {}", shown(tokenizer.token_bytes(*id))))?;
     }
-    output::note(&format!("{} tokens", ids.len()));
+    output::note(&counted(ids.len() as u64, "token"));
     Ok(())
 }
 

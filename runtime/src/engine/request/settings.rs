@@ -5,7 +5,8 @@ use crate::limits::COUNT_MAX;
 use crate::sampler::{REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, TEMPERATURE_MAX};
 use crate::setting::table::Entry;
 use crate::setting::{
-    IGNORE_EOS, MAX_NEW_TOKENS, MIN_P, PARSE_SPECIAL, REPEAT_LAST_N, REPEAT_PENALTY, SEED, STOP, SYSTEM, TEMPERATURE, TOP_K, TOP_P,
+    IGNORE_EOS, MAX_NEW_TOKENS, MIN_P, PARSE_SPECIAL, REPEAT_LAST_N, REPEAT_PENALTY, SEED, STOP, SYSTEM, TEMPERATURE,
+    TOP_K, TOP_P,
 };
 use crate::setting_access as access;
 

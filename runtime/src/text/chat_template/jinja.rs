@@ -48,6 +48,7 @@ impl JinjaTemplate {
         environment.set_recursion_limit(guard::DEPTH_MAX);
         environment.set_fuel(Some(STEPS_MAX));
         environment.set_unknown_method_callback(python::method);
+        environment.add_test("iterable", python::is_iterable);
         environment.add_function("raise_exception", python::raise_exception);
         environment.add_function("strftime_now", clock::strftime_now);
         environment.add_filter("tojson", to_json::to_json);

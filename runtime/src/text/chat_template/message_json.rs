@@ -356,6 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn parts_calls_and_results_are_read() {
+        let text = r#"[{"role": "user", "content": [{"type": "text", "text": "a"}, "b"]},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
+                "function": {"name": "f", "arguments": "{\"x\": [1]}"}}, {"name": "g", "arguments": {}}]},
+            {"role": "tool", "content": [{"type": "text", "text": "c"}], "tool_call_id": "1", "name": "f"}]"#;
+        let messages = read(text).unwrap();
+        assert_eq!((messages[0].content.as_str(), messages[0].parts.len()), ("a\nb", 2));
+        let calls: Vec<String> =
+            messages[1].tool_calls.iter().map(|c| format!("{:?} {} {}", c.id, c.name, c.arguments)).collect();
+        assert_eq!(calls, [r#"Some("1") f {"x":[1]}"#, "None g {}"]);
+        assert_eq!((messages[1].content.as_str(), messages[2].parts.len()), ("", 0));
+        let got = (messages[2].content.as_str(), messages[2].tool_call_id.as_deref(), messages[2].name.as_deref());
+        assert_eq!(got, ("c", Some("1"), Some("f")));
+    }
+
+    #[test]
     fn what_is_no_message_is_refused_with_its_number() {
         for (text, want) in [
             ("null", "\"messages\" is missing"),
@@ -365,15 +381,44 @@ mod tests {
             ("[1, 2, 3, 4]", "\"messages\" has 4 turns; at most 3"),
             ("[[]]", "message 1: is an array; an object is needed"),
             (r#"[{"role": "user"}]"#, "message 1: \"content\" is missing"),
-            (r#"[{"role": "user", "content": 2}]"#, "message 1: \"content\" is 2; a string is needed"),
+            (
+                r#"[{"role": "user", "content": 2}]"#,
+                "message 1: \"content\" is 2; a string or a list of text parts is needed",
+            ),
+            (
+                r#"[{"role": "user", "content": ["a", {"type": "image", "url": "x"}]}]"#,
+                "message 1: \"content\"[1] is of type \"image\"; this model reads text alone",
+            ),
+            (r#"[{"role": "user", "content": [3]}]"#, "message 1: \"content\"[0] is 3; a text part is needed"),
+            (
+                r#"[{"role": "user", "content": [{"type": "text"}]}]"#,
+                "message 1: \"content\"[0] has a part whose \"text\" is missing",
+            ),
+            (
+                r#"[{"role": "user", "content": "", "tool_calls": [{"name": "f"}]}]"#,
+                "message 1: \"tool_calls\" is an assistant's, and \"role\" is \"user\"",
+            ),
+            (
+                r#"[{"role": "assistant", "tool_calls": {}}]"#,
+                "message 1: \"tool_calls\" is {}; a list of calls is needed",
+            ),
+            (r#"[{"role": "assistant", "tool_calls": [1]}]"#, "message 1: \"tool_calls\"[0] is 1; an object is needed"),
+            (
+                r#"[{"role": "assistant", "tool_calls": [{"function": {}}]}]"#,
+                "message 1: \"tool_calls\"[0] has no \"name\" of a function",
+            ),
+            (
+                r#"[{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "x"}]}]"#,
+                "message 1: \"tool_calls\"[0] has \"arguments\" that are no JSON object: \"x\"",
+            ),
             (
                 r#"[{"role": "user", "content": ""}, {"role": "cat", "content": ""}]"#,
                 "message 2: \"role\" is \"cat\"; system, user, assistant or tool expected",
             ),
             (r#"[{"role": "user", "role": "user", "content": "twice"}]"#, "message 1: \"role\" stands twice"),
             (
-                r#"[{"role": "assistant", "content": "", "tool_calls": []}]"#,
-                "message 1: \"tool_calls\" is not supported: write the call into \"content\"",
+                r#"[{"role": "assistant", "content": "", "function_call": {}}]"#,
+                "message 1: \"function_call\" is not supported: say \"tool_calls\"",
             ),
         ] {
             assert_eq!(read(text), Err(want.to_string()), "{text}");

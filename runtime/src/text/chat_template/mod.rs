@@ -214,9 +214,20 @@ impl ChatTemplate {
         }
     }
 
-    /// The whole prompt, cut where messages and template meet. White space between two messages counts as content.
+    /// The whole prompt, cut where messages and template meet. White space between two messages counts as content, and so
+    /// may short words of a template that looks inside messages.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<Segment>> {
-        Ok(self.render_substituted(Chat { messages, tools: &[], add_generation_prompt })?.segments())
+        self.render_with_tools(messages, &[], add_generation_prompt)
+    }
+
+    /// The same for a model that may call functions.
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<Segment>> {
+        Ok(self.render_substituted(Chat { messages, tools, add_generation_prompt })?.segments())
     }
 
     /// As it is at this moment, with what is typed in messages told apart no more.

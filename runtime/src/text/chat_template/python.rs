@@ -1,6 +1,6 @@
 //! What templates expect of Python: methods on strings, lists and maps, and `raise_exception`.
 
-use minijinja::value::{from_args, Kwargs, ValueKind};
+use minijinja::value::{from_args, Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 /// Called where the engine knows no method of that name.
@@ -70,6 +70,7 @@ fn string_method(state: &mut State, text: &str, value: &Value, name: &str, args:
             let (items,): (Value,) = from_args(args)?;
             state.apply_filter("join", &[items, value.clone()])
         }
+        "format" => format(text, args),
         "isdigit" | "isnumeric" | "isdecimal" => Ok(every(text, char::is_numeric)),
         "isalpha" => Ok(every(text, char::is_alphabetic)),
         "isalnum" => Ok(every(text, char::is_alphanumeric)),
@@ -78,6 +79,39 @@ fn string_method(state: &mut State, text: &str, value: &Value, name: &str, args:
         "islower" => Ok(Value::from(text.to_lowercase() == text && text.to_uppercase() != text)),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
+}
+
+/// `'{} {0} {name}'.format(..)`, without the small language of widths and precisions.
+fn format(text: &str, args: &[Value]) -> Result<Value, Error> {
+    let (args, kwargs): (Rest<Value>, Kwargs) = from_args(args)?;
+    let invalid = |what: &'static str| Error::new(ErrorKind::InvalidOperation, what);
+    let (mut out, mut rest, mut n_taken) = (String::new(), text, 0);
+    while let Some(at) = rest.find(['{', '}']) {
+        out.push_str(&rest[..at]);
+        let (brace, after) = rest[at..].split_at(1);
+        if let Some(after) = after.strip_prefix(brace) {
+            out.push_str(brace);
+            rest = after;
+            continue;
+        }
+        let Some((name, after)) = after.split_once('}').filter(|_| brace == "{") else {
+            return Err(invalid("format: a brace stands alone"));
+        };
+        let value = match name.parse::<usize>() {
+            Ok(at) => args.get(at).cloned(),
+            Err(_) if name.is_empty() => args.get(n_taken).cloned().inspect(|_| n_taken += 1),
+            Err(_) => Some(kwargs.get::<Value>(name)?),
+        };
+        out.push_str(&value.ok_or_else(|| invalid("format: an argument is missing"))?.to_string());
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(Value::from(out))
+}
+
+/// `is iterable`: nothing is not, in Python.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
 }
 
 fn every(text: &str, is: fn(char) -> bool) -> Value {

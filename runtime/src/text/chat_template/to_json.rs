@@ -202,3 +202,58 @@ fn number(value: &Value) -> String {
         _ => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use minijinja::{context, Environment};
+
+    use super::*;
+
+    fn render(template: &str) -> Result<String, Error> {
+        let mut environment = Environment::new();
+        environment.add_filter("tojson", to_json);
+        let value = serde_json::json!({"b": [1, true, null], "a": "é<'&\"\n\u{1F600}", "c": {}, "d": []});
+        environment.render_str(template, context! { v => Value::from(minijinja::value::Serde(&value)) })
+    }
+
+    /// What `json.dumps` of Python 3.11 makes of the same value.
+    #[test]
+    fn arguments_are_those_of_json_dumps() {
+        let plain = r#"{"b": [1, true, null], "a": "é<'&\"\n😀", "c": {}, "d": []}"#;
+        let cases = [
+            ("{{ v | tojson }}", plain),
+            (
+                "{{ v | tojson(ensure_ascii=true) }}",
+                r#"{"b": [1, true, null], "a": "\u00e9<'&\"\n\ud83d\ude00", "c": {}, "d": []}"#,
+            ),
+            (
+                "{{ v | tojson(sort_keys=true, separators=(',', ':')) }}",
+                r#"{"a":"é<'&\"\n😀","b":[1,true,null],"c":{},"d":[]}"#,
+            ),
+            ("{{ [v.b, v.c] | tojson(indent=2) }}", "[\n  [\n    1,\n    true,\n    null\n  ],\n  {}\n]"),
+            ("{{ v.c | tojson(indent=none) }}", "{}"),
+            ("{{ {'x': 1} | tojson(false, '-') }}", "{\n-\"x\": 1\n}"),
+            (
+                "{{ [1.0, 0.1, 1e16, 1e-5, 123456789012345.0, -0.0001] | tojson }}",
+                "[1.0, 0.1, 1e+16, 1e-05, 123456789012345.0, -0.0001]",
+            ),
+            ("{{ {1: 2, none: 3, true: 4} | tojson }}", r#"{"1": 4, "null": 3}"#),
+        ];
+        for (template, want) in cases {
+            assert_eq!(render(template).unwrap(), want, "{template}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused() {
+        for template in [
+            "{{ nothing | tojson }}",
+            "{{ v | tojson(indent=1000) }}",
+            "{{ v | tojson(separators=',') }}",
+            "{{ v | tojson(default=1) }}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(300) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        ] {
+            assert!(render(template).is_err(), "{template}");
+        }
+    }
+}
