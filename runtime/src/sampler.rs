@@ -1,8 +1,9 @@
 //! Logits to the next token.
 //!
-//! Filters run in llama.cpp's common order: repetition penalty, top-k, top-p, min-p, temperature, then one draw. Each
-//! filter sees what the ones before it left, with probabilities renormalised. Temperature 0 takes the first maximum of
-//! the penalised logits, without a draw.
+//! Filters run in transformers' order: repetition penalty, temperature, top-k, top-p, min-p, then one draw. The values that
+//! models come with were tuned in it; llama.cpp has temperature last, so that its top-p and min-p see other
+//! probabilities. Each filter sees what the ones before it left, with probabilities renormalised. Temperature 0 takes
+//! the first maximum of the penalised logits, without a draw.
 //!
 //! The random number of a draw is a function of (seed, step) and of nothing else, so a saved session that restores
 //! both continues exactly where it stopped.
@@ -14,6 +15,10 @@ use lichen_kernels::ops::sampling::MAX_TOP_K;
 use crate::error::{Error, Result};
 use crate::limits::COUNT_MAX;
 use crate::setting::{Setting, MIN_P, REPEAT_LAST_N, REPEAT_PENALTY, TEMPERATURE, TOP_K, TOP_P};
+
+pub use overrides::SamplingOverrides;
+
+mod overrides;
 
 /// Hotter than this is noise.
 pub const TEMPERATURE_MAX: f32 = 5.0;
@@ -83,7 +88,7 @@ impl SamplerConfig {
     }
 }
 
-/// One candidate: its logit, then its probability relative to the best, and its id.
+/// One candidate: its logit, its probability relative to the best after temperature, and its id.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     logit: f32,
@@ -213,25 +218,28 @@ impl Sampler {
             return Ok(best);
         }
         self.candidates.clear();
-        self.candidates.extend(top.iter().map(|&(id, logit)| Candidate {
-            logit,
-            weight: (f64::from(logit) - f64::from(best_logit)).exp(),
-            id,
-        }));
+        let weight = self.weights(best_logit);
+        self.candidates.extend(top.iter().map(|&(id, logit)| Candidate { logit, weight: weight(logit), id }));
         self.keep_top_p();
         self.keep_min_p();
         Ok(self.draw(uniform(self.config.seed, step)))
     }
 
-    /// Lists the possible tokens with their weights exp(logit - best).
+    /// What a logit weighs: exp((logit - best) / temperature), so that the best has 1.
+    fn weights(&self, best_logit: f32) -> impl Fn(f32) -> f64 {
+        let (best, temperature) = (f64::from(best_logit), f64::from(self.config.temperature));
+        move |logit| ((f64::from(logit) - best) / temperature).exp()
+    }
+
+    /// Lists the possible tokens with their weights.
     fn collect(&mut self, logits: &[f32], best_logit: f32) {
         self.candidates.clear();
         // A vocabulary larger than announced must not reallocate: its tail is never drawn.
         let n = logits.len().min(self.candidates.capacity());
+        let weight = self.weights(best_logit);
         for (id, &logit) in logits[..n].iter().enumerate() {
             if logit > f32::NEG_INFINITY {
-                let weight = (f64::from(logit) - f64::from(best_logit)).exp();
-                self.candidates.push(Candidate { logit, weight, id: id as u32 });
+                self.candidates.push(Candidate { logit, weight: weight(logit), id: id as u32 });
             }
         }
     }
@@ -281,17 +289,11 @@ impl Sampler {
         }
     }
 
-    /// One draw by temperature among what is left, in the order of ids: the same on every machine, whatever order the
-    /// partial selections left behind.
+    /// One draw among what is left, in the order of ids: the same on every machine, whatever order the partial
+    /// selections left behind.
     fn draw(&mut self, uniform: f64) -> u32 {
         self.candidates.sort_unstable_by_key(|candidate| candidate.id);
-        let best_logit = self.candidates.iter().fold(f32::NEG_INFINITY, |best, c| best.max(c.logit));
-        let mut total = 0.0;
-        for candidate in &mut self.candidates {
-            let scaled = (f64::from(candidate.logit) - f64::from(best_logit)) / f64::from(self.config.temperature);
-            candidate.weight = scaled.exp();
-            total += candidate.weight;
-        }
+        let total: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
         let target = uniform * total;
         let mut sum = 0.0;
         let mut last = 0;

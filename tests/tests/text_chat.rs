@@ -242,7 +242,7 @@ fn a_continuation_is_what_the_next_prompt_adds() {
             let answer = &trimmed[round % trimmed.len()];
             messages.push(Message::assistant(answer.clone()));
             let next = &trimmed[random.below(trimmed.len())];
-            let after = encode_continuation(&tokenizer, &template, &messages, next).unwrap();
+            let after = encode_continuation(&tokenizer, &template, &messages, next, &[]).unwrap();
             let incremental = [prompt.clone(), tokenizer.encode(answer).unwrap(), after].concat();
             messages.push(Message::user(next.clone()));
             let whole = encode_chat(&tokenizer, &template, &messages, true).unwrap();
@@ -260,10 +260,10 @@ fn a_continuation_is_what_the_next_prompt_adds() {
 #[test]
 fn an_empty_answer_can_be_continued() {
     let messages = [Message::user("a"), Message::assistant("")];
-    let ids = encode_continuation(&gemma_tokenizer(), &ChatTemplate::Gemma, &messages, "b").unwrap();
+    let ids = encode_continuation(&gemma_tokenizer(), &ChatTemplate::Gemma, &messages, "b", &[]).unwrap();
     let text = gemma_tokenizer().decode_with_markers(&ids);
     assert_eq!(text, "<end_of_turn>\n<start_of_turn>user\nb<end_of_turn>\n<start_of_turn>model\n");
-    let error = encode_continuation(&gemma_tokenizer(), &ChatTemplate::Gemma, &messages[..1], "b").unwrap_err();
+    let error = encode_continuation(&gemma_tokenizer(), &ChatTemplate::Gemma, &messages[..1], "b", &[]).unwrap_err();
     assert_eq!(error.message(), "the conversation does not end with an answer");
 }
 

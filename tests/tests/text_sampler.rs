@@ -25,25 +25,25 @@ fn reference(logits: &[f32], recent: &[u32], config: &SamplerConfig) -> Vec<(u32
     if config.temperature == 0.0 {
         return vec![(scored[0].0, 1.0)];
     }
+    // As transformers: temperature before everything that chooses.
+    let best = scored[0].1;
+    let temperature = f64::from(config.temperature);
+    let weight = |logit: f64| ((logit - best) / temperature).exp();
     if config.top_k > 0 {
         scored.truncate(config.top_k);
     }
-    let best = scored[0].1;
-    let weight = |logit: f64, temperature: f64| ((logit - best) / temperature).exp();
     if config.top_p < 1.0 {
-        let total: f64 = scored.iter().map(|&(_, logit)| weight(logit, 1.0)).sum();
+        let total: f64 = scored.iter().map(|&(_, logit)| weight(logit)).sum();
         let mut sum = 0.0;
         let n = scored.iter().position(|&(_, logit)| {
-            sum += weight(logit, 1.0) / total;
+            sum += weight(logit) / total;
             sum >= f64::from(config.top_p)
         });
         scored.truncate(n.map_or(scored.len(), |n| n + 1));
     }
-    scored.retain(|&(_, logit)| weight(logit, 1.0) >= f64::from(config.min_p));
-    let temperature = f64::from(config.temperature);
-    let total: f64 = scored.iter().map(|&(_, logit)| weight(logit, temperature)).sum();
-    let mut left: Vec<(u32, f64)> =
-        scored.iter().map(|&(id, logit)| (id, weight(logit, temperature) / total)).collect();
+    scored.retain(|&(_, logit)| weight(logit) >= f64::from(config.min_p));
+    let total: f64 = scored.iter().map(|&(_, logit)| weight(logit)).sum();
+    let mut left: Vec<(u32, f64)> = scored.iter().map(|&(id, logit)| (id, weight(logit) / total)).collect();
     left.sort_by_key(|&(id, _)| id);
     left
 }
@@ -96,6 +96,21 @@ fn draws_follow_the_reference() {
                 assert!((share - probability).abs() <= bound, "{config:?} n {n} id {id}: {share} of {probability}");
             }
         }
+    }
+}
+
+/// Four tokens with probabilities 0.643, 0.237, 0.087 and 0.032: a half-sum nucleus holds one at temperature 1; at 2 the
+/// probabilities are 0.456, 0.276, 0.168 and 0.102, and it holds two. Temperature last would leave one.
+#[test]
+fn temperature_comes_before_the_nucleus() {
+    for (temperature, top_p, min_p, want) in
+        [(1.0, 0.5, 0.0, 1), (2.0, 0.5, 0.0, 2), (1.0, 1.0, 0.3, 2), (2.0, 1.0, 0.3, 3), (0.5, 0.8, 0.0, 1)]
+    {
+        let mut sampler = Sampler::new(config(temperature, 0, top_p, min_p, 1.0), 4).unwrap();
+        let mut drawn: Vec<u32> = (0..500).map(|_| sampler.sample(&mut [3.0, 2.0, 1.0, 0.0], &[]).unwrap()).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn.len(), want, "temperature {temperature}, top_p {top_p}, min_p {min_p}: {drawn:?}");
     }
 }
 

@@ -11,8 +11,8 @@ use crate::engine::request::{Request, REQUEST_SETTINGS};
 use crate::loader::{EngineOptions, ENGINE_SETTINGS};
 use crate::setting::table::Entry;
 use crate::setting::{
-    value, Setting, ADAPTER, CONTEXT, DEVICE, DEVICE_CONFIG, KV_CACHE, MEMORY_BUDGET, MODEL, PARALLEL, PREFILL_CHUNK,
-    STOP, SYSTEM, THREADS,
+    value, Setting, ADAPTER, CHAT_TEMPLATE, CONTEXT, DEVICE, DEVICE_CONFIG, KV_CACHE, MEMORY_BUDGET, MODEL, PARALLEL,
+    PREFILL_CHUNK, STOP, SYSTEM, THREADS,
 };
 use crate::Result;
 
@@ -43,6 +43,10 @@ macro_rules! engine_flags {
 engine_flags! {
     /// Which model.
     ModelArgs, OfModel = [MODEL, ADAPTER];
+    /// Which model, where no adapter could change anything.
+    ModelOnlyArgs, OfModelOnly = [MODEL];
+    /// How conversations are written.
+    TemplateArgs, OfTemplate = [CHAT_TEMPLATE];
     /// On what, and within which memory.
     DeviceArgs, OfDevice = [DEVICE, THREADS, MEMORY_BUDGET, DEVICE_CONFIG];
     /// The same, and the limits of a session.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::loader::LoadedModel;
 use crate::model::session_file::SavedState;
 use crate::setting::CONTEXT;
-use crate::text::chat_template::{encode_chat_with_tools, encode_continuation, Message, Role};
+use crate::text::chat_template::{encode_next_turn, Message, Role};
 
 /// What was said so far, and how the conversation is to be led.
 #[derive(Clone, Debug, Default)]
@@ -123,14 +123,7 @@ impl Conversation {
         let (tokenizer, template) = (model.tokenizer()?, model.chat_template()?);
         let mut messages: Vec<Message> = self.options.system.iter().map(Message::system).collect();
         messages.extend(self.messages.iter().cloned());
-        if !self.ids.is_empty() {
-            // A template that cannot say what follows an answer costs time, not correctness.
-            if let Ok(more) = encode_continuation(tokenizer, template, &messages, text) {
-                return Ok([self.ids.as_slice(), more.as_slice()].concat());
-            }
-        }
-        messages.push(Message::user(text));
-        encode_chat_with_tools(tokenizer, template, &messages, &self.options.tools, true)
+        encode_next_turn(tokenizer, template, &self.ids, &messages, text, &self.options.encoding())
     }
 
     /// Forgets every turn; the system text stays.

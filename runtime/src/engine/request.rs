@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::loader::LoadedModel;
 use crate::sampler::SamplerConfig;
-use crate::setting::{CONTEXT, LOGPROBS, MAX_NEW_TOKENS, STOP_TOKENS, TIME_LIMIT_MS};
-use crate::text::chat_template::{encode_chat_with_tools, Message, Role};
+pub use crate::sampler::SamplingOverrides;
+use crate::setting::{CONTEXT, LOGPROBS, MAX_NEW_TOKENS, STOP, STOP_TOKENS, TIME_LIMIT_MS};
+use crate::text::chat_template::{encode_with, ChatTemplate, Encoding, Message, Role};
 use crate::text::stop::{StopIds, StopStrings};
 use crate::text::tokenizer::Tokenizer;
 
@@ -31,7 +32,10 @@ pub struct Request {
     pub sampling: SamplingOverrides,
     /// How many numbers of the seed's stream earlier turns have drawn: a conversation goes on with the next one.
     pub n_drawn: u64,
-    /// Texts that end the answer; they are not part of it.
+    /// Control tokens that are written out in the prompt become tokens; else they are text like any other. For prompts that
+    /// are trusted: whoever writes one can then write the other side's turns too.
+    pub parse_special: bool,
+    /// Texts that end the answer; they are not part of it. One that is a control token ends it where the model writes that.
     pub stop: Option<Vec<String>>,
     /// Tokens that end the answer, beside the model's own.
     pub stop_tokens: Vec<u32>,
@@ -78,70 +82,6 @@ pub enum AdapterChoice {
     Named(String),
 }
 
-/// Sampling settings of a request, a flag or a file: those that are given.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SamplingOverrides {
-    pub temperature: Option<f32>,
-    pub top_k: Option<usize>,
-    pub top_p: Option<f32>,
-    pub min_p: Option<f32>,
-    pub repeat_penalty: Option<f32>,
-    pub repeat_last_n: Option<usize>,
-    pub seed: Option<u64>,
-}
-
-impl SamplingOverrides {
-    /// Greedy: the most probable token every time.
-    pub fn greedy() -> Self {
-        SamplingOverrides { temperature: Some(0.0), ..SamplingOverrides::default() }
-    }
-
-    /// These settings, and `defaults` where there is none.
-    pub fn or(self, defaults: SamplingOverrides) -> SamplingOverrides {
-        SamplingOverrides {
-            temperature: self.temperature.or(defaults.temperature),
-            top_k: self.top_k.or(defaults.top_k),
-            top_p: self.top_p.or(defaults.top_p),
-            min_p: self.min_p.or(defaults.min_p),
-            repeat_penalty: self.repeat_penalty.or(defaults.repeat_penalty),
-            repeat_last_n: self.repeat_last_n.or(defaults.repeat_last_n),
-            seed: self.seed.or(defaults.seed),
-        }
-    }
-
-    /// What they make of a model's own settings. Greedy means greedy: no repetition penalty of the model's either, unless it
-    /// is asked for.
-    pub fn resolve(self, model: SamplerConfig) -> SamplerConfig {
-        let model = match self.temperature {
-            Some(0.0) => SamplerConfig { seed: model.seed, ..SamplerConfig::greedy() },
-            _ => model,
-        };
-        SamplerConfig {
-            temperature: self.temperature.unwrap_or(model.temperature),
-            top_k: self.top_k.unwrap_or(model.top_k),
-            top_p: self.top_p.unwrap_or(model.top_p),
-            min_p: self.min_p.unwrap_or(model.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(model.repeat_penalty),
-            repeat_last_n: self.repeat_last_n.unwrap_or(model.repeat_last_n),
-            seed: self.seed.unwrap_or(model.seed),
-        }
-    }
-}
-
-impl From<SamplerConfig> for SamplingOverrides {
-    fn from(config: SamplerConfig) -> Self {
-        SamplingOverrides {
-            temperature: Some(config.temperature),
-            top_k: Some(config.top_k),
-            top_p: Some(config.top_p),
-            min_p: Some(config.min_p),
-            repeat_penalty: Some(config.repeat_penalty),
-            repeat_last_n: Some(config.repeat_last_n),
-            seed: Some(config.seed),
-        }
-    }
-}
-
 /// What a program allows every request: more is clamped, and the answer says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RequestLimits {
@@ -183,6 +123,7 @@ impl Request {
             self.tools.clone_from(&defaults.tools);
         }
         self.sampling = self.sampling.or(defaults.sampling);
+        self.parse_special |= defaults.parse_special;
         self.stop = self.stop.or_else(|| defaults.stop.clone());
         if self.stop_tokens.is_empty() {
             self.stop_tokens.clone_from(&defaults.stop_tokens);
@@ -238,14 +179,17 @@ impl Request {
             clamped.push(Clamped { setting: TIME_LIMIT_MS, asked, given });
         }
         let own = if self.ignore_eos { &[] } else { model.stop_ids.ids() };
+        let stop = self.stop.clone().unwrap_or_default();
+        let written_out = model.tokenizer.as_deref().map(|tokenizer| control_stops(tokenizer, &stop)).transpose()?;
+        let asked = self.stop_tokens.iter().copied().chain(written_out.unwrap_or_default());
         Ok(ResolvedRequest {
             prompt,
             max_new_tokens,
             time_limit,
             sampling: self.sampling.resolve(model.default_sampling),
             n_drawn: self.n_drawn,
-            stop: self.stop.clone().unwrap_or_default(),
-            stop_ids: StopIds::new(own.iter().chain(&self.stop_tokens).copied().collect()),
+            stop,
+            stop_ids: StopIds::new(own.iter().copied().chain(asked).collect()),
             logprobs: self.logprobs,
             tenant: self.tenant,
             clamped,
@@ -257,23 +201,81 @@ impl Request {
     /// # Errors
     /// The model has no tokenizer, or a template that does not take these messages.
     pub fn encode(&self, model: &LoadedModel) -> Result<Vec<u32>> {
+        match &self.prompt {
+            Prompt::Tokens(ids) => Ok(ids.clone()),
+            _ => self.encode_by(model.tokenizer()?, || model.chat_template()),
+        }
+    }
+
+    /// The same without a model whose weights are there. The template is asked for where it is needed.
+    ///
+    /// # Errors
+    /// The template does not take these messages, or cannot be had.
+    pub fn encode_by<'a>(
+        &self,
+        tokenizer: &Tokenizer,
+        template: impl FnOnce() -> Result<&'a ChatTemplate>,
+    ) -> Result<Vec<u32>> {
         let mut messages = match &self.prompt {
             Prompt::Tokens(ids) => return Ok(ids.clone()),
-            Prompt::Raw(text) => return encode_raw(model.tokenizer()?, text),
+            Prompt::Raw(text) => return encode_raw(tokenizer, text, self.parse_special),
             Prompt::Text(text) => vec![Message::user(text)],
             Prompt::Messages(messages) => messages.clone(),
         };
         if messages.first().is_none_or(|first| first.role != Role::System) {
             messages.splice(0..0, self.system.as_ref().map(Message::system));
         }
-        encode_chat_with_tools(model.tokenizer()?, model.chat_template()?, &messages, &self.tools, true)
+        encode_with(tokenizer, template()?, &messages, &self.encoding())
+    }
+
+    /// What to say of a prompt without a template that holds control tokens written out; `None` where it holds none, or where
+    /// they are read as tokens.
+    pub fn control_text_note(&self, tokenizer: &Tokenizer) -> Option<String> {
+        const SHOWN_MAX: usize = 3;
+        let Prompt::Raw(text) = &self.prompt else { return None };
+        let found = if self.parse_special { Vec::new() } else { tokenizer.control_texts(text) };
+        let more = if found.len() > SHOWN_MAX { ", .." } else { "" };
+        let shown = found.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+        (!shown.is_empty()).then(|| format!("control tokens written out ({shown}{more}) are read as text"))
+    }
+
+    /// How its messages are written.
+    pub(crate) fn encoding(&self) -> Encoding<'_> {
+        Encoding { tools: &self.tools, add_generation_prompt: true, parse_special: self.parse_special }
     }
 }
 
-/// Text as it is, behind BOS where the model wants one.
-pub fn encode_raw(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let bos = tokenizer.bos_id().filter(|_| tokenizer.add_bos());
-    Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
+/// Text as it is, behind BOS where the model wants one; `parse_special`: control tokens written out in it become tokens, and
+/// a BOS among them that stands in front is the one.
+pub fn encode_raw(tokenizer: &Tokenizer, text: &str, parse_special: bool) -> Result<Vec<u32>> {
+    let ids = match parse_special {
+        true => tokenizer.encode_with_markers(text)?,
+        false => tokenizer.encode(text)?,
+    };
+    let bos = tokenizer.bos_id().filter(|bos| tokenizer.add_bos() && ids.first() != Some(bos));
+    Ok(bos.into_iter().chain(ids).collect())
+}
+
+/// The control tokens among stop strings, which as text would never come.
+///
+/// # Errors
+/// One stands beside other text: that is neither a text nor a token.
+fn control_stops(tokenizer: &Tokenizer, stop: &[String]) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for text in stop {
+        // A line feed before or behind it comes with it or not at all.
+        match tokenizer.token_id(text.trim()).filter(|id| tokenizer.is_control(*id)) {
+            Some(id) => ids.push(id),
+            None => {
+                if let Some(token) = tokenizer.hidden_texts(text).first() {
+                    return Err(Error::usage(format!(
+                        "{STOP} is {text:?}, and no text holds {token:?}, which is a control token: it can be a stop of its own"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(ids)
 }
 
 fn check_tokens(prompt: &[u32], model: &LoadedModel, limits: &Limits) -> Result<()> {

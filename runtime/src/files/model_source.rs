@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::files::formats::gguf::BytesOwner;
 use crate::files::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
+use crate::sampler::SamplingOverrides;
 use crate::text::tokenizer::TokenizerArrays;
 use gguf_model::GgufModel;
 use hf_model::HfModel;
@@ -193,6 +194,14 @@ impl ModelSource {
         match &self.backing {
             Backing::Gguf(model) => model.tokenizer_keys().stop_ids(),
             Backing::HuggingFace(model) => model.stop_ids.clone(),
+        }
+    }
+
+    /// How the model's makers sample from it, as far as its files say.
+    pub fn sampling(&self) -> SamplingOverrides {
+        match &self.backing {
+            Backing::Gguf(model) => model.sampling,
+            Backing::HuggingFace(model) => model.sampling,
         }
     }
 

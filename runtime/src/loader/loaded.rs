@@ -1,7 +1,6 @@
 //! A model ready to answer: weights, tokenizer, template, adapters, on one device and within one memory plan. It never changes,
 //! and everything that answers with it shares it.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use lichen_kernels::ops::{modules_for, modules_for_batch};
 use lichen_kernels::{Device, Format};
 
 use super::prepared::{plan_synthetic, synthetic_bytes, with_tables};
+use super::text_model::{no_tokenizer, template_of};
 use super::{AdapterSize, EngineOptions, NamedAdapter, PreparedModel};
 use crate::error::{Error, Result};
 use crate::files::model_source::ModelSource;
@@ -21,7 +21,6 @@ use crate::model::synthetic;
 use crate::model::Model;
 use crate::model_config::Architecture;
 use crate::sampler::SamplerConfig;
-use crate::setting::TOKENS;
 use crate::text::chat_template::ChatTemplate;
 use crate::text::stop::StopIds;
 use crate::text::tokenizer::Tokenizer;
@@ -72,10 +71,10 @@ impl LoadedModel {
         let stop_ids = stop_ids(Some(&prepared.source), prepared.tokenizer.as_deref());
         // The demo model is too small to be sampled from.
         let default_sampling = match &options.model {
-            Some(_) => default_sampling(model.config.architecture),
+            Some(_) => prepared.source.sampling().resolve(default_sampling(model.config.architecture)),
             None => SamplerConfig::greedy(),
         };
-        Ok(LoadedModel {
+        let loaded = LoadedModel {
             name: prepared.name,
             source: Some(prepared.source),
             tokenizer: prepared.tokenizer,
@@ -87,7 +86,13 @@ impl LoadedModel {
             bytes: prepared.bytes,
             memory_budget: options.memory_budget,
             ..LoadedModel::of(model, prepared.device, prepared.plan)
-        })
+        };
+        // What was asked for and cannot be used is refused before anything is answered.
+        if let Some(choice) = &options.chat_template {
+            let template = choice.open(loaded.tokenizer()?)?;
+            loaded.template.get_or_init(|| template);
+        }
+        Ok(loaded)
     }
 
     /// A model of a released one's shape with random weights, made in memory.
@@ -139,24 +144,16 @@ impl LoadedModel {
 
     /// # Errors: the model has no tokenizer.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_deref().ok_or_else(|| {
-            Error::input(format!("no tokenizer.json in this folder: text needs one, {TOKENS} work without"))
-                .in_file(Path::new(&self.name))
-        })
+        self.tokenizer.as_deref().ok_or_else(|| no_tokenizer(&self.name))
     }
 
-    /// The model's chat template, or the built-in one that fits it.
+    /// The template that was asked for, the model's own, or the built-in one that fits it.
     ///
     /// # Errors
     /// The model has no tokenizer, or its own template cannot be used.
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
-        if let Some(template) = self.template.get() {
-            return Ok(template);
-        }
-        let own = self.source.as_ref().and_then(|s| s.chat_template());
-        let template = ChatTemplate::new(own.as_deref(), self.model.config.architecture, self.tokenizer()?);
-        let template = template.map_err(|e| e.in_file(Path::new(&self.name)))?;
-        Ok(self.template.get_or_init(|| template))
+        let architecture = self.model.config.architecture;
+        template_of(&self.template, self.source.as_ref(), architecture, self.tokenizer()?, &self.name)
     }
 
     /// Refuses an adapter that passes the budget, or without one, what the system or the GPU has left. `others` are the bytes of

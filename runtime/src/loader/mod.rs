@@ -1,12 +1,13 @@
 //! From a path to a model that can answer: files, tokenizer, memory plan, weights, threads.
 //!
-//! [`PreparedModel`] knows everything but holds no weights: what `plan` prints. [`LoadedModel`] has loaded them.
+//! [`TextModel`] has tokens and a chat template. [`PreparedModel`] knows everything but holds no weights: what `plan` prints. [`LoadedModel`] has loaded them.
 
 pub mod demo;
 mod loaded;
 mod options;
 mod prepared;
 mod settings;
+mod text_model;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use options::{AdapterPath, DeviceChoice, EngineOptions};
 pub(crate) use prepared::check_base;
 pub use prepared::{open_tokenizer, plan_synthetic, PreparedModel};
 pub use settings::ENGINE_SETTINGS;
+pub use text_model::TextModel;
 
 /// An adapter and what requests call it.
 #[derive(Clone)]

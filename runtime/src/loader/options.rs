@@ -15,6 +15,7 @@ use crate::memory_plan::available_memory::available_bytes;
 use crate::memory_plan::{auto_kv_format, MemoryPlan, ModelBytes, Place};
 use crate::model_config::ModelConfig;
 use crate::setting::{CONTEXT, DEVICE};
+use crate::text::chat_template::TemplateChoice;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +114,8 @@ pub struct EngineOptions {
     pub logit_rows: usize,
     /// Sequences computed at once, each with a slot; `None` for one sequence on a ring.
     pub parallel: Option<usize>,
+    /// `None` for the model's own chat template, or the built-in one that fits it.
+    pub chat_template: Option<TemplateChoice>,
 }
 
 impl Default for EngineOptions {
@@ -130,6 +133,7 @@ impl Default for EngineOptions {
             kv_cache: None,
             logit_rows: 1,
             parallel: None,
+            chat_template: None,
         }
     }
 }

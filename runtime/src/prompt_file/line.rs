@@ -1,5 +1,7 @@
 //! One line of prompts, checked field by field.
 
+use std::collections::BTreeSet;
+
 use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -8,8 +10,8 @@ use crate::engine::request::{Prompt, Request, REQUEST_SETTINGS};
 use crate::error::{Error, Result};
 use crate::files::formats::json_shape::seed;
 use crate::setting::table::shown;
-use crate::setting::{Setting, MESSAGES, PROMPT, TOKENS};
-use crate::text::chat_template::message_json::MessageList;
+use crate::setting::{Setting, MESSAGES, PROMPT, TOKENS, TOOLS};
+use crate::text::chat_template::message_json::{MessageList, MESSAGE_KEYS};
 
 /// Fields that a line of answers has beside those of its prompt, and beside `seed`, which both may have.
 const OWN_FIELDS: [&str; 7] =
@@ -20,23 +22,53 @@ const PROMPTS: [Setting; 3] = [PROMPT, MESSAGES, TOKENS];
 
 /// Whether a line can say this: a prompt or a setting of a request.
 pub fn is_field(name: &str) -> bool {
-    PROMPTS.iter().any(|prompt| prompt.name() == name) || REQUEST_SETTINGS.iter().any(|s| s.setting.name() == name)
+    PROMPTS.iter().chain([&TOOLS]).any(|setting| setting.name() == name)
+        || REQUEST_SETTINGS.iter().any(|entry| entry.names().any(|known| known == name))
 }
 
 /// What others' lines say that would change an answer, and no line here can.
-const NOT_SUPPORTED: [&str; 11] = [
-    "max_tokens",
-    "max_completion_tokens",
+const NOT_SUPPORTED: [&str; 24] = [
     "presence_penalty",
     "frequency_penalty",
     "logit_bias",
     "response_format",
-    "tools",
-    "tool_choice",
+    "json_schema",
+    "grammar",
     "functions",
+    "function_call",
     "logprobs",
     "top_logprobs",
+    "best_of",
+    "echo",
+    "suffix",
+    "typical_p",
+    "mirostat",
+    "num_beams",
+    "length_penalty",
+    "min_tokens",
+    "min_new_tokens",
+    "bad_words",
+    "adapter",
+    "lora",
+    "documents",
+    "chat_template_kwargs",
 ];
+
+/// What others write and means nothing here, as this is what happens anyway.
+fn is_default(name: &str, value: &Value) -> bool {
+    match name {
+        "n" | "num_return_sequences" => value.as_f64() == Some(1.0),
+        "stream" | "continue_final_message" => value == &Value::Bool(false),
+        "add_generation_prompt" => value == &Value::Bool(true),
+        "tool_choice" => value == "auto",
+        "response_format" => value["type"] == "text",
+        _ => false,
+    }
+}
+
+/// Others' settings of which one value is what happens anyway.
+const FIXED: [&str; 6] =
+    ["n", "num_return_sequences", "stream", "continue_final_message", "add_generation_prompt", "tool_choice"];
 
 /// The context ends a conversation long before.
 const MESSAGES_MAX: usize = 1 << 20;
@@ -67,21 +99,27 @@ impl PromptLine {
         if let Some(name) = OWN_FIELDS.iter().find(|name| fields.contains_key(**name)) {
             return Err(Error::input(format!("has a field \"{name}\", which is the answer's: rename it")));
         }
-        if let Some(name) = NOT_SUPPORTED.iter().find(|name| present(&fields, name).is_some_and(asks_for_something)) {
-            let instead = if name.starts_with("max_") { ": say \"max_new_tokens\"" } else { "" };
-            return Err(Error::input(format!("has \"{name}\", which is not supported{instead}")));
-        }
+        refuse_unsupported(&fields)?;
         let request = request(&fields)?;
         request.check()?;
         if request.system.is_some() && !matches!(request.prompt, Prompt::Text(_)) {
             return Err(Error::input("has \"system\", which goes with \"prompt\" alone"));
         }
+        if !request.tools.is_empty() && matches!(request.prompt, Prompt::Tokens(_)) {
+            return Err(Error::input("has \"tools\", which \"tokens\" have no place for"));
+        }
         Ok(PromptLine { number, hash: hash(bytes), request, fields })
     }
 
-    /// Fields that say nothing to whoever answers: they go over to the answer as they are.
-    pub fn unrecognised(&self) -> impl Iterator<Item = &str> {
-        self.fields.keys().map(String::as_str).filter(|name| !is_field(name))
+    /// Fields that say nothing to whoever answers, each once; they go over to the answer as they are. Those of messages stand
+    /// as `messages[].name`.
+    pub fn unrecognised(&self) -> BTreeSet<String> {
+        let is_known = |name: &str| is_field(name) || FIXED.contains(&name) || NOT_SUPPORTED.contains(&name);
+        let of_line = self.fields.keys().filter(|name| !is_known(name)).cloned();
+        let messages = self.fields.get(MESSAGES.name()).and_then(Value::as_array).into_iter().flatten();
+        let keys = messages.filter_map(Value::as_object).flat_map(Map::keys);
+        let of_messages = keys.filter(|name| !MESSAGE_KEYS.contains(&name.as_str()));
+        of_line.chain(of_messages.map(|name| format!("{}[].{name}", MESSAGES.name()))).collect()
     }
 }
 
@@ -115,13 +153,48 @@ fn prompt(fields: &Map<String, Value>) -> Result<Prompt> {
 
 /// What a line asks, and what it says in place of the flags.
 fn request(fields: &Map<String, Value>) -> Result<Request> {
-    let mut request = Request { prompt: prompt(fields)?, ..Request::default() };
+    let mut request = Request { prompt: prompt(fields)?, tools: tools(fields)?, ..Request::default() };
     for entry in &REQUEST_SETTINGS {
-        if let Some(value) = fields.get(entry.setting.name()) {
-            entry.set_json(&mut request, value)?;
+        let mut said = entry.names().filter_map(|name| Some((name, present(fields, name)?)));
+        let Some((name, value)) = said.next() else { continue };
+        if let Some((other, _)) = said.find(|(_, other)| *other != value) {
+            return Err(Error::input(format!("has \"{name}\" and \"{other}\", which are one setting")));
         }
+        entry.set_json(&mut request, value)?;
     }
     Ok(request)
+}
+
+/// The functions of a line; `"tool_choice": "none"` takes them away.
+fn tools(fields: &Map<String, Value>) -> Result<Vec<Value>> {
+    let wrong = |what: &str, value: &Value| Error::input(format!("{TOOLS} {what} {}; a list of objects", shown(value)));
+    let list = match present(fields, "tools") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(wrong("is", other)),
+    };
+    if let Some(other) = list.iter().find(|tool| !tool.is_object()) {
+        return Err(wrong("has", other));
+    }
+    match present(fields, "tool_choice").is_some_and(|choice| choice == "none") {
+        true => Ok(Vec::new()),
+        false => Ok(list.clone()),
+    }
+}
+
+fn refuse_unsupported(fields: &Map<String, Value>) -> Result<()> {
+    let asks = |name: &&&str| present(fields, name).is_some_and(|v| asks_for_something(v) && !is_default(name, v));
+    if let Some(name) = NOT_SUPPORTED.iter().find(asks) {
+        return Err(Error::input(format!("has \"{name}\", which is not supported")));
+    }
+    let is_none = |name: &str, value: &Value| name == "tool_choice" && value == "none";
+    for name in FIXED {
+        let Some(value) = present(fields, name) else { continue };
+        if !is_default(name, value) && !is_none(name, value) {
+            return Err(Error::input(format!("has \"{name}\": {}, which is not supported", shown(value))));
+        }
+    }
+    Ok(())
 }
 
 /// Others' programs write out what they do not want.

@@ -1,6 +1,6 @@
 //! From a file of prompts to a file of answers: lines in, answers out as they are finished, each line once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::source::{Next, Source};
@@ -9,7 +9,8 @@ use crate::engine::answer::Answer;
 use crate::engine::request::{Prompt, Request};
 use crate::engine::{Engine, Event, RequestId};
 use crate::error::{Error, Result};
-use crate::setting::{MESSAGES, PROMPT, SYSTEM};
+use crate::setting::{MESSAGES, PROMPT, SYSTEM, TOOLS};
+use crate::text::tokenizer::Tokenizer;
 
 /// What answers the requests of a file: an engine here, or something far away. Several are under way at once, and their
 /// answers come in any order.
@@ -90,8 +91,13 @@ pub trait Observer {
     /// A line is left out, and why.
     fn refused(&mut self, error: &Error);
 
-    /// At the end: fields of the file's lines that are no settings and went over to the answers as they are.
-    fn unrecognised(&mut self, names: &[String]);
+    /// At the end: fields of the file's lines that are no settings and went over to the answers as they are, and in how many
+    /// lines each stands.
+    fn unrecognised(&mut self, fields: &[(String, u64)]);
+
+    /// At the end: so many prompts without a template hold control tokens that are written out, and are read as text;
+    /// `note` says of the line `first` which.
+    fn control_texts(&mut self, n_lines: u64, first: u64, note: &str);
 
     /// After every step.
     fn progress(&mut self, counts: &Counts, source: &Source);
@@ -122,8 +128,8 @@ pub struct PromptRun<'a> {
     pub defaults: Request,
     /// Prompts are text as it is, without the chat template.
     pub raw: bool,
-    /// Whether answers have text.
-    pub has_text: bool,
+    /// Answers have text where there is one.
+    pub tokenizer: Option<&'a Tokenizer>,
     pub answered: Answered,
     pub out: &'a mut dyn Output,
     pub observer: &'a mut dyn Observer,
@@ -137,7 +143,9 @@ struct Running<'r, 'a, Id> {
     counts: Counts,
     /// Why an answer could not be written.
     failed: Option<Error>,
-    unrecognised: BTreeSet<String>,
+    unrecognised: BTreeMap<String, u64>,
+    /// Lines with control tokens written out: how many, the first, and what it holds.
+    control_texts: Option<(u64, u64, String)>,
 }
 
 /// More names than these are not listed.
@@ -155,12 +163,16 @@ impl PromptRun<'_> {
             pending: HashMap::new(),
             counts: Counts::default(),
             failed: None,
-            unrecognised: BTreeSet::new(),
+            unrecognised: BTreeMap::new(),
+            control_texts: None,
         };
         let outcome = running.all(answerer, &mut source);
-        let (counts, names) = (running.counts, std::mem::take(&mut running.unrecognised));
-        if !names.is_empty() {
-            self.observer.unrecognised(&names.into_iter().collect::<Vec<_>>());
+        let Running { counts, unrecognised, control_texts, .. } = running;
+        if !unrecognised.is_empty() {
+            self.observer.unrecognised(&unrecognised.into_iter().collect::<Vec<_>>());
+        }
+        if let Some((n_lines, first, note)) = control_texts {
+            self.observer.control_texts(n_lines, first, &note);
         }
         let flushed = self.out.flush();
         let was_stopped = outcome?;
@@ -211,17 +223,31 @@ impl<Id: Copy + Eq + std::hash::Hash> Running<'_, '_, Id> {
             self.counts.n_skipped += 1;
             return Ok(());
         }
-        let new = prompt.unrecognised().filter(|name| !self.unrecognised.contains(*name));
-        let new: Vec<String> = new.take(NAMES_MAX - self.unrecognised.len()).map(str::to_string).collect();
-        self.unrecognised.extend(new);
+        for name in prompt.unrecognised() {
+            if self.unrecognised.len() < NAMES_MAX || self.unrecognised.contains_key(&name) {
+                *self.unrecognised.entry(name).or_default() += 1;
+            }
+        }
         let seed = self.seed(&prompt);
-        match self.request(&prompt, seed).and_then(|request| answerer.submit(request)) {
+        let request = self.request(&prompt, seed);
+        if let Ok(request) = &request {
+            self.look_for_control_texts(number, request);
+        }
+        match request.and_then(|request| answerer.submit(request)) {
             Ok(id) => {
                 self.pending.insert(id, (prompt, seed));
             }
             Err(error) => self.refuse(&source.at(number, error)),
         }
         Ok(())
+    }
+
+    /// What whoever wrote the line may take for tokens.
+    fn look_for_control_texts(&mut self, number: u64, request: &Request) {
+        let Some(tokenizer) = self.run.tokenizer else { return };
+        let Some(note) = request.control_text_note(tokenizer) else { return };
+        let (n_lines, _, _) = self.control_texts.get_or_insert((0, number, note));
+        *n_lines += 1;
     }
 
     /// The seed of a line: its own, or one that nothing else in the file changes.
@@ -252,7 +278,7 @@ impl<Id: Copy + Eq + std::hash::Hash> Running<'_, '_, Id> {
                 self.counts.n_answers += 1;
                 self.counts.n_prompt_tokens += answer.timings.prompt_tokens as u64;
                 self.counts.n_new_tokens += answer.timings.new_tokens as u64;
-                let line = answer_line(&prompt, &answer, seed, self.run.has_text);
+                let line = answer_line(&prompt, &answer, seed, self.run.tokenizer.is_some());
                 if let Err(error) = self.run.out.write(line) {
                     self.failed.get_or_insert(error);
                 }
@@ -266,6 +292,7 @@ impl<Id: Copy + Eq + std::hash::Hash> Running<'_, '_, Id> {
 fn raw(request: &Request) -> Result<Prompt> {
     let no_template = |what| Error::input(format!("has {what}, and without a chat template only {PROMPT} is taken"));
     match &request.prompt {
+        _ if !request.tools.is_empty() => Err(no_template(TOOLS)),
         Prompt::Text(_) if request.system.is_some() => Err(no_template(SYSTEM)),
         Prompt::Text(text) => Ok(Prompt::Raw(text.clone())),
         Prompt::Messages(_) => Err(no_template(MESSAGES)),

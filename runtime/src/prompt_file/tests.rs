@@ -38,8 +38,27 @@ fn what_a_line_does_not_want_is_no_error_and_what_says_nothing_is_listed() {
     let line =
         parse(r#"{"id": 3, "prompt": "a", "logprobs": false, "tools": [], "logit_bias": {}, "presence_penalty": 0}"#);
     let line = line.unwrap();
-    let names: Vec<&str> = line.unrecognised().collect();
-    assert_eq!(names, ["id", "logprobs", "tools", "logit_bias", "presence_penalty"]);
+    assert_eq!(line.unrecognised().into_iter().collect::<Vec<_>>(), ["id"]);
+    assert!(line.request.tools.is_empty());
+    let line =
+        parse(r#"{"messages": [{"role": "user", "content": "a", "weight": 1}], "x": 1, "n": 1, "stream": false}"#);
+    let unrecognised = line.unwrap().unrecognised();
+    assert_eq!(unrecognised.into_iter().collect::<Vec<_>>(), ["messages[].weight", "x"]);
+}
+
+#[test]
+fn words_of_others_mean_what_they_mean_there() {
+    let line = parse(
+        r#"{"prompt": "a", "max_tokens": 5, "repetition_penalty": 1.5, "parse_special": true, "tool_choice": "auto",
+            "tools": [{"type": "function"}], "response_format": {"type": "text"}, "seed": null}"#,
+    );
+    let request = line.unwrap().request;
+    assert_eq!((request.max_new_tokens, request.sampling.repeat_penalty), (Some(5), Some(1.5)));
+    assert!(request.parse_special && request.tools.len() == 1);
+    let line =
+        parse(r#"{"prompt": "a", "max_completion_tokens": 6, "max_tokens": 6, "tool_choice": "none", "tools": [{}]}"#);
+    let request = line.unwrap().request;
+    assert_eq!((request.max_new_tokens, request.tools.len()), (Some(6), 0));
 }
 
 #[test]
@@ -49,8 +68,23 @@ fn bad_lines_are_refused_with_a_reason() {
         (r#"{"prompt": "a""#, "is no JSON: EOF while parsing an object at column 14"),
         ("[1]", "is no JSON object"),
         ("{}", "needs one of"),
-        (r#"{"prompt": "a", "max_tokens": 5}"#, "has \"max_tokens\", which is not supported: say \"max_new_tokens\""),
-        (r#"{"prompt": "a", "tools": [{}]}"#, "has \"tools\", which is not supported"),
+        (
+            r#"{"prompt": "a", "max_tokens": 5, "max_new_tokens": 6}"#,
+            "has \"max_new_tokens\" and \"max_tokens\", which are one setting",
+        ),
+        (r#"{"prompt": "a", "tools": 5}"#, "tools is 5; a list of objects"),
+        (r#"{"prompt": "a", "tools": ["f"]}"#, "tools has \"f\"; a list of objects"),
+        (r#"{"tokens": [1], "tools": [{}]}"#, "has \"tools\", which \"tokens\" have no place for"),
+        (r#"{"prompt": "a", "tool_choice": "required"}"#, "has \"tool_choice\": \"required\", which is not supported"),
+        (r#"{"prompt": "a", "n": 2}"#, "has \"n\": 2, which is not supported"),
+        (r#"{"prompt": "a", "stream": true}"#, "has \"stream\": true, which is not supported"),
+        (r#"{"prompt": "a", "logprobs": true}"#, "has \"logprobs\", which is not supported"),
+        (r#"{"prompt": "a", "response_format": {"type": "json_object"}}"#, "has \"response_format\", which is not"),
+        (r#"{"prompt": "a", "parse_special": "yes"}"#, "parse_special is \"yes\"; true or false"),
+        (
+            r#"{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}"#,
+            "message 1: \"content\"[0] is of type \"image_url\"; this model reads text alone",
+        ),
         (r#"{"prompt": "a", "tokens": [1]}"#, "needs one of"),
         (r#"{"prompt": 3}"#, "\"prompt\" is 3; a text expected"),
         (r#"{"messages": []}"#, "\"messages\" is empty"),

@@ -134,6 +134,12 @@ settings! {
     STOP = "stop";
     STOP_TOKENS = "stop_tokens";
     IGNORE_EOS = "ignore_eos";
+    /// Control tokens written out are tokens.
+    PARSE_SPECIAL = "parse_special";
+    /// A built-in template's name, or a file.
+    CHAT_TEMPLATE = "chat_template";
+    /// Functions that the model may call.
+    TOOLS = "tools";
     LOGPROBS = "logprobs";
     TIME_LIMIT_MS = "time_limit_ms";
     SEED = "seed";

@@ -8,6 +8,8 @@ mod commands;
 mod prompt_files;
 /// SIGINT and SIGTERM where work is lost.
 mod signals;
+/// Tokens, templates, sampling values of a model.
+mod text;
 /// Wrong flags and files.
 mod usage;
 

@@ -20,7 +20,7 @@ use lichen_runtime::Error;
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
-use crate::args::{engine_options, MachineArgs, ModelArgs, SamplingArgs};
+use crate::args::{engine_options, MachineArgs, ModelArgs, SamplingArgs, TemplateArgs};
 use crate::opening::{adapter_note, defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
@@ -54,6 +54,8 @@ pub struct ChatArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    template: TemplateArgs,
     /// Keep no history of the lines typed
     #[arg(long)]
     no_history: bool,
@@ -61,7 +63,9 @@ pub struct ChatArgs {
 
 pub fn run(args: &ChatArgs) -> Outcome<()> {
     let options = defaults(&args.sampling)?;
-    let engine = open_with(&engine_options(&args.model, &args.machine)?)?;
+    let mut opened = engine_options(&args.model, &args.machine)?;
+    args.template.fill(&mut opened)?;
+    let engine = open_with(&opened)?;
     // What could never be used is refused now, and not at the first turn.
     engine.model().chat_template()?;
     let mut chat = Chat { engine, conversation: Conversation::new(options), failed: false };

@@ -13,9 +13,9 @@ use lichen_runtime::text::tokenizer::TEXT_BYTES_MAX;
 use lichen_runtime::Error;
 use serde_json::{json, Value};
 
-use crate::args::{engine_options, token_ids, MachineArgs, ModelArgs, SamplingArgs, TokenIds};
+use crate::args::{engine_options, token_ids, MachineArgs, ModelArgs, SamplingArgs, TemplateArgs, TokenIds};
 use crate::generate_batch::{self, BatchArgs, Shared};
-use crate::opening::{defaults, open_with};
+use crate::opening::{control_text_hint, defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
 const EXAMPLES: &str = "Examples:
@@ -26,7 +26,9 @@ const EXAMPLES: &str = "Examples:
   lichen generate --model ./qwen2.5-0.5b --prompts prompts.jsonl --batch 32 --out answers.jsonl --resume
 
 A line of --prompts is a JSON object with \"prompt\", \"messages\" or \"tokens\", and what it wants of its own: system, \
-max_new_tokens, seed, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, ignore_eos, stop. A line of answers, written as soon as it is \
+tools, max_new_tokens (or max_tokens), seed, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, ignore_eos, stop, \
+parse_special. The content of a message is a text or a list of text parts. Fields of OpenAI's that would change an answer and \
+are not supported are refused by name; unknown ones are listed at the end. A line of answers, written as soon as it is \
 finished, has all fields of its prompt, the number of the prompt's line in \"line\", and \"text\", \"finish_reason\", \
 \"prompt_tokens\", \"new_tokens\" and \"seed\". Line N draws with the seed N - 1 after --seed, whatever it is batched with. \
 Lines that cannot be answered are reported and left out, and the exit code is 1. Ctrl-C finishes what has begun; --resume \
@@ -54,6 +56,8 @@ pub struct GenerateArgs {
     pub sampling: SamplingArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// Print one JSON object instead of the text; with --prompts, a summary
     #[arg(long)]
     pub json: bool,
@@ -61,8 +65,8 @@ pub struct GenerateArgs {
 
 pub fn run(args: &GenerateArgs) -> Outcome<()> {
     if let Some(prompts) = &args.batch.prompts {
-        let GenerateArgs { model, machine, sampling, raw, json, .. } = args;
-        let shared = Shared { model, machine, sampling, raw: *raw, json: *json };
+        let GenerateArgs { model, machine, template, sampling, raw, json, .. } = args;
+        let shared = Shared { model, machine, template, sampling, raw: *raw, json: *json };
         return generate_batch::run(&args.batch, &shared, prompts);
     }
     if args.prompt.is_none() && args.tokens.is_none() {
@@ -73,8 +77,14 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
         other => other.map(str::to_string),
     };
     let defaults = defaults(&args.sampling)?;
-    let mut engine = open_with(&engine_options(&args.model, &args.machine)?)?;
+    let mut options = engine_options(&args.model, &args.machine)?;
+    args.template.fill(&mut options)?;
+    let mut engine = open_with(&options)?;
     let request = Request { prompt: prompt(args, text), ..Request::default() }.with_defaults(&defaults);
+    let tokenizer = engine.model().tokenizer.as_deref();
+    if let Some(note) = tokenizer.and_then(|tokenizer| request.control_text_note(tokenizer)) {
+        output::note(&format!("note: {note}; {}", control_text_hint()));
+    }
     let sampling = request.sampling.resolve(engine.model().default_sampling);
     let interrupts = CatchInterrupts::new();
     let shown = RefCell::new(Ok(()));
@@ -105,7 +115,7 @@ pub fn run(args: &GenerateArgs) -> Outcome<()> {
     }
 }
 
-fn read_stdin() -> Outcome<String> {
+pub fn read_stdin() -> Outcome<String> {
     let stdin = Path::new("standard input");
     let mut bytes = Vec::new();
     let limit = TEXT_BYTES_MAX as u64 + 1;

@@ -17,8 +17,8 @@ use lichen_runtime::signals::CatchInterrupts;
 use lichen_runtime::{Error, Result};
 use serde_json::json;
 
-use crate::args::{engine_options, engine_settings, MachineArgs, ModelArgs, SamplingArgs};
-use crate::opening::{defaults, open_with};
+use crate::args::{engine_options, engine_settings, MachineArgs, ModelArgs, SamplingArgs, TemplateArgs};
+use crate::opening::{control_text_hint, defaults, open_with};
 use crate::output::{self, Failure, Outcome};
 
 /// Answers at once unless told otherwise.
@@ -68,6 +68,7 @@ impl Offer for OfPrompts {
 pub struct Shared<'a> {
     pub model: &'a ModelArgs,
     pub machine: &'a MachineArgs,
+    pub template: &'a TemplateArgs,
     pub sampling: &'a SamplingArgs,
     pub raw: bool,
     pub json: bool,
@@ -85,6 +86,7 @@ pub fn run(own: &BatchArgs, args: &Shared<'_>, prompts: &Path) -> Outcome<()> {
         refuse_begun(path)?;
     }
     let mut options = engine_options(args.model, args.machine)?;
+    args.template.fill(&mut options)?;
     options.parallel = own.parallel.filled()?.parallel;
     let mut engine = open_with(&options)?;
     if let Some(batch) = engine.model().plan.batch.filter(|b| b.n_contexts < b.n_slots) {
@@ -96,9 +98,10 @@ pub fn run(own: &BatchArgs, args: &Shared<'_>, prompts: &Path) -> Outcome<()> {
     // Not before the model is there: a run that never began leaves no file.
     let (mut out, answered) = open_out(own)?;
     let seed = defaults.sampling.seed.unwrap_or_default();
-    let has_text = engine.model().tokenizer.is_some();
+    let tokenizer = engine.model().tokenizer.clone();
     let mut watch = Watch { interrupts: CatchInterrupts::new(), progress: ProgressBar::new(LINE_EVERY), n_bad: 0 };
-    let mut run = PromptRun { defaults, raw: args.raw, has_text, answered, out: &mut out, observer: &mut watch };
+    let tokenizer = tokenizer.as_deref();
+    let mut run = PromptRun { defaults, raw: args.raw, tokenizer, answered, out: &mut out, observer: &mut watch };
     let outcome = run.answer(&mut engine, source);
     watch.progress.end();
     match outcome {
@@ -212,8 +215,14 @@ impl Observer for Watch {
         }
     }
 
-    fn unrecognised(&mut self, names: &[String]) {
-        output::note(&format!("note: unknown fields, copied to the answers: {}", names.join(", ")));
+    fn unrecognised(&mut self, fields: &[(String, u64)]) {
+        let shown = fields.iter().map(|(name, n)| format!("{name} ({})", counted(*n, "line")));
+        output::note(&format!("note: unknown fields, copied to the answers: {}", shown.collect::<Vec<_>>().join(", ")));
+    }
+
+    fn control_texts(&mut self, n_lines: u64, first: u64, note: &str) {
+        let in_lines = counted(n_lines, "line");
+        output::note(&format!("note: in {in_lines}, first in line {first}, {note}; {}", control_text_hint()));
     }
 
     fn progress(&mut self, counts: &Counts, source: &Source) {

@@ -10,6 +10,7 @@ mod logits;
 mod opening;
 mod perplexity;
 mod plan;
+mod tokenize;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     Chat(Box<chat::ChatArgs>),
     Generate(Box<generate::GenerateArgs>),
+    Tokenize(tokenize::TokenizeArgs),
     Info(info::InfoArgs),
     Plan(plan::PlanArgs),
     Bench(bench::BenchArgs),
@@ -55,6 +57,7 @@ fn run() -> ExitCode {
     cli::exit_code(match &cli.command {
         Command::Chat(args) => chat::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Tokenize(args) => tokenize::run(args),
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),

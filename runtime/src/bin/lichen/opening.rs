@@ -3,6 +3,7 @@
 use lichen_runtime::engine::request::Request;
 use lichen_runtime::engine::{Engine, EngineOptions, LoadedModel, NamedAdapter};
 use lichen_runtime::model::adapter::{Adapter, TargetModule};
+use lichen_runtime::setting::PARSE_SPECIAL;
 use lichen_runtime::Result;
 
 use crate::args::SamplingArgs;
@@ -38,6 +39,11 @@ pub fn adapter_note(adapter: &Adapter, model: &LoadedModel) -> String {
     let n = pairs.filter(|(layer, target)| adapter.layer(*layer).pair(*target).is_some()).count();
     let rank = adapter.max_rank();
     format!("note: the adapter applies to {n} of {} matrices, rank {rank}", n_layers * TargetModule::ALL.len())
+}
+
+/// What to do about control tokens that are read as text.
+pub fn control_text_hint() -> String {
+    format!("{} reads them as tokens", PARSE_SPECIAL.flag())
 }
 
 /// What the flags say of every request, with a seed from the clock where they name none.

@@ -10,8 +10,10 @@ use serde_json::Value;
 
 use super::json_file::{read_json, Fields, MAX_CONFIG_BYTES, MAX_LIST_BYTES};
 use super::safetensors::{SafeTensors, TensorInfo};
+use super::sampling::of_generation_config;
 use crate::error::{Error, Result};
 use crate::files::mapped_file::MappedFile;
+use crate::sampler::SamplingOverrides;
 
 const SINGLE_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -159,38 +161,43 @@ pub struct HfConfig {
     pub config: Value,
     /// `generation_config.json`; null when absent.
     pub generation: Value,
+    dir: PathBuf,
 }
+
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
 
 impl HfConfig {
     /// # Errors: `config.json` is missing, or one of the two is not JSON. The file's name is in front.
     pub fn read(dir: &Path) -> Result<HfConfig> {
-        let config_path = dir.join("config.json");
+        let config_path = dir.join(CONFIG);
         if !config_path.exists() {
             return Err(Error::input("has no config.json: not a model folder").in_file(dir));
         }
-        let generation_path = dir.join("generation_config.json");
+        let generation_path = dir.join(GENERATION_CONFIG);
         let config = read_json(&config_path, MAX_CONFIG_BYTES)?;
         let generation = match generation_path.exists() {
             true => read_json(&generation_path, MAX_CONFIG_BYTES)?,
             false => Value::Null,
         };
-        Ok(HfConfig { config, generation })
+        Ok(HfConfig { config, generation, dir: dir.to_path_buf() })
     }
 
     /// Ids that end an answer: `eos_token_id` of both files, a number or a list, and `eos_token_ids` of some writers.
     ///
     /// # Errors
-    /// An id is not below `vocab_size`.
+    /// An id is not below `vocab_size`. The name of its file is in front.
     pub fn stop_ids(&self, vocab_size: usize) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        for value in self.everywhere("eos_token_id").chain(self.everywhere("eos_token_ids")) {
+        for (file, value) in self.everywhere("eos_token_id").chain(self.everywhere("eos_token_ids")) {
+            let id = |value| token_id("eos", value, vocab_size).map_err(|e| e.in_file(&self.dir.join(file)));
             match value {
                 Value::Array(list) => {
                     for item in list {
-                        ids.push(token_id("eos", item, vocab_size)?);
+                        ids.push(id(item)?);
                     }
                 }
-                one => ids.push(token_id("eos", one, vocab_size)?),
+                one => ids.push(id(one)?),
             }
         }
         ids.sort_unstable();
@@ -198,17 +205,28 @@ impl HfConfig {
         Ok(ids)
     }
 
-    /// # Errors: the id is not below `vocab_size`.
+    /// # Errors: the id is not below `vocab_size`. The name of its file is in front.
     pub fn bos_id(&self, vocab_size: usize) -> Result<Option<u32>> {
-        self.everywhere("bos_token_id").next().map(|v| token_id("bos", v, vocab_size)).transpose()
+        let first = self.everywhere("bos_token_id").next();
+        first.map(|(file, v)| token_id("bos", v, vocab_size).map_err(|e| e.in_file(&self.dir.join(file)))).transpose()
     }
 
-    /// The field in generation_config.json, config.json and its text_config, where present.
-    fn everywhere<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
-        [self.generation.get(name), self.config.get(name), self.config.get("text_config").and_then(|c| c.get(name))]
-            .into_iter()
-            .flatten()
-            .filter(|v| !v.is_null())
+    /// How the model is sampled from.
+    ///
+    /// # Errors
+    /// A value of another type, or out of range. The name of its file is in front.
+    pub fn sampling(&self) -> Result<SamplingOverrides> {
+        of_generation_config(&self.generation).map_err(|e| e.in_file(&self.dir.join(GENERATION_CONFIG)))
+    }
+
+    /// The field in generation_config.json, config.json and its text_config, where present, and the file it is in.
+    fn everywhere<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'static str, &'a Value)> {
+        let places = [
+            (GENERATION_CONFIG, self.generation.get(name)),
+            (CONFIG, self.config.get(name)),
+            (CONFIG, self.config.get("text_config").and_then(|c| c.get(name))),
+        ];
+        places.into_iter().filter_map(|(file, value)| Some((file, value.filter(|v| !v.is_null())?)))
     }
 }
 
@@ -219,24 +237,31 @@ fn token_id(what: &str, value: &Value, vocab_size: usize) -> Result<u32> {
     }
 }
 
-/// The chat template of a folder: `chat_template.jinja` first, as transformers does, then `tokenizer_config.json` (a
-/// string, or a list of which "default" or else the first is taken).
+/// The chat template of a folder: `chat_template.jinja` first, as transformers does, then `tokenizer_config.json`.
 pub fn chat_template(dir: &Path) -> Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct TokenizerConfig {
-        chat_template: Option<Value>,
-    }
     let jinja_path = dir.join("chat_template.jinja");
     if jinja_path.exists() {
         return super::json_file::read_text_any(&jinja_path, MAX_CONFIG_BYTES).map(Some);
     }
     let config_path = dir.join("tokenizer_config.json");
-    if !config_path.exists() {
-        return Ok(None);
+    match config_path.exists() {
+        true => template_in_json(&config_path),
+        false => Ok(None),
     }
-    let config: TokenizerConfig = read_json(&config_path, MAX_LIST_BYTES)?;
+}
+
+/// The `chat_template` of a JSON file: a string, or a list of which "default" or else the first is taken.
+///
+/// # Errors
+/// The file cannot be read, or holds something else there. Its name is in front.
+pub fn template_in_json(path: &Path) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct TokenizerConfig {
+        chat_template: Option<Value>,
+    }
+    let config: TokenizerConfig = read_json(path, MAX_LIST_BYTES)?;
     let Some(template) = config.chat_template else { return Ok(None) };
-    pick_template(&template).map_err(|e| e.in_file(&config_path))
+    pick_template(&template).map_err(|e| e.in_file(path))
 }
 
 fn pick_template(value: &Value) -> Result<Option<String>> {

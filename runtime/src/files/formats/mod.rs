@@ -15,6 +15,7 @@ pub mod json_file;
 pub mod json_shape;
 pub mod safetensors;
 pub mod safetensors_write;
+pub mod sampling;
 
 /// What Git leaves in place of a large file when `git lfs pull` has not run.
 fn refuse_git_lfs_pointer(bytes: &[u8]) -> Result<()> {

@@ -10,8 +10,10 @@ use crate::error::{Error, Result};
 use crate::files::formats::gguf::{has_magic, BytesOwner, Gguf, GgufSet, Metadata, PartName, TensorInfo};
 use crate::files::formats::gguf_config::model_config;
 use crate::files::formats::gguf_tokenizer::TokenizerKeys;
+use crate::files::formats::sampling::of_metadata;
 use crate::files::mapped_file::MappedFile;
 use crate::model_config::ModelConfig;
+use crate::sampler::SamplingOverrides;
 
 /// Missing parts that a message names.
 const MISSING_NAMED: usize = 8;
@@ -22,6 +24,7 @@ pub(super) struct GgufModel {
     /// Of each part; none for a file in memory.
     pub files: Vec<Arc<MappedFile>>,
     pub config: ModelConfig,
+    pub sampling: SamplingOverrides,
     set: GgufSet,
 }
 
@@ -52,7 +55,8 @@ impl GgufModel {
     fn new(set: GgufSet, paths: Vec<PathBuf>, files: Vec<Arc<MappedFile>>) -> Result<GgufModel> {
         let config = model_config(&set)?;
         TokenizerKeys::read(set.metadata())?;
-        let model = GgufModel { paths, files, config, set };
+        let sampling = of_metadata(set.metadata())?;
+        let model = GgufModel { paths, files, config, sampling, set };
         for (part, layer) in Part::of_model(&model.config) {
             model.check(part, layer)?;
         }

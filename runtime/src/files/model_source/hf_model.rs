@@ -11,6 +11,7 @@ use crate::files::formats::bitsandbytes::{check_quantization_config, int8_matrix
 use crate::files::formats::hf::{chat_template, Found, HfConfig, HfWeights};
 use crate::files::formats::hf_config::model_config;
 use crate::model_config::ModelConfig;
+use crate::sampler::SamplingOverrides;
 
 /// Where the text model sits: released text checkpoints, what transformers 5 and 4 write for multimodal Gemma 3, and a
 /// bare base model.
@@ -24,6 +25,7 @@ pub(super) struct HfModel {
     pub chat_template: Option<String>,
     pub stop_ids: Vec<u32>,
     pub bos_id: Option<u32>,
+    pub sampling: SamplingOverrides,
     prefix: &'static str,
 }
 
@@ -45,8 +47,9 @@ impl HfModel {
             dir: dir.to_path_buf(),
             weights,
             chat_template: chat_template(dir)?,
-            stop_ids: files.stop_ids(config.vocab_size).map_err(in_config)?,
-            bos_id: files.bos_id(config.vocab_size).map_err(in_config)?,
+            stop_ids: files.stop_ids(config.vocab_size)?,
+            bos_id: files.bos_id(config.vocab_size)?,
+            sampling: files.sampling()?,
             config,
             prefix,
         };

@@ -5,8 +5,11 @@ use std::io;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{context, Environment, ErrorKind, Value};
+use serde_json::json;
 
-use super::{guard, python, too_long, Chat, Message, ToolCall, OUTPUT_BYTES_MAX};
+use super::marked::Marks;
+use super::substitution::Substitution;
+use super::{clock, guard, python, to_json, too_long, Chat, Message, ToolCall, OUTPUT_BYTES_MAX};
 use crate::error::{Error, Result};
 
 /// Steps, and bytes made divided by 64. A template of a released model uses a few dozen per turn.
@@ -23,6 +26,10 @@ pub struct JinjaTemplate {
     /// For their placeholders, with room for the extra bytes.
     placeholders: Environment<'static>,
     source: String,
+    /// What of the template can be told apart from messages, see [`Marks`].
+    marks: Marks,
+    /// Contents may be lists of parts.
+    takes_parts: bool,
     bos: String,
     eos: String,
 }
@@ -30,7 +37,9 @@ pub struct JinjaTemplate {
 impl JinjaTemplate {
     /// Checks and parses `source`, which may come from an untrusted file.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
-        guard::check(source)?;
+        let parts = guard::check(source)?;
+        let engine_source = guard::without_generation(source, &parts);
+        let marks = Marks::of(engine_source.clone())?;
         let mut environment = Environment::new();
         // Hugging Face renders with both, and templates are written for it.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -39,36 +48,77 @@ impl JinjaTemplate {
         environment.set_recursion_limit(guard::DEPTH_MAX);
         environment.set_fuel(Some(STEPS_MAX));
         environment.set_unknown_method_callback(python::method);
+        environment.add_test("iterable", python::is_iterable);
         environment.add_function("raise_exception", python::raise_exception);
-        environment.add_function("strftime_now", python::strftime_now);
-        environment.add_filter("tojson_html", minijinja::filters::tojson);
-        environment.add_filter("tojson", python::to_json);
-        environment.add_template_owned(NAME, source.to_string()).map_err(|e| explain(&e))?;
+        environment.add_function("strftime_now", clock::strftime_now);
+        environment.add_filter("tojson", to_json::to_json);
+        environment.add_template_owned(NAME, engine_source).map_err(|e| explain(&e))?;
         let mut placeholders = environment.clone();
         placeholders.set_fuel(Some(PLACEHOLDER_FACTOR * STEPS_MAX));
         let (source, bos, eos) = (source.to_string(), bos.to_string(), eos.to_string());
-        Ok(JinjaTemplate { plain: environment, placeholders, source, bos, eos })
+        let mut template =
+            JinjaTemplate { plain: environment, placeholders, source, marks, takes_parts: true, bos, eos };
+        template.takes_parts = template.writes_parts();
+        Ok(template)
+    }
+
+    /// Whether a content that is a list of parts comes out as the text of the parts.
+    fn writes_parts(&self) -> bool {
+        let parts = ["lichen", "moss"];
+        let asked = Message { parts: parts.map(String::from).to_vec(), ..Message::user("") };
+        let chat = Chat { messages: &[asked], tools: &[], add_generation_prompt: false };
+        let written = self.render(chat, Pass { unix_now: 0, placeholders: false });
+        written.is_ok_and(|text| parts.iter().all(|part| text.contains(part)) && !text.contains("type"))
     }
 
     pub fn source(&self) -> &str {
         &self.source
     }
 
+    pub(super) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     pub(super) fn render(&self, chat: Chat<'_>, pass: Pass) -> Result<String> {
-        let messages: Vec<Value> = chat.messages.iter().map(message).collect();
+        let environment = if pass.placeholders { &self.placeholders } else { &self.plain };
+        self.render_in(environment, chat, pass, &|text| text.to_string())
+    }
+
+    /// Renders the messages as they are with the template's own text in placeholders, but for the strings of
+    /// [`Marks`] that are `plain`.
+    pub(super) fn render_marked(
+        &self,
+        chat: Chat<'_>,
+        pass: Pass,
+        substitution: &Substitution,
+        plain: &[bool],
+    ) -> Result<String> {
+        let mut environment = self.placeholders.clone();
+        let marked = self.marks.apply(substitution, plain);
+        environment.add_template_owned(NAME, marked).map_err(|e| explain(&e))?;
+        self.render_in(&environment, chat, pass, &|text| substitution.hide(text))
+    }
+
+    fn render_in(
+        &self,
+        environment: &Environment<'_>,
+        chat: Chat<'_>,
+        pass: Pass,
+        own: &dyn Fn(&str) -> String,
+    ) -> Result<String> {
+        let messages: Vec<Value> = chat.messages.iter().map(|m| message(m, self.takes_parts)).collect();
         let add_generation_prompt = chat.add_generation_prompt;
         // Without tools the name is nothing, as templates expect.
         let tools = if chat.tools.is_empty() { Value::from(()) } else { Value::from(Serde(chat.tools)) };
         let context = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos.as_str(),
-            eos_token => self.eos.as_str(),
+            bos_token => own(&self.bos),
+            eos_token => own(&self.eos),
             tools => tools,
             documents => (),
             lichen_unix_now => pass.unix_now,
         };
-        let environment = if pass.placeholders { &self.placeholders } else { &self.plain };
         let template = environment.get_template(NAME).map_err(|e| explain(&e))?;
         let mut output = Bounded(Vec::new());
         template.render_captured_to(context, &mut output).map_err(|e| explain(&e))?;
@@ -77,22 +127,34 @@ impl JinjaTemplate {
 }
 
 /// A message as templates find it: what it has not is not there.
-fn message(m: &Message) -> Value {
-    let (role, content) = (m.role.name(), m.content.as_str());
-    let call = |call: &ToolCall| {
-        let function = context! { name => call.name.as_str(), arguments => Value::from(Serde(&call.arguments)) };
-        match &call.id {
-            Some(id) => context! { id => id, type => "function", function => function },
-            None => context! { type => "function", function => function },
+fn message(m: &Message, takes_parts: bool) -> Value {
+    let content = match &m.parts[..] {
+        // A turn that only calls functions has no content, which is not an empty one.
+        [] if m.content.is_empty() && !m.tool_calls.is_empty() => serde_json::Value::Null,
+        parts if takes_parts && !parts.is_empty() => {
+            parts.iter().map(|part| json!({"type": "text", "text": part})).collect()
         }
+        _ => json!(m.content),
     };
-    match (m.tool_calls.is_empty(), &m.tool_call_id) {
-        (true, None) => context! { role => role, content => content },
-        (true, Some(id)) => context! { role => role, content => content, tool_call_id => id },
-        (false, _) => {
-            let calls: Vec<Value> = m.tool_calls.iter().map(call).collect();
-            context! { role => role, content => content, tool_calls => calls }
-        }
+    let mut fields = json!({"role": m.role.name(), "content": content});
+    let mut add = |name: &str, value| fields[name] = value;
+    if let Some(name) = &m.name {
+        add("name", json!(name));
+    }
+    if let Some(id) = &m.tool_call_id {
+        add("tool_call_id", json!(id));
+    }
+    if !m.tool_calls.is_empty() {
+        add("tool_calls", m.tool_calls.iter().map(tool_call).collect());
+    }
+    Value::from(Serde(&fields))
+}
+
+fn tool_call(call: &ToolCall) -> serde_json::Value {
+    let function = json!({"name": call.name, "arguments": call.arguments});
+    match &call.id {
+        Some(id) => json!({"id": id, "type": "function", "function": function}),
+        None => json!({"type": "function", "function": function}),
     }
 }
 

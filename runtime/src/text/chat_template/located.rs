@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::encode::refuse_dropped;
 use super::jinja::Pass;
 use super::substitution::PLACE_MARK;
-use super::{python, Chat, ChatTemplate, Message};
+use super::{clock, Chat, ChatTemplate, Message};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::{PieceKind, Tokenizer};
 
@@ -34,7 +35,7 @@ impl ChatTemplate {
     /// The template does not take these messages.
     pub fn text(&self, messages: &[Message], tools: &[Value], add_generation_prompt: bool) -> Result<String> {
         let chat = Chat { messages, tools, add_generation_prompt };
-        self.render_plain(chat, Pass { unix_now: python::unix_now(), placeholders: false })
+        self.render_plain(chat, Pass { unix_now: clock::unix_now(), placeholders: false })
     }
 
     /// What the template writes before the content of message `k`; `None` where it does not write that content once.
@@ -52,7 +53,7 @@ impl ChatTemplate {
         })
     }
 
-    /// [`encode_chat_with_tools`](super::encode_chat_with_tools) with the place of each id.
+    /// [`encode_with`](super::encode_with) with the place of each id.
     ///
     /// # Errors
     /// The template does not take these messages, or their text cannot be encoded.
@@ -63,7 +64,9 @@ impl ChatTemplate {
         tools: &[Value],
         add_generation_prompt: bool,
     ) -> Result<EncodedText> {
-        let substituted = self.render_substituted(Chat { messages, tools, add_generation_prompt })?;
+        let chat = Chat { messages, tools, add_generation_prompt };
+        refuse_dropped(self, chat)?;
+        let substituted = self.render_substituted(chat)?;
         let mut chat = EncodedText::default();
         tokenizer.encode_stretches(
             substituted.text(),

@@ -9,23 +9,32 @@
 //! tokens off. Token boundaries therefore fall exactly where encoding the whole rendering would put them, and for
 //! messages without markers the ids are the same.
 //!
-//! A template that looks inside the messages (`'</think>' in content`) would decide differently on placeholders. So the plain
-//! messages are rendered too; if the two renderings differ, only the characters markers are made of are replaced, and
-//! if that still differs the template is refused rather than trusted.
+//! A template that looks inside the messages would decide differently on placeholders. So the plain messages are rendered
+//! too; if the two renderings differ, only the characters markers are made of are replaced; if that still differs
+//! (`content.split('</think>')`), the template's own text is replaced instead (`marked.rs`), and if even that cannot be had
+//! without a difference the template is refused rather than trusted.
 
+mod choice;
+mod clock;
+mod encode;
 mod guard;
 mod jinja;
 mod located;
+mod marked;
 pub mod message_json;
 mod native;
 mod python;
+mod scan;
 mod substitution;
+mod to_json;
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model_config::Architecture;
 use crate::text::tokenizer::Tokenizer;
+pub use choice::TemplateChoice;
+pub use encode::{encode_chat, encode_continuation, encode_next_turn, encode_with, Encoding};
 pub use jinja::JinjaTemplate;
 use jinja::Pass;
 pub use located::EncodedText;
@@ -47,6 +56,8 @@ pub enum Role {
 }
 
 impl Role {
+    pub const ALL: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::Tool];
+
     /// The name templates and the API use.
     pub fn name(self) -> &'static str {
         match self {
@@ -74,6 +85,10 @@ impl Role {
 pub struct Message {
     pub role: Role,
     pub content: String,
+    /// The parts that `content` was put together from, where there were several: some templates write each by itself.
+    pub parts: Vec<String>,
+    /// Who or what speaks: of a tool's turn, the function that answers.
+    pub name: Option<String>,
     /// Functions that an assistant's turn calls.
     pub tool_calls: Vec<ToolCall>,
     /// Which call a tool's turn answers.
@@ -91,7 +106,8 @@ pub struct ToolCall {
 
 impl Message {
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
+        let (parts, tool_calls) = (Vec::new(), Vec::new());
+        Message { role, content: content.into(), parts, name: None, tool_calls, tool_call_id: None }
     }
 
     /// Every text in it, changed.
@@ -104,6 +120,8 @@ impl Message {
         Message {
             role: self.role,
             content: change(&self.content),
+            parts: self.parts.iter().map(|part| change(part)).collect(),
+            name: self.name.as_deref().map(change),
             tool_calls: self.tool_calls.iter().map(call).collect(),
             tool_call_id: self.tool_call_id.as_deref().map(change),
         }
@@ -165,12 +183,7 @@ impl ChatTemplate {
     /// The model's own template, or the built-in one that fits it: by its turn markers, else by its architecture.
     pub fn new(source: Option<&str>, architecture: Architecture, tokenizer: &Tokenizer) -> Result<Self> {
         if let Some(source) = source {
-            let text = |id: Option<u32>| match id {
-                Some(id) => String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned(),
-                None => String::new(),
-            };
-            let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
-            return Ok(ChatTemplate::Jinja(Box::new(JinjaTemplate::new(source, &bos, &eos)?)));
+            return ChatTemplate::jinja(source, tokenizer);
         }
         if tokenizer.token_id("<|im_start|>").is_some() {
             return Ok(ChatTemplate::ChatMl);
@@ -184,6 +197,16 @@ impl ChatTemplate {
         })
     }
 
+    /// A template in Jinja, with the tokenizer's begin and end of sequence.
+    ///
+    /// # Errors
+    /// It cannot be parsed, or reaches for other files.
+    pub fn jinja(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
+        let text = |id: Option<u32>| id.map(|id| tokenizer.decode_with_markers(&[id])).unwrap_or_default();
+        let (bos, eos) = (text(tokenizer.bos_id()), text(tokenizer.eos_id()));
+        Ok(ChatTemplate::Jinja(Box::new(JinjaTemplate::new(source, &bos, &eos)?)))
+    }
+
     /// A name and the source, for hashing a session's key.
     pub fn identity(&self) -> &str {
         match self {
@@ -193,9 +216,29 @@ impl ChatTemplate {
         }
     }
 
-    /// The whole prompt, cut where messages and template meet. White space between two messages counts as content.
+    /// The whole prompt, cut where messages and template meet. White space between two messages counts as content, and so
+    /// may short words of a template that looks inside messages.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<Segment>> {
-        Ok(self.render_substituted(Chat { messages, tools: &[], add_generation_prompt })?.segments())
+        self.render_with_tools(messages, &[], add_generation_prompt)
+    }
+
+    /// The same for a model that may call functions.
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<Segment>> {
+        Ok(self.render_substituted(Chat { messages, tools, add_generation_prompt })?.segments())
+    }
+
+    /// As it is at this moment, with what is typed in messages told apart no more.
+    fn render_now(&self, chat: Chat<'_>) -> Result<String> {
+        let text = self.render_plain(chat, Pass { unix_now: clock::unix_now(), placeholders: false })?;
+        match text.len() > OUTPUT_BYTES_MAX {
+            true => Err(too_long()),
+            false => Ok(text),
+        }
     }
 
     fn render_plain(&self, chat: Chat<'_>, pass: Pass) -> Result<String> {
@@ -207,16 +250,16 @@ impl ChatTemplate {
         Ok(text)
     }
 
-    /// Renders with the messages in their placeholders, and proves that this changed nothing else. Tools are
+    /// The same as it is, and with the messages in their placeholders, which is proved to change nothing else. Tools are
     /// shown as JSON, so only the characters of markers are hidden in them.
     fn render_substituted(&self, chat: Chat<'_>) -> Result<Substituted> {
-        let unix_now = python::unix_now();
+        let unix_now = clock::unix_now();
         let plain = self.render_plain(chat, Pass { unix_now, placeholders: false })?;
         if plain.len() > OUTPUT_BYTES_MAX {
             return Err(too_long());
         }
         for cover in [Cover::Everything, Cover::Markers] {
-            let substitution = substitution::Substitution::new(cover, chat.messages, &plain)?;
+            let substitution = substitution::Substitution::new(cover, chat, &plain)?;
             let hide = |text: &str| substitution.hide(text);
             let messages: Vec<Message> = chat.messages.iter().map(|m| m.map_texts(&hide)).collect();
             // The model reads tools as JSON, whose quotes and braces templates look for: markers alone are hidden.
@@ -232,68 +275,18 @@ impl ChatTemplate {
                 return Ok(substituted);
             }
         }
-        Err(Error::input(
-            "chat template: rewrites the messages, so that a control token typed in one could not be told apart",
-        ))
+        let marked = match self {
+            ChatTemplate::Jinja(template) => marked::render(template, chat, unix_now, &plain)?,
+            ChatTemplate::Gemma | ChatTemplate::ChatMl => None,
+        };
+        marked.ok_or_else(|| {
+            Error::input(
+                "chat template: rewrites the messages, so that a control token typed in one could not be told apart",
+            )
+        })
     }
 }
 
 fn too_long() -> Error {
     Error::limit(format!("chat template: wrote more than {} MiB", OUTPUT_BYTES_MAX >> 20))
-}
-
-/// The ids of a conversation, BOS included exactly once if the model wants it: a template that writes it itself gets
-/// no second one. `add_generation_prompt` opens the model's turn.
-pub fn encode_chat(
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    messages: &[Message],
-    add_generation_prompt: bool,
-) -> Result<Vec<u32>> {
-    encode_chat_with_tools(tokenizer, template, messages, &[], add_generation_prompt)
-}
-
-/// The same for a model that may call `tools`, each as its template wants it (OpenAI's `{"type": "function", ..}`).
-pub fn encode_chat_with_tools(
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    messages: &[Message],
-    tools: &[Value],
-    add_generation_prompt: bool,
-) -> Result<Vec<u32>> {
-    let substituted = template.render_substituted(Chat { messages, tools, add_generation_prompt })?;
-    let mut ids = tokenizer.encode_around_markers(substituted.text(), &|text| substituted.reveal(text))?;
-    if let Some(bos) = tokenizer.bos_id().filter(|&bos| tokenizer.add_bos() && ids.first() != Some(&bos)) {
-        ids.insert(0, bos);
-    }
-    Ok(ids)
-}
-
-/// The ids that come after the content of the last answer when the user says `next_user`: the answer's end marker, the
-/// user's turn, and the opening of the model's next turn. A session that kept its generated ids appends these and
-/// prefills nothing twice. `messages` ends with that answer.
-pub fn encode_continuation(
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    messages: &[Message],
-    next_user: &str,
-) -> Result<Vec<u32>> {
-    let mut messages = messages.to_vec();
-    let Some(answer) = messages.last_mut().filter(|message| message.role == Role::Assistant) else {
-        return Err(Error::input("the conversation does not end with an answer"));
-    };
-    // What follows an answer does not depend on its text; one character that appears nowhere else marks its place.
-    let mark = substitution::PLACE_MARK;
-    answer.content = mark.to_string();
-    messages.push(Message::user(next_user));
-    if messages.iter().filter(|message| message.content.contains(mark)).count() != 1 {
-        return Err(Error::input("a message holds a character reserved for internal use (U+10FFFD)"));
-    }
-    let substituted =
-        template.render_substituted(Chat { messages: &messages, tools: &[], add_generation_prompt: true })?;
-    let mut parts = substituted.text().split(mark);
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(_), Some(after), None) => tokenizer.encode_around_markers(after, &|text| substituted.reveal(text)),
-        _ => Err(Error::input("chat template: does not write each answer once")),
-    }
 }

@@ -1,6 +1,6 @@
 //! Gemma's and Qwen's conversations, written without a template engine.
 
-use super::{Chat, Role};
+use super::{Chat, Message, Role};
 use crate::error::{Error, Result};
 
 /// What Qwen 2.5 instruct models say when nobody gives a system text.
@@ -53,10 +53,14 @@ pub(super) fn chat_ml(chat: Chat<'_>) -> Result<String> {
     if messages.first().is_none_or(|first| first.role != Role::System) {
         turn("system", QWEN_SYSTEM);
     }
-    for message in messages {
-        match message.role {
-            Role::Tool => turn("user", &format!("<tool_response>\n{}\n</tool_response>", message.content)),
-            role => turn(role.name(), &message.content),
+    // Results of several calls are one turn of the user.
+    for group in messages.chunk_by(|a, b| a.role == Role::Tool && b.role == Role::Tool) {
+        match group {
+            [message] if message.role != Role::Tool => turn(message.role.name(), &message.content),
+            results => {
+                let result = |m: &Message| format!("<tool_response>\n{}\n</tool_response>", m.content);
+                turn("user", &results.iter().map(result).collect::<Vec<_>>().join("\n"));
+            }
         }
     }
     if add_generation_prompt {

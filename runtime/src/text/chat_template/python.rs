@@ -1,12 +1,7 @@
-//! What templates expect of Python: methods on strings and maps, `strftime_now`, and a `tojson` that leaves `<` alone.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! What templates expect of Python: methods on strings, lists and maps, and `raise_exception`.
 
 use minijinja::value::{from_args, Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
-
-/// The time of the rendering, where `strftime_now` finds it.
-pub(super) const NOW: &str = "lichen_unix_now";
 
 /// Called where the engine knows no method of that name.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -43,14 +38,106 @@ fn string_method(state: &mut State, text: &str, value: &Value, name: &str, args:
             state.apply_filter(name, &all)
         }
         "split" | "rsplit" => {
-            let (separator, limit): (Option<&str>, Option<i64>) = from_args(args)?;
+            let (separator, limit, kwargs): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
+            let separator = separator.map_or_else(|| kwargs.get("sep"), |value| Ok(Some(value)))?;
+            let limit = limit.map_or_else(|| kwargs.get("maxsplit"), |limit| Ok(Some(limit)))?;
+            kwargs.assert_all_used()?;
+            let separator = separator.as_ref().filter(|value| !value.is_none()).map(text_of).transpose()?;
             let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX - 1);
             if separator == Some("") {
                 return Err(Error::new(ErrorKind::InvalidOperation, "empty separator"));
             }
             Ok(split(text, separator, limit, name == "rsplit"))
         }
+        "find" | "rfind" | "index" | "rindex" | "count" => search(text, name, args),
+        "removeprefix" | "removesuffix" => {
+            let (end,): (&str,) = from_args(args)?;
+            let rest = if name == "removeprefix" { text.strip_prefix(end) } else { text.strip_suffix(end) };
+            Ok(Value::from(rest.unwrap_or(text)))
+        }
+        "partition" | "rpartition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            let found = if name == "partition" { text.split_once(separator) } else { text.rsplit_once(separator) };
+            let parts = match found {
+                Some((before, after)) => [before, separator, after],
+                None if name == "partition" => [text, "", ""],
+                None => ["", "", text],
+            };
+            Ok(parts.into_iter().map(Value::from).collect())
+        }
+        "splitlines" => Ok(text.lines().map(Value::from).collect()),
+        "join" => {
+            let (items,): (Value,) = from_args(args)?;
+            state.apply_filter("join", &[items, value.clone()])
+        }
+        "format" => format(text, args),
+        "isdigit" | "isnumeric" | "isdecimal" => Ok(every(text, char::is_numeric)),
+        "isalpha" => Ok(every(text, char::is_alphabetic)),
+        "isalnum" => Ok(every(text, char::is_alphanumeric)),
+        "isspace" => Ok(every(text, char::is_whitespace)),
+        "isupper" => Ok(Value::from(text.to_uppercase() == text && text.to_lowercase() != text)),
+        "islower" => Ok(Value::from(text.to_lowercase() == text && text.to_uppercase() != text)),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// `'{} {0} {name}'.format(..)`, without the small language of widths and precisions.
+fn format(text: &str, args: &[Value]) -> Result<Value, Error> {
+    let (args, kwargs): (Rest<Value>, Kwargs) = from_args(args)?;
+    let invalid = |what: &'static str| Error::new(ErrorKind::InvalidOperation, what);
+    let (mut out, mut rest, mut n_taken) = (String::new(), text, 0);
+    while let Some(at) = rest.find(['{', '}']) {
+        out.push_str(&rest[..at]);
+        let (brace, after) = rest[at..].split_at(1);
+        if let Some(after) = after.strip_prefix(brace) {
+            out.push_str(brace);
+            rest = after;
+            continue;
+        }
+        let Some((name, after)) = after.split_once('}').filter(|_| brace == "{") else {
+            return Err(invalid("format: a brace stands alone"));
+        };
+        let value = match name.parse::<usize>() {
+            Ok(at) => args.get(at).cloned(),
+            Err(_) if name.is_empty() => args.get(n_taken).cloned().inspect(|_| n_taken += 1),
+            Err(_) => Some(kwargs.get::<Value>(name)?),
+        };
+        out.push_str(&value.ok_or_else(|| invalid("format: an argument is missing"))?.to_string());
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(Value::from(out))
+}
+
+/// `is iterable`: nothing is not, in Python.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+fn every(text: &str, is: fn(char) -> bool) -> Value {
+    Value::from(!text.is_empty() && text.chars().all(is))
+}
+
+fn text_of(value: &Value) -> Result<&str, Error> {
+    value.as_str().ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "a text is needed"))
+}
+
+/// Places count characters, as in Python; -1 is nowhere.
+fn search(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let (wanted, start, end): (&str, Option<i64>, Option<i64>) = from_args(args)?;
+    let n_chars = text.chars().count() as i64;
+    let place = |at: i64| (if at < 0 { at + n_chars } else { at }).clamp(0, n_chars);
+    let byte = |at: i64| text.char_indices().nth(at as usize).map_or(text.len(), |(byte, _)| byte);
+    let (start, end) = (place(start.unwrap_or(0)), place(end.unwrap_or(n_chars)));
+    let within = text.get(byte(start)..byte(end)).unwrap_or("");
+    if name == "count" {
+        return Ok(Value::from(within.matches(wanted).count()));
+    }
+    let found = if name.starts_with('r') { within.rfind(wanted) } else { within.find(wanted) };
+    match found {
+        Some(at) => Ok(Value::from(start + within[..at].chars().count() as i64)),
+        None if name.ends_with("find") => Ok(Value::from(-1)),
+        None => Err(Error::new(ErrorKind::InvalidOperation, "the text is not there")),
     }
 }
 
@@ -88,129 +175,4 @@ fn map_method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> R
 /// `raise_exception("..")`: the template refuses the conversation.
 pub(super) fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// `tojson`: the engine's, with `<`, `>`, `&` and `'` as they are.
-pub(super) fn to_json(state: &mut State, value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
-    let indent: Option<Value> = kwargs.get("indent")?;
-    // Hugging Face passes these; the engine's way is what their defaults ask for.
-    let _: Option<bool> = kwargs.get("ensure_ascii")?;
-    let _: Option<Value> = kwargs.get("separators")?;
-    let _: Option<bool> = kwargs.get("sort_keys")?;
-    kwargs.assert_all_used()?;
-    let mut all = vec![value.clone()];
-    all.extend(args.first().cloned().or(indent));
-    let escaped = state.apply_filter("tojson_html", &all)?;
-    let escaped = escaped.as_str().unwrap_or_default();
-    let mut text = String::with_capacity(escaped.len());
-    let mut rest = escaped;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let plain = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')];
-        match plain.iter().find(|(escape, _)| rest[at..].starts_with(escape)) {
-            Some((escape, c)) => {
-                text.push(*c);
-                rest = &rest[at + escape.len()..];
-            }
-            None => {
-                // The escaped character may itself be a backslash, so both go together.
-                let length = 1 + rest[at + 1..].chars().next().map_or(0, char::len_utf8);
-                text.push_str(&rest[at..at + length]);
-                rest = &rest[at + length..];
-            }
-        }
-    }
-    text.push_str(rest);
-    Ok(Value::from(text))
-}
-
-/// Seconds since 1970, once per rendering: two renderings of one prompt must not straddle a second.
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
-}
-
-/// `strftime_now("%d %B %Y")` in UTC.
-pub(super) fn strftime_now(state: &State, format: &str) -> Result<Value, Error> {
-    let now = state.lookup(NOW).and_then(|now| u64::try_from(now).ok()).unwrap_or(0);
-    Ok(Value::from(strftime(format, now)))
-}
-
-fn strftime(format: &str, unix: u64) -> String {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-    let (days, seconds) = (unix / 86_400, unix % 86_400);
-    let (year, month, day) = civil(days);
-    let (month_name, day_name) = (MONTHS[month as usize - 1], DAYS[(days % 7) as usize]);
-    let mut text = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            text.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('Y') => text.push_str(&year.to_string()),
-            Some('y') => text.push_str(&format!("{:02}", year % 100)),
-            Some('m') => text.push_str(&format!("{month:02}")),
-            Some('d') => text.push_str(&format!("{day:02}")),
-            Some('H') => text.push_str(&format!("{:02}", seconds / 3600)),
-            Some('M') => text.push_str(&format!("{:02}", seconds / 60 % 60)),
-            Some('S') => text.push_str(&format!("{:02}", seconds % 60)),
-            Some('B') => text.push_str(month_name),
-            Some('b') => text.push_str(&month_name[..3]),
-            Some('A') => text.push_str(day_name),
-            Some('a') => text.push_str(&day_name[..3]),
-            Some('%') => text.push('%'),
-            Some(other) => {
-                text.push('%');
-                text.push(other);
-            }
-            None => text.push('%'),
-        }
-    }
-    text
-}
-
-/// Year, month and day of a day counted from 1 January 1970 (the proleptic Gregorian calendar in eras of 400 years).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468; // from 1 March of year 0
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (400 * era + year_of_era + u64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        let cases = [
-            (0, "1970-01-01 Thursday 00:00:00"),
-            (951_782_400, "2000-02-29 Tuesday 00:00:00"),
-            (1_709_251_199, "2024-02-29 Thursday 23:59:59"),
-            (4_102_444_800, "2100-01-01 Friday 00:00:00"),
-        ];
-        for (unix, want) in cases {
-            assert_eq!(strftime("%Y-%m-%d %A %H:%M:%S", unix), want);
-        }
-        assert_eq!(strftime("%d %b %y%% %q%", 0), "01 Jan 70% %q%");
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{Message, Segment};
+use super::{map_strings, Chat, Message, Segment};
 use crate::error::{Error, Result};
 
 /// Marks the place of one message; it has no placeholder.
@@ -26,19 +26,18 @@ pub(super) struct Substitution {
 }
 
 impl Substitution {
-    /// Picks a plane that neither the messages nor the template's own text use.
-    pub fn new(cover: Cover, messages: &[Message], rendered: &str) -> Result<Self> {
+    /// Picks a plane that neither the messages and tools nor the template's own text use.
+    pub fn new(cover: Cover, chat: Chat<'_>, rendered: &str) -> Result<Self> {
         let used = |plane: u32| {
             let within = |text: &str| text.chars().any(|c| c != PLACE_MARK && c as u32 & !0xFFFF == plane);
-            let any_within = |message: &Message| {
-                let found = Cell::new(false);
-                message.map_texts(&|text| {
-                    found.set(found.get() || within(text));
-                    String::new()
-                });
-                found.get()
+            let found = Cell::new(within(rendered));
+            let look = |text: &str| {
+                found.set(found.get() || within(text));
+                String::new()
             };
-            within(rendered) || messages.iter().any(any_within)
+            chat.messages.iter().for_each(|message: &Message| drop(message.map_texts(&look)));
+            chat.tools.iter().for_each(|tool| drop(map_strings(tool, &look)));
+            found.get()
         };
         match [0xF_0000, 0x10_0000].into_iter().find(|&plane| !used(plane)) {
             Some(plane) => Ok(Substitution { cover, plane }),
@@ -60,7 +59,7 @@ impl Substitution {
         match self.cover {
             // U+FFFD has none: in the last plane its placeholder would be the place mark.
             Cover::Everything => (c as u32) < 0xFFFD && !c.is_whitespace(),
-            Cover::Markers => matches!(c, '<' | '>' | '[' | ']' | '|' | '\u{FF5C}'),
+            Cover::Markers => is_marker(c),
         }
     }
 
@@ -69,12 +68,22 @@ impl Substitution {
     }
 
     /// The character behind a placeholder.
-    fn original(&self, c: char) -> Option<char> {
+    pub fn original(&self, c: char) -> Option<char> {
         if c as u32 & !0xFFFF != self.plane || c == PLACE_MARK {
             return None;
         }
         char::from_u32(c as u32 & 0xFFFF)
     }
+
+    /// Placeholders turned back.
+    pub fn reveal(&self, text: &str) -> String {
+        text.chars().map(|c| self.original(c).unwrap_or(c)).collect()
+    }
+}
+
+/// A character that markers are made of.
+pub(super) fn is_marker(c: char) -> bool {
+    matches!(c, '<' | '>' | '[' | ']' | '|' | '\u{FF5C}')
 }
 
 /// A rendering in which every character of a message is a placeholder.
@@ -95,7 +104,7 @@ impl Substituted {
 
     /// Placeholders turned back.
     pub fn reveal(&self, text: &str) -> String {
-        text.chars().map(|c| self.substitution.original(c).unwrap_or(c)).collect()
+        self.substitution.reveal(text)
     }
 
     pub fn revealed(&self) -> String {

@@ -231,6 +231,28 @@ impl Tokenizer {
         )
     }
 
+    /// The control tokens that are written out in `text`, each once, as the vocabulary spells them.
+    pub fn control_texts(&self, text: &str) -> Vec<String> {
+        self.written_out(text, &|_| true)
+    }
+
+    /// Those among them that decoding leaves out, so that no text of a model holds them.
+    pub(crate) fn hidden_texts(&self, text: &str) -> Vec<String> {
+        self.written_out(text, &|id| self.is_hidden(id))
+    }
+
+    fn written_out(&self, text: &str, is_wanted: &dyn Fn(u32) -> bool) -> Vec<String> {
+        let (mut found, mut from) = (Vec::new(), 0);
+        while let Some((start, end, id)) = self.control.find(text, from) {
+            let token = &text[start..end];
+            if is_wanted(id) && !found.iter().any(|other| other == token) {
+                found.push(token.to_string());
+            }
+            from = end;
+        }
+        found
+    }
+
     /// What `id` is; `None` outside the vocabulary.
     pub fn piece_kind(&self, id: u32) -> Option<PieceKind> {
         self.pieces.kind(id)

@@ -9,7 +9,8 @@ use crate::files::formats::json_shape::{seed, show_text, Presence, Shape, Text};
 pub(super) enum Content {
     #[default]
     Absent,
-    Is(String),
+    /// Its parts; a string is one.
+    Are(Vec<String>),
     /// Something else, as a message shows it.
     Other(String),
     /// A part that is no text, in words.
@@ -26,20 +27,20 @@ impl Shape for Content {
     }
 
     fn text(text: &str) -> Self {
-        Content::Is(text.to_string())
+        Content::Are(vec![text.to_string()])
     }
 
     fn list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
-        let (mut whole, mut wrong, mut n) = (String::new(), None, 0);
+        let (mut parts, mut wrong, mut n) = (Vec::new(), None, 0);
         while let Some(part) = list.next_element_seed(seed::<Part>())? {
             n += 1;
             match part {
                 _ if wrong.is_some() => {}
-                Part::Text(text) => whole.push_str(&text),
+                Part::Text(text) => parts.push(text),
                 Part::Other(what) => wrong = Some(format!("part {n} of \"content\" {what}; only text is supported")),
             }
         }
-        Ok(wrong.map_or(Content::Is(whole), Content::Part))
+        Ok(wrong.map_or(Content::Are(parts), Content::Part))
     }
 }
 
@@ -53,18 +54,18 @@ impl Content {
         }
     }
 
-    /// The text; `None` when absent. # Errors: it is something else.
-    pub fn optional(self, name: &str) -> Result<Option<String>, String> {
+    /// The parts; `None` when absent. # Errors: it is something else.
+    pub fn optional(self, name: &str) -> Result<Option<Vec<String>>, String> {
         match self {
             Content::Absent => Ok(None),
-            Content::Is(text) => Ok(Some(text)),
+            Content::Are(parts) => Ok(Some(parts)),
             Content::Other(shown) => Err(format!("\"{name}\" is {shown}; a string is needed")),
             Content::Part(what) => Err(what),
         }
     }
 
     /// # Errors: it is absent, or no text.
-    pub fn needed(self, name: &str) -> Result<String, String> {
+    pub fn needed(self, name: &str) -> Result<Vec<String>, String> {
         self.optional(name)?.ok_or_else(|| format!("\"{name}\" is missing"))
     }
 }

@@ -12,6 +12,8 @@ use crate::escape::thousands;
 use crate::files::formats::json_shape::{seed, show_text, Shape};
 use value::MessageValue;
 
+pub use value::MESSAGE_KEYS;
+
 /// A value that should be an array of messages; of a longer one than `N_MAX` only the beginning is held. Read it with
 /// [`seed`], from a text or from a [`serde_json::Value`].
 #[derive(Debug, Default)]

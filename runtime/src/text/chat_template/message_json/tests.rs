@@ -33,7 +33,7 @@ fn messages_are_read() {
         (r#"[{"role": "assistant", "content": "", "tool_calls": []}]"#, vec![Message::assistant("")]),
         (
             r#"[{"role": "user", "content": [{"type": "text", "text": "a ", "image": null}, "b", {"text": " c", "x": ""}]}]"#,
-            vec![Message::user("a b c")],
+            vec![Message { parts: ["a ", "b", " c"].map(String::from).to_vec(), ..Message::user("a \nb\n c") }],
         ),
         (r#"[{"role": "user", "content": []}]"#, vec![Message::user("")]),
         (
@@ -77,10 +77,10 @@ fn calls_are_read_as_objects() {
 
 #[test]
 fn what_is_said_beside_a_message_is_kept() {
-    let text = r#"[{"role": "user", "content": "a", "weight": 0.0, "name": "x", "id": null},
+    let text = r#"[{"role": "user", "content": "a", "weight": 0.0, "name": "x", "nick": "y", "id": null},
         {"role": "assistant", "content": "b", "train": true, "mood": {}}, {"role": "assistant", "content": "c", "weight": null}]"#;
     let got: Vec<_> = entries(text).unwrap().into_iter().map(|e| (e.is_trained, e.unused)).collect();
-    assert_eq!(got, [(Some(false), vec!["name".into()]), (Some(true), vec!["mood".into()]), (None, vec![])]);
+    assert_eq!(got, [(Some(false), vec!["nick".into()]), (Some(true), vec!["mood".into()]), (None, vec![])]);
 }
 
 #[test]

@@ -9,6 +9,9 @@ use super::MessageEntry;
 use crate::files::formats::json_shape::{seed, show_text, Presence, Shape, Text};
 use crate::text::chat_template::{Message, Role};
 
+/// What a message says of itself.
+pub const MESSAGE_KEYS: [&str; 7] = ["role", "from", "content", "value", "tool_calls", "tool_call_id", "name"];
+
 /// Most keys of a message that are kept for being named.
 const UNUSED_MAX: usize = 16;
 
@@ -35,6 +38,7 @@ pub(super) struct MessageValue {
     content: Content,
     calls: CallList,
     tool_call_id: Text,
+    name: Text,
     /// `content` was called `value`, or `role` was called `from`.
     is_share_gpt: bool,
     trained: Option<(&'static str, Value)>,
@@ -65,6 +69,7 @@ impl Shape for MessageValue {
                 "content" | "value" => message.content = message.content.or(object.next_value_seed(seed())?),
                 "tool_calls" => message.calls = object.next_value_seed(seed())?,
                 "tool_call_id" => message.tool_call_id = object.next_value_seed(seed())?,
+                "name" => message.name = object.next_value_seed(seed())?,
                 other => {
                     if let Some(name) = TRAINED.iter().find(|name| **name == other) {
                         let value: Value = object.next_value()?;
@@ -74,7 +79,7 @@ impl Shape for MessageValue {
                     }
                 }
             }
-            let known = ["role", "from", "content", "value", "tool_calls", "tool_call_id"].contains(&key.as_str());
+            let known = MESSAGE_KEYS.contains(&key.as_str());
             if known && seen.contains(&key) {
                 message.twice.get_or_insert(key);
             } else if known {
@@ -113,7 +118,7 @@ impl MessageValue {
         let is_trained = self.trained.map(|(name, value)| is_trained(name, &value)).transpose()?;
         // LLaMA-Factory's: a turn of its own, whose text is the call.
         if role == "function_call" {
-            let call = call_of(&self.content.needed(content_key)?)?;
+            let call = call_of(&self.content.needed(content_key)?.concat())?;
             let message = Message { tool_calls: call, ..Message::assistant("") };
             return Ok(MessageEntry { message, is_trained, unused: self.unused });
         }
@@ -124,13 +129,19 @@ impl MessageValue {
         if !tool_calls.is_empty() && role != Role::Assistant {
             return Err(format!("\"tool_calls\" is of an assistant's message, and this one is from {}", role.name()));
         }
-        let content = match tool_calls.is_empty() {
+        let mut parts = match tool_calls.is_empty() {
             true => self.content.needed(content_key)?,
             // A message that calls need not say anything.
             false => self.content.optional(content_key)?.unwrap_or_default(),
         };
         let tool_call_id = self.tool_call_id.optional("tool_call_id")?;
-        let message = Message { tool_calls, tool_call_id, ..Message::new(role, content) };
+        let name = self.name.optional("name")?;
+        // A template that takes no parts gets lines, as in other servers.
+        let content = parts.join("\n");
+        if parts.len() < 2 {
+            parts.clear();
+        }
+        let message = Message { role, content, parts, name, tool_calls, tool_call_id };
         Ok(MessageEntry { message, is_trained, unused: self.unused })
     }
 }
