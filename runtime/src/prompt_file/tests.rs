@@ -83,7 +83,7 @@ fn bad_lines_are_refused_with_a_reason() {
         (r#"{"prompt": "a", "parse_special": "yes"}"#, "parse_special is \"yes\"; true or false"),
         (
             r#"{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}"#,
-            "message 1: \"content\"[0] is of type \"image_url\"; this model reads text alone",
+            "message 1: part 1 of \"content\" is of type \"image_url\"; only text is supported",
         ),
         (r#"{"prompt": "a", "tokens": [1]}"#, "needs one of"),
         (r#"{"prompt": 3}"#, "\"prompt\" is 3; a text expected"),

@@ -89,11 +89,6 @@ impl Default for Setup {
 pub const LORA: AdamWSettings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip: None };
 pub const FULL: AdamWSettings = AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.05, clip: None };
 
-/// What an adapter needs whose first layer this is.
-pub fn sizes_from(setup: &Setup, rank: usize, first_layer: usize) -> ActivationSizes {
-    ActivationSizes { first_layer, ..sizes(setup, rank, None) }
-}
-
 fn sizes(setup: &Setup, rank: usize, trained_weights: Option<Format>) -> ActivationSizes {
     let kept_layers = if setup.recompute { 0 } else { usize::MAX };
     ActivationSizes {
