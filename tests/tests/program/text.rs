@@ -54,7 +54,7 @@ fn raw_prompts_with_control_tokens_are_told_or_parsed() {
     let lines =
         [json!({"prompt": RENDERED}), json!({"prompt": RENDERED, "parse_special": true}), json!({"prompt": RENDERED})];
     let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let args = ["generate", "--raw", "--prompts", "-", "--temperature", "0", "--max-new-tokens", "9"];
+    let args = ["generate", "--raw", "--prompts", "-", "--temperature", "0", "--max-new-tokens", "12"];
     let run = lichen_with_input(&args, &input).ok();
     assert!(run.stderr.contains("in 2 lines, first in line 1, control tokens written out"), "{}", run.stderr);
     let second = run.stdout.lines().find(|line| line.starts_with("{\"line\":2")).unwrap();

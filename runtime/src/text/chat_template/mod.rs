@@ -26,6 +26,7 @@ mod python;
 mod scan;
 mod substitution;
 mod to_json;
+mod tool_call_json;
 
 use serde_json::Value;
 
