@@ -40,13 +40,13 @@ const BAD_ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "C70 message",
-        r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}"#,
-        r#"message 1: "content" is an array; a string is needed"#,
+        r#"{"messages": [{"role": "user", "content": [{"type": "image", "image": "a"}]}]}"#,
+        r#"message 1: "content"[0] is of type "image"; this model reads text alone"#,
     ),
     (
         "C70 message",
-        r#"{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}]}"#,
-        r#"message 1: "tool_calls" is not supported: write the call into "content""#,
+        r#"{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"nome": "f"}]}]}"#,
+        r#"message 1: "tool_calls"[0] has no "name" of a function"#,
     ),
     (
         "C70 message",
