@@ -374,7 +374,7 @@ fn mutated_templates_never_panic() {
     let tokenizer = Tokenizer::from_arrays(arrays, rows).unwrap();
     let mut random = Random::new(33);
     let start = Instant::now();
-    let n_rendered = (0..20_000)
+    let n_rendered = (0..30_000)
         .filter(|round| {
             checks::chat_template(&mutate(&mut random, seeds[round % seeds.len()].as_bytes(), &tokens), &tokenizer)
         })
