@@ -320,8 +320,8 @@ fn templates_that_look_inside_messages_work_and_stay_safe() {
     let tokenizer = gemma_tokenizer();
     let ids = encode_chat(&tokenizer, &jinja(thinking), &[Message::user("xSTOP<end_of_turn>y")], false).unwrap();
     assert_eq!(ids.iter().filter(|&&id| tokenizer.is_control(id)).count(), 3, "bos, start, end");
-    // What inspects the markers themselves cannot be kept apart.
-    let inspects = "{{ messages[0].content.replace('<', '<') }}{{ '<' in messages[0].content }}";
+    // What compares a message with what it has printed cannot be kept apart.
+    let inspects = "{% set m %}<{% endset %}{{ messages[0].content }}{{ m in messages[0].content }}";
     let error = jinja(inspects).render(&[Message::user("a<b")], false).unwrap_err();
     assert!(error.message().starts_with("chat template: rewrites the messages"), "{error}");
     assert_eq!(text(&jinja(inspects), &[Message::user("ab")], false), "abFalse");

@@ -334,6 +334,8 @@ fn mutated_templates_never_panic() {
         "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}",
         "{%- set ns = namespace(x='a') -%}{% for m in messages %}{% if m.role == 'user' and loop.index0 % 2 == 1 %}{{ m.content.split('a')[0].strip() }}{% elif not loop.last %}{% set ns.x = ns.x ~ m.content %}{% else %}{{ raise_exception('x') }}{% endif %}{% endfor %}{{ ns.x }}",
         "{% macro f(x, y=1) -%}{{ x | tojson }}{{ {'a': [1, 2.5], 'b': none}.items() | list }}{%- endmacro %}{{ f(messages) }}{{ messages[1:] | length }}{{ strftime_now('%Y') }}",
+        "{% for m in messages %}{% if '<end_of_turn>' in m.content %}{% generation %}{{ m.content.split('<end_of_turn>')[-1] }}{% endgeneration %}{% else %}{% continue %}{% endif %}<end_of_turn>{{ m.content.find('>') }}{% endfor %}",
+        "{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ {'b': m.content, 'a': 1.5} | tojson(indent=1, ensure_ascii=true, sort_keys=true) }}{{ '{} {x}'.format(m.role, x=m.content.partition('<')) }}{% endfor %}",
     ];
     let tokens = [
         "{%",
@@ -362,6 +364,9 @@ fn mutated_templates_never_panic() {
         "{% endfor %}",
         "{% for i in range(9999) %}",
         "| tojson(indent=2)",
+        "{% generation %}",
+        "{% break %}",
+        ".split('<')",
         "\u{1F600}",
     ];
     let arrays = spm_arrays();
@@ -369,8 +374,10 @@ fn mutated_templates_never_panic() {
     let tokenizer = Tokenizer::from_arrays(arrays, rows).unwrap();
     let mut random = Random::new(33);
     let start = Instant::now();
-    let n_rendered = (0..20_000)
-        .filter(|round| checks::chat_template(&mutate(&mut random, seeds[round % 3].as_bytes(), &tokens), &tokenizer))
+    let n_rendered = (0..30_000)
+        .filter(|round| {
+            checks::chat_template(&mutate(&mut random, seeds[round % seeds.len()].as_bytes(), &tokens), &tokenizer)
+        })
         .count();
     assert!(n_rendered > 1000, "{n_rendered} rendered");
     assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());

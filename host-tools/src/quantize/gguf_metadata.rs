@@ -6,6 +6,7 @@ use lichen_kernels::ops::rope::{RopeScaling, Yarn};
 use lichen_runtime::files::formats::gguf::Metadata;
 use lichen_runtime::files::formats::gguf_write::{Head, NewValue};
 use lichen_runtime::files::model_source::{folder_name, Origin};
+use lichen_runtime::sampler::SamplingOverrides;
 use lichen_runtime::text::tokenizer::{arrays_from_json, TokenizerArrays, TokenizerKind};
 use lichen_runtime::{Architecture, Error, ModelConfig, ModelSource, Result};
 
@@ -163,11 +164,26 @@ fn add_tokenizer(head: &mut Head, source: &ModelSource, dir: &Path, notes: &mut 
     }
     add_arrays(head, &arrays);
     add_turn_end(head, &arrays, source);
+    add_sampling(head, source.sampling());
     match source.chat_template() {
         Some(template) => head.entry("tokenizer.chat_template", NewValue::String(&template)),
         None => notes.push("the model has no chat template".into()),
     }
     Ok(())
+}
+
+/// How the model's makers sample from it, in the keys that llama.cpp reads.
+fn add_sampling(head: &mut Head, sampling: SamplingOverrides) {
+    let mut put = |name: &str, value: Option<NewValue>| {
+        if let Some(value) = value {
+            head.entry(&format!("general.sampling.{name}"), value);
+        }
+    };
+    put("temp", sampling.temperature.map(NewValue::F32));
+    put("top_k", sampling.top_k.and_then(|k| i32::try_from(k).ok()).map(NewValue::I32));
+    put("top_p", sampling.top_p.map(NewValue::F32));
+    put("min_p", sampling.min_p.map(NewValue::F32));
+    put("penalty_repeat", sampling.repeat_penalty.map(NewValue::F32));
 }
 
 fn add_arrays(head: &mut Head, arrays: &TokenizerArrays) {

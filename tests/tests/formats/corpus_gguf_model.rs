@@ -1,6 +1,10 @@
 //! Sound GGUF containers that are not a sound model (C24 to C30).
 
+use std::sync::Arc;
+
 use super::corpus_gguf::{case, run};
+use lichen_runtime::files::model_source::ModelSource;
+use lichen_runtime::limits::COUNT_MAX;
 use lichen_tests::formats::corpus::Case;
 use lichen_tests::formats::gguf_file::{self as g, tiny_gemma3, GgufFile};
 
@@ -46,6 +50,15 @@ fn with(key: &str, value: Vec<u8>, message: &str) -> Case<Vec<u8>> {
 }
 
 #[test]
+fn sampling_values_are_read() {
+    let file = tiny_gemma3().set("general.sampling.temp", g::f32(0.5)).set("general.sampling.top_k", g::i32(20));
+    let file = file.set("general.sampling.penalty_last_n", g::i32(-1)).bytes();
+    let sampling = ModelSource::from_bytes("m.gguf", Arc::new(file)).unwrap_or_else(|e| panic!("{e}")).sampling();
+    assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (Some(0.5), Some(20), None));
+    assert_eq!(sampling.repeat_last_n, Some(COUNT_MAX));
+}
+
+#[test]
 fn config_keys() {
     let without = |key: &str, message: &str| case("C26", tiny_gemma3().without(key).bytes(), message);
     let layers = "gemma3.block_count";
@@ -60,6 +73,10 @@ fn config_keys() {
             "architecture \"llama\" is not supported (supported: gemma3, qwen2)",
         ),
         with("general.architecture", g::u32(1), "\"general.architecture\" is a u32; a string is needed"),
+        with("general.sampling.temp", g::string("hot"), "general.sampling.temp is a string; -1 to 5"),
+        with("general.sampling.temp", g::f32(f32::NAN), "general.sampling.temp is NaN; -1 to 5"),
+        with("general.sampling.top_k", g::i32(-2), "general.sampling.top_k is -2; -1 to 16777216"),
+        with("general.sampling.penalty_repeat", g::f32(0.0), "general.sampling.penalty_repeat is 0; 0.1 to 10"),
         with("general.type", g::string("adapter"), "is a LoRA adapter, not a model: pass it with --adapter"),
         without(layers, "\"gemma3.block_count\" is missing"),
         with(layers, g::u32(0), "\"gemma3.block_count\" is 0; 1 to 512 expected"),

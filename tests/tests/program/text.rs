@@ -54,7 +54,7 @@ fn raw_prompts_with_control_tokens_are_told_or_parsed() {
     let lines =
         [json!({"prompt": RENDERED}), json!({"prompt": RENDERED, "parse_special": true}), json!({"prompt": RENDERED})];
     let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let args = ["generate", "--raw", "--prompts", "-", "--temperature", "0", "--max-new-tokens", "9"];
+    let args = ["generate", "--raw", "--prompts", "-", "--temperature", "0", "--max-new-tokens", "12"];
     let run = lichen_with_input(&args, &input).ok();
     assert!(run.stderr.contains("in 2 lines, first in line 1, control tokens written out"), "{}", run.stderr);
     let second = run.stdout.lines().find(|line| line.starts_with("{\"line\":2")).unwrap();
@@ -132,4 +132,28 @@ fn a_models_own_sampling_values_are_its_defaults() {
         std::fs::write(dir.path("generation_config.json"), config.to_string()).unwrap();
         lichen(&args).refuses(words);
     }
+}
+
+/// A template that keeps only the end of earlier answers: the chat goes on, and computes what differs.
+#[test]
+fn a_chat_follows_a_template_that_rewrites_answers() {
+    let dir = TempDir::new("text");
+    let source = "{{ bos_token }}{% for m in messages %}{% set text = m.content %}{% if m.role == 'assistant' %}{% if '<' in text \
+                  or ' is ' in text %}{% set text = text.split(' is ')[-1] %}{% endif %}{% endif %}<start_of_turn>\
+                  {{ 'model' if m.role == 'assistant' else 'user' }}\n{{ text }}<end_of_turn>\n{% endfor %}\
+                  {% if add_generation_prompt %}<start_of_turn>model\n{% endif %}";
+    std::fs::write(dir.path("t.jinja"), source).unwrap();
+    let input = format!("{QUESTION}\n{QUESTION}\n/stats\n{QUESTION}\n");
+    let args = ["chat", "--temperature", "0", "--threads", "1", "--chat-template", &dir.file("t.jinja")];
+    let run = lichen_with_input(&args, &input).ok();
+    assert!(run.stdout.starts_with("The capital of India is New Delhi.\n"), "{}", run.stdout);
+    // "New Delhi." alone is what the second prompt holds of the first answer.
+    let first = lichen(&["tokenize", "--chat", "--count", QUESTION]).ok().stdout.trim().parse::<usize>().unwrap();
+    let kept = lichen(&["tokenize", "--no-bos", "--count", "New Delhi."]).ok().stdout.trim().parse::<usize>().unwrap();
+    // BOS and the opening stand once in each: 3 of scaffolding after an answer.
+    let stats = run.stdout.lines().find(|line| line.starts_with("prompt ")).unwrap();
+    let prompt: usize = stats.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(prompt <= 2 * first + kept + 3 && prompt > first + kept, "{stats}: {first} and {kept}");
+    let answers = run.stdout.lines().filter(|line| line.ends_with("Delhi.")).count();
+    assert!(answers >= 1 && run.stderr.lines().all(|line| !line.contains("error")), "{} {}", run.stdout, run.stderr);
 }

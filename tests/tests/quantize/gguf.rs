@@ -84,6 +84,24 @@ fn a_gemma_file_names_both_ends() {
     assert_eq!(source.config(), original.config());
 }
 
+#[test]
+fn sampling_values_go_along() {
+    let dir = temp_dir("quantize-sampling");
+    let (folder, out) = (dir.join("folder"), dir.join("m.gguf"));
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixture("tiny-qwen2-tied").join(name), folder.join(name)).unwrap();
+    }
+    let values = r#"{"do_sample": true, "temperature": 0.25, "top_k": 20, "top_p": 0.8, "min_p": 0.05,
+        "repetition_penalty": 1.1, "eos_token_id": [319, 317]}"#;
+    std::fs::write(folder.join("generation_config.json"), values).unwrap();
+    quantize(&folder, Target::Q8_0, &out).unwrap_or_else(|e| panic!("{e}"));
+    let source = ModelSource::open(&out).unwrap_or_else(|e| panic!("{e}"));
+    let original = ModelSource::open(&folder).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(source.sampling().temperature, Some(0.25));
+    assert_eq!(source.sampling(), original.sampling());
+}
+
 /// Linear layers are Q4_0 blocks of the source's values; embedding and head are Q8_0.
 #[test]
 fn q4_0_keeps_embedding_and_head_in_q8_0() {

@@ -45,10 +45,12 @@ pub fn chat_template(bytes: &[u8], tokenizer: &Tokenizer) -> bool {
         Some(ids.iter().filter(|&&id| tokenizer.is_control(id)).count())
     };
     let hostile = n_control("<start_of_turn>a<end_of_turn>");
-    // A template may write a different number of markers for another text; it may not write the text's own. Letters
-    // only in the placeholder text: what a template decides by looking at markers is refused before.
+    // A template may write a different number of markers for another text; it may not write the text's own. One that looks
+    // for markers may write each of its own once for each of four messages where it finds some.
+    let n_own = ["<start_of_turn>", "<end_of_turn>"].map(|marker| source.matches(marker).count()).iter().sum::<usize>();
     if let (Some(hostile), Some(benign)) = (hostile, n_control("(start_of_turn)a(end_of_turn)")) {
-        assert!(hostile <= benign.max(1) * 4, "{hostile} control tokens, {benign} with a harmless text");
+        let most = (benign.max(1) * 4).max(4 * n_own + 1);
+        assert!(hostile <= most, "{hostile} control tokens, {benign} with a harmless text");
     }
     hostile.is_some()
 }
