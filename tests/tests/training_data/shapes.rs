@@ -72,7 +72,7 @@ fn a_row_says_the_same_in_every_shape() {
             json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": [{"text": "c", "type": "text"}]}]}),
             &pair,
         ),
-        (json!({"messages": [parts, assistant("c")]}), &json!([user("a b"), assistant("c")])),
+        (json!({"messages": [parts, assistant("c")]}), &json!([user("a \nb"), assistant("c")])),
         (
             json!({"instruction": "e", "output": "f", "system": "s", "history": [["a", "b"], ["c", "d"]]}),
             &json!([system("s"), user("a"), assistant("b"), user("c"), assistant("d"), user("e"), assistant("f")]),
@@ -193,13 +193,13 @@ fn tools_and_calls_reach_the_template() {
 #[test]
 fn keys_that_are_not_used_are_said_once() {
     let row = json!({
-        "messages": [{"role": "user", "content": "a", "name": "x"}, assistant("b")],
+        "messages": [{"role": "user", "content": "a", "nick": "x"}, assistant("b")],
         "text": "c", "id": 7, "lang": null, "meta": {}, "history": [["a", "b"]],
     });
     let rows = format!("{row}\n{row}\n{}\n", json!({"instruction": "a", "output": "b", "id": 8, "score": 0}));
     let dataset = open(rows.as_bytes(), Some(Chat::Gemma.encoder()), &plain()).unwrap();
     let said: Vec<_> = dataset.counts().notes().iter().map(|note| note.text().to_string()).collect();
-    let expected = "keys that are not used: \"id\" (3 rows), \"meta\" (2 rows), \"messages[].name\" (2 rows), \
+    let expected = "keys that are not used: \"id\" (3 rows), \"meta\" (2 rows), \"messages[].nick\" (2 rows), \
                     \"text\" (2 rows), \"history\" (2 rows), \"score\" (1 row)";
     assert_eq!(said, [expected]);
 }

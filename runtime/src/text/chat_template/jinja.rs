@@ -129,8 +129,6 @@ impl JinjaTemplate {
 /// A message as templates find it: what it has not is not there.
 fn message(m: &Message, takes_parts: bool) -> Value {
     let content = match &m.parts[..] {
-        // A turn that only calls functions has no content, which is not an empty one.
-        [] if m.content.is_empty() && !m.tool_calls.is_empty() => serde_json::Value::Null,
         parts if takes_parts && !parts.is_empty() => {
             parts.iter().map(|part| json!({"type": "text", "text": part})).collect()
         }

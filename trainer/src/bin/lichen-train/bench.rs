@@ -49,7 +49,7 @@ pub struct BenchArgs {
     /// Matrices with an adapter: all, or some of q,k,v,o,gate,up,down
     #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_targets)]
     targets: Targets,
-    /// Layers with an adapter, from 0: all, or such as 18-25 or 18,20-25.
+    /// Layers with an adapter, from 0: all, or such as 18-25 or 18,20-25
     #[arg(long, value_name = "RANGES", default_value = "all", value_parser = Layers::parse)]
     layers: Layers,
     /// Tokens of each sample, all of them computed and labelled
