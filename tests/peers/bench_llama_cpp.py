@@ -4,8 +4,9 @@
     cargo build --release
     python bench_llama_cpp.py --lichen target/release/lichen --format q8_0 --rounds 5
     python bench_llama_cpp.py --lichen target/release/lichen --format q4_0 --against nf4
+    python bench_llama_cpp.py --lichen target/release/lichen --model gemma-3-270m-q4_k_m.gguf
 
-Both run Gemma 3 1B's shape with random weights: llama.cpp from a GGUF made here (--work, about 1 GB), Lichen from
+With --model both run that file. Else both run Gemma 3 1B's shape with random weights: llama.cpp from a GGUF made here (--work, about 1 GB), Lichen from
 `bench --geometry`. Machines are noisy, so only the ratio of medians over alternating rounds means something.
 """
 
@@ -115,7 +116,8 @@ def llama_round(model, args):
 
 
 def lichen_round(args, quant):
-    command = [args.lichen, "bench", "--geometry", "gemma-3-1b", "--format", quant, "--threads", str(args.threads),
+    what = ["--model", args.model] if args.model else ["--geometry", "gemma-3-1b", "--format", quant]
+    command = [args.lichen, "bench", *what, "--threads", str(args.threads),
                "--prompt-tokens", str(args.prompt_tokens), "--new-tokens", str(args.new_tokens), "--repeat", "1", "--json"]
     out = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {"prefill": out["prefill_tokens_per_s"], "decode": out["decode_tokens_per_s"],
@@ -126,6 +128,7 @@ def lichen_round(args, quant):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lichen", required=True)
+    parser.add_argument("--model", help="GGUF file that both run")
     parser.add_argument("--format", default="q8_0", choices=["q8_0", "q4_0"], help="llama.cpp's weights")
     parser.add_argument("--against", help="Lichen's weights; the same by default")
     parser.add_argument("--rounds", type=int, default=5)
@@ -134,7 +137,7 @@ def main():
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--work", default="/tmp", help="folder for the model file")
     args = parser.parse_args()
-    model = os.path.join(args.work, f"gemma-3-1b-random-{args.format}.gguf")
+    model = args.model or os.path.join(args.work, f"gemma-3-1b-random-{args.format}.gguf")
     if not pathlib.Path(model).exists():
         write_model(model, args.format)
     ours, theirs = [], []
@@ -142,7 +145,7 @@ def main():
         theirs.append(llama_round(model, args))
         ours.append(lichen_round(args, args.against or args.format))
         print(f"round {i + 1}: llama.cpp {theirs[-1]}  lichen {ours[-1]}", file=sys.stderr)
-    result = {"llama.cpp": args.format, "lichen": args.against or args.format, "threads": args.threads,
+    result = {"llama.cpp": args.model or args.format, "lichen": args.model or args.against or args.format, "threads": args.threads,
               "prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens, "rounds": args.rounds,
               "time": time.strftime("%Y-%m-%d")}
     for key in ["prefill", "decode", "first_token_s", "peak_mib"]:
